@@ -1,0 +1,30 @@
+PYTHON ?= python3
+LOGDIR ?= runs/demo
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint tensorboard clean
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: $(VENV)/.installed
+	$(BIN)/lightning-adam demo --logdir $(LOGDIR)
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+tensorboard: $(VENV)/.installed
+	$(BIN)/tensorboard --logdir $(LOGDIR) --host 127.0.0.1
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

@@ -1,0 +1,160 @@
+"""The command ``lightning-adam``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightning_adam.errors import ConfigError
+from lightning_adam.optimizers import available_optimizers, get_optimizer
+
+if TYPE_CHECKING:
+    from lightning_adam.callbacks import DivergenceMonitor
+
+SICK: dict[str, dict[str, Any]] = {
+    "no-warmup": {"warmup": 0.0, "lr": 2e-2},
+    "lr-high": {"lr": 0.3},
+    "bad-batch": {},
+    "nan": {},
+}
+"""What each ``--sick`` changes in the model's arguments, beside naming itself."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a subcommand; 0 is success, 2 a wrong argument, 130 Ctrl-C."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments))
+    except ConfigError as error:
+        print(f"lightning-adam: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="lightning-adam", description=__doc__)
+    commands = parser.add_subparsers(required=True)
+    demo = commands.add_parser("demo", help="train a small GPT with the monitors attached")
+    demo.add_argument("--optimizer", default="adamw", help="a name from `lightning-adam optimizers`")
+    demo.add_argument("--steps", type=_positive, default=500, help="optimizer steps (default 500)")
+    demo.add_argument("--logdir", type=Path, default=Path("runs/demo"), help="default runs/demo")
+    demo.add_argument("--sick", choices=sorted(SICK), help="break the run on purpose, to see the warnings fire")
+    demo.set_defaults(run=demo_command)
+    listing = commands.add_parser("optimizers", help="print the catalogue")
+    listing.add_argument("--json", action="store_true")
+    listing.set_defaults(run=optimizers_command)
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number of steps")
+    return int(text)
+
+
+def optimizers_command(arguments: argparse.Namespace) -> int:
+    """Print the catalogue as a table or as JSON."""
+    rows = available_optimizers()
+    if arguments.json:
+        print(json.dumps([asdict(row) for row in rows], indent=2))
+        return 0
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("name", "library", "bytes/parameter", "lr", "what", "source")
+    for row in rows:
+        table.add_row(row.name, row.library, f"{row.state_bytes:g}", f"{row.lr:g}", row.summary, row.source)
+    Console().print(table)
+    return 0
+
+
+def demo_command(arguments: argparse.Namespace) -> int:
+    """Train the example, then say what was seen and where it is."""
+    get_optimizer(arguments.optimizer)
+    print("loading torch and lightning ...", flush=True)
+    import lightning as L
+    from lightning.pytorch.loggers import TensorBoardLogger
+
+    from lightning_adam.callbacks import DivergenceMonitor, OptimizerMonitor
+    from lightning_adam.examples.char_gpt import CharGPT, loaders, standard_library_text, unigram_entropy
+
+    _quieten()
+    L.seed_everything(0, verbose=False)
+    text = standard_library_text()
+    model = _sick_model(CharGPT, arguments)
+    name = arguments.sick or "healthy"
+    logger = TensorBoardLogger(
+        arguments.logdir, name="", version=f"{arguments.optimizer}-{name}-{time.strftime('%H%M%S')}"
+    )
+    monitor = DivergenceMonitor()
+    trainer = L.Trainer(
+        max_steps=arguments.steps,
+        max_epochs=1,
+        accelerator="cpu",
+        devices=1,
+        logger=logger,
+        callbacks=[OptimizerMonitor(), monitor],
+        log_every_n_steps=max(1, min(10, arguments.steps // 10)),
+        val_check_interval=max(1, arguments.steps // 4),
+        num_sanity_val_steps=0,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+    )
+    started, interrupted = time.perf_counter(), False
+    train, held_out = loaders(text, arguments.steps)
+    try:
+        trainer.fit(model, train, held_out)
+    except (KeyboardInterrupt, SystemExit):
+        interrupted = True
+    interrupted = interrupted or trainer.interrupted
+    logger.experiment.flush()
+    seconds = time.perf_counter() - started
+    losses = {
+        name: float(trainer.callback_metrics[name])
+        for name in ("train_loss", "val_loss")
+        if name in trainer.callback_metrics
+    }
+    _summarise(losses, unigram_entropy(text), monitor, Path(logger.log_dir), arguments.logdir, seconds)
+    return 130 if interrupted else 0
+
+
+def _sick_model(model: Any, arguments: argparse.Namespace) -> Any:
+    options = SICK[arguments.sick] if arguments.sick else {}
+    return model(arguments.optimizer, sick=arguments.sick, sick_step=arguments.steps * 3 // 5, **options)
+
+
+def _quieten() -> None:
+    """Lightning's advice on workers and loggers does not belong into a demo."""
+    import logging
+
+    for name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning")
+
+
+def _summarise(
+    losses: dict[str, float], entropy: float, monitor: DivergenceMonitor, run: Path, logdir: Path, seconds: float
+) -> None:
+    from rich.console import Console
+
+    from lightning_adam.tensorboard import deep_link
+
+    console = Console(highlight=False)
+    console.rule(f"trained for {seconds:.0f} s")
+    for name, value in losses.items():
+        console.print(f"{name:<24}{value:.3f} nats per character")
+    console.print(f"{'unigram entropy':<24}{entropy:.3f} nats per character (knowing only how frequent each one is)")
+    console.print()
+    for finding in monitor.findings:
+        console.print(finding.line(), style="red" if finding.severity == "critical" else "yellow", markup=False)
+    if not monitor.findings:
+        console.print("The monitors had nothing to complain about.", style="green")
+    console.print(f"\nlogs    {run}")
+    console.print(f"open    tensorboard --logdir {logdir}    (or: make tensorboard)")
+    console.print(f"then    {deep_link(run=run.name)}", soft_wrap=True)

@@ -1,0 +1,55 @@
+"""From the table of all tensors to the few numbers that a person watches."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_adam.statistics.snapshot import Snapshot
+
+
+def headline(snapshot: Snapshot, group: str | None = None) -> dict[str, float]:
+    """The headline quantities of one parameter group, or of the whole model: ``{"log10_lr": -3.5, …}``.
+
+    Norms and mean squares are pooled over all elements; update ratios and effective learning rates are quantiles
+    over the tensors. log10 of zero is NaN: TensorBoard draws a gap.
+    """
+    rows = np.array([group is None or g == group for g in snapshot.groups], dtype=bool)
+    sizes = np.asarray(snapshot.sizes, dtype=np.float64)[rows]
+
+    def column(quantity: str) -> NDArray[np.float64]:
+        values: NDArray[np.float64] = snapshot.column(quantity)[rows].astype(np.float64)
+        return values
+
+    ratio = column("update_ratio")
+    rates = [lr for name, lr in snapshot.lr.items() if group in (None, name)]
+    return {
+        "log10_lr": _log10(max(rates, default=math.nan)),
+        "log10_update_ratio_p10": _log10(_quantile(ratio, 0.1)),
+        "log10_update_ratio_p50": _log10(_quantile(ratio, 0.5)),
+        "log10_update_ratio_p90": _log10(_quantile(ratio, 0.9)),
+        "log10_step_size_rms": _log10(_pooled_rms(column("step_size_rms"), sizes)),
+        "log10_effective_lr_p50": _log10(_quantile(column("effective_lr_p50"), 0.5)),
+        "log10_first_moment_rms": _log10(_pooled_rms(column("first_moment_rms"), sizes)),
+        "log10_second_moment_rms": _log10(_pooled_rms(column("second_moment_rms"), sizes)),
+        "log10_gradient_norm": _log10(float(np.sqrt(np.square(column("gradient_norm")).sum()))),
+        "signal_to_noise": float(np.average(column("signal_to_noise"), weights=sizes)),
+    }
+
+
+def _log10(value: float) -> float:
+    return math.log10(value) if value > 0 and math.isfinite(value) else math.nan
+
+
+def _quantile(values: Sequence[float] | NDArray[np.float64], q: float) -> float:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return float(np.nanquantile(values, q))
+
+
+def _pooled_rms(rms: NDArray[np.float64], sizes: NDArray[np.float64]) -> float:
+    return float(np.sqrt(np.average(np.square(rms), weights=sizes)))

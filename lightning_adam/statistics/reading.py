@@ -1,0 +1,93 @@
+"""What one optimizer step left behind for each tensor: gradient, moments, learning rate, and the step itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lightning_adam.moments import Moments, decay_is_decoupled, read_moments, step_is_adam_formula
+from lightning_adam.parameter_groups import plain_name
+
+
+@dataclass(frozen=True)
+class TensorReading:
+    """One parameter tensor after a step; all tensors are real, dense and detached.
+
+    Attributes:
+        name: the parameter's name in the module.
+        group: the name of its parameter group.
+        parameter: θ after the step.
+        gradient: g after unscaling and clipping, or None.
+        moments: m, v, t and the betas, or None where the optimizer keeps none.
+        lr: α, the learning rate that this step used.
+        eps: ε.
+        measured_step: Δθ without decoupled decay, measured from a copy; None where the Adam formula is exact.
+    """
+
+    name: str
+    group: str
+    parameter: Tensor
+    gradient: Tensor | None
+    moments: Moments | None
+    lr: float
+    eps: float
+    measured_step: Tensor | None
+
+
+def tensor_names(named_parameters: Iterable[tuple[str, Tensor]]) -> dict[int, str]:
+    """Names by the parameter's identity, without the prefixes that torch.compile and FSDP add."""
+    return {id(parameter): plain_name(name) for name, parameter in named_parameters}
+
+
+def copy_parameters(optimizer: Optimizer) -> dict[int, Tensor] | None:
+    """Copies to measure the next step against, or None where the state tells the step exactly."""
+    if step_is_adam_formula(optimizer):
+        return None
+    return {id(p): p.detach().clone() for group in optimizer.param_groups for p in group["params"] if p.requires_grad}
+
+
+def read_optimizer(
+    optimizer: Optimizer, names: Mapping[int, str], before: Mapping[int, Tensor] | None = None
+) -> list[TensorReading]:
+    """All tensors that the step just taken has moved, in the optimizer's order.
+
+    Args:
+        optimizer: read right after its step: later its learning rate is already the next one.
+        names: from :func:`tensor_names`.
+        before: from :func:`copy_parameters`, taken right before the step.
+    """
+    return list(_readings(optimizer, names, before or {}))
+
+
+def _readings(optimizer: Optimizer, names: Mapping[int, str], before: Mapping[int, Tensor]) -> Iterator[TensorReading]:
+    for index, group in enumerate(optimizer.param_groups):
+        for parameter in group["params"]:
+            if parameter.grad is None or parameter.numel() == 0:
+                continue
+            copy = before.get(id(parameter))
+            yield TensorReading(
+                name=names.get(id(parameter), f"group{index}.parameter"),
+                group=str(group.get("name", f"pg{index + 1}")),
+                parameter=_real(parameter.detach()),
+                gradient=_real(parameter.grad.detach()),
+                moments=read_moments(optimizer, group, parameter),
+                lr=float(group["lr"]),
+                eps=float(group.get("eps") or 0.0),
+                measured_step=None if copy is None else _measured(optimizer, group, parameter, copy),
+            )
+
+
+def _measured(optimizer: Optimizer, group: Mapping[str, Any], parameter: Tensor, before: Tensor) -> Tensor:
+    decay = float(group["lr"]) * float(group.get("weight_decay") or 0.0)
+    kept = 1.0 - decay if decay_is_decoupled(optimizer, group) else 1.0
+    return _real(parameter.detach()) - _real(before) * kept
+
+
+def _real(tensor: Tensor) -> Tensor:
+    dense = tensor.to_dense() if tensor.is_sparse else tensor
+    return torch.view_as_real(dense) if dense.is_complex() else dense

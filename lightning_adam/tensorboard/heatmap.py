@@ -1,0 +1,83 @@
+"""The update ratios of all tensors over the run as one picture: NumPy and Pillow, no plotting library."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+LOW, HEALTHY, HIGH = -6.0, -3.0, -1.0
+BLUE, PALE, RED = np.array([33, 102, 172.0]), np.array([247, 247, 240.0]), np.array([178, 24, 43.0])
+"""Ends and middle of ColorBrewer's RdBu, which colour-blind readers can tell apart (Brewer 2003)."""
+GREY, MAGENTA = (205, 205, 205), (200, 0, 200)
+
+WIDTH, HEIGHT = 620, 400
+LEFT, TOP, RIGHT, BOTTOM = 130, 30, 14, 44
+
+
+def colours(ratios: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
+    """RGB [rows, columns, 3] of ‖Δθ‖/‖θ‖: pale at 1e-3, blue below, red above; grey is zero, magenta not finite."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        exponent = np.log10(ratios)
+    finite = np.isfinite(exponent)
+    exponent = np.where(finite, exponent, HEALTHY)
+    away = np.where(exponent < HEALTHY, (HEALTHY - exponent) / (HEALTHY - LOW), (exponent - HEALTHY) / (HIGH - HEALTHY))
+    end = np.where((exponent < HEALTHY)[..., None], BLUE, RED)
+    picture = (PALE + (end - PALE) * away.clip(0, 1)[..., None]).astype(np.uint8)
+    picture[ratios == 0] = GREY
+    picture[~np.isfinite(ratios)] = MAGENTA
+    return picture
+
+
+def draw_heatmap(steps: Sequence[int], names: Sequence[str], ratios: NDArray[np.floating[Any]]) -> Image.Image:
+    """The picture, 620 x 400.
+
+    Args:
+        steps: logged steps, [columns].
+        names: tensors in model order, [rows].
+        ratios: ‖Δθ‖/‖θ‖, [rows, columns].
+    """
+    image = Image.new("RGB", (WIDTH, HEIGHT), "white")
+    draw = ImageDraw.Draw(image)
+    font = ImageFont.load_default(size=12)
+    size = (WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM)
+    fits = len(names) <= size[1] and len(steps) <= size[0]
+    body = Image.fromarray(colours(ratios)).resize(size, Image.Resampling.NEAREST if fits else Image.Resampling.BOX)
+    image.paste(body, (LEFT, TOP))
+    draw.text((8, 6), "log10 of update ratio per tensor and step; pale (-3) is healthy", fill="black", font=font)
+    _label_rows(draw, font, names, size[1])
+    _label_steps(draw, font, steps, size[0])
+    _legend(image, draw, font)
+    return image
+
+
+def _label_rows(draw: ImageDraw.ImageDraw, font: Any, names: Sequence[str], height: int) -> None:
+    """One label per module, where there is room for it."""
+    last_module, last_y = "", -100.0
+    for row, name in enumerate(names):
+        module = ".".join(name.split(".")[:2])
+        y = TOP + row * height / len(names)
+        if module != last_module and y - last_y >= 13:
+            draw.text((LEFT - 6, y), module[-18:], fill="black", font=font, anchor="ra")
+            last_y = y
+        last_module = module
+
+
+def _label_steps(draw: ImageDraw.ImageDraw, font: Any, steps: Sequence[int], width: int) -> None:
+    for part, anchor in ((0.0, "la"), (0.5, "ma"), (1.0, "ra")):
+        step = steps[round(part * (len(steps) - 1))]
+        draw.text((LEFT + part * width, HEIGHT - BOTTOM + 4), str(step), fill="black", font=font, anchor=anchor)
+
+
+def _legend(image: Image.Image, draw: ImageDraw.ImageDraw, font: Any) -> None:
+    scale = colours(np.logspace(LOW, HIGH, 150)[None, :])
+    top = HEIGHT - 18
+    image.paste(Image.fromarray(scale).resize((150, 10)), (LEFT + 26, top))
+    draw.text((LEFT + 20, top - 2), "-6", fill="black", font=font, anchor="ra")
+    draw.text((LEFT + 182, top - 2), "-1", fill="black", font=font)
+    for x, colour, text in ((LEFT + 230, GREY, "zero"), (LEFT + 300, MAGENTA, "not finite")):
+        draw.rectangle((x, top, x + 12, top + 10), fill=colour)
+        draw.text((x + 18, top - 2), text, fill="black", font=font)

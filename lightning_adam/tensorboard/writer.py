@@ -1,0 +1,151 @@
+"""Writes a logged step as one event, through the logger's own SummaryWriter.
+
+One Summary with all values costs several times less than one ``add_scalar`` per tag: torch's writer opens, appends and
+closes the file for every event. ``data_class`` is always set: TensorBoard's data server drops what has none.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tensorboard.compat.proto.summary_pb2 import (
+    DATA_CLASS_BLOB_SEQUENCE,
+    DATA_CLASS_SCALAR,
+    DATA_CLASS_TENSOR,
+    HistogramProto,
+    Summary,
+    SummaryMetadata,
+)
+from tensorboard.compat.proto.tensor_pb2 import TensorProto
+from tensorboard.plugins.custom_scalar.summary import pb as custom_scalar_pb
+from tensorboard.util import tensor_util
+
+from lightning_adam.statistics import LOG10_EDGES, QUANTITIES, Snapshot
+from lightning_adam.tensorboard.heatmap import draw_heatmap
+from lightning_adam.tensorboard.layout import layout
+from lightning_adam.tensorboard.tags import description
+
+PLUGIN = "lightning_adam"
+
+
+class TensorBoardWriter:
+    """The tags of one optimizer in one run.
+
+    Args:
+        experiment: a torch ``SummaryWriter`` (the logger's own: a second one in the same folder would not be read).
+        prefix: first part of every tag; ``adam``, or one per optimizer.
+    """
+
+    def __init__(self, experiment: Any, prefix: str = "adam") -> None:
+        self.experiment, self.prefix = experiment, prefix
+        self._files = experiment._get_file_writer()
+
+    def write_snapshot(
+        self, step: int, scalars: Mapping[str, float], snapshot: Snapshot, tensor_scalars: Sequence[int] = ()
+    ) -> None:
+        """One event: the headline scalars, both histograms, every quantity of every tensor.
+
+        Args:
+            step: the log's x-axis.
+            scalars: full tag to value.
+            snapshot: the tables.
+            tensor_scalars: rows that also get a scalar per quantity.
+        """
+        values = [scalar(tag, value) for tag, value in scalars.items()]
+        values += [
+            histogram(f"{self.prefix}.dist/log10_step_size", snapshot.hist_step_size),
+            histogram(f"{self.prefix}.dist/log10_effective_lr", snapshot.hist_effective_lr),
+        ]
+        for index, quantity in enumerate(QUANTITIES):
+            values.append(matrix_row(f"{self.prefix}_matrix/{quantity}", snapshot.table[:, index], snapshot.names))
+            tag = f"{self.prefix}.tensors/{quantity}"
+            values += [scalar(f"{tag}/{snapshot.names[i]}", snapshot.table[i, index]) for i in tensor_scalars]
+        self._add(step, values)
+
+    def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
+        """One event with these scalars."""
+        self._add(step, [scalar(tag, value) for tag, value in scalars.items()])
+
+    def write_text(self, tag: str, markdown: str, step: int) -> None:
+        """Markdown for the text tab. A tag keeps few of its texts: write the whole story each time."""
+        self.experiment.add_text(tag, markdown, step)
+
+    def write_events(self, step: int, findings: Sequence[Mapping[str, Any]]) -> None:
+        """All findings of a step as one string tensor, JSON."""
+        payload = json.dumps(list(findings), allow_nan=True).encode()
+        metadata = plugin_metadata(f"{self.prefix}_events", "")
+        tensor = TensorProto(dtype="DT_STRING", string_val=[payload])
+        self._add(step, [Summary.Value(tag=f"{self.prefix}_events", metadata=metadata, tensor=tensor)])
+        self.experiment.flush()
+
+    def write_heatmap(
+        self, step: int, steps: Sequence[int], names: Sequence[str], matrix: NDArray[np.floating[Any]]
+    ) -> None:
+        """The update ratios so far as one picture; TensorBoard always keeps the last."""
+        picture = draw_heatmap(steps, names, matrix)
+        buffer = io.BytesIO()
+        picture.quantize(64).save(buffer, "PNG", optimize=True)
+        tag = f"{self.prefix}.dist/update_ratio_heatmap"
+        image = Summary.Image(
+            height=picture.height, width=picture.width, colorspace=3, encoded_image_string=buffer.getvalue()
+        )
+        metadata = SummaryMetadata(
+            plugin_data={"plugin_name": "images"},
+            data_class=DATA_CLASS_BLOB_SEQUENCE,
+            summary_description=description(tag),
+        )
+        self._add(step, [Summary.Value(tag=tag, metadata=metadata, image=image)])
+
+    def write_layout(self) -> None:
+        """The Custom Scalars tab."""
+        self._files.add_summary(custom_scalar_pb(layout(self.prefix)))
+
+    def _add(self, step: int, values: Sequence[Any]) -> None:
+        self._files.add_summary(Summary(value=values), step)
+
+
+def scalar(tag: str, value: float) -> Any:
+    """A scalar with its description; NaN and infinity are written as they are."""
+    metadata = SummaryMetadata(
+        plugin_data={"plugin_name": "scalars"}, data_class=DATA_CLASS_SCALAR, summary_description=description(tag)
+    )
+    return Summary.Value(tag=tag, metadata=metadata, simple_value=float(value))
+
+
+def histogram(tag: str, counts: NDArray[np.int64]) -> Any:
+    """A histogram of log10 values, counted between LOG10_EDGES."""
+    total = float(counts.sum())
+    centres = (LOG10_EDGES[:-1] + LOG10_EDGES[1:]) / 2
+    proto = HistogramProto(
+        min=float(LOG10_EDGES[0]),
+        max=float(LOG10_EDGES[-1]),
+        num=total,
+        sum=float((centres * counts).sum()),
+        sum_squares=float((centres**2 * counts).sum()),
+        bucket_limit=[float(edge) for edge in LOG10_EDGES],
+        bucket=[0.0, *map(float, counts)],
+    )
+    metadata = SummaryMetadata(
+        plugin_data={"plugin_name": "histograms"}, data_class=DATA_CLASS_TENSOR, summary_description=description(tag)
+    )
+    return Summary.Value(tag=tag, metadata=metadata, histo=proto)
+
+
+def matrix_row(tag: str, values: NDArray[np.float32], names: Sequence[str]) -> Any:
+    """One quantity of all tensors, float32 [n_tensors]; the rows' names are in the plugin content."""
+    metadata = plugin_metadata(tag, json.dumps({"version": 1, "rows": list(names)}))
+    return Summary.Value(tag=tag, metadata=metadata, tensor=tensor_util.make_tensor_proto(values.astype(np.float32)))
+
+
+def plugin_metadata(tag: str, content: str) -> Any:
+    """Metadata of a series that our own tools read."""
+    return SummaryMetadata(
+        plugin_data={"plugin_name": PLUGIN, "content": content.encode()},
+        data_class=DATA_CLASS_TENSOR,
+        summary_description=description(tag),
+    )
