@@ -26,6 +26,11 @@ def log_step(trainer: Trainer) -> int:
     return int(getattr(trainer.fit_loop.epoch_loop, "_batches_that_stepped", trainer.global_step))
 
 
+def log_interval(trainer: Trainer) -> int:
+    """The trainer's ``log_every_n_steps``, which Lightning sets but does not declare."""
+    return int(getattr(trainer, "log_every_n_steps", 50))
+
+
 def loss_scale(trainer: Trainer) -> float:
     """What fp16 multiplies the loss by before ``on_before_backward`` sees it; 1 without a GradScaler."""
     scaler = getattr(trainer.precision_plugin, "scaler", None)
@@ -126,4 +131,4 @@ def never_raises(method: Callable[Concatenate[S, P], None]) -> Callable[Concaten
                     error,
                 )
 
-    return guarded
+    return guarded  # type: ignore[return-value]

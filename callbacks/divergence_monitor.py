@@ -16,6 +16,7 @@ from lightning_adam.callbacks._lightning import (
     StepHooks,
     gradient_scale,
     log_elsewhere,
+    log_interval,
     log_step,
     loss_scale,
     never_raises,
@@ -163,9 +164,7 @@ class DivergenceMonitor(Callback):
             self._diagnose(0, self._trainer.optimizers[0], NonFinite("loss"), None)
         self._losses = []
 
-    def _diagnose(
-        self, index: int, optimizer: Optimizer, bad: NonFinite | None, ratios: dict[str, float] | None
-    ) -> None:
+    def _diagnose(self, index: int, optimizer: Optimizer, bad: NonFinite | None, ratios: dict[str, float] | None) -> None:
         loss = float(torch.stack([part.float().mean() for part in self._losses]).mean()) if self._losses else None
         betas = [group["betas"][1] for group in optimizer.param_groups if len(group.get("betas", ())) > 1]
         signals = StepSignals(
@@ -206,7 +205,7 @@ class DivergenceMonitor(Callback):
         self.findings += fresh
         for finding in fresh if self._trainer.is_global_zero else ():
             LOG.warning("%s", finding.line())
-        every = self._trainer.log_every_n_steps
+        every = log_interval(self._trainer)
         if fresh or (every > 0 and (step + 1) % every == 0):
             self._write(index, step, fresh)
 

@@ -19,6 +19,7 @@ from lightning_adam.callbacks._lightning import (
     StepHooks,
     gradient_scale,
     log_elsewhere,
+    log_interval,
     log_step,
     never_raises,
     parameter_names,
@@ -119,7 +120,7 @@ class OptimizerMonitor(Callback):
         self._heatmaps = {prefix: Heatmap.restore(stored) for prefix, stored in state_dict["heatmaps"].items()}
 
     def _is_logged(self, trainer: Trainer) -> bool:
-        every = self.every_n_steps or trainer.log_every_n_steps
+        every = self.every_n_steps or log_interval(trainer)
         return every > 0 and (log_step(trainer) + 1) % every == 0
 
     @never_raises

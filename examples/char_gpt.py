@@ -78,7 +78,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[batch, length, width] to the same."""
         x = x + self.attend(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
+        y: Tensor = x + self.mlp(self.norm2(x))
+        return y
 
     def attend(self, x: Tensor) -> Tensor:
         """Causal self-attention."""
@@ -86,7 +87,8 @@ class Block(nn.Module):
         qkv = self.qkv(x).view(batch, length, 3, self.heads, width // self.heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)
-        return self.out(mixed.transpose(1, 2).reshape(batch, length, width))
+        y: Tensor = self.out(mixed.transpose(1, 2).reshape(batch, length, width))
+        return y
 
 
 class CharGPT(L.LightningModule):

@@ -42,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True)
     demo = commands.add_parser("demo", help="train a small GPT with the monitors attached")
     demo.add_argument("--optimizer", default="adamw", help="a name from `lightning-adam optimizers`")
-    demo.add_argument("--steps", type=_positive, default=500, help="optimizer steps (default 500)")
+    demo.add_argument("--steps", type=_positive, default=400, help="optimizer steps (default 400)")
     demo.add_argument("--logdir", type=Path, default=Path("runs/demo"), help="default runs/demo")
     demo.add_argument("--sick", choices=sorted(SICK), help="break the run on purpose, to see the warnings fire")
     demo.set_defaults(run=demo_command)
@@ -89,9 +89,7 @@ def demo_command(arguments: argparse.Namespace) -> int:
     text = standard_library_text()
     model = _sick_model(CharGPT, arguments)
     name = arguments.sick or "healthy"
-    logger = TensorBoardLogger(
-        arguments.logdir, name="", version=f"{arguments.optimizer}-{name}-{time.strftime('%H%M%S')}"
-    )
+    logger = TensorBoardLogger(arguments.logdir, name="", version=f"{arguments.optimizer}-{name}-{time.strftime('%H%M%S')}")
     monitor = DivergenceMonitor()
     trainer = L.Trainer(
         max_steps=arguments.steps,
@@ -145,11 +143,11 @@ def _summarise(
 
     from lightning_adam.tensorboard import deep_link
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     console.rule(f"trained for {seconds:.0f} s")
     for name, value in losses.items():
         console.print(f"{name:<24}{value:.3f} nats per character")
-    console.print(f"{'unigram entropy':<24}{entropy:.3f} nats per character (knowing only how frequent each one is)")
+    console.print(f"{'unigram entropy':<24}{entropy:.3f} nats per character (only how frequent each one is)")
     console.print()
     for finding in monitor.findings:
         console.print(finding.line(), style="red" if finding.severity == "critical" else "yellow", markup=False)
@@ -158,3 +156,7 @@ def _summarise(
     console.print(f"\nlogs    {run}")
     console.print(f"open    tensorboard --logdir {logdir}    (or: make tensorboard)")
     console.print(f"then    {deep_link(run=run.name)}", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -107,7 +107,7 @@ def guide(optimizer: Optimizer, clip: Clip | None, after_update: Callable[[], No
     Its class becomes a subclass of the same name, so that ``isinstance``, checkpoints and LearningRateMonitor's tags
     stay as they are. After each step ``optimizer.adam_clip`` holds the ClipRecord (None without clipping).
     """
-    optimizer.__class__ = _guided(type(optimizer))
+    optimizer.__class__ = _guided(type(optimizer))  # type: ignore[arg-type]
     guided: Any = optimizer
     guided.adam_rule, guided.adam_clip, guided.adam_after_update = clip, None, after_update
     return optimizer

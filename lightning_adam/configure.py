@@ -112,9 +112,7 @@ def _decay_steps(config: OptimizerConfig, total: float, warmup: int, per_epoch: 
         return 0
     if config.schedule != "wsd":
         if config.decay is not None:
-            raise ConfigError(
-                f"decay={config.decay!r} belongs to schedule='wsd'; {config.schedule!r} has no such phase."
-            )
+            raise ConfigError(f"decay={config.decay!r} belongs to schedule='wsd'; {config.schedule!r} has no such phase.")
         return int(total) - warmup
     decay = resolve_duration("decay", 0.1 if config.decay is None else config.decay, total, per_epoch)
     if warmup + decay > total:
@@ -152,7 +150,7 @@ def _total_steps(config: OptimizerConfig, trainer: Any | None, per_epoch: float 
     if config.total_steps is not None:
         if isinstance(config.total_steps, float) or str(config.total_steps).rstrip().endswith("%"):
             raise ConfigError(f"total_steps={config.total_steps!r}: give steps (an int) or epochs ('2ep').")
-        total = resolve_duration("total_steps", config.total_steps, math.inf, per_epoch)
+        total: float = resolve_duration("total_steps", config.total_steps, math.inf, per_epoch)
         if total < 1:
             raise ConfigError(f"total_steps={config.total_steps!r}: the run needs at least one step.")
         return total
@@ -162,9 +160,7 @@ def _total_steps(config: OptimizerConfig, trainer: Any | None, per_epoch: float 
     if config.schedule == "constant" and isinstance(config.warmup, int):
         return math.inf
     where = "no trainer is attached" if trainer is None else "the trainer cannot know it"
-    raise ConfigError(
-        f"The run's length is not known ({where}), and schedule={config.schedule!r} needs it. {_LENGTH_HELP}"
-    )
+    raise ConfigError(f"The run's length is not known ({where}), and schedule={config.schedule!r} needs it. {_LENGTH_HELP}")
 
 
 def _estimate(trainer: Any | None) -> float:
@@ -176,8 +172,8 @@ def _estimate(trainer: Any | None) -> float:
     epochs, batches = trainer.max_epochs, trainer.num_training_batches
     if not factors or not epochs or epochs < 0 or not math.isfinite(batches):
         return estimated
-    total = sum(math.ceil(batches / factors[max(e for e in factors if e <= epoch)]) for epoch in range(epochs))
-    return min(total, trainer.max_steps) if trainer.max_steps and trainer.max_steps > 0 else total
+    total: float = sum(math.ceil(batches / factors[max(e for e in factors if e <= epoch)]) for epoch in range(epochs))
+    return float(min(total, trainer.max_steps)) if trainer.max_steps and trainer.max_steps > 0 else total
 
 
 def _steps_per_epoch(trainer: Any | None) -> float | None:

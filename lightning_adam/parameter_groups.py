@@ -20,9 +20,7 @@ def plain_name(name: str) -> str:
     return name
 
 
-def split_parameters(
-    module: nn.Module, weight_decay: float, overrides: Overrides | None = None
-) -> list[dict[str, Any]]:
+def split_parameters(module: nn.Module, weight_decay: float, overrides: Overrides | None = None) -> list[dict[str, Any]]:
     """Groups for torch: ``decay`` for tensors of two or more dimensions, ``no_decay`` (0.0) for the others.
 
     Frozen parameters are left out, tied ones are taken once. A glob of ``overrides`` puts what it matches into groups of

@@ -67,7 +67,7 @@ def test_healthy_run_is_silent() -> None:
 
 def test_cause_is_told_before_its_consequence() -> None:
     """A bad batch that also makes the loss jump is first of all a bad batch."""
-    assert [f.rule for f in diagnose(sick("BAD-BATCH"))][0] == "BAD-BATCH"
+    assert diagnose(sick("BAD-BATCH"))[0].rule == "BAD-BATCH"
 
 
 def test_warmup_length_follows_beta2() -> None:

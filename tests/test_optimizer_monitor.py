@@ -46,9 +46,7 @@ class Recorder(L.Callback):
             {
                 "lr": optimizer.param_groups[0]["lr"],
                 "gradients": {n: p.grad.double().numpy().copy() for n, p in named.items() if p.grad is not None},
-                "moved": {
-                    n: (p.detach().double() - self.before[n] * (1 - decay[id(p)])).numpy() for n, p in named.items()
-                },
+                "moved": {n: (p.detach().double() - self.before[n] * (1 - decay[id(p)])).numpy() for n, p in named.items()},
                 "norms": {n: float(p.detach().double().norm()) for n, p in named.items()},
             }
         )
@@ -58,9 +56,7 @@ def matrices(logdir: Path) -> dict[str, dict[int, np.ndarray[Any, Any]]]:
     """``adam_matrix/*`` by quantity and step, read with TensorBoard's own reader."""
     events = EventAccumulator(str(logdir), size_guidance={"tensors": 0}).Reload()
     return {
-        tag.removeprefix("adam_matrix/"): {
-            e.step: tensor_util.make_ndarray(e.tensor_proto) for e in events.Tensors(tag)
-        }
+        tag.removeprefix("adam_matrix/"): {e.step: tensor_util.make_ndarray(e.tensor_proto) for e in events.Tensors(tag)}
         for tag in events.Tags()["tensors"]
         if tag.startswith("adam_matrix/")
     }

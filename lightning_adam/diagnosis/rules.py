@@ -118,8 +118,7 @@ def bad_batch(now: StepSignals, past: History) -> Finding | None:
         "BAD-BATCH",
         "warning",
         now.step,
-        f"batch {now.batch} gave a gradient {now.gradient_norm / level:.3g} times the usual norm"
-        f"{_loss_clause(now, past)}.",
+        f"batch {now.batch} gave a gradient {now.gradient_norm / level:.3g} times the usual norm{_loss_clause(now, past)}.",
         {"gradient_norm": now.gradient_norm, "median": level, "loss": _stated(now.loss), "batch": now.batch},
         remedy=f"Look at batch {now.batch} (labels, outliers, padding), skip it, "
         f"or clip at about {_round(2 * level)} (twice the usual norm).",
@@ -204,8 +203,7 @@ def _lr_high_early(now: StepSignals, past: History) -> Finding | None:
         f"one of the first steps moved {past.early_tensor} by {past.early_ratio:.0%} of its norm (healthy: under 10 %).",
         {"update_ratio": past.early_ratio, "lr": now.lr},
         (past.early_tensor,),
-        f"Try lr={_round(now.lr * HEALTHY_RATIO / past.early_ratio)} at this step (now {now.lr:.3g}), "
-        "and a longer warmup.",
+        f"Try lr={_round(now.lr * HEALTHY_RATIO / past.early_ratio)} at this step (now {now.lr:.3g}), and a longer warmup.",
     )
 
 

@@ -83,9 +83,7 @@ def get_optimizer(name: str) -> OptimizerSpec:
     """
     if name not in OPTIMIZERS:
         known = ", ".join(OPTIMIZERS)
-        raise ConfigError(
-            f"optimizer={name!r} is not in the catalogue.{nearest(str(name), OPTIMIZERS)} Known: {known}."
-        )
+        raise ConfigError(f"optimizer={name!r} is not in the catalogue.{nearest(str(name), OPTIMIZERS)} Known: {known}.")
     return OPTIMIZERS[name]
 
 

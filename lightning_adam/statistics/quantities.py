@@ -5,6 +5,7 @@ With m̂ = m/(1-β₁ᵗ) and v̂ = v/(1-β₂ᵗ) (Kingma & Ba 2014, arXiv:1412
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -108,9 +109,7 @@ def _as_real(moment: Tensor) -> Tensor:
     return (torch.view_as_real(moment) if moment.is_complex() else moment).float()
 
 
-def _moment_quantities(
-    reading: TensorReading, corrected: _Corrected | None, effective: Tensor | None
-) -> dict[str, Tensor]:
+def _moment_quantities(reading: TensorReading, corrected: _Corrected | None, effective: Tensor | None) -> dict[str, Tensor]:
     if corrected is None or effective is None:
         return {}
     low, middle, high = quantiles(effective, (0.01, 0.5, 0.99))
@@ -149,7 +148,8 @@ def _step_quantities(reading: TensorReading, step: Tensor | None) -> dict[str, T
 
 
 def _rms(values: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(values) / values.numel() ** 0.5
+    norm: Tensor = torch.linalg.vector_norm(values)
+    return norm / math.sqrt(values.numel())
 
 
 def quantiles(values: Tensor, at: tuple[float, ...]) -> list[Tensor]:
@@ -160,8 +160,6 @@ def quantiles(values: Tensor, at: tuple[float, ...]) -> list[Tensor]:
     flat = values.reshape(-1)
     spots = [q * (flat.numel() - 1) for q in at]
     ranks = sorted({int(s) for s in spots} | {min(int(s) + 1, flat.numel() - 1) for s in spots})
-    if flat.device.type == "cpu":
-        ordered = torch.from_numpy(np.partition(flat.numpy(), ranks))
-    else:
-        ordered = flat.sort().values
+    on_host = flat.device.type == "cpu"
+    ordered = torch.from_numpy(np.partition(flat.numpy(), ranks)) if on_host else flat.sort().values
     return [torch.lerp(ordered[int(s)], ordered[min(int(s) + 1, flat.numel() - 1)], s - int(s)) for s in spots]

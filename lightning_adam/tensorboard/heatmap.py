@@ -26,7 +26,7 @@ def colours(ratios: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
     exponent = np.where(finite, exponent, HEALTHY)
     away = np.where(exponent < HEALTHY, (HEALTHY - exponent) / (HEALTHY - LOW), (exponent - HEALTHY) / (HIGH - HEALTHY))
     end = np.where((exponent < HEALTHY)[..., None], BLUE, RED)
-    picture = (PALE + (end - PALE) * away.clip(0, 1)[..., None]).astype(np.uint8)
+    picture: NDArray[np.uint8] = (PALE + (end - PALE) * away.clip(0, 1)[..., None]).astype(np.uint8)
     picture[ratios == 0] = GREY
     picture[~np.isfinite(ratios)] = MAGENTA
     return picture

@@ -6,8 +6,6 @@ import json
 from typing import Any
 from urllib.parse import quote
 
-from tensorboard.plugins.custom_scalar import layout_pb2
-
 PINNED = (
     "log10_update_ratio_p50",
     "log10_step_size_rms",
@@ -21,28 +19,17 @@ PINNED = (
 )
 
 
-def layout(prefix: str) -> Any:
-    """Charts for the Custom Scalars tab: the band of update ratios, then groups and moments."""
-    margin = layout_pb2.MarginChartContent.Series(
-        value=f"{prefix}/log10_update_ratio_p50",
-        lower=f"{prefix}/log10_update_ratio_p10",
-        upper=f"{prefix}/log10_update_ratio_p90",
-    )
-    band = layout_pb2.Chart(
-        title="log10 update ratio: p10, p50, p90 over the tensors",
-        margin=layout_pb2.MarginChartContent(series=[margin]),
-    )
-    lines = [
-        _lines("log10 rms of the first and second moment", [f"{prefix}/log10_(first|second)_moment_rms"]),
-        _lines("log10 step size", [f"{prefix}/log10_step_size_rms"]),
-        _lines("log10 learning rate and effective learning rate", [f"{prefix}/log10_(lr|effective_lr_p50)"]),
-        _lines("log10 update ratio per parameter group", [f"{prefix}\\.groups/log10_update_ratio_p50/.*"]),
-    ]
-    return layout_pb2.Layout(category=[layout_pb2.Category(title="Adam", chart=[band, *lines])])
-
-
-def _lines(title: str, tags: list[str]) -> Any:
-    return layout_pb2.Chart(title=title, multiline=layout_pb2.MultilineChartContent(tag=tags))
+def layout(prefix: str) -> dict[str, dict[str, list[Any]]]:
+    """Charts for the Custom Scalars tab, as ``SummaryWriter.add_custom_scalars`` takes them."""
+    band = [f"{prefix}/log10_update_ratio_{p}" for p in ("p50", "p10", "p90")]
+    charts: dict[str, list[Any]] = {
+        "log10 update ratio: p10, p50, p90 over the tensors": ["Margin", band],
+        "log10 rms of first and second moment": ["Multiline", [f"{prefix}/log10_(first|second)_moment_rms"]],
+        "log10 step size": ["Multiline", [f"{prefix}/log10_step_size_rms"]],
+        "log10 learning rate and effective learning rate": ["Multiline", [f"{prefix}/log10_(lr|effective_lr_p50)"]],
+        "log10 update ratio per group": ["Multiline", [f"{prefix}\\.groups/log10_update_ratio_p50/.*"]],
+    }
+    return {"Adam": charts}
 
 
 def deep_link(port: int = 6006, prefix: str = "adam", run: str = ".") -> str:

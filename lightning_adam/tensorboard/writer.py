@@ -22,7 +22,6 @@ from tensorboard.compat.proto.summary_pb2 import (
     SummaryMetadata,
 )
 from tensorboard.compat.proto.tensor_pb2 import TensorProto
-from tensorboard.plugins.custom_scalar.summary import pb as custom_scalar_pb
 from tensorboard.util import tensor_util
 
 from lightning_adam.statistics import LOG10_EDGES, QUANTITIES, Snapshot
@@ -103,7 +102,7 @@ class TensorBoardWriter:
 
     def write_layout(self) -> None:
         """The Custom Scalars tab."""
-        self._files.add_summary(custom_scalar_pb(layout(self.prefix)))
+        self.experiment.add_custom_scalars(layout(self.prefix))
 
     def _add(self, step: int, values: Sequence[Any]) -> None:
         self._files.add_summary(Summary(value=values), step)
