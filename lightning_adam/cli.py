@@ -113,11 +113,7 @@ def demo_command(arguments: argparse.Namespace) -> int:
     interrupted = interrupted or trainer.interrupted
     logger.experiment.flush()
     seconds = time.perf_counter() - started
-    losses = {
-        name: float(trainer.callback_metrics[name])
-        for name in ("train_loss", "val_loss")
-        if name in trainer.callback_metrics
-    }
+    losses = {loss: float(value) for loss, value in trainer.callback_metrics.items() if loss in ("train_loss", "val_loss")}
     _summarise(losses, unigram_entropy(text), monitor, Path(logger.log_dir), arguments.logdir, seconds)
     return 130 if interrupted else 0
 

@@ -144,6 +144,9 @@ class _GuidedStep:
             self.adam_after_update()
         return loss
 
+    # torch wraps the ``step`` of a class once to call the hooks, and again when a copy is unpickled: super() has them.
+    step.hooked = True  # type: ignore[attr-defined]
+
 
 def _unscale(optimizer: Any, gradients: Sequence[Tensor]) -> None:
     """Under GradScaler a fused optimizer would unscale in its kernel, too late for clipping: do it here instead."""

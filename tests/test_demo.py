@@ -63,7 +63,8 @@ def test_ctrl_c_stops_cleanly(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("demo", "--optimizer", "adamww"), ("demo", "--sick", "flu"), ("demo", "--steps", "0")]
+    "arguments",
+    [("demo", "--optimizer", "adamww"), ("demo", "--sick", "flu"), ("demo", "--steps", "0")],
 )
 def test_wrong_argument_exits_with_two(arguments: tuple[str, ...]) -> None:
     """A wrong argument is told in a line, without a traceback."""
