@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.optim import Optimizer
 from typing_extensions import override
 
 from lightning_adam.callbacks._lightning import (
-    LOG,
     StepHooks,
     gradient_scale,
     log_elsewhere,
@@ -132,7 +132,7 @@ class OptimizerMonitor(Callback):
                 if index == 0:
                     writer.write_layout()
         if tensorboard_writers(trainer, "adam"):
-            LOG.info("Adam dashboard: tensorboard --logdir %s, then %s", trainer.log_dir, deep_link())
+            rank_zero_info(f"Adam dashboard: tensorboard --logdir {trainer.log_dir}, then open {deep_link()}")
 
     @never_raises
     def _look_before(self, trainer: Trainer, optimizer: Optimizer) -> None:

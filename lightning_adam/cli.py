@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lightning_adam.callbacks import DivergenceMonitor
 
 SICK: dict[str, dict[str, Any]] = {
-    "no-warmup": {"warmup": 0.0, "lr": 2e-2},
+    "no-warmup": {"warmup": 0.0, "lr": 1e-2},
     "lr-high": {"lr": 0.3},
     "bad-batch": {},
     "nan": {},
@@ -104,6 +104,7 @@ def demo_command(arguments: argparse.Namespace) -> int:
         enable_checkpointing=False,
         enable_model_summary=False,
     )
+    _say_where(Path(logger.log_dir), arguments.logdir)
     started, interrupted = time.perf_counter(), False
     train, held_out = loaders(text, arguments.steps)
     try:
@@ -114,7 +115,8 @@ def demo_command(arguments: argparse.Namespace) -> int:
     logger.experiment.flush()
     seconds = time.perf_counter() - started
     losses = {loss: float(value) for loss, value in trainer.callback_metrics.items() if loss in ("train_loss", "val_loss")}
-    _summarise(losses, unigram_entropy(text), monitor, Path(logger.log_dir), arguments.logdir, seconds)
+    _summarise(losses, unigram_entropy(text), monitor, seconds)
+    _say_where(Path(logger.log_dir), arguments.logdir)
     return 130 if interrupted else 0
 
 
@@ -132,12 +134,15 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", module="lightning")
 
 
-def _summarise(
-    losses: dict[str, float], entropy: float, monitor: DivergenceMonitor, run: Path, logdir: Path, seconds: float
-) -> None:
-    from rich.console import Console
-
+def _say_where(run: Path, logdir: Path) -> None:
     from lightning_adam.tensorboard import deep_link
+
+    print(f"logs    {run}\nopen    tensorboard --logdir {logdir}    (or: make tensorboard)")
+    print(f"then    {deep_link(run=run.name)}\n", flush=True)
+
+
+def _summarise(losses: dict[str, float], entropy: float, monitor: DivergenceMonitor, seconds: float) -> None:
+    from rich.console import Console
 
     console = Console(highlight=False, soft_wrap=True)
     console.rule(f"trained for {seconds:.0f} s")
@@ -149,9 +154,7 @@ def _summarise(
         console.print(finding.line(), style="red" if finding.severity == "critical" else "yellow", markup=False)
     if not monitor.findings:
         console.print("The monitors had nothing to complain about.", style="green")
-    console.print(f"\nlogs    {run}")
-    console.print(f"open    tensorboard --logdir {logdir}    (or: make tensorboard)")
-    console.print(f"then    {deep_link(run=run.name)}", soft_wrap=True)
+    console.print()
 
 
 if __name__ == "__main__":

@@ -65,9 +65,25 @@ def test_healthy_run_is_silent() -> None:
     assert diagnose(healthy(400)) == []
 
 
-def test_cause_is_told_before_its_consequence() -> None:
-    """A bad batch that also makes the loss jump is first of all a bad batch."""
-    assert diagnose(sick("BAD-BATCH"))[0].rule == "BAD-BATCH"
+def test_consequence_is_folded_under_its_cause() -> None:
+    """A bad batch that also makes the loss jump is one sickness, and one finding."""
+    assert [f.rule for f in diagnose(sick("BAD-BATCH"))] == ["BAD-BATCH"]
+
+
+def test_lasting_sickness_is_told_once() -> None:
+    """A learning rate that is too high from the first step on is not told again when the later threshold sees it too."""
+    signals = [replace(s, update_ratios={"layer.weight": 4.0 if s.step < 10 else 0.06}) for s in healthy(300)]
+
+    assert [f.rule for f in diagnose(signals)] == ["LR-HIGH"]
+
+
+def test_sickness_that_comes_back_after_a_quiet_time_is_a_new_episode() -> None:
+    """Two bad stretches with 200 good steps between them are two findings."""
+    signals = [
+        replace(s, update_ratios={"layer.weight": 0.2 if s.step in (50, 60, 300, 310) else 2e-3}) for s in healthy(400)
+    ]
+
+    assert [f.rule for f in diagnose(signals)] == ["LR-HIGH", "LR-HIGH"]
 
 
 def test_warmup_length_follows_beta2() -> None:

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from lightning_adam.diagnosis.finding import Finding
-from lightning_adam.diagnosis.rules import RULES, stands_out
+from lightning_adam.diagnosis.rules import CAUSES, RULES, stands_out
 from lightning_adam.diagnosis.signals import History, StepSignals
 
-QUIET_STEPS = 50
+QUIET_STEPS = 100
 """A rule that was silent for so many steps starts a new episode when it fires again."""
 
 
@@ -39,9 +39,14 @@ class Diagnosis:
         return fresh
 
     def _starts_episode(self, finding: Finding) -> bool:
-        last = self._last_fired.get(finding.rule)
+        """Whether neither this rule nor a cause of it has fired lately: a consequence is not a second sickness."""
+        explained = any(self._is_open(rule) for rule in (finding.rule, *CAUSES.get(finding.rule, ())))
         self._last_fired[finding.rule] = self.history.count
-        return last is None or self.history.count - last > QUIET_STEPS
+        return not explained
+
+    def _is_open(self, rule: str) -> bool:
+        last = self._last_fired.get(rule)
+        return last is not None and self.history.count - last <= QUIET_STEPS
 
     def wants_measurement(self, gradient_norm: float, every: int) -> bool:
         """Whether this step's update ratios are worth measuring: the first ten, every n-th, and heavy gradients."""

@@ -236,3 +236,11 @@ RULES: dict[str, Rule] = {
     "LOSS-DIVERGED": loss_diverged,
 }
 """In the order in which causes precede consequences within one step."""
+
+CAUSES: dict[str, tuple[str, ...]] = {
+    "LOSS-SPIKE": ("NON-FINITE", "BAD-BATCH", "GRAD-EXPLODING", "LR-HIGH", "NO-WARMUP", "LOSS-DIVERGED"),
+    "BAD-BATCH": ("LR-HIGH", "NO-WARMUP", "LOSS-DIVERGED"),
+    "GRAD-EXPLODING": ("LR-HIGH", "NO-WARMUP", "LOSS-DIVERGED"),
+    "LR-HIGH": ("NO-WARMUP",),
+}
+"""What explains a finding that follows it within an episode; a loss that is gone for good is always told."""
