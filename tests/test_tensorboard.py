@@ -152,7 +152,7 @@ def test_deep_link_pins_cards_and_switches_smoothing_off() -> None:
     assert query["smoothing"] == ["0"]
     assert len(cards) <= 10
     assert {"plugin": "scalars", "tag": "adam/log10_update_ratio_p50"} in cards
-    assert cards[-1]["runId"] == "defaultExperimentId/healthy"
+    assert cards[0]["runId"] == "defaultExperimentId/healthy"
 
 
 def test_non_finite_histogram_does_not_raise() -> None:

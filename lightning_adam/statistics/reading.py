@@ -54,14 +54,15 @@ def copy_parameters(optimizer: Optimizer) -> dict[int, Tensor] | None:
 def read_optimizer(
     optimizer: Optimizer, names: Mapping[int, str], before: Mapping[int, Tensor] | None = None
 ) -> list[TensorReading]:
-    """All tensors that the step just taken has moved, in the optimizer's order.
+    """All tensors that the step just taken has moved, in model order (that of ``names``).
 
     Args:
         optimizer: read right after its step: later its learning rate is already the next one.
         names: from :func:`tensor_names`.
         before: from :func:`copy_parameters`, taken right before the step.
     """
-    return list(_readings(optimizer, names, before or {}))
+    order = {name: index for index, name in enumerate(names.values())}
+    return sorted(_readings(optimizer, names, before or {}), key=lambda reading: order.get(reading.name, len(order)))
 
 
 def _readings(optimizer: Optimizer, names: Mapping[int, str], before: Mapping[int, Tensor]) -> Iterator[TensorReading]:

@@ -19,7 +19,7 @@ class Snapshot:
 
     Attributes:
         step: the step on the log's x-axis.
-        names: tensor names in the optimizer's order.
+        names: tensor names in model order.
         groups: the parameter group's name per tensor.
         sizes: elements per tensor.
         lr: learning rate per group that the step used.

@@ -36,6 +36,6 @@ def deep_link(port: int = 6006, prefix: str = "adam", run: str = ".") -> str:
     """A TensorBoard address with the headline cards and the heatmap pinned, and smoothing off."""
     cards: list[dict[str, Any]] = [{"plugin": "scalars", "tag": f"{prefix}/{name}"} for name in PINNED]
     heatmap = f"{prefix}.dist/update_ratio_heatmap"
-    cards.append({"plugin": "images", "tag": heatmap, "runId": f"defaultExperimentId/{run}", "sample": 0})
+    cards.insert(0, {"plugin": "images", "tag": heatmap, "runId": f"defaultExperimentId/{run}", "sample": 0})
     pins = quote(json.dumps(cards, separators=(",", ":")))
     return f"http://127.0.0.1:{port}/?pinnedCards={pins}&smoothing=0#timeseries"
