@@ -84,7 +84,9 @@ def step_is_adam_formula(optimizer: Optimizer) -> bool:
 
 def decay_is_decoupled(optimizer: Optimizer, group: Mapping[str, Any]) -> bool:
     """Whether weight decay shrinks the parameter itself instead of entering the gradient."""
-    stated = group.get("decoupled_weight_decay")
-    if stated is not None:
-        return bool(stated)
+    for key in ("decoupled_weight_decay", "weight_decouple"):
+        if group.get(key) is not None:
+            return bool(group[key])
+    if type(optimizer).__module__.startswith("lightning_adam"):
+        return True
     return "AdamW" in type(optimizer).__name__ or type(optimizer).__module__.startswith("bitsandbytes")

@@ -1,0 +1,114 @@
+"""What our own optimizers share: closure, state, and lists of tensors of one device and dtype for foreach kernels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lightning_adam.errors import ConfigError
+
+Tensors = list[Tensor]
+
+
+class ForeachOptimizer(Optimizer):
+    """An optimizer that steps lists of tensors; a subclass names its buffers and writes ``update``.
+
+    Attributes:
+        buffers: per-element state, zeros at the start.
+    """
+
+    buffers: tuple[str, ...] = ("exp_avg", "exp_avg_sq")
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """One optimizer step; returns the closure's loss."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            with_gradient = [p for p in group["params"] if p.grad is not None]
+            for parameters in _alike(with_gradient):
+                self._step_alike(group, parameters)
+        return loss
+
+    def _step_alike(self, group: dict[str, Any], parameters: Tensors) -> None:
+        for parameter in parameters:
+            self.prepare(group, parameter)
+        states = [self.state[p] for p in parameters]
+        for state in states:
+            state["step"] += 1
+        gradients = [_real(p.grad) for p in parameters if p.grad is not None]
+        weights = [_real(p) for p in parameters]
+        if group["weight_decay"]:
+            torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
+        self.update(group, weights, gradients, states)
+
+    def prepare(self, group: dict[str, Any], parameter: Tensor) -> None:
+        """Make the state of a parameter that has none."""
+        if parameter.grad is not None and parameter.grad.is_sparse:
+            raise RuntimeError(f"{type(self).__name__} takes no sparse gradients: use Embedding(sparse=False).")
+        state = self.state[parameter]
+        if not state:
+            state["step"] = torch.zeros((), dtype=torch.float32)
+            for name in self.buffers:
+                state[name] = torch.zeros_like(_real(parameter), memory_format=torch.preserve_format)
+
+    def update(self, group: dict[str, Any], weights: Tensors, gradients: Tensors, states: Sequence[Any]) -> None:
+        """Change the weights in place; decoupled weight decay is already done."""
+        raise RuntimeError(f"{type(self).__name__} has no update rule")
+
+
+def column(states: Sequence[Any], name: str) -> Tensors:
+    """One buffer of all parameters."""
+    return [state[name] for state in states]
+
+
+def corrections(states: Sequence[Any], beta1: float, beta2: float) -> tuple[list[float], list[float]]:
+    """1-β₁ᵗ and 1-β₂ᵗ per parameter (Kingma & Ba 2014, arXiv:1412.6980, algorithm 1)."""
+    steps = [float(state["step"]) for state in states]
+    return [1 - beta1**t for t in steps], [1 - beta2**t for t in steps]
+
+
+def adam_step(weights: Tensors, first: Tensors, second: Tensors, scales: Sequence[tuple[float, float]], eps: float) -> None:
+    """θ ← θ - a·m/(√(v/b)+ε) per tensor, where (a, b) = ``scales``: learning rate over 1-β₁ᵗ, and 1-β₂ᵗ."""
+    denominators = torch._foreach_sqrt(second)
+    torch._foreach_div_(denominators, [math.sqrt(b) for _, b in scales])
+    torch._foreach_add_(denominators, eps)
+    torch._foreach_addcdiv_(weights, first, denominators, [-a for a, _ in scales])
+
+
+def check_range(name: str, value: float, low: float, high: float) -> None:
+    """Refuse a hyper-parameter outside of [low, high].
+
+    Raises:
+        ConfigError: names it, what it got, and what is allowed.
+    """
+    if not isinstance(value, (int, float)) or not low <= value <= high:
+        raise ConfigError(f"{name}={value!r}: {name} must be between {low:g} and {high:g}.")
+
+
+def check_adam(lr: float, betas: tuple[float, float], eps: float, weight_decay: float) -> None:
+    """The hyper-parameters that all of ours share."""
+    check_range("lr", lr, 0.0, math.inf)
+    check_range("eps", eps, 0.0, math.inf)
+    check_range("weight_decay", weight_decay, 0.0, math.inf)
+    for index, beta in enumerate(betas, 1):
+        check_range(f"beta{index}", beta, 0.0, 1.0 - 1e-12)
+
+
+def _alike(parameters: Sequence[Tensor]) -> list[Tensors]:
+    """The parameters by device and dtype, in order."""
+    lists: dict[tuple[torch.device, torch.dtype], Tensors] = {}
+    for parameter in parameters:
+        lists.setdefault((parameter.device, parameter.dtype), []).append(parameter)
+    return list(lists.values())
+
+
+def _real(tensor: Tensor) -> Tensor:
+    return torch.view_as_real(tensor) if tensor.is_complex() else tensor

@@ -1,0 +1,170 @@
+"""The conformance suite of the catalogue: every optimizer learns, and continues from a checkpoint."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import lightning_adam as la
+from lightning_adam.optimizers.sophia import estimate_hessian
+from tests.digits import Digits, digits_loader, trainer
+
+NAMES = [row.name for row in la.available_optimizers()]
+
+
+class WideDigits(Digits):
+    """Standardised pixels, 256 hidden units: what a first attempt at this data looks like."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.net = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 10))
+
+
+def split_digits() -> tuple[DataLoader[Any], Tensor, Tensor]:
+    """1,437 digits to train on, 360 to test, standardised."""
+    images, labels = digits_loader(examples=1797).dataset.tensors  # type: ignore[attr-defined]
+    images = (images - images.mean(0)) / (images.std(0) + 1 / 16)
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+    train, test = order[:1437], order[1437:]
+    shuffle = torch.Generator().manual_seed(1)
+    loader = DataLoader(TensorDataset(images[train], labels[train]), 32, shuffle=True, generator=shuffle)
+    return loader, images[test], labels[test]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_reaches_95_per_cent_on_digits(name: str) -> None:
+    """With its recommended settings, in thirty epochs (L-BFGS: five)."""
+    loader, images, labels = split_digits()
+    module = WideDigits(optimizer=name, lr=None)
+    trainer(max_epochs=5 if name == "lbfgs" else 30).fit(module, loader)
+
+    assert (module.net(images).argmax(1) == labels).float().mean() >= 0.95
+
+
+class Reseeded(L.Callback):
+    """The same random numbers at the same step of either run: Sophia's noise."""
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+        """Seed by the step."""
+        torch.manual_seed(trainer.global_step)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_continues_from_a_checkpoint_bit_for_bit(name: str, tmp_path: Path) -> None:
+    """One epoch, a checkpoint, another epoch: the same weights as two epochs in one go."""
+    whole, first, second = (WideDigits(optimizer=name, lr=None, total_steps=30) for _ in range(3))
+    first.load_state_dict(whole.state_dict())
+    trainer(max_epochs=2, limit_train_batches=14, callbacks=[Reseeded()]).fit(whole, digits_loader())
+    half = trainer(max_epochs=1, limit_train_batches=14, callbacks=[Reseeded()])
+    half.fit(first, digits_loader())
+    half.save_checkpoint(tmp_path / "half.ckpt")
+    rest = trainer(max_epochs=2, limit_train_batches=14, callbacks=[Reseeded()])
+    rest.fit(second, digits_loader(), ckpt_path=tmp_path / "half.ckpt")
+
+    for one, other in zip(whole.parameters(), second.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_row_says_where_it_comes_from(name: str) -> None:
+    """Each row has a source with a year, a summary, a library and a rate."""
+    row = la.optimizers.get_optimizer(name)
+
+    assert any(part.isdigit() and len(part) == 4 for part in row.source.replace(",", " ").replace(":", " ").split())
+    assert row.summary
+    assert row.library in ("torch", "bitsandbytes", "pytorch_optimizer", "lightning_adam")
+    assert row.lr > 0
+
+
+def test_catalogue_prints_as_table_and_json() -> None:
+    """``lightning-adam optimizers`` has every name; ``--json`` is JSON."""
+    command = [sys.executable, "-m", "lightning_adam.cli", "optimizers"]
+    table = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    rows = json.loads(subprocess.run([*command, "--json"], capture_output=True, text=True, check=True).stdout)
+
+    assert [row["name"] for row in rows] == NAMES
+    assert all(name in table for name in NAMES)
+
+
+def test_muon_takes_hidden_matrices_only() -> None:
+    """Embeddings, the last matrix and vectors go to AdamW."""
+    module = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 2))
+    optimizer = la.configure_optimizers(module, "muon", total_steps=9)["optimizer"]
+    muon = [n for g in optimizer.param_groups if g["muon"] for n in g["adam_names"]]
+
+    assert muon == ["1.weight", "2.weight"]
+
+
+def test_embeddings_keep_32_bit_state() -> None:
+    """bitsandbytes' own advice for 8-bit optimizers; other large matrices are quantised."""
+    module = nn.ModuleDict({"embed": nn.Embedding(100, 64), "head": nn.Linear(64, 100)})
+    optimizer = la.configure_optimizers(module, "adamw8bit", total_steps=9)["optimizer"]
+    module["head"](module["embed"](torch.arange(50))).square().mean().backward()
+    optimizer.step()
+
+    assert optimizer.state[module["embed"].weight]["state1"].dtype == torch.float32
+    assert optimizer.state[module["head"].weight]["state1"].dtype == torch.uint8
+
+
+def test_schedule_free_validates_the_averaged_weights() -> None:
+    """In validation the weights are x = y + (1-1/beta1)(z-y) of the paper, and training goes on from y."""
+
+    class Validates(WideDigits):
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            self.mode = self.trainer.optimizers[0].param_groups[0]["train_mode"]
+            self.seen = self.net[0].weight.detach().clone()
+
+        def on_validation_start(self) -> None:
+            self.before = self.net[0].weight.detach().clone()
+
+    module = Validates(optimizer="schedulefree_adamw", lr=None)
+    trainer(max_epochs=2, num_sanity_val_steps=0).fit(module, digits_loader(), digits_loader())
+
+    optimizer = module.trainer.optimizers[0]
+    assert module.mode is False
+    assert optimizer.param_groups[0]["train_mode"] is False
+    torch.testing.assert_close(module.seen, module.net[0].weight.detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_helper_called_twice_attaches_one_companion() -> None:
+    """A second fit leaves no growing list of callbacks."""
+    fit = trainer(max_epochs=1, callbacks=[])
+    fit.fit(WideDigits(optimizer="adamz"), digits_loader())
+    count = len(fit.callbacks)
+    fit.fit_loop.max_epochs = 2
+    fit.fit(WideDigits(optimizer="adamz"), digits_loader())
+
+    assert len(fit.callbacks) == count
+    assert [type(c).__name__ for c in fit.callbacks].count("LossForAdamZ") == 1
+
+
+def test_hutchinson_estimate_is_exact_for_a_diagonal_hessian() -> None:
+    """For loss = sum(a·x²)/2 the Hessian is diag(a), and z·Hz = a·z² has mean a."""
+    torch.manual_seed(0)
+    curvature = torch.tensor([1.0, 10.0, 100.0])
+    x = nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.SGD([x])
+    estimates = torch.stack([estimate_hessian(optimizer, (curvature * x**2).sum() / 2)[0] for _ in range(4000)])
+
+    torch.testing.assert_close(estimates.mean(0), curvature, rtol=0.1, atol=0)
+
+
+def test_fused_kernels_by_default_and_foreach_under_fp16() -> None:
+    """On a CPU in 32 bit torch's fused AdamW; under 16-mixed not, where Lightning would leave unscaling to the kernel."""
+    from tests.test_clipping import scaled_half
+
+    plain, half = trainer(max_steps=1), trainer(max_steps=1, plugins=[scaled_half()])
+    plain.fit(Digits(), digits_loader())
+    half.fit(Digits(), digits_loader())
+
+    assert plain.optimizers[0].defaults["fused"] is True
+    assert half.optimizers[0].defaults["fused"] is False

@@ -1,0 +1,225 @@
+"""Our four optimizers against NumPy float64 transcriptions of their equations, and against Adam where they reduce to it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+import lightning_adam as la
+from lightning_adam.optimizers.adamz import AdamZ
+from lightning_adam.optimizers.bds_adam import BDSAdam
+from lightning_adam.optimizers.caadam import CaAdam, connection_scales
+from lightning_adam.optimizers.hn_adam import HNAdam
+from tests.digits import Digits, digits_loader, trainer
+
+Array = NDArray[np.float64]
+SHAPES = ((6, 4), (3,), (5, 2), (2, 8))
+STEPS = 200
+
+
+def gradients() -> list[list[Array]]:
+    """200 steps of gradients for four tensors, with scales from 1e-3 to 10 and an occasional spike."""
+    rng = np.random.default_rng(0)
+    scales = [10.0 ** rng.uniform(-3, 1, shape) for shape in SHAPES]
+    return [[(rng.standard_normal(s.shape) + 0.3) * s * (30 if t % 50 == 30 else 1) for s in scales] for t in range(STEPS)]
+
+
+def losses() -> list[float]:
+    """A loss that falls, then sits still, then rises to new maxima."""
+    return [3 - t / 50 if t < 100 else 1 + 1e-4 * math.sin(t) if t < 190 else float(t) for t in range(STEPS)]
+
+
+def run_ours(make: Callable[[Sequence[Any]], Any], dtype: torch.dtype = torch.float64) -> list[Array]:
+    """Ours on these gradients, from zeros."""
+    parameters = [nn.Parameter(torch.zeros(shape, dtype=dtype)) for shape in SHAPES]
+    optimizer = make(parameters)
+    for step, loss in zip(gradients(), losses(), strict=True):
+        for parameter, gradient in zip(parameters, step, strict=True):
+            parameter.grad = torch.tensor(gradient, dtype=dtype)
+        optimizer.step(**({"loss": loss} if isinstance(optimizer, AdamZ) else {}))
+    return [p.detach().double().numpy() for p in parameters]
+
+
+def numpy_adam(lr_at: Callable[[int, int, Array], float], eps: float = 1e-8, transform: Any = None) -> list[Array]:
+    """Adam (Kingma & Ba 2014, algorithm 1), with a learning rate per step and tensor."""
+    theta = [np.zeros(shape) for shape in SHAPES]
+    m, v = [np.zeros(s) for s in SHAPES], [np.zeros(s) for s in SHAPES]
+    for t, step in enumerate(gradients(), 1):
+        for i, g in enumerate(step):
+            m[i] = 0.9 * m[i] + 0.1 * g
+            v[i] = 0.999 * v[i] + 0.001 * g**2
+            m_hat, v_hat = m[i] / (1 - 0.9**t), v[i] / (1 - 0.999**t)
+            theta[i] = theta[i] - lr_at(t, i, g) * m_hat / (np.sqrt(v_hat) + eps)
+    return theta
+
+
+def numpy_adamz() -> list[Array]:
+    """arXiv:2411.15375: the loss history drives the rate; torch's placement of eps."""
+    factors, seen, factor = [], [], 1.0
+    for loss in losses():
+        seen = [*seen, loss][-100:]
+        if len(seen) == 100:
+            factor *= 0.5 if loss >= max(seen) else 1.0
+            factor *= 1.2 if np.std(seen[-10:]) < 0.2 * np.std(seen) else 1.0
+            factor = min(max(0.01 * factor, 1e-7), 1.0) / 0.01
+        factors.append(factor)
+    assert min(factors) < 1 < max(factors)
+    return numpy_adam(lambda t, i, g: 0.01 * factors[t - 1])
+
+
+def numpy_caadam(scaling: str) -> list[Array]:
+    """arXiv:2410.24216, with the median, the minimum and the maximum over the three matrices."""
+    c = {0: 24.0, 2: 10.0, 3: 16.0}
+    low, mid, high = 10.0, 16.0, 24.0
+    scale = {1: 1.0}
+    for depth, (i, n) in enumerate(c.items()):
+        x = (mid - n) / (mid - low) if n <= mid else -(n - mid) / (high - mid)
+        options = {"additive": 1 + 0.95 * x, "multiplicative": 5.0**x, "depth": 2.0 ** ((3 - 1 - depth) / 3)}
+        scale[i] = options[scaling]
+    return numpy_adam(lambda t, i, g: 0.01 * scale[i], eps=1e-7)
+
+
+def numpy_hn_adam(norm: float = 2.5, adapt: float = 1.0) -> list[Array]:
+    """doi 10.1007/s00521-023-08568-z, in the reading of the docstring."""
+    theta = [np.zeros(shape) for shape in SHAPES]
+    m, v, w = ([np.zeros(s) for s in SHAPES] for _ in range(3))
+    for step in gradients():
+        for i, g in enumerate(step):
+            largest = np.maximum(np.abs(m[i]), np.abs(g))
+            lam = norm - adapt * np.abs(m[i]) / largest
+            m[i] = 0.9 * m[i] + 0.1 * g
+            v[i] = 0.999 * v[i] + 0.001 * np.abs(g) ** lam
+            w[i] = np.maximum(w[i], v[i])
+            used = np.where(lam <= 2, w[i], v[i])
+            theta[i] = theta[i] - 0.01 * m[i] / (used ** (1 / lam) + 1e-8)
+    return theta
+
+
+def numpy_bds_adam() -> list[Array]:
+    """The equations of the docstring."""
+    theta = [np.zeros(shape) for shape in SHAPES]
+    m, v, s, u = ([np.zeros(shape) for shape in SHAPES] for _ in range(4))
+    for t, step in enumerate(gradients(), 1):
+        rho_inf = 2 / 0.001 - 1
+        rho = rho_inf - 2 * t * 0.999**t / (1 - 0.999**t)
+        r = 5**-0.5
+        if rho > 4:
+            r = math.sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho))
+        for i, g in enumerate(step):
+            s[i] = 0.99 * s[i] + 0.01 * g**2
+            s_hat = s[i] / (1 - 0.99**t)
+            path1 = np.sqrt(s_hat) * np.tanh(g / np.sqrt(s_hat))
+            pull = 1 - (1 - s_hat / (s_hat + g**2)) * 0.5
+            u[i] = u[i] + pull * (g - u[i])
+            fused = (path1 + u[i]) / 2
+            m[i] = 0.9 * m[i] + 0.1 * fused
+            v[i] = 0.999 * v[i] + 0.001 * fused**2
+            m_hat, v_hat = m[i] / (1 - 0.9**t), v[i] / (1 - 0.999**t)
+            theta[i] = theta[i] - 0.01 * r * m_hat / (np.sqrt(v_hat) + 1e-8)
+    return theta
+
+
+CASES: dict[str, tuple[Callable[[Any], Any], Callable[[], list[Array]]]] = {
+    "adamz": (lambda p: AdamZ(p, lr=0.01, max_norm=None), numpy_adamz),
+    "caadam additive": (lambda p: CaAdam(p, lr=0.01), lambda: numpy_caadam("additive")),
+    "caadam multiplicative": (
+        lambda p: CaAdam(p, lr=0.01, scaling="multiplicative"),
+        lambda: numpy_caadam("multiplicative"),
+    ),
+    "caadam depth": (lambda p: CaAdam(p, lr=0.01, scaling="depth"), lambda: numpy_caadam("depth")),
+    "hn_adam": (lambda p: HNAdam(p, lr=0.01, norm=2.5), numpy_hn_adam),
+    "bds_adam": (lambda p: BDSAdam(p, lr=0.01), numpy_bds_adam),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("case", CASES)
+def test_agrees_with_numpy_in_float64_over_200_steps(case: str, dtype: torch.dtype) -> None:
+    """Every tensor to 1e-5 of its norm, in double and in single precision."""
+    ours, reference = CASES[case]
+    for got, want in zip(run_ours(ours, dtype), reference(), strict=True):
+        assert np.linalg.norm(got - want) <= 1e-5 * np.linalg.norm(want)
+
+
+REDUCED: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
+    "adamz without enough losses": (
+        lambda p: AdamZ(p, lr=0.01, max_norm=None, patience=10_000),
+        lambda p: torch.optim.Adam(p, lr=0.01),
+    ),
+    "caadam with gamma 0": (lambda p: CaAdam(p, lr=0.01, gamma=0.0, eps=1e-8), lambda p: torch.optim.Adam(p, lr=0.01)),
+    "bds_adam without fusion": (
+        lambda p: BDSAdam(p, lr=0.01, fusion=0.0, rectify=False),
+        lambda p: torch.optim.Adam(p, lr=0.01),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REDUCED)
+def test_reduces_to_adam(case: str) -> None:
+    """What makes it special switched off, it is torch's Adam."""
+    ours, adam = REDUCED[case]
+    for got, want in zip(run_ours(ours), run_ours(adam), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-10)
+
+
+def test_hn_adam_reduces_to_amsgrad_without_bias_correction() -> None:
+    """At Λ = 2 everywhere: θ ← θ - α·m/(√max v + ε)."""
+    got = run_ours(lambda p: HNAdam(p, lr=0.01, norm=2.0, adapt=0.0))
+    theta, m, v, w = ([np.zeros(s) for s in SHAPES] for _ in range(4))
+    for step in gradients():
+        for i, g in enumerate(step):
+            m[i], v[i] = 0.9 * m[i] + 0.1 * g, 0.999 * v[i] + 0.001 * g**2
+            w[i] = np.maximum(w[i], v[i])
+            theta[i] = theta[i] - 0.01 * m[i] / (np.sqrt(w[i]) + 1e-8)
+
+    for one, other in zip(got, theta, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-10)
+
+
+def test_connections_all_alike_scale_nothing() -> None:
+    """S = 1 for layers of one size, and where a median coincides with an end."""
+    assert connection_scales([7, 7, 7]) == [1.0, 1.0, 1.0]
+    assert connection_scales([5, 5, 9]) == pytest.approx([1.0, 1.0, 0.05])
+    assert connection_scales([10, 20, 40], "multiplicative") == pytest.approx([5.0, 1.0, 0.2])
+
+
+def test_adamz_sees_the_loss_in_lightning_and_keeps_the_schedule() -> None:
+    """In manual optimization, too; the factor is beside the scheduled rate and inside the checkpointed state."""
+    from tests.test_configure import ByHand
+
+    for kind in (Digits, ByHand):
+        module = kind(optimizer="adamz", patience=10, lr=1e-3, warmup=0, schedule="linear")
+        fit = trainer(max_steps=40)
+        fit.fit(module, digits_loader())
+        group = fit.optimizers[0].state_dict()["param_groups"][0]
+
+        assert group["losses"] == pytest.approx(module.losses[-10:])
+        assert group["lr"] == pytest.approx(0.0, abs=1e-12)
+        assert group["loss_factor"] != 1.0
+
+
+def test_state_of_complex_and_frozen_parameters() -> None:
+    """Complex weights step as pairs of real ones; a parameter without a gradient is left alone."""
+    weight, frozen = nn.Parameter(torch.ones(3, dtype=torch.complex64)), nn.Parameter(torch.ones(2))
+    weight.grad = torch.full((3,), 1 + 1j)
+    optimizer = CaAdam([weight, frozen], lr=0.1)
+    optimizer.step()
+
+    torch.testing.assert_close(weight.detach(), torch.full((3,), 0.9 - 0.1j), rtol=1e-5, atol=1e-6)
+    assert frozen not in optimizer.state
+
+
+@pytest.mark.parametrize("kind", [AdamZ, CaAdam, HNAdam, BDSAdam])
+def test_wrong_hyper_parameters_are_named(kind: Any) -> None:
+    """A beta of 1 or a negative rate fails when the optimizer is made."""
+    with pytest.raises(la.ConfigError, match=r"beta2=1\.0"):
+        kind([nn.Parameter(torch.ones(1))], betas=(0.9, 1.0))
+    with pytest.raises(la.ConfigError, match="lr=-1"):
+        kind([nn.Parameter(torch.ones(1))], lr=-1)
