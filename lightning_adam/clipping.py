@@ -1,20 +1,17 @@
-"""Clipping rules, and the optimizer step in which they act.
+"""Clipping rules: each changes the gradients of some parameters in place, and says what it did.
 
-Clipping happens inside ``optimizer.step``, after the closure and after unscaling: the one place that is right under
-32-bit, bf16 and fp16, with fused optimizers, with accumulation, in manual optimization and in a plain loop.
+No rule waits for the device: norms and statistics stay where the gradients are.
 """
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 from lightning_adam.errors import ConfigError
 
@@ -25,17 +22,29 @@ class ClipRecord:
 
     Attributes:
         norm_before: total norm before clipping.
+        norm_after: total norm after it; NaN where knowing it would take a second pass over the gradients.
         clipped: whether a gradient was changed.
     """
 
     norm_before: Tensor
+    norm_after: Tensor
     clipped: Tensor
 
 
+@runtime_checkable
 class Clip(Protocol):
-    """A clipping rule: changes gradients in place, and says what it did."""
+    """A clipping rule: changes the gradients of the parameters (each has one) in place, and says what it did."""
 
-    def __call__(self, gradients: Sequence[Tensor]) -> ClipRecord: ...
+    def __call__(self, parameters: Sequence[Tensor]) -> ClipRecord: ...
+
+
+@runtime_checkable
+class AdaptiveClip(Clip, Protocol):
+    """A rule that remembers; its state goes into the optimizer's checkpoint."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -51,11 +60,9 @@ class ClipNorm:
     def __post_init__(self) -> None:
         _check("ClipNorm", "max_norm", self.max_norm)
 
-    def __call__(self, gradients: Sequence[Tensor]) -> ClipRecord:
+    def __call__(self, parameters: Sequence[Tensor]) -> ClipRecord:
         """As ``torch.nn.utils.clip_grad_norm_``, which also divides by norm + 1e-6."""
-        norm = torch.nn.utils.get_total_norm(gradients)
-        torch._foreach_mul_(list(gradients), torch.clamp(self.max_norm / (norm + 1e-6), max=1.0))
-        return ClipRecord(norm, norm > self.max_norm)
+        return scale_to(parameters, total_norm(parameters), self.max_norm)
 
 
 @dataclass(frozen=True)
@@ -71,14 +78,174 @@ class ClipValue:
     def __post_init__(self) -> None:
         _check("ClipValue", "max_value", self.max_value)
 
-    def __call__(self, gradients: Sequence[Tensor]) -> ClipRecord:
+    def __call__(self, parameters: Sequence[Tensor]) -> ClipRecord:
         """Clamps in place."""
-        tensors = list(gradients)
-        norm = torch.nn.utils.get_total_norm(tensors)
-        largest = torch.stack([n.to(norm.device) for n in torch._foreach_norm(tensors, math.inf)]).max()
-        torch._foreach_clamp_min_(tensors, -self.max_value)
-        torch._foreach_clamp_max_(tensors, self.max_value)
-        return ClipRecord(norm, largest > self.max_value)
+        gradients = gradients_of(parameters)
+        norm = total_norm(parameters)
+        largest = torch.stack([n.to(norm.device) for n in torch._foreach_norm(gradients, math.inf)]).max()
+        torch._foreach_clamp_min_(gradients, -self.max_value)
+        torch._foreach_clamp_max_(gradients, self.max_value)
+        return ClipRecord(norm, torch.full_like(norm, torch.nan), largest > self.max_value)
+
+
+@dataclass(frozen=True)
+class ClipAdaptive:
+    """AGC: each unit's gradient norm is at most ``clipping`` times its weight norm (Brock et al. 2021, arXiv:2102.06171).
+
+    Equation 3, unit by unit: a row of a matrix, a filter of a convolution, a whole vector. Weight norms count as at least
+    ``eps``. The paper leaves the last layer out; here all tensors are clipped.
+
+    Raises:
+        ConfigError: an argument is not a finite number above 0.
+    """
+
+    clipping: float = 0.01
+    eps: float = 1e-3
+
+    def __post_init__(self) -> None:
+        _check("ClipAdaptive", "clipping", self.clipping)
+        _check("ClipAdaptive", "eps", self.eps)
+
+    def __call__(self, parameters: Sequence[Tensor]) -> ClipRecord:
+        """Scales units in place."""
+        norm = total_norm(parameters)
+        clipped = torch.zeros((), dtype=torch.bool, device=norm.device)
+        for parameter, gradient in zip(parameters, gradients_of(parameters), strict=True):
+            allowed = _unit_norm(parameter.detach()).clamp_(min=self.eps).mul_(self.clipping)
+            actual = _unit_norm(gradient)
+            gradient.mul_((allowed / actual.clamp(min=1e-12)).clamp_(max=1.0))
+            clipped |= (actual > allowed).any().to(norm.device)
+        return ClipRecord(norm, torch.full_like(norm, torch.nan), clipped)
+
+
+class ZClip:
+    """Clip the total norm where it stands out of its own running statistics (Kumar et al. 2025, arXiv:2504.02507).
+
+    With mean μ and standard deviation σ of the (clipped) norms, averaged with ``alpha``, a norm of z = (‖g‖-μ)/σ above
+    ``z`` is scaled to μ + z²ₜₕᵣ/z·σ (section 3, reciprocal clipping). The first ``warmup`` norms only fill the statistics.
+    A norm that is not finite does not enter them: in the authors' code it poisons them for ever.
+
+    Args:
+        z: threshold, in standard deviations.
+        alpha: decay rate of the statistics.
+        warmup: steps that only observe.
+
+    Raises:
+        ConfigError: an argument out of range.
+    """
+
+    def __init__(self, z: float = 2.5, alpha: float = 0.97, warmup: int = 25) -> None:
+        _check("ZClip", "z", z)
+        if not 0 < alpha < 1:
+            raise ConfigError(f"clip: ZClip(alpha={alpha!r}): alpha must be between 0 and 1, such as 0.97.")
+        if not isinstance(warmup, int) or warmup < 2:
+            raise ConfigError(f"clip: ZClip(warmup={warmup!r}): warmup must be at least 2 steps, such as 25.")
+        self.z, self.alpha, self.warmup = z, alpha, warmup
+        self._seen = torch.zeros(())
+        self._mean, self._square = torch.zeros(()), torch.zeros(())
+
+    def __call__(self, parameters: Sequence[Tensor]) -> ClipRecord:
+        """Scales in place, then takes the norm that is left into the statistics."""
+        norm = total_norm(parameters)
+        self.load_state_dict({k: v.to(norm.device) for k, v in self.state_dict().items()})
+        deviation = (self._square - self._mean**2).clamp(min=0).sqrt()
+        score = (norm - self._mean) / deviation.clamp(min=1e-12)
+        stands_out = (self._seen >= self.warmup) & (score > self.z)
+        limit = torch.where(stands_out, self._mean + self.z**2 / score * deviation, torch.inf)
+        record = scale_to(parameters, norm, limit)
+        self._remember(record.norm_after)
+        return record
+
+    def _remember(self, norm: Tensor) -> None:
+        """Plain averages during the warmup, moving ones after it."""
+        finite = torch.isfinite(norm)
+        share = torch.where(self._seen < self.warmup, 1 / (self._seen + 1), 1 - self.alpha) * finite
+        value = torch.where(finite, norm, 0.0)
+        self._mean = torch.lerp(self._mean, value, share)
+        self._square = torch.lerp(self._square, value**2, share)
+        self._seen = self._seen + finite
+
+    def state_dict(self) -> dict[str, Any]:
+        """Three scalars."""
+        return {"seen": self._seen, "mean": self._mean, "square": self._square}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """The inverse of :meth:`state_dict`."""
+        self._seen, self._mean, self._square = state_dict["seen"], state_dict["mean"], state_dict["square"]
+
+
+class ClipPercentile:
+    """AutoClip: clip at a percentile of the total norms so far (Seetharaman et al. 2020, arXiv:2007.14469, algorithm 1).
+
+    The paper remembers all norms, here the last ``window``. A norm that is not finite is not remembered.
+
+    Args:
+        percentile: between 0 and 100; the paper's 10 clips most steps.
+        window: norms that are remembered.
+
+    Raises:
+        ConfigError: an argument out of range.
+    """
+
+    def __init__(self, percentile: float = 10.0, window: int = 1000) -> None:
+        if not isinstance(percentile, (int, float)) or not 0 < percentile <= 100:
+            raise ConfigError(f"clip: ClipPercentile(percentile={percentile!r}): give a number in (0, 100], such as 10.")
+        if not isinstance(window, int) or window < 1:
+            raise ConfigError(f"clip: ClipPercentile(window={window!r}): give a positive number of steps, such as 1000.")
+        self.percentile = percentile
+        self._norms = torch.full((window,), torch.nan)
+        self._next = 0
+
+    def __call__(self, parameters: Sequence[Tensor]) -> ClipRecord:
+        """Remembers this norm, as the paper does, then scales in place."""
+        norm = total_norm(parameters)
+        self._norms = self._norms.to(norm.device)
+        self._norms[self._next % len(self._norms)] = torch.where(torch.isfinite(norm), norm, torch.nan)
+        self._next += 1
+        limit = torch.nanquantile(self._norms, self.percentile / 100)
+        return scale_to(parameters, norm, torch.nan_to_num(limit, nan=torch.inf))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The norms, and how many there were."""
+        return {"norms": self._norms, "next": self._next}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """The inverse of :meth:`state_dict`."""
+        self._norms, self._next = state_dict["norms"].clone(), int(state_dict["next"])
+
+
+def gradients_of(parameters: Sequence[Tensor]) -> list[Tensor]:
+    """The gradients that there are."""
+    return [p.grad for p in parameters if p.grad is not None]
+
+
+def total_norm(parameters: Sequence[Tensor]) -> Tensor:
+    """‖g‖ over all gradients as a plain scalar; over all shards of DTensors."""
+    norm = torch.nn.utils.get_total_norm(gradients_of(parameters))
+    return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+
+
+def scale_to(parameters: Sequence[Tensor], norm: Tensor, limit: Tensor | float) -> ClipRecord:
+    """Scale all gradients from the total ``norm`` to at most ``limit``."""
+    share = torch.clamp(limit / (norm + 1e-6), max=1.0)
+    for gradients in _by_device(gradients_of(parameters)):
+        torch._foreach_mul_(gradients, share.to(gradients[0].device))
+    return ClipRecord(norm, norm * share, norm > limit)
+
+
+def _by_device(gradients: Sequence[Tensor]) -> list[list[Tensor]]:
+    lists: dict[torch.device, list[Tensor]] = {}
+    for gradient in gradients:
+        lists.setdefault(gradient.device, []).append(gradient)
+    return list(lists.values())
+
+
+def _unit_norm(tensor: Tensor) -> Tensor:
+    """Norm per output unit, broadcastable to the tensor; a vector or scalar is one unit."""
+    if tensor.dim() < 2:
+        return torch.linalg.vector_norm(tensor)  # type: ignore[no-any-return]
+    rest = tuple(range(1, tensor.dim()))
+    return torch.linalg.vector_norm(tensor, dim=rest, keepdim=True)  # type: ignore[no-any-return]
 
 
 def as_clip(clip: Clip | float | None) -> Clip | None:
@@ -87,76 +254,18 @@ def as_clip(clip: Clip | float | None) -> Clip | None:
     Raises:
         ConfigError: neither a number above 0, nor a rule, nor None.
     """
-    if clip is None or isinstance(clip, (ClipNorm, ClipValue)):
-        return clip
+    if clip is None:
+        return None
     if isinstance(clip, (int, float)) and not isinstance(clip, bool):
         return ClipNorm(clip)
-    if isinstance(clip, str) or not callable(clip):
-        raise ConfigError(f"clip={clip!r}: give a total norm (1.0), la.ClipNorm(1.0), la.ClipValue(0.5), or None.")
+    if isinstance(clip, (str, type)) or not callable(clip):
+        raise ConfigError(
+            f"clip={clip!r}: give a total norm (1.0), None, or a rule: la.ClipNorm(1.0), la.ClipValue(0.5), "
+            "la.ClipAdaptive(), la.ZClip(), la.ClipPercentile()."
+        )
     return clip
 
 
 def _check(rule: str, name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
         raise ConfigError(f"clip: {rule}({name}={value!r}): {name} must be a finite number above 0, such as 1.0.")
-
-
-def guide(optimizer: Optimizer, clip: Clip | None, after_update: Callable[[], None]) -> Optimizer:
-    """Have the optimizer clip inside its step, and tell the schedule of each real update.
-
-    Its class becomes a subclass of the same name, so that ``isinstance``, checkpoints and LearningRateMonitor's tags
-    stay as they are. After each step ``optimizer.adam_clip`` holds the ClipRecord (None without clipping).
-    """
-    optimizer.__class__ = _guided(type(optimizer))  # type: ignore[arg-type]
-    guided: Any = optimizer
-    guided.adam_rule, guided.adam_clip, guided.adam_after_update = clip, None, after_update
-    return optimizer
-
-
-@functools.cache
-def _guided(kind: type[Optimizer]) -> type[Optimizer]:
-    return type(kind.__name__, (_GuidedStep, kind), {"__module__": kind.__module__, "__doc__": kind.__doc__})
-
-
-class _GuidedStep:
-    """Closure, unscale, clip, step with its hooks, and only then the next learning rate."""
-
-    adam_rule: Clip | None
-    adam_clip: ClipRecord | None
-    adam_after_update: Callable[[], None]
-
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One optimizer step.
-
-        The closure runs here and not in the optimizer: torch's step hooks then see this step's gradients, and the
-        post-step hooks still see the learning rate that the step used.
-        """
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        parameters: Any = self
-        gradients = [p.grad for group in parameters.param_groups for p in group["params"] if p.grad is not None]
-        _unscale(self, gradients)
-        self.adam_clip = self.adam_rule(gradients) if self.adam_rule and gradients else None
-        super().step()  # type: ignore[misc]
-        if gradients and not _overflowed(self):
-            self.adam_after_update()
-        return loss
-
-    # torch wraps the ``step`` of a class once to call the hooks, and again when a copy is unpickled: super() has them.
-    step.hooked = True  # type: ignore[attr-defined]
-
-
-def _unscale(optimizer: Any, gradients: Sequence[Tensor]) -> None:
-    """Under GradScaler a fused optimizer would unscale in its kernel, too late for clipping: do it here instead."""
-    scale = getattr(optimizer, "grad_scale", None)
-    if scale is not None and gradients:
-        torch._foreach_mul_(list(gradients), scale.to(gradients[0].device).double().reciprocal().float())
-        optimizer.grad_scale = None
-
-
-def _overflowed(optimizer: Any) -> bool:
-    """Whether GradScaler told a fused optimizer to leave the weights alone; others it does not call at all."""
-    found = getattr(optimizer, "found_inf", None)
-    return found is not None and bool(found)

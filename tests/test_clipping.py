@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import math
+from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch.plugins.precision import MixedPrecision
@@ -34,6 +37,13 @@ class Norms(L.Callback):
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"]]
         self.used.append(float(torch.linalg.vector_norm(torch.stack([g.double().norm() for g in gradients]))))
         self.before.append(float(optimizer.adam_clip.norm_before))
+
+
+def with_gradient(gradient: torch.Tensor) -> torch.Tensor:
+    """A parameter of ones that has this gradient."""
+    parameter = torch.ones_like(gradient)
+    parameter.grad = gradient
+    return parameter
 
 
 PLACES: dict[str, tuple[type[Digits], dict[str, Any], dict[str, Any]]] = {
@@ -73,8 +83,8 @@ def test_same_weights_as_the_trainers_clipping() -> None:
 
 def test_values_are_clamped() -> None:
     """ClipValue bounds every element, and records that it did."""
-    rule, gradient = la.ClipValue(0.5), torch.tensor([-3.0, 0.2, 0.7])
-    record = rule([gradient])
+    gradient = torch.tensor([-3.0, 0.2, 0.7])
+    record = la.ClipValue(0.5)([with_gradient(gradient)])
 
     assert gradient.tolist() == pytest.approx([-0.5, 0.2, 0.5])
     assert bool(record.clipped)
@@ -84,7 +94,7 @@ def test_values_are_clamped() -> None:
 def test_small_gradients_are_left_alone() -> None:
     """Below the threshold nothing changes, to the bit."""
     gradient = torch.tensor([0.3, 0.4])
-    record = la.ClipNorm(1.0)([gradient])
+    record = la.ClipNorm(1.0)([with_gradient(gradient)])
 
     assert torch.equal(gradient, torch.tensor([0.3, 0.4]))
     assert not bool(record.clipped)
@@ -97,3 +107,85 @@ def test_optimizer_keeps_its_class_and_can_be_copied() -> None:
     assert isinstance(optimizer, torch.optim.AdamW)
     assert type(optimizer).__name__ == "AdamW"
     assert len(copy.deepcopy(optimizer).param_groups) == 2
+
+
+def test_adaptive_clipping_is_brocks_equation_three() -> None:
+    """Each row's gradient is at most 0.01 of its weights' norm; a row that is under it is left alone."""
+    weights = torch.tensor([[3.0, 4.0], [0.0, 0.0], [30.0, 40.0]])
+    weights.grad = torch.tensor([[0.3, 0.4], [0.0, 1.0], [0.0, 0.1]])
+    record = la.ClipAdaptive(0.01, eps=1e-3)([weights])
+
+    torch.testing.assert_close(weights.grad, torch.tensor([[0.03, 0.04], [0.0, 1e-5], [0.0, 0.1]]))
+    assert bool(record.clipped)
+
+
+def norms_after(rule: Any, norms: list[float]) -> list[float]:
+    """Feed gradients of these norms; the norms that are left."""
+    left = []
+    for norm in norms:
+        parameter = with_gradient(torch.tensor([norm]))
+        rule([parameter])
+        left.append(float(parameter.grad.abs()))  # type: ignore[union-attr]
+    return left
+
+
+def reference_zclip(norms: list[float], z: float, alpha: float, warmup: int) -> list[float]:
+    """ZClip section 3 in float64: plain statistics in the warmup, moving ones of the clipped norms after it."""
+    left: list[float] = []
+    mean = square = 0.0
+    for k, norm in enumerate(norms):
+        deviation = math.sqrt(max(0.0, square - mean**2))
+        score = (norm - mean) / deviation if deviation else 0.0
+        used = mean + z**2 / score * deviation if k >= warmup and score > z else norm
+        share = 1 / (k + 1) if k < warmup else 1 - alpha
+        mean, square = mean + share * (used - mean), square + share * (used**2 - square)
+        left.append(used)
+    return left
+
+
+def test_zclip_agrees_with_a_float64_reference() -> None:
+    """Sixty noisy norms with two spikes."""
+    norms = [1 + 0.1 * math.sin(7 * k) + (9 if k in (40, 50) else 0) for k in range(60)]
+
+    assert norms_after(la.ZClip(), norms) == pytest.approx(reference_zclip(norms, 2.5, 0.97, 25), rel=1e-4)
+    assert norms_after(la.ZClip(), norms)[40] < 1.5
+
+
+def test_one_nan_norm_does_not_poison_zclip() -> None:
+    """After a NaN the statistics still clip the next spike."""
+    norms = [1 + 0.1 * math.sin(7 * k) for k in range(40)] + [math.nan, 1.0, 10.0]
+
+    assert norms_after(la.ZClip(), norms)[-1] < 1.5
+
+
+def test_percentile_clipping_is_autoclips_algorithm() -> None:
+    """Each norm is clipped at the percentile of all norms so far, itself included."""
+    norms = [3.0, 1.0, 2.0, 5.0, 4.0]
+    expected = [min(n, float(np.percentile(norms[: k + 1], 40))) for k, n in enumerate(norms)]
+
+    assert norms_after(la.ClipPercentile(40.0), norms) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("make", [la.ZClip, la.ClipPercentile])
+def test_adaptive_rule_resumes_from_the_checkpoint(make: Any, tmp_path: Path) -> None:
+    """A run in two halves clips as one run does: its weights are bit for bit the same."""
+    whole, first, second = (Digits(clip=make(), total_steps=84) for _ in range(3))
+    trainer(max_epochs=3).fit(whole, digits_loader())
+    half = trainer(max_epochs=2)
+    half.fit(first, digits_loader())
+    half.save_checkpoint(tmp_path / "half.ckpt")
+    trainer(max_epochs=3).fit(second, digits_loader(), ckpt_path=tmp_path / "half.ckpt")
+
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), second.parameters(), strict=True))
+
+
+def test_rules_say_what_is_wrong() -> None:
+    """Each refuses what cannot be, by name."""
+    for make, message in [
+        (lambda: la.ZClip(z=-1), "z=-1"),
+        (lambda: la.ZClip(alpha=1.0), "alpha=1.0"),
+        (lambda: la.ClipPercentile(0), "percentile=0"),
+        (lambda: la.ClipAdaptive(clipping=0), "clipping=0"),
+    ]:
+        with pytest.raises(la.ConfigError, match=message):
+            make()
