@@ -1,6 +1,7 @@
-"""The callbacks: they listen to Lightning, ask the rooms below, and hand over the result."""
+"""Callbacks for Lightning; they listen and hand over."""
 
+from lightning_adam.callbacks.companions import HessianForSophia, LossForAdamZ, ScheduleFreeModes
 from lightning_adam.callbacks.divergence_monitor import DivergenceMonitor
 from lightning_adam.callbacks.optimizer_monitor import OptimizerMonitor
 
-__all__ = ["DivergenceMonitor", "OptimizerMonitor"]
+__all__ = ["DivergenceMonitor", "HessianForSophia", "LossForAdamZ", "OptimizerMonitor", "ScheduleFreeModes"]

@@ -26,7 +26,9 @@ from lightning_adam.callbacks._lightning import (
     prefixes,
     tensorboard_writers,
 )
+from lightning_adam.describe import describe_optimizer
 from lightning_adam.errors import ConfigError
+from lightning_adam.planning import steps_per_epoch
 from lightning_adam.statistics import Snapshot, copy_parameters, headline, read_optimizer, take_snapshot
 from lightning_adam.tensorboard import deep_link
 
@@ -128,7 +130,9 @@ class OptimizerMonitor(Callback):
         step = log_step(trainer)
         for index, prefix in enumerate(self._prefixes):
             for writer in tensorboard_writers(trainer, prefix):
-                writer.write_text(f"{prefix}/config", describe_groups(trainer.optimizers[index]), step)
+                writer.write_text(
+                    f"{prefix}/config", describe_optimizer(trainer.optimizers[index], steps_per_epoch(trainer)), step
+                )
                 if index == 0:
                     writer.write_layout()
         if tensorboard_writers(trainer, "adam"):
@@ -244,29 +248,6 @@ class Heatmap:
         heatmap._columns = list(stored["columns"].numpy().T.copy()) if heatmap.steps else []
         heatmap._stride, heatmap._seen, heatmap._due = stored["counters"]
         return heatmap
-
-
-def describe_groups(optimizer: Optimizer) -> str:
-    """The optimizer and its parameter groups as a Markdown table."""
-    lines = [
-        f"**{type(optimizer).__name__}**",
-        "",
-        "| group | tensors | parameters | lr | weight decay | betas | eps |",
-        "|---|---:|---:|---:|---:|---|---:|",
-    ]
-    for index, group in enumerate(optimizer.param_groups):
-        size = sum(p.numel() for p in group["params"])
-        cells = (
-            group.get("name", f"pg{index + 1}"),
-            len(group["params"]),
-            f"{size:,}",
-            f"{float(group.get('initial_lr', group['lr'])):.3g}",
-            group.get("weight_decay", 0),
-            group.get("betas", ""),
-            group.get("eps", ""),
-        )
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
-    return "\n".join(lines)
 
 
 def _log10(value: float) -> float:

@@ -102,7 +102,7 @@ class CharGPT(L.LightningModule):
     def __init__(
         self,
         optimizer: str = "adamw",
-        lr: float = 3e-3,
+        lr: float | None = None,
         warmup: float = 0.05,
         layers: int = 5,
         heads: int = 4,
@@ -158,14 +158,17 @@ class CharGPT(L.LightningModule):
         """The same loss on text that was not trained on."""
         self.log("val_loss", self.loss(batch), prog_bar=True)
 
+    def rates(self) -> dict[str, Any]:
+        """AdamW's are tuned; for the others the catalogue's."""
+        tuned = {"lr": 3e-3, "betas": (0.9, 0.95), "weight_decay": 0.1} if self.optimizer == "adamw" else {}
+        return tuned if self.lr is None else {**tuned, "lr": self.lr}
+
     def configure_optimizers(self) -> Any:
         """The one call."""
         return la.configure_optimizers(
             self,
             self.optimizer,
-            lr=self.lr,
-            betas=(0.9, 0.95),
-            weight_decay=0.1,
+            **self.rates(),
             schedule="cosine",
             warmup=self.warmup,
             clip=1.0,

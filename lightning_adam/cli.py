@@ -65,11 +65,13 @@ def optimizers_command(arguments: argparse.Namespace) -> int:
         print(json.dumps([asdict(row) for row in rows], indent=2))
         return 0
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("name", "library", "bytes/parameter", "lr", "what", "source")
+    table = Table(Column("name", no_wrap=True), "library", "state", "bytes", "lr", "needs", "what", "source")
     for row in rows:
-        table.add_row(row.name, row.library, f"{row.state_bytes:g}", f"{row.lr:g}", row.summary, row.source)
+        what = f"{row.summary} (experimental)" if row.experimental else row.summary
+        numbers = (f"{row.state_bytes:g}", f"{row.lr:g}")
+        table.add_row(row.name, row.library, row.state, *numbers, ", ".join(row.needs), what, row.source)
     Console().print(table)
     return 0
 

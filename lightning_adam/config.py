@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lightning_adam.clipping import Clip
-from lightning_adam.errors import ConfigError
+from lightning_adam.errors import ConfigError, nearest
+from lightning_adam.presets import PRESETS
 
 Duration = float | int | str
 
@@ -18,35 +19,63 @@ Duration = float | int | str
 class OptimizerConfig:
     """The arguments of :func:`lightning_adam.configure_optimizers`, for a config file or a command line.
 
+    What is None comes from the preset, else from the catalogue or the schedule.
+
     Attributes:
-        optimizer: a name of the catalogue.
-        lr: learning rate; None takes the catalogue's.
-        betas: decay rates of the first and second moment; None takes the optimizer's.
-        eps: added to √v̂; None takes the optimizer's.
-        weight_decay: decay of tensors of two or more dimensions; None takes the optimizer's.
-        schedule: ``constant``, ``linear``, ``cosine`` or ``wsd``.
-        warmup: duration of the linear warmup.
-        decay: duration of the decay of ``wsd``; the last tenth of the run by default.
-        min_lr: the learning rate that the decay ends at, as a fraction of ``lr``.
+        optimizer: a name of the catalogue; adamw by default.
+        lr: learning rate.
+        betas: decay rates of the first and second moment.
+        eps: added to √v̂.
+        weight_decay: decay of tensors of two or more dimensions; vectors get none.
+        schedule: a key of ``lightning_adam.schedules.SCHEDULES``; cosine by default.
+        warmup: duration of the warmup; 5 % of the run by default (30 % of ``onecycle``).
+        decay: duration of the decay of ``wsd`` (a tenth of the run), or of a cycle of ``cosine_restarts`` (a quarter).
+        min_lr: the learning rate that the decay ends at, as a fraction of ``lr``; 0 by default.
         total_steps: duration of the run; None asks the trainer.
         clip: total norm, a rule, None for no clipping, or ``"default"``: norm 1.0 unless the trainer clips.
         param_groups: glob of parameter names to options of a group of their own.
+        layer_decay: factor of the learning rate per layer towards the input, such as 0.75.
+        schedule_options: such as ``{"power": 1.0}`` for ``polynomial``, ``{"patience": 5}`` for ``plateau``.
+        monitor: the logged metric that ``plateau`` watches.
+        preset: ``gpt``, ``bert``, ``vit``, ``diffusion``, ``gan``, ``finetune``, ``rl`` or ``memory``.
         options: whatever else the optimizer's class takes.
     """
 
-    optimizer: str = "adamw"
+    optimizer: str | None = None
     lr: float | None = None
-    betas: tuple[float, float] | None = None
+    betas: tuple[float, ...] | None = None
     eps: float | None = None
     weight_decay: float | None = None
-    schedule: str = "cosine"
-    warmup: Duration = 0.05
+    schedule: str | None = None
+    warmup: Duration | None = None
     decay: Duration | None = None
-    min_lr: float = 0.0
+    min_lr: float | None = None
     total_steps: Duration | None = None
     clip: Clip | float | str | None = "default"
     param_groups: Mapping[str, Mapping[str, Any]] | None = None
+    layer_decay: float | None = None
+    schedule_options: Mapping[str, float] | None = None
+    monitor: str = "val_loss"
+    preset: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
+
+
+def with_preset(config: OptimizerConfig) -> OptimizerConfig:
+    """What the user left open, filled from the preset.
+
+    Raises:
+        ConfigError: there is no such preset.
+    """
+    if config.preset is None:
+        return config
+    if config.preset not in PRESETS:
+        known = ", ".join(PRESETS)
+        raise ConfigError(f"preset={config.preset!r} is not known.{nearest(str(config.preset), PRESETS)} Known: {known}.")
+    given = PRESETS[config.preset].arguments
+    open_ = {k: v for k, v in given.items() if getattr(config, k) == (None if k != "clip" else "default")}
+    if config.optimizer is not None and config.optimizer != given["optimizer"]:
+        open_ = {k: v for k, v in open_.items() if k not in ("lr", "betas", "eps")}
+    return replace(config, **open_)
 
 
 def check_numbers(config: OptimizerConfig) -> None:
@@ -55,10 +84,12 @@ def check_numbers(config: OptimizerConfig) -> None:
     Raises:
         ConfigError: names the argument, what it got, and what to write.
     """
-    for name in ("lr", "eps", "weight_decay", "min_lr"):
-        _check_number(name, getattr(config, name), positive=name in ("lr", "eps"))
-    if config.min_lr > 1:
-        raise ConfigError(f"min_lr={config.min_lr!r}: it is a fraction of lr, between 0 and 1.")
+    for name in ("lr", "eps", "weight_decay", "min_lr", "layer_decay"):
+        _check_number(name, getattr(config, name), positive=name in ("lr", "eps", "layer_decay"))
+    for name in ("min_lr", "layer_decay"):
+        value = getattr(config, name)
+        if value is not None and value > 1:
+            raise ConfigError(f"{name}={value!r}: it is a fraction of lr, at most 1.")
     if config.betas is not None:
         _check_betas(config.betas)
 
@@ -79,8 +110,8 @@ def _check_number(name: str, value: object, *, positive: bool) -> None:
 
 
 def _check_betas(betas: object) -> None:
-    if not isinstance(betas, (tuple, list)) or len(betas) != 2:
-        raise ConfigError(f"betas={betas!r}: give two numbers, such as betas=(0.9, 0.95).")
+    if not isinstance(betas, (tuple, list)) or len(betas) not in (2, 3):
+        raise ConfigError(f"betas={betas!r}: give two numbers, such as betas=(0.9, 0.95) (three for adan and ademamix).")
     for index, beta in enumerate(betas, 1):
         if not isinstance(beta, (int, float)) or not 0 <= beta < 1:
             raise ConfigError(f"betas={betas!r}: beta{index} is {beta!r}, it must be in [0, 1), such as (0.9, 0.95).")

@@ -2,55 +2,72 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import replace
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from lightning_adam.clipping import Clip, as_clip, guide
-from lightning_adam.config import Duration, OptimizerConfig, check_numbers, resolve_duration
-from lightning_adam.errors import ConfigError, nearest
-from lightning_adam.optimizers import build_optimizer, get_optimizer
-from lightning_adam.parameter_groups import split_parameters
-from lightning_adam.schedules import SCHEDULES, Phases, Schedule
+from lightning_adam.clipping import Clip, as_clip
+from lightning_adam.config import Duration, OptimizerConfig, check_numbers, with_preset
+from lightning_adam.errors import ConfigError
+from lightning_adam.guided import guide
+from lightning_adam.optimizers import OptimizerSpec, build_optimizer, get_optimizer
+from lightning_adam.parameter_groups import Split, split_parameters
+from lightning_adam.planning import plan
+from lightning_adam.schedules import PlateauSchedule, Schedule
+
+COMPANIONS = {"loss": "LossForAdamZ", "hessian": "HessianForSophia", "modes": "ScheduleFreeModes"}
+"""What an optimizer needs to the callback that gives it."""
 
 
 def configure_optimizers(
     module: nn.Module,
-    optimizer: str | OptimizerConfig = "adamw",
+    optimizer: str | OptimizerConfig | None = None,
     *,
     lr: float | None = None,
-    betas: tuple[float, float] | None = None,
+    betas: tuple[float, ...] | None = None,
     eps: float | None = None,
     weight_decay: float | None = None,
-    schedule: str = "cosine",
-    warmup: Duration = 0.05,
+    schedule: str | None = None,
+    warmup: Duration | None = None,
     decay: Duration | None = None,
-    min_lr: float = 0.0,
+    min_lr: float | None = None,
     total_steps: Duration | None = None,
     clip: Clip | float | str | None = "default",
     param_groups: Mapping[str, Mapping[str, Any]] | None = None,
+    layer_decay: float | None = None,
+    schedule_options: Mapping[str, float] | None = None,
+    monitor: str = "val_loss",
+    preset: str | None = None,
     **optimizer_options: Any,
 ) -> dict[str, Any]:
     """Optimizer, schedule and clipping for ``LightningModule.configure_optimizers`` to return.
 
     Args:
         module: the LightningModule (any ``nn.Module`` when ``total_steps`` is given).
-        optimizer: a name of :func:`available_optimizers`, or an :class:`OptimizerConfig` with all arguments.
+        optimizer: a name of :func:`available_optimizers` (``adamw`` by default), or an :class:`OptimizerConfig` with all
+            arguments.
         lr: learning rate; the catalogue's by default.
         betas: decay rates of the first and second moment, each in [0, 1).
         eps: added to √v̂.
         weight_decay: for tensors of two or more dimensions; vectors get none.
-        schedule: ``constant``, ``linear``, ``cosine`` or ``wsd`` (warmup-stable-decay).
-        warmup: duration of the linear warmup: ``0.05`` of the run, ``500`` steps, ``"2ep"`` epochs.
-        decay: duration of the decay of ``wsd``; the last tenth of the run by default.
+        schedule: ``cosine`` by default; ``constant``, ``linear``, ``wsd`` (warmup-stable-decay), ``inverse_sqrt``, … see
+            ``lightning_adam.schedules.SCHEDULES``.
+        warmup: duration of the linear warmup: ``0.05`` of the run (the default), ``500`` steps, ``"2ep"`` epochs.
+        decay: duration of the decay of ``wsd`` (a tenth of the run by default), or of a cycle of ``cosine_restarts``.
         min_lr: where the decay ends, as a fraction of ``lr``.
         total_steps: duration of the run; by default the trainer is asked.
-        clip: total norm, :class:`ClipNorm`, :class:`ClipValue`, or None. By default the norm 1.0, unless the trainer
-            clips.
+        clip: total norm, a rule such as :class:`ClipNorm` or :class:`ZClip`, or None. By default the norm 1.0, unless the
+            trainer clips.
         param_groups: glob of parameter names to options of a group of its own: ``{"*.embed*": {"lr": 1e-4}}``.
+        layer_decay: factor of the learning rate per layer towards the input, such as 0.75.
+        schedule_options: what the schedule takes, such as ``{"power": 1.0}``.
+        monitor: the logged metric that ``plateau`` watches.
+        preset: ``gpt``, ``bert``, ``vit``, ``diffusion``, ``gan``, ``finetune``, ``rl``, ``memory``; what is given here
+            wins over it.
         **optimizer_options: what else the optimizer's class takes, such as ``fused=True``.
 
     Returns:
@@ -59,71 +76,136 @@ def configure_optimizers(
     Raises:
         ConfigError: a wrong argument, an unknown run length, or clipping asked of both trainer and helper.
     """
+    given = {key: value for key, value in locals().items() if key in _ARGUMENTS}
     if isinstance(optimizer, OptimizerConfig):
-        config = optimizer
-    else:
-        config = OptimizerConfig(
-            optimizer, lr, betas, eps, weight_decay, schedule, warmup, decay, min_lr, total_steps, clip, param_groups
+        _refuse_mixture(given)
+        return _build(module, replace(optimizer, options={**optimizer.options, **optimizer_options}))
+    return _build(module, OptimizerConfig(**given, options=dict(optimizer_options)))
+
+
+_DEFAULTS = {f.name: f.default for f in fields(OptimizerConfig)}
+_ARGUMENTS = frozenset(_DEFAULTS) - {"options"}
+
+
+def _refuse_mixture(given: Mapping[str, Any]) -> None:
+    both = [key for key, value in given.items() if key != "optimizer" and value != _DEFAULTS[key]]
+    if both:
+        raise ConfigError(
+            f"{', '.join(both)} given beside an OptimizerConfig: set it there, or use dataclasses.replace(config, ...)."
         )
-    return _build(module, replace(config, options={**config.options, **optimizer_options}))
 
 
-def _build(module: nn.Module, config: OptimizerConfig) -> dict[str, Any]:
-    spec = get_optimizer(config.optimizer)
+def _build(module: nn.Module, asked: OptimizerConfig) -> dict[str, Any]:
+    config = with_preset(asked)
+    spec = get_optimizer(config.optimizer or "adamw")
+    if config.schedule is None and "modes" in spec.needs:
+        config = replace(config, schedule="constant")
     check_numbers(config)
     trainer = _trainer(module)
+    _refuse(spec, config, trainer)
     clip = _choose_clip(config, trainer)
     phases = plan(config, trainer)
+    groups = split_parameters(module, _split(spec, config))
+    options = _options(spec, config, [p for group in groups for p in group["params"]], trainer)
+    optimizer = build_optimizer(spec, groups, options, module, phases.total)
+    name = config.schedule or "cosine"
+    schedule = (PlateauSchedule if name == "plateau" else Schedule)(optimizer, name, phases)
+    guide(optimizer, clip, schedule)
+    _attach_companions(spec, trainer)
+    return {"optimizer": optimizer, "lr_scheduler": _scheduler(schedule, name, config.monitor)}
+
+
+def _scheduler(schedule: Schedule, name: str, monitor: str) -> dict[str, Any]:
+    shared = {"scheduler": schedule, "frequency": 1, "name": "lr"}
+    if name == "plateau":
+        return {**shared, "interval": "epoch", "monitor": monitor, "reduce_on_plateau": True}
+    return {**shared, "interval": "step"}
+
+
+def _split(spec: OptimizerSpec, config: OptimizerConfig) -> Split:
+    decays = "weight_decay" in spec.options()
+    if config.weight_decay is not None and not decays:
+        raise ConfigError(f"weight_decay={config.weight_decay!r}: {spec.name} has no weight decay; leave it out.")
+    return Split(
+        lr=config.lr if config.lr is not None else spec.lr,
+        weight_decay=(config.weight_decay if config.weight_decay is not None else spec.weight_decay) if decays else None,
+        overrides=config.param_groups,
+        layer_decay=config.layer_decay,
+        matrices="matrices" in spec.needs,
+        embedding_bits=32 if spec.library == "bitsandbytes" and "8bit" in spec.name else None,
+    )
+
+
+def _options(
+    spec: OptimizerSpec, config: OptimizerConfig, parameters: Sequence[Tensor], trainer: Any | None
+) -> dict[str, Any]:
     options = {name: value for name in ("betas", "eps") if (value := getattr(config, name)) is not None}
     options = {"lr": config.lr if config.lr is not None else spec.lr, **options, **config.options}
-    default_decay = 0.01 if config.weight_decay is None else config.weight_decay
-    groups = split_parameters(module, default_decay, config.param_groups)
-    optimizer = build_optimizer(spec, groups, options)
-    schedule = Schedule(optimizer, config.schedule, phases)
-    guide(optimizer, clip, schedule.advance)
-    scheduler = {"scheduler": schedule, "interval": "step", "frequency": 1, "name": "lr"}
-    return {"optimizer": optimizer, "lr_scheduler": scheduler}
+    if spec.fused and not {"fused", "foreach"} & options.keys():
+        options["fused"] = _fused_is_right(parameters, trainer)
+    _check_eps(options.get("eps"), spec, parameters)
+    return options
 
 
-def plan(config: OptimizerConfig, trainer: Any | None) -> Phases:
-    """Warmup, decay and length of the run in optimizer steps.
+def _fused_is_right(parameters: Sequence[Tensor], trainer: Any | None) -> bool:
+    """Whether torch's fused kernel can be used, and Lightning lets it be.
+
+    Lightning refuses to clip with a fused optimizer under mixed precision, and under fp16 leaves unscaling to its kernel.
+    """
+    devices = {p.device.type for p in parameters}
+    precision = str(getattr(trainer, "precision", ""))
+    trainer_clips = bool(getattr(trainer, "gradient_clip_val", None))
+    allowed = precision != "16-mixed" and not (trainer_clips and "mixed" in precision)
+    return allowed and len(devices) == 1 and devices <= {"cpu", "cuda"} and all(p.is_floating_point() for p in parameters)
+
+
+def _check_eps(eps: Any, spec: OptimizerSpec, parameters: Sequence[Tensor]) -> None:
+    used = 1e-8 if eps is None else eps
+    if not isinstance(used, (int, float)) or "eps" not in spec.options():
+        return
+    for dtype in {p.dtype for p in parameters if p.dtype == torch.float16}:
+        if float(torch.tensor(used, dtype=dtype)) == 0.0:
+            raise ConfigError(
+                f"eps={used!r} is 0 in {dtype} weights and states: pass eps=1e-6 or above, or train with "
+                "precision='16-mixed' (32-bit weights)."
+            )
+
+
+def _refuse(spec: OptimizerSpec, config: OptimizerConfig, trainer: Any | None) -> None:
+    """What cannot go together.
 
     Raises:
-        ConfigError: unknown schedule or length; a warmup or decay that does not fit.
+        ConfigError: says what to change.
     """
-    if config.schedule not in SCHEDULES:
-        known = ", ".join(SCHEDULES)
-        raise ConfigError(
-            f"schedule={config.schedule!r} is not known.{nearest(str(config.schedule), SCHEDULES)} Known: {known}."
-        )
-    per_epoch = _steps_per_epoch(trainer)
-    total = _total_steps(config, trainer, per_epoch)
-    warmup = resolve_duration("warmup", config.warmup, total, per_epoch)
-    if warmup > total or (warmup == total and config.schedule != "constant" and total > 1):
-        raise ConfigError(
-            f"warmup={config.warmup!r} is {warmup} steps, and the run has {total:g}: the learning rate would never "
-            f"reach lr. Give at most {int(total) - 1} steps, or a fraction such as warmup=0.05."
-        )
-    return Phases(warmup, _decay_steps(config, total, warmup, per_epoch), total, config.min_lr)
-
-
-def _decay_steps(config: OptimizerConfig, total: float, warmup: int, per_epoch: float | None) -> int:
-    if config.schedule == "constant" and not math.isfinite(total):
-        return 0
-    if config.schedule != "wsd":
-        if config.decay is not None:
-            raise ConfigError(f"decay={config.decay!r} belongs to schedule='wsd'; {config.schedule!r} has no such phase.")
-        return int(total) - warmup
-    decay = resolve_duration("decay", 0.1 if config.decay is None else config.decay, total, per_epoch)
-    if warmup + decay > total:
-        raise ConfigError(f"warmup ({warmup} steps) and decay ({decay}) are longer than the run ({total:g}).")
-    return decay
+    strategy = type(getattr(trainer, "strategy", None)).__name__
+    sharded = "FSDP" in strategy or "ModelParallel" in strategy
+    wants_clip = config.clip not in (None, "default")
+    one_group = "closure" in spec.needs
+    refusals = {
+        f"{spec.name} under {strategy}: bitsandbytes cannot shard 8-bit state. Use adamw, or DDP.": (
+            sharded and spec.library == "bitsandbytes"
+        ),
+        f"schedule={config.schedule!r} with {spec.name}: it averages weights in place of a schedule. Leave schedule out "
+        "(a warmup is fine).": "modes" in spec.needs and config.schedule != "constant",
+        "lbfgs under precision='16-mixed': its repeated closure cannot be unscaled. Use precision='32-true' or "
+        "'bf16-mixed'.": one_group and str(getattr(trainer, "precision", "")) == "16-mixed",
+        "param_groups and layer_decay with lbfgs: it takes one group only.": one_group
+        and bool(config.param_groups or config.layer_decay),
+        f"clip={config.clip!r} under DeepSpeed: DeepSpeed clips by itself. Put 'gradient_clipping' into its config and "
+        "leave clip out.": "DeepSpeed" in strategy and wants_clip,
+        f"clip={config.clip!r} under FSDPStrategy: it shows each rank only its shard's norm. Use ModelParallelStrategy "
+        "(FSDP2), or clip=None.": strategy == "FSDPStrategy" and wants_clip,
+    }
+    for message, holds in refusals.items():
+        if holds:
+            raise ConfigError(message)
 
 
 def _choose_clip(config: OptimizerConfig, trainer: Any | None) -> Clip | None:
     trainer_clips = getattr(trainer, "gradient_clip_val", None)
+    strategy = type(getattr(trainer, "strategy", None)).__name__
     if isinstance(config.clip, str) and config.clip == "default":
-        return None if trainer_clips else as_clip(1.0)
+        return None if trainer_clips or strategy in ("FSDPStrategy", "DeepSpeedStrategy") else as_clip(1.0)
     rule = as_clip(config.clip)  # type: ignore[arg-type]
     if rule is not None and trainer_clips:
         raise ConfigError(
@@ -133,56 +215,15 @@ def _choose_clip(config: OptimizerConfig, trainer: Any | None) -> Clip | None:
     return rule
 
 
+def _attach_companions(spec: OptimizerSpec, trainer: Any | None) -> None:
+    """Callbacks that serve all optimizers of the trainer: one of each kind is enough, however often this is called."""
+    for name in (COMPANIONS[need] for need in spec.needs if need in COMPANIONS and trainer is not None):
+        callbacks: list[Any] = trainer.callbacks  # type: ignore[union-attr]
+        if not any(type(callback).__name__ == name for callback in callbacks):
+            callbacks.append(getattr(importlib.import_module("lightning_adam.callbacks"), name)())
+
+
 def _trainer(module: nn.Module) -> Any | None:
     """The trainer that the module is attached to; None outside of one, and under Fabric."""
     trainer = getattr(module, "_trainer", None)
     return trainer if hasattr(trainer, "fit_loop") else None
-
-
-_LENGTH_HELP = (
-    "Pass total_steps=..., or Trainer(max_steps=...), or Trainer(max_epochs=..., limit_train_batches=<int>), "
-    "or use schedule='constant' with warmup in steps."
-)
-
-
-def _total_steps(config: OptimizerConfig, trainer: Any | None, per_epoch: float | None) -> float:
-    """Length of the run; ``inf`` only where nothing needs it."""
-    if config.total_steps is not None:
-        if isinstance(config.total_steps, float) or str(config.total_steps).rstrip().endswith("%"):
-            raise ConfigError(f"total_steps={config.total_steps!r}: give steps (an int) or epochs ('2ep').")
-        total: float = resolve_duration("total_steps", config.total_steps, math.inf, per_epoch)
-        if total < 1:
-            raise ConfigError(f"total_steps={config.total_steps!r}: the run needs at least one step.")
-        return total
-    total = _estimate(trainer)
-    if math.isfinite(total) and total >= 1:
-        return total
-    if config.schedule == "constant" and isinstance(config.warmup, int):
-        return math.inf
-    where = "no trainer is attached" if trainer is None else "the trainer cannot know it"
-    raise ConfigError(f"The run's length is not known ({where}), and schedule={config.schedule!r} needs it. {_LENGTH_HELP}")
-
-
-def _estimate(trainer: Any | None) -> float:
-    """``estimated_stepping_batches``, put right where it is wrong: accumulation that changes from epoch to epoch."""
-    if trainer is None:
-        return math.nan
-    estimated = float(trainer.estimated_stepping_batches)
-    factors = next((s for c in trainer.callbacks if (s := getattr(c, "scheduling", None)) is not None), None)
-    epochs, batches = trainer.max_epochs, trainer.num_training_batches
-    if not factors or not epochs or epochs < 0 or not math.isfinite(batches):
-        return estimated
-    total: float = sum(math.ceil(batches / factors[max(e for e in factors if e <= epoch)]) for epoch in range(epochs))
-    return float(min(total, trainer.max_steps)) if trainer.max_steps and trainer.max_steps > 0 else total
-
-
-def _steps_per_epoch(trainer: Any | None) -> float | None:
-    """Optimizer steps of one epoch, where the trainer has its data."""
-    if trainer is None:
-        return None
-    if not math.isfinite(trainer.num_training_batches):
-        trainer.fit_loop.setup_data()
-    batches = trainer.num_training_batches
-    if not math.isfinite(batches) or batches < 1:
-        return None
-    return float(math.ceil(batches / trainer.accumulate_grad_batches))

@@ -1,0 +1,122 @@
+"""Says what the helper has made: groups, phases, clipping, memory. And draws a schedule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from lightning_adam.config import OptimizerConfig, with_preset
+from lightning_adam.optimizers import OPTIMIZERS, get_optimizer
+from lightning_adam.planning import plan, steps_per_epoch
+from lightning_adam.schedules import Phases, Schedule, factor
+
+
+def describe(subject: nn.Module | OptimizerConfig | Mapping[str, Any] | Optimizer) -> str:
+    """Print and return what will be trained with, as Markdown.
+
+    Args:
+        subject: a LightningModule (its ``configure_optimizers`` is called), what ``la.configure_optimizers`` returned, an
+            optimizer, or an OptimizerConfig.
+    """
+    text = _describe_config(subject) if isinstance(subject, OptimizerConfig) else _describe_made(subject)
+    print(text)
+    return text
+
+
+def _describe_made(subject: Any) -> str:
+    made: Any = subject.configure_optimizers() if isinstance(subject, nn.Module) else subject  # type: ignore[operator]
+    made = made if isinstance(made, (list, tuple)) else [made]
+    optimizers = [one["optimizer"] if isinstance(one, Mapping) else one for one in made]
+    trainer = getattr(subject, "_trainer", None)
+    per_epoch = steps_per_epoch(trainer) if hasattr(trainer, "fit_loop") else None
+    return "\n\n".join(describe_optimizer(optimizer, per_epoch) for optimizer in optimizers)
+
+
+def describe_optimizer(optimizer: Optimizer, per_epoch: float | None = None) -> str:
+    """One optimizer's groups as a table, and its schedule, clipping and bytes of state in words."""
+    lines = [f"**{type(optimizer).__name__}**", "", *_group_table(optimizer), ""]
+    schedule = getattr(optimizer, "adam_schedule", None)
+    if isinstance(schedule, Schedule):
+        lines.append(f"schedule: {schedule.name}, {describe_phases(schedule.phases, per_epoch)}  ")
+        lines.append(f"clipping: {_rule(optimizer)}  ")
+    lines.append(f"state: {_state_megabytes(optimizer)}")
+    return "\n".join(lines)
+
+
+def describe_phases(phases: Phases, per_epoch: float | None = None) -> str:
+    """Warmup, decay and length in steps, and in epochs where these are known."""
+
+    def steps(count: float) -> str:
+        epochs = f" ({count / per_epoch:.3g} epochs)" if per_epoch and math.isfinite(count) else ""
+        return f"{count:g} steps{epochs}"
+
+    return f"warmup {steps(phases.warmup)}, decay {steps(phases.decay)}, in all {steps(phases.total)}"
+
+
+def _group_table(optimizer: Optimizer) -> list[str]:
+    rows = ["| group | tensors | parameters | lr | weight decay | betas | eps |", "|---|---:|---:|---:|---:|---|---:|"]
+    for index, group in enumerate(optimizer.param_groups):
+        cells = (
+            group.get("name", f"pg{index + 1}"),
+            len(group["params"]),
+            f"{sum(p.numel() for p in group['params']):,}",
+            f"{float(group.get('initial_lr', group['lr'])):.3g}",
+            group.get("weight_decay", 0),
+            group.get("betas", ""),
+            group.get("eps", ""),
+        )
+        rows.append("| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |")
+    return rows
+
+
+def _rule(optimizer: Any) -> str:
+    rule = optimizer.adam_rule
+    return "none" if rule is None else (repr(rule) if hasattr(rule, "__dataclass_fields__") else type(rule).__name__)
+
+
+def _state_megabytes(optimizer: Optimizer) -> str:
+    count = sum(p.numel() for group in optimizer.param_groups for p in group["params"])
+    kind = type(optimizer)
+    rows = [row for row in OPTIMIZERS.values() if row.path.rpartition(".")[2] == kind.__name__]
+    known = [row for row in rows if "amsgrad" in row.fixed] if optimizer.defaults.get("amsgrad") else rows
+    if not known:
+        return "bytes not known"
+    return f"about {known[0].state_bytes * count / 1e6:.3g} MB ({known[0].state_bytes:g} bytes per parameter)"
+
+
+def _describe_config(config: OptimizerConfig) -> str:
+    full = with_preset(config)
+    row = get_optimizer(full.optimizer or "adamw")
+    lines = [f"**{row.name}**: {row.summary} ({row.source}); {row.state_bytes:g} bytes of state per parameter", ""]
+    lines += ["| argument | value |", "|---|---|"]
+    lines += [f"| {f.name} | {value} |" for f in fields(full) if (value := getattr(full, f.name)) not in (None, {})]
+    if full.total_steps is not None and not isinstance(full.total_steps, str):
+        lines += ["", describe_phases(plan(full, None))]
+    return "\n".join(lines)
+
+
+def plot_schedule(config: OptimizerConfig, steps: int) -> Any:
+    """Draw the learning rate over a run of so many steps; returns matplotlib's Figure.
+
+    Raises:
+        ImportError: matplotlib is missing (``pip install lightning-adam[plot]``).
+        ConfigError: the schedule does not fit into the steps.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("plot_schedule needs matplotlib: pip install 'lightning-adam[plot]'.") from error
+    full = replace(with_preset(config), total_steps=steps)
+    name, phases = full.schedule or "cosine", plan(full, None)
+    lr = full.lr if full.lr is not None else get_optimizer(full.optimizer or "adamw").lr
+    figure = Figure(figsize=(7, 3), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(range(steps), [lr * factor(name, phases, k) for k in range(steps)])
+    axes.set(xlabel="optimizer step", ylabel="learning rate", title=f"{name}: {describe_phases(phases)}")
+    axes.grid(alpha=0.3)
+    return figure
