@@ -18,7 +18,7 @@ from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_UNKNOWN
 from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from torch.utils.tensorboard import SummaryWriter
 
-from lightning_adam.statistics import LOG10_EDGES, QUANTITIES, Snapshot
+from lightning_adam.statistics import COLUMNS, LOG10_EDGES, QUANTITIES, Snapshot
 from lightning_adam.tensorboard import HEADLINE, TensorBoardWriter, deep_link
 from lightning_adam.tensorboard.heatmap import GREY, MAGENTA, colours, draw_heatmap
 
@@ -27,7 +27,7 @@ NAMES = ["embed.weight", "layers.0.weight", "layers.0.bias"]
 
 def snapshot(step: int = 7) -> Snapshot:
     """Three tensors; the last one has a NaN and an infinity."""
-    table = np.random.default_rng(step).random((3, len(QUANTITIES)), dtype=np.float32)
+    table = np.random.default_rng(step).random((3, len(COLUMNS)), dtype=np.float32)
     table[2, :2] = np.nan, np.inf
     counts = np.arange(len(LOG10_EDGES) - 1, dtype=np.int64)
     return Snapshot(step, NAMES, ["decay", "decay", "no_decay"], [6, 4, 2], {"decay": 0.1}, table, counts, counts)

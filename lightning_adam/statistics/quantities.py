@@ -1,4 +1,4 @@
-"""The fifteen quantities of one tensor, and its two histograms, as pure functions of a reading.
+"""The quantities of one tensor, and its two histograms, as pure functions of a reading.
 
 With m̂ = m/(1-β₁ᵗ) and v̂ = v/(1-β₂ᵗ) (Kingma & Ba 2014, arXiv:1412.6980, algorithm 1). Sums run in float32.
 """
@@ -32,6 +32,22 @@ QUANTITIES: tuple[str, ...] = (
     "eps_dominated",
 )
 
+DIAGNOSTICS: tuple[str, ...] = (
+    "parameter_norm",
+    "normalised_update_rms",
+    "normalised_update_max",
+    "zero_gradient_share",
+    "zero_second_moment_share",
+    "lost_update_share",
+    "decay_ratio",
+)
+"""What the rules read beside QUANTITIES: ‖θ‖; rms and maximum of |m̂|/(√v̂+ε), which has the noise floor
+√((1-β₁)/(1+β₁)) and a bound; shares of elements with g = 0, with v = 0, and of 16-bit weights that did not move; and the
+decay's step over the optimizer's."""
+
+COLUMNS = QUANTITIES + DIAGNOSTICS
+"""The columns of a snapshot's table."""
+
 LOG10_EDGES = np.linspace(-12.0, 2.0, 57)
 """Histogram edges in quarter decades; the first bin also holds everything smaller, zero included."""
 
@@ -62,7 +78,7 @@ def measure(reading: TensorReading) -> Measured:
     step = step_size(reading, corrected)
     values = _moment_quantities(reading, corrected, effective) | _step_quantities(reading, step)
     nan = torch.full((), torch.nan, device=reading.parameter.device)
-    row = torch.stack([values.get(name, nan) for name in QUANTITIES])
+    row = torch.stack([values.get(name, nan).float() for name in COLUMNS])
     return Measured(row, log10_counts(step), log10_counts(effective))
 
 
@@ -114,6 +130,7 @@ def _moment_quantities(reading: TensorReading, corrected: _Corrected | None, eff
         return {}
     low, middle, high = quantiles(effective, (0.01, 0.5, 0.99))
     alive = corrected.root > 0
+    normalised = (corrected.first / corrected.denominator).abs_()
     swamped = (reading.eps / corrected.denominator * alive).sum() / alive.sum()
     return {
         "first_moment_rms": _rms(corrected.first),
@@ -125,8 +142,11 @@ def _moment_quantities(reading: TensorReading, corrected: _Corrected | None, eff
         "effective_lr_p50": middle,
         "effective_lr_p99": high,
         "gradient_surprise": _surprise(reading, corrected.root),
-        "signal_to_noise": (corrected.first / corrected.denominator).abs_().mean(),
+        "signal_to_noise": normalised.mean(),
         "eps_dominated": swamped,
+        "normalised_update_rms": _rms(normalised),
+        "normalised_update_max": normalised.amax(),
+        "zero_second_moment_share": 1 - alive.float().mean(),
     }
 
 
@@ -139,12 +159,26 @@ def _surprise(reading: TensorReading, root: Tensor) -> Tensor:
 
 
 def _step_quantities(reading: TensorReading, step: Tensor | None) -> dict[str, Tensor]:
-    values = {"update_ratio": update_ratio(reading, step)}
+    size = torch.linalg.vector_norm(reading.parameter.float())
+    values = {"update_ratio": update_ratio(reading, step), "parameter_norm": size}
     if step is not None:
         values |= {"step_size_rms": _rms(step), "step_size_max": step.amax()}
     if reading.gradient is not None:
-        values["gradient_norm"] = torch.linalg.vector_norm(reading.gradient.float())
-    return values
+        gradient = reading.gradient.float()
+        values["gradient_norm"] = torch.linalg.vector_norm(gradient)
+        values["zero_gradient_share"] = (gradient == 0).float().mean()
+    if reading.lost is not None:
+        values["lost_update_share"] = reading.lost
+    return values | _decay_ratio(reading, size, step)
+
+
+def _decay_ratio(reading: TensorReading, size: Tensor, step: Tensor | None) -> dict[str, Tensor]:
+    """α·λ·‖θ‖/‖Δθ‖ where the decay is decoupled, λ·‖θ‖/‖g‖ where it enters the gradient."""
+    against = step if reading.decoupled else reading.gradient
+    if against is None:
+        return {}
+    pull = size * reading.decay * (reading.lr if reading.decoupled else 1.0)
+    return {"decay_ratio": pull / torch.linalg.vector_norm(against.float())}
 
 
 def _rms(values: Tensor) -> Tensor:

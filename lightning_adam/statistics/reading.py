@@ -27,6 +27,9 @@ class TensorReading:
         lr: α, the learning rate that this step used.
         eps: ε.
         measured_step: Δθ without decoupled decay, measured from a copy; None where the Adam formula is exact.
+        decay: λ of its group.
+        decoupled: whether the decay shrinks θ itself (α·λ·θ) or enters the gradient (λ·θ).
+        lost: share of elements that should have moved and did not, of 16-bit weights; else None.
     """
 
     name: str
@@ -37,6 +40,9 @@ class TensorReading:
     lr: float
     eps: float
     measured_step: Tensor | None
+    decay: float = 0.0
+    decoupled: bool = True
+    lost: Tensor | None = None
 
 
 def tensor_names(named_parameters: Iterable[tuple[str, Tensor]]) -> dict[int, str]:
@@ -45,10 +51,13 @@ def tensor_names(named_parameters: Iterable[tuple[str, Tensor]]) -> dict[int, st
 
 
 def copy_parameters(optimizer: Optimizer) -> dict[int, Tensor] | None:
-    """Copies to measure the next step against, or None where the state tells the step exactly."""
-    if step_is_adam_formula(optimizer):
-        return None
-    return {id(p): p.detach().clone() for group in optimizer.param_groups for p in group["params"] if p.requires_grad}
+    """Copies to measure the next step against, or None where the state tells the step exactly.
+
+    The state tells the step of 32-bit weights; what 16-bit ones make of it, rounding decides.
+    """
+    exact = step_is_adam_formula(optimizer)
+    parameters = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
+    return {id(p): p.detach().clone() for p in parameters if not exact or p.element_size() < 4} or None
 
 
 def read_optimizer(
@@ -71,22 +80,32 @@ def _readings(optimizer: Optimizer, names: Mapping[int, str], before: Mapping[in
             if parameter.grad is None or parameter.numel() == 0:
                 continue
             copy = before.get(id(parameter))
+            moments = read_moments(optimizer, group, parameter)
             yield TensorReading(
                 name=names.get(id(parameter), f"group{index}.parameter"),
                 group=str(group.get("name", f"pg{index + 1}")),
                 parameter=_real(parameter.detach()),
                 gradient=_real(parameter.grad.detach()),
-                moments=read_moments(optimizer, group, parameter),
+                moments=moments,
                 lr=float(group["lr"]),
                 eps=float(group.get("eps") or 0.0),
                 measured_step=None if copy is None else _measured(optimizer, group, parameter, copy),
+                decay=float(group.get("weight_decay") or 0.0),
+                decoupled=decay_is_decoupled(optimizer, group),
+                lost=_lost(parameter, copy, moments) if copy is not None and parameter.element_size() < 4 else None,
             )
 
 
 def _measured(optimizer: Optimizer, group: Mapping[str, Any], parameter: Tensor, before: Tensor) -> Tensor:
     decay = float(group["lr"]) * float(group.get("weight_decay") or 0.0)
     kept = 1.0 - decay if decay_is_decoupled(optimizer, group) else 1.0
-    return _real(parameter.detach()) - _real(before) * kept
+    return _real(parameter.detach()).float() - _real(before).float() * kept
+
+
+def _lost(parameter: Tensor, before: Tensor, moments: Moments | None) -> Tensor:
+    """A step under half the spacing of the weight's dtype is rounded away."""
+    wanted = parameter.grad if moments is None else moments.first
+    return ((parameter.detach() == before) & (wanted != 0)).float().mean()
 
 
 def _real(tensor: Tensor) -> Tensor:

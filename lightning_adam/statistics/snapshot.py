@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lightning_adam.statistics.quantities import QUANTITIES, measure, step_size, update_ratio
+from lightning_adam.statistics.quantities import COLUMNS, measure, step_size, update_ratio
 from lightning_adam.statistics.reading import TensorReading
 
 
@@ -23,7 +23,7 @@ class Snapshot:
         groups: the parameter group's name per tensor.
         sizes: elements per tensor.
         lr: learning rate per group that the step used.
-        table: float32 [n_tensors, 15], columns as QUANTITIES.
+        table: float32 [n_tensors, n_columns], columns as COLUMNS: the QUANTITIES first.
         hist_step_size: int64 counts of log10 |Δθ| over all elements, between LOG10_EDGES.
         hist_effective_lr: int64 counts of log10 α/(√v̂+ε) over all elements.
     """
@@ -39,7 +39,7 @@ class Snapshot:
 
     def column(self, quantity: str) -> NDArray[np.float32]:
         """One quantity for all tensors, float32 [n_tensors]."""
-        column: NDArray[np.float32] = self.table[:, QUANTITIES.index(quantity)]
+        column: NDArray[np.float32] = self.table[:, COLUMNS.index(quantity)]
         return column
 
 
@@ -51,7 +51,7 @@ def take_snapshot(step: int, readings: Sequence[TensorReading]) -> Snapshot:
         [torch.cat([m.row.to(host), m.step_size_counts.to(host), m.effective_lr_counts.to(host)]) for m in measured]
     )
     values = packed.cpu().numpy()
-    rows, bins = len(QUANTITIES), (values.shape[1] - len(QUANTITIES)) // 2
+    rows, bins = len(COLUMNS), (values.shape[1] - len(COLUMNS)) // 2
     return Snapshot(
         step=step,
         names=[r.name for r in readings],
