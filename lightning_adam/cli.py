@@ -27,6 +27,10 @@ SICK: dict[str, dict[str, Any]] = {
 """What each ``--sick`` changes in the model's arguments, beside naming itself."""
 
 
+WIDE = 180
+"""Columns of a terminal that shows the whole catalogue."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand; 0 is success, 2 a wrong argument, 130 Ctrl-C."""
     arguments = _parser().parse_args(argv)
@@ -65,15 +69,28 @@ def optimizers_command(arguments: argparse.Namespace) -> int:
         print(json.dumps([asdict(row) for row in rows], indent=2))
         return 0
     from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDE)
+    console.print(_catalogue(console.width >= WIDE))
+    return 0
+
+
+def _catalogue(wide: bool) -> Any:
+    """What fits: state and source only on a wide screen."""
+    from rich import box
     from rich.table import Column, Table
 
-    table = Table(Column("name", no_wrap=True), "library", "state", "bytes", "lr", "needs", "what", "source")
-    for row in rows:
+    fixed = [Column(name, no_wrap=True) for name in ("name", "library", "bytes", "lr", "betas")]
+    more = ["needs", "what", *(["state", "source"] if wide else [])]
+    table = Table(*fixed, *more, box=box.SIMPLE_HEAD, pad_edge=False)
+    for row in available_optimizers():
         what = f"{row.summary} (experimental)" if row.experimental else row.summary
-        numbers = (f"{row.state_bytes:g}", f"{row.lr:g}")
-        table.add_row(row.name, row.library, row.state, *numbers, ", ".join(row.needs), what, row.source)
-    Console().print(table)
-    return 0
+        numbers = (f"{row.state_bytes:g}", f"{row.lr:g}", " ".join(f"{beta:g}" for beta in row.betas))
+        rest = (", ".join(row.needs), what, *((row.state, row.source) if wide else ()))
+        table.add_row(row.name, row.library, *numbers, *rest)
+    return table
 
 
 def demo_command(arguments: argparse.Namespace) -> int:

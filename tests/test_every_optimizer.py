@@ -85,6 +85,40 @@ def test_row_says_where_it_comes_from(name: str) -> None:
     assert row.lr > 0
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "lbfgs"])  # its history grows by the step
+def test_row_tells_the_bytes_and_betas_that_the_optimizer_has(name: str) -> None:
+    """Bytes of state per element of a 256 x 256 matrix, measured after real steps, and the betas of its group."""
+    row = la.optimizers.get_optimizer(name)
+    module = WideDigits(optimizer=name, lr=None, total_steps=9)
+    module.net = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 256), nn.Linear(256, 10))
+    measured = StateSize(module.net[2].weight)
+    fit = trainer(max_steps=3, callbacks=[measured])
+    fit.fit(module, digits_loader())
+    group = next(g for g in fit.optimizers[0].param_groups if any(p is measured.weight for p in g["params"]))
+
+    assert measured.bytes_per_element == pytest.approx(row.state_bytes, rel=0.05)
+    assert tuple(group.get("betas", ())) == (row.betas if name != "muon" else ())
+
+
+class StateSize(L.Callback):
+    """Bytes of one tensor's state per element while training."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self.weight = weight
+
+    def on_train_batch_end(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
+        """After each step."""
+        self.bytes_per_element = bytes_in(trainer.optimizers[0].state[self.weight]) / self.weight.numel()
+
+
+def bytes_in(state: Any) -> int:
+    """Bytes of all tensors in a state."""
+    if isinstance(state, Tensor):
+        return state.numel() * state.element_size()
+    values = state.values() if isinstance(state, dict) else state if isinstance(state, (list, tuple)) else ()
+    return sum(bytes_in(value) for value in values)
+
+
 def test_catalogue_prints_as_table_and_json() -> None:
     """``lightning-adam optimizers`` has every name; ``--json`` is JSON."""
     command = [sys.executable, "-m", "lightning_adam.cli", "optimizers"]

@@ -109,9 +109,9 @@ def numpy_bds_adam() -> list[Array]:
     for t, step in enumerate(gradients(), 1):
         rho_inf = 2 / 0.001 - 1
         rho = rho_inf - 2 * t * 0.999**t / (1 - 0.999**t)
-        r = 5**-0.5
-        if rho > 4:
-            r = math.sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho))
+        if rho <= 4:  # the first one above: at t = 5 for beta2 = 0.999
+            rho = rho_inf - 2 * 5 * 0.999**5 / (1 - 0.999**5)
+        r = math.sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho))
         for i, g in enumerate(step):
             s[i] = 0.99 * s[i] + 0.01 * g**2
             s_hat = s[i] / (1 - 0.99**t)

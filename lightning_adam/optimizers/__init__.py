@@ -52,11 +52,12 @@ _TORCH = (
         "torch.optim.Adafactor",
         "factored v, no m",
         "row v, column v",
-        0.1,
+        0.03,
         1e-2,
         "Shazeer & Stern 2018, arXiv:1804.04235",
+        betas=(),
     ),
-    OptimizerSpec("rmsprop", "torch.optim.RMSprop", "v without m", "v", 4, 1e-3, "Hinton 2012, lecture 6e", 0.0),
+    OptimizerSpec("rmsprop", "torch.optim.RMSprop", "v without m", "v", 4, 1e-3, "Hinton 2012, lecture 6e", 0.0, betas=()),
     OptimizerSpec(
         "sgd",
         "torch.optim.SGD",
@@ -68,6 +69,7 @@ _TORCH = (
         0.0,
         fixed={"momentum": 0.9, "nesterov": True},
         fused=True,
+        betas=(),
     ),
     OptimizerSpec(
         "lbfgs",
@@ -80,6 +82,7 @@ _TORCH = (
         0.0,
         fixed={"max_iter": 4, "history_size": 10, "line_search_fn": "strong_wolfe"},
         needs=("closure",),
+        betas=(),
     ),
     OptimizerSpec(
         "muon",
@@ -91,6 +94,7 @@ _TORCH = (
         "Jordan et al. 2024, kellerjordan.github.io/posts/muon",
         0.1,
         needs=("matrices",),
+        betas=(0.9, 0.95),
     ),
 )
 _BITSANDBYTES = (
@@ -115,7 +119,14 @@ _BITSANDBYTES = (
         "Dettmers et al. 2023, arXiv:2305.14314",
     ),
     OptimizerSpec(
-        "lion8bit", _BITS + "Lion8bit", "Lion with 8-bit state", "m in 8 bit", 1, 3e-4, "Chen et al. 2023, arXiv:2302.06675"
+        "lion8bit",
+        _BITS + "Lion8bit",
+        "Lion with 8-bit state",
+        "m in 8 bit",
+        1,
+        3e-4,
+        "Chen et al. 2023, arXiv:2302.06675",
+        betas=(0.9, 0.99),
     ),
     OptimizerSpec(
         "ademamix8bit",
@@ -125,6 +136,7 @@ _BITSANDBYTES = (
         3,
         1e-3,
         "Pagliardini et al. 2024, arXiv:2409.03137",
+        betas=(0.9, 0.999, 0.9999),
     ),
 )
 _PYTORCH_OPTIMIZER = (
@@ -141,6 +153,7 @@ _PYTORCH_OPTIMIZER = (
         "Anil et al. 2019, arXiv:1901.11150",
         0.0,
         fixed={"momentum": 0.9},
+        betas=(),
     ),
     OptimizerSpec(
         "ranger",
@@ -151,6 +164,7 @@ _PYTORCH_OPTIMIZER = (
         1e-3,
         "Wright 2019, github.com/lessw2020/Ranger-Deep-Learning-Optimizer",
         fixed=_DECOUPLED,
+        betas=(0.95, 0.999),
     ),
     OptimizerSpec(
         "ranger21",
@@ -164,17 +178,20 @@ _PYTORCH_OPTIMIZER = (
         fixed={"disable_lr_scheduler": True},
         needs=("total_steps",),
     ),
-    OptimizerSpec("lion", _PO + "Lion", "the sign of m", "m", 4, 3e-4, "Chen et al. 2023, arXiv:2302.06675"),
+    OptimizerSpec(
+        "lion", _PO + "Lion", "the sign of m", "m", 4, 3e-4, "Chen et al. 2023, arXiv:2302.06675", betas=(0.9, 0.99)
+    ),
     OptimizerSpec(
         "sophia",
         _PO + "SophiaH",
         "clipped step by a diagonal Hessian estimate",
-        "m, h",
-        8,
+        "m, h, last estimate",
+        12,
         6e-2,
         "Liu et al. 2023, arXiv:2305.14342",
         fixed={"update_period": 10},
         needs=("hessian",),
+        betas=(0.96, 0.99),
     ),
     OptimizerSpec(
         "adan",
@@ -185,6 +202,7 @@ _PYTORCH_OPTIMIZER = (
         1e-3,
         "Xie et al. 2022, arXiv:2208.06677",
         fixed=_DECOUPLED,
+        betas=(0.98, 0.92, 0.99),
     ),
     OptimizerSpec(
         "adopt",
@@ -195,6 +213,7 @@ _PYTORCH_OPTIMIZER = (
         1e-3,
         "Taniguchi et al. 2024, arXiv:2411.02853",
         fixed=_DECOUPLED,
+        betas=(0.9, 0.9999),
     ),
     OptimizerSpec(
         "ademamix",
@@ -205,6 +224,7 @@ _PYTORCH_OPTIMIZER = (
         1e-3,
         "Pagliardini et al. 2024, arXiv:2409.03137",
         fixed=_DECOUPLED,
+        betas=(0.9, 0.999, 0.9999),
     ),
     OptimizerSpec(
         "stableadamw",
@@ -214,6 +234,7 @@ _PYTORCH_OPTIMIZER = (
         8,
         1e-3,
         "Wortsman et al. 2023, arXiv:2304.13013",
+        betas=(0.9, 0.99),
     ),
     OptimizerSpec(
         "adamp", _PO + "AdamP", "no growth of scale-invariant weights", "m, v", 8, 1e-3, "Heo et al. 2021, arXiv:2006.08217"
@@ -232,10 +253,11 @@ _PYTORCH_OPTIMIZER = (
         "soap",
         _PO + "SOAP",
         "Adam in Shampoo's eigenbasis",
-        "m, v, two bases",
-        16,
+        "m, v, two covariances, two bases",
+        24,
         3e-3,
         "Vyas et al. 2024, arXiv:2409.11321",
+        betas=(0.95, 0.95),
     ),
     OptimizerSpec(
         "lamb",

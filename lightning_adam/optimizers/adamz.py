@@ -49,9 +49,10 @@ class AdamZ(ForeachOptimizer):
     """Adam with a learning rate that halves when the loss overshoots and grows when it stagnates.
 
     The loss comes from the closure, or as ``step(loss=...)``. What the rules do to the learning rate is kept as a factor
-    of its own (``group["loss_factor"]``), so that a schedule can write ``lr``: the two are multiplied, and the product
-    stays in [``min_lr``, ``max_lr``]. ε is added after the square root of the bias-corrected v, as torch does; the
-    authors' script adds it to the raw one. Their script clips the first group only: here all groups together.
+    of its own (``group["loss_factor"]``), so that a schedule can write ``lr``: the two are multiplied. The limits hold for
+    the unscheduled rate times the factor, so that a schedule that ends at 0 does not drive the factor up. ε is added after
+    the square root of the bias-corrected v, as torch does; the authors' script adds it to the raw one. Their script clips
+    the first group only: here all groups together.
 
     Args:
         params: parameters or groups.
@@ -64,7 +65,7 @@ class AdamZ(ForeachOptimizer):
         stagnation_threshold: share of the long standard deviation under which the short one is stagnation.
         patience: losses that are remembered.
         stagnation_period: losses of the short standard deviation.
-        min_lr: lower limit.
+        min_lr: lower limit of the rate, before a schedule's multiplier.
         max_lr: upper limit.
         max_norm: total gradient norm to clip at; None where somebody else clips.
 
@@ -131,12 +132,12 @@ class AdamZ(ForeachOptimizer):
         torch._foreach_lerp_(first, gradients, 1 - beta1)
         torch._foreach_mul_(second, beta2)
         torch._foreach_addcmul_(second, gradients, gradients, 1 - beta2)
-        lr = group["lr"] * _limited(group, group["loss_factor"])
+        lr = group["lr"] * group["loss_factor"]
         scales = [(lr / a, b) for a, b in zip(*corrections(states, beta1, beta2), strict=True)]
         adam_step(weights, first, second, scales, group["eps"])
 
 
 def _limited(group: dict[str, Any], factor: float) -> float:
-    """The factor that keeps lr·factor in the group's limits; a learning rate of 0 is the schedule's will."""
-    lr = float(group["lr"])
+    """The factor that keeps the unscheduled rate in the group's limits."""
+    lr = float(group.get("initial_lr", group["lr"]))
     return min(max(lr * factor, group["min_lr"]), group["max_lr"]) / lr if lr > 0 else factor

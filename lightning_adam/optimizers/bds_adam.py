@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 
-from lightning_adam.optimizers._foreach import ForeachOptimizer, Tensors, check_adam, check_range
+from lightning_adam.optimizers._foreach import (
+    ForeachOptimizer,
+    Tensors,
+    adam_step,
+    check_adam,
+    check_range,
+    column,
+    corrections,
+)
 
 
 def rectification(step: int, beta2: float) -> float:
-    """r_t of RAdam (Liu et al. 2019, arXiv:1908.03265, algorithm 2); 1/√5 while its variance has no bound (ρ ≤ 4).
+    """r_t of RAdam (Liu et al. 2019, arXiv:1908.03265, algorithm 2); while its variance has no bound (ρ ≤ 4), the first r.
 
     Example:
-        >>> rectification(1, 0.999) < rectification(100, 0.999) < rectification(10_000, 0.999)
+        >>> rectification(1, 0.999) < rectification(100, 0.999) < rectification(10_000, 0.999) < 1
         True
     """
     longest = 2 / (1 - beta2) - 1
-    length = longest - 2 * step * beta2**step / (1 - beta2**step)
-    if length <= 4:
-        return 1 / math.sqrt(5)
+    if longest <= 4:
+        return 1.0
+    length = next(rho for t in itertools.count(step) if (rho := _length(t, beta2, longest)) > 4)
     return math.sqrt((length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length))
+
+
+def _length(step: int, beta2: float, longest: float) -> float:
+    """ρ_t, the length of the simple average that v amounts to."""
+    return longest - 2 * step * beta2**step / (1 - beta2**step)
 
 
 class BDSAdam(ForeachOptimizer):
@@ -79,28 +93,34 @@ class BDSAdam(ForeachOptimizer):
 
     def update(self, group: dict[str, Any], weights: Tensors, gradients: Tensors, states: Sequence[Any]) -> None:
         """Fuse, then Adam."""
-        for weight, gradient, state in zip(weights, gradients, states, strict=True):
-            fused = fuse(group, gradient, state) if group["fusion"] else gradient
-            _adam(group, weight, fused, state)
+        beta1, beta2 = group["betas"]
+        fused = fuse(group, gradients, states) if group["fusion"] else gradients
+        first, second = column(states, "exp_avg"), column(states, "exp_avg_sq")
+        torch._foreach_lerp_(first, fused, 1 - beta1)
+        torch._foreach_mul_(second, beta2)
+        torch._foreach_addcmul_(second, fused, fused, 1 - beta2)
+        damping = [rectification(int(s["step"]), beta2) if group["rectify"] else 1.0 for s in states]
+        corrected = zip(damping, *corrections(states, beta1, beta2), strict=True)
+        adam_step(weights, first, second, [(group["lr"] * r / a, b) for r, a, b in corrected], group["eps"])
 
 
-def fuse(group: dict[str, Any], gradient: torch.Tensor, state: dict[str, Any]) -> torch.Tensor:
-    """g̃ from both paths; moves the running variance and the smoothed gradient on."""
-    kappa, step = group["variance_decay"], float(state["step"])
-    variance = state["gradient_variance"].mul_(kappa).addcmul_(gradient, gradient, value=1 - kappa)
-    scale_sq = (variance / (1 - kappa**step)).clamp_(min=torch.finfo(gradient.dtype).tiny)
-    scale = scale_sq.sqrt()
-    reshaped = (gradient / scale).tanh_().mul_(scale)
-    trust = scale_sq / torch.addcmul(scale_sq, gradient, gradient)
-    pull = trust.sub_(1).mul_(group["smoothing"]).add_(1)
-    smoothed = state["smoothed"].add_(pull.mul_(gradient - state["smoothed"]))
-    return torch.lerp(gradient, reshaped.add_(smoothed).mul_(0.5), group["fusion"])
-
-
-def _adam(group: dict[str, Any], weight: torch.Tensor, gradient: torch.Tensor, state: dict[str, Any]) -> None:
-    beta1, beta2 = group["betas"]
-    step = int(state["step"])
-    first = state["exp_avg"].lerp_(gradient, 1 - beta1)
-    second = state["exp_avg_sq"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-    rate = group["lr"] / (1 - beta1**step) * (rectification(step, beta2) if group["rectify"] else 1.0)
-    weight.addcdiv_(first, second.sqrt().div_(math.sqrt(1 - beta2**step)).add_(group["eps"]), value=-rate)
+def fuse(group: dict[str, Any], gradients: Tensors, states: Sequence[Any]) -> Tensors:
+    """g̃ from both paths; moves the running variances and the smoothed gradients on."""
+    kappa, strength = group["variance_decay"], group["smoothing"]
+    variances, smoothed = column(states, "gradient_variance"), column(states, "smoothed")
+    squares = torch._foreach_mul(gradients, gradients)
+    torch._foreach_lerp_(variances, squares, 1 - kappa)
+    scaled = torch._foreach_div(variances, [1 - kappa ** float(s["step"]) for s in states])
+    torch._foreach_clamp_min_(scaled, torch.finfo(gradients[0].dtype).tiny)
+    torch._foreach_add_(squares, scaled)
+    pulls = torch._foreach_div(scaled, squares)
+    torch._foreach_mul_(pulls, strength)
+    torch._foreach_add_(pulls, 1 - strength)
+    torch._foreach_lerp_(smoothed, gradients, pulls)
+    torch._foreach_sqrt_(scaled)
+    fused = torch._foreach_div(gradients, scaled)
+    torch._foreach_tanh_(fused)
+    torch._foreach_mul_(fused, scaled)
+    torch._foreach_add_(fused, smoothed)
+    torch._foreach_mul_(fused, 0.5)
+    return list(torch._foreach_lerp(gradients, fused, group["fusion"]))

@@ -38,6 +38,7 @@ class OptimizerSpec:
         needs: what the helper arranges for it: the loss, a repeated closure, a Hessian estimate, train and eval modes,
             the whole model, the run's length, or a split by matrices.
         fused: whether torch has a fused kernel.
+        betas: decay rates that it starts from when none are given; empty where it takes none.
         experimental: the equations are our reading of a paper that could not be had in full.
     """
 
@@ -52,6 +53,7 @@ class OptimizerSpec:
     fixed: Mapping[str, Any] = field(default_factory=dict)
     needs: tuple[Need, ...] = ()
     fused: bool = False
+    betas: tuple[float, ...] = (0.9, 0.999)
     experimental: bool = False
 
     @property
