@@ -1,7 +1,7 @@
 """Callbacks for Lightning; they listen and hand over."""
 
-from lightning_adam.callbacks.companions import HessianForSophia, LossForAdamZ, ScheduleFreeModes
+from lightning_adam.callbacks.companions import HessianForSophia, LossForAdamZ, ManualRun, ScheduleFreeModes
 from lightning_adam.callbacks.divergence_monitor import DivergenceMonitor
 from lightning_adam.callbacks.optimizer_monitor import OptimizerMonitor
 
-__all__ = ["DivergenceMonitor", "HessianForSophia", "LossForAdamZ", "OptimizerMonitor", "ScheduleFreeModes"]
+__all__ = ["DivergenceMonitor", "HessianForSophia", "LossForAdamZ", "ManualRun", "OptimizerMonitor", "ScheduleFreeModes"]

@@ -11,11 +11,49 @@ from torch import Tensor
 from typing_extensions import override
 
 from lightning_adam.callbacks._lightning import loss_scale
+from lightning_adam.config import OptimizerConfig
+from lightning_adam.errors import ConfigError
 from lightning_adam.optimizers.adamz import AdamZ
 from lightning_adam.optimizers.sophia import estimate_hessian, hessian_is_due
+from lightning_adam.planning import plan
+from lightning_adam.schedules import Schedule
 
 KEPT = "training_weights"
 """The training weights while the averaged ones are in use: computing the way back would round them."""
+
+
+class ManualRun(Callback):
+    """Several optimizers stepped by hand: they share ``max_steps``, and every trainable parameter must have one."""
+
+    def __init__(self) -> None:
+        self._expected: list[tuple[Schedule, OptimizerConfig]] = []
+
+    def expect(self, schedule: Schedule, config: OptimizerConfig) -> None:
+        """The helper has made one of the optimizers."""
+        self._expected.append((schedule, config))
+
+    @override
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """All optimizers are known, and nothing is restored yet.
+
+        Raises:
+            ConfigError: a trainable parameter is in no optimizer.
+        """
+        for schedule, config in self._expected:
+            schedule.follow(plan(config, trainer, len(trainer.optimizers)))
+        self._expected = []
+        if not any(word in type(trainer.strategy).__name__ for word in ("DeepSpeed", "FSDP")):
+            _refuse_untrained(trainer, pl_module)
+
+
+def _refuse_untrained(trainer: Trainer, pl_module: LightningModule) -> None:
+    trained = {id(p) for o in trainer.optimizers for group in o.param_groups for p in group["params"]}
+    left = [name for name, p in pl_module.named_parameters() if p.requires_grad and id(p) not in trained]
+    if left:
+        raise ConfigError(
+            f"{len(left)} trainable parameters are in no optimizer ({', '.join(left[:3])}): they would stay as they are. "
+            "Freeze them with requires_grad_(False), or widen parameters= of one of the optimizers."
+        )
 
 
 class LossForAdamZ(Callback):

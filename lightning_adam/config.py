@@ -33,6 +33,7 @@ class OptimizerConfig:
         min_lr: the learning rate that the decay ends at, as a fraction of ``lr``; 0 by default.
         total_steps: duration of the run; None asks the trainer.
         clip: total norm, a rule, None for no clipping, or ``"default"``: norm 1.0 unless the trainer clips.
+        parameters: glob of the parameter names that this optimizer trains, such as ``generator.*``; all by default.
         param_groups: glob of parameter names to options of a group of their own.
         layer_decay: factor of the learning rate per layer towards the input, such as 0.75.
         schedule_options: such as ``{"power": 1.0}`` for ``polynomial``, ``{"patience": 5}`` for ``plateau``.
@@ -52,6 +53,7 @@ class OptimizerConfig:
     min_lr: float | None = None
     total_steps: Duration | None = None
     clip: Clip | float | str | None = "default"
+    parameters: str | None = None
     param_groups: Mapping[str, Mapping[str, Any]] | None = None
     layer_decay: float | None = None
     schedule_options: Mapping[str, float] | None = None

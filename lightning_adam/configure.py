@@ -5,19 +5,23 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lightning_adam.clipping import Clip, as_clip
+from lightning_adam.clipping import Clip, ClipAdaptive, ClipNorm, ClipValue, as_clip
 from lightning_adam.config import Duration, OptimizerConfig, check_numbers, with_preset
 from lightning_adam.errors import ConfigError
 from lightning_adam.guided import guide
 from lightning_adam.optimizers import OptimizerSpec, build_optimizer, get_optimizer
-from lightning_adam.parameter_groups import Split, split_parameters
+from lightning_adam.parameter_groups import Split, plain_name, split_parameters
 from lightning_adam.planning import plan
 from lightning_adam.schedules import PlateauSchedule, Schedule
+
+# Lightning loads checkpoints with weights_only: a config in the saved hyper-parameters must not stop a resume.
+torch.serialization.add_safe_globals([OptimizerConfig, ClipNorm, ClipValue, ClipAdaptive])
 
 COMPANIONS = {"loss": "LossForAdamZ", "hessian": "HessianForSophia", "modes": "ScheduleFreeModes"}
 """What an optimizer needs to the callback that gives it."""
@@ -37,6 +41,7 @@ def configure_optimizers(
     min_lr: float | None = None,
     total_steps: Duration | None = None,
     clip: Clip | float | str | None = "default",
+    parameters: str | None = None,
     param_groups: Mapping[str, Mapping[str, Any]] | None = None,
     layer_decay: float | None = None,
     schedule_options: Mapping[str, float] | None = None,
@@ -62,6 +67,8 @@ def configure_optimizers(
         total_steps: duration of the run; by default the trainer is asked.
         clip: total norm, a rule such as :class:`ClipNorm` or :class:`ZClip`, or None. By default the norm 1.0, unless the
             trainer clips.
+        parameters: glob of the parameter names that this optimizer trains, such as ``generator.*`` where several
+            optimizers are stepped by hand; all by default.
         param_groups: glob of parameter names to options of a group of its own: ``{"*.embed*": {"lr": 1e-4}}``.
         layer_decay: factor of the learning rate per layer towards the input, such as 0.75.
         schedule_options: what the schedule takes, such as ``{"power": 1.0}``.
@@ -106,12 +113,17 @@ def _build(module: nn.Module, asked: OptimizerConfig) -> dict[str, Any]:
     clip = _choose_clip(config, trainer)
     phases = plan(config, trainer)
     groups = split_parameters(module, _split(spec, config))
+    manual = trainer is not None and not getattr(module, "automatic_optimization", True)
+    if trainer is not None and not manual:
+        _refuse_left_over(module, config.parameters)
     options = _options(spec, config, [p for group in groups for p in group["params"]], trainer)
     optimizer = build_optimizer(spec, groups, options, module, phases.total)
     name = config.schedule or "cosine"
     schedule = (PlateauSchedule if name == "plateau" else Schedule)(optimizer, name, phases)
     guide(optimizer, clip, schedule)
     _attach_companions(spec, trainer)
+    if manual:
+        _attach("ManualRun", trainer).expect(schedule, config)
     return {"optimizer": optimizer, "lr_scheduler": _scheduler(schedule, name, config.monitor)}
 
 
@@ -129,6 +141,7 @@ def _split(spec: OptimizerSpec, config: OptimizerConfig) -> Split:
     return Split(
         lr=config.lr if config.lr is not None else spec.lr,
         weight_decay=(config.weight_decay if config.weight_decay is not None else spec.weight_decay) if decays else None,
+        parameters=config.parameters,
         overrides=config.param_groups,
         layer_decay=config.layer_decay,
         matrices="matrices" in spec.needs,
@@ -215,12 +228,30 @@ def _choose_clip(config: OptimizerConfig, trainer: Any | None) -> Clip | None:
     return rule
 
 
+def _refuse_left_over(module: nn.Module, pattern: str | None) -> None:
+    """Automatic optimization has one optimizer: what it does not train, nothing trains."""
+    names = [name for name, p in module.named_parameters() if p.requires_grad]
+    left = [name for name in names if pattern is not None and not fnmatchcase(plain_name(name), pattern)]
+    if left:
+        raise ConfigError(
+            f"parameters={pattern!r} leaves {len(left)} trainable parameters ({', '.join(left[:3])}) without an optimizer, "
+            "and automatic optimization has only one. Freeze them with requires_grad_(False), or set "
+            "self.automatic_optimization = False and step several optimizers by hand."
+        )
+
+
 def _attach_companions(spec: OptimizerSpec, trainer: Any | None) -> None:
-    """Callbacks that serve all optimizers of the trainer: one of each kind is enough, however often this is called."""
     for name in (COMPANIONS[need] for need in spec.needs if need in COMPANIONS and trainer is not None):
-        callbacks: list[Any] = trainer.callbacks  # type: ignore[union-attr]
-        if not any(type(callback).__name__ == name for callback in callbacks):
-            callbacks.append(getattr(importlib.import_module("lightning_adam.callbacks"), name)())
+        _attach(name, trainer)
+
+
+def _attach(name: str, trainer: Any) -> Any:
+    """Callbacks that serve all optimizers of the trainer: one of each kind is enough, however often this is called."""
+    found = [callback for callback in trainer.callbacks if type(callback).__name__ == name]
+    if not found:
+        found.append(getattr(importlib.import_module("lightning_adam.callbacks"), name)())
+        trainer.callbacks.append(found[0])
+    return found[0]
 
 
 def _trainer(module: nn.Module) -> Any | None:

@@ -21,6 +21,7 @@ class Split:
     Attributes:
         lr: the learning rate that ``layer_decay`` multiplies.
         weight_decay: of tensors of two or more dimensions; others get none. None leaves it out.
+        parameters: glob of the names that are taken; None takes all.
         overrides: glob of parameter names to options of groups of their own.
         layer_decay: factor of the learning rate per layer towards the input (Clark et al. 2020, arXiv:2003.10555).
         matrices: mark hidden matrices with ``muon`` (embeddings and the last matrix are not hidden).
@@ -29,6 +30,7 @@ class Split:
 
     lr: float
     weight_decay: float | None
+    parameters: str | None = None
     overrides: Overrides | None = None
     layer_decay: float | None = None
     matrices: bool = False
@@ -54,6 +56,8 @@ def split_parameters(module: nn.Module, split: Split) -> list[dict[str, Any]]:
     named = [(plain_name(n), p) for n, p in module.named_parameters() if p.requires_grad]
     if not named:
         raise ConfigError(f"{type(module).__name__} has no trainable parameters: nothing for the optimizer to do.")
+    if split.parameters is not None:
+        named = _chosen(split.parameters, named)
     patterns = dict(split.overrides or {})
     matched = _match_patterns(patterns, [name for name, _ in named])
     depths = layer_depths([name for name, _ in named])
@@ -75,6 +79,17 @@ def split_parameters(module: nn.Module, split: Split) -> list[dict[str, Any]]:
         group["params"].append(parameter)
         group["adam_names"].append(name)
     return list(groups.values())
+
+
+def _chosen(pattern: str, named: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    chosen = [(name, p) for name, p in named if fnmatchcase(name, pattern)]
+    if not chosen:
+        names = [name for name, _ in named]
+        raise ConfigError(
+            f"parameters={pattern!r} matches no trainable parameter.{nearest(pattern, names)} "
+            f"Names look like {', '.join(map(repr, names[:3]))}."
+        )
+    return chosen
 
 
 def _decay(split: Split, parameter: Tensor) -> tuple[str, dict[str, Any]]:

@@ -10,8 +10,13 @@ from lightning_adam.errors import ConfigError
 from lightning_adam.schedules import Phases, Shape, get_schedule, resolve_options
 
 
-def plan(config: OptimizerConfig, trainer: Any | None) -> Phases:
+def plan(config: OptimizerConfig, trainer: Any | None, optimizers: int = 1) -> Phases:
     """Warmup, decay and length of the run in optimizer steps.
+
+    Args:
+        config: what was asked.
+        trainer: whose run it is; None outside of one.
+        optimizers: how many share the trainer's ``max_steps``, which counts every step of each.
 
     Raises:
         ConfigError: unknown schedule, option or length; a warmup or decay that does not fit.
@@ -19,7 +24,7 @@ def plan(config: OptimizerConfig, trainer: Any | None) -> Phases:
     name = config.schedule or "cosine"
     shape, options = get_schedule(name), resolve_options(name, config.schedule_options)
     per_epoch = steps_per_epoch(trainer)
-    total = _total_steps(config, shape, trainer, per_epoch)
+    total = _total_steps(config, shape, trainer, per_epoch, optimizers)
     asked = shape.warmup if config.warmup is None else config.warmup
     warmup = resolve_duration("warmup", asked, total, per_epoch)
     if warmup > total or (warmup == total and shape.phase != "none" and total > 1):
@@ -53,7 +58,9 @@ _LENGTH_HELP = (
 )
 
 
-def _total_steps(config: OptimizerConfig, shape: Shape, trainer: Any | None, per_epoch: float | None) -> float:
+def _total_steps(
+    config: OptimizerConfig, shape: Shape, trainer: Any | None, per_epoch: float | None, optimizers: int
+) -> float:
     """Length of the run; ``inf`` only where nothing needs it."""
     if config.total_steps is not None:
         if isinstance(config.total_steps, float) or str(config.total_steps).rstrip().endswith("%"):
@@ -63,11 +70,14 @@ def _total_steps(config: OptimizerConfig, shape: Shape, trainer: Any | None, per
             raise ConfigError(f"total_steps={config.total_steps!r}: the run needs at least one step.")
         return total
     total = _estimate(trainer)
+    if trainer is not None and trainer.max_steps and trainer.max_steps > 0:
+        total = min(total, math.ceil(trainer.max_steps / optimizers))
     if math.isfinite(total) and total >= 1:
         return total
     if shape.phase == "none" and (isinstance(config.warmup, int) or _is_epochs(config.warmup)):
         return math.inf
-    where = "no trainer is attached" if trainer is None else "the trainer cannot know it"
+    where = "no trainer is attached; for a part of a LightningModule pass self and parameters='generator.*'"
+    where = where if trainer is None else "the trainer cannot know it"
     raise ConfigError(
         f"The run's length is not known ({where}), and schedule={config.schedule or 'cosine'!r} needs it. {_LENGTH_HELP}"
     )

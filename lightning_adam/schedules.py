@@ -194,6 +194,11 @@ class Schedule(LRScheduler):
         self.base_lrs: list[Any] = []
         self._apply()
 
+    def follow(self, phases: Phases) -> None:
+        """Go on under other phases."""
+        self.phases = phases
+        self._apply()
+
     def advance(self) -> None:
         """One real update is done: set the rate of the next."""
         self.last_epoch += 1

@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import BackboneFinetuning
+from torch import nn
 from torch.optim import lr_scheduler
 
 import lightning_adam as la
 from lightning_adam.planning import plan
 from lightning_adam.schedules import SCHEDULES, Phases, Schedule, factor
-from tests.digits import Digits, digits_loader
+from tests.digits import Digits, digits_loader, trainer
 from tests.test_configure import rates
 
 # Two warmup steps of six; cycles of two steps, tails of two.
@@ -134,6 +136,26 @@ def test_group_added_in_mid_run_joins_the_schedule() -> None:
     schedule.advance()
 
     assert schedule.get_last_lr() == pytest.approx([0.5, 0.05])
+
+
+def test_backbone_finetuning_unfreezes_in_mid_run() -> None:
+    """Lightning's own callback adds a group in the second epoch: it trains, and follows the schedule (LambdaLR raises)."""
+
+    class Tuned(Digits):
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
+            self.backbone, self.head = self.net[0], self.net[2]
+            self.net = nn.Sequential(self.backbone, nn.ReLU(), self.head)
+
+    module = Tuned(lr=1e-2, schedule="linear", warmup=0)
+    start = module.backbone.weight.detach().clone()
+    unfreeze = BackboneFinetuning(unfreeze_backbone_at_epoch=1, verbose=False)
+    fit = trainer(max_epochs=2, callbacks=[unfreeze])
+    fit.fit(module, digits_loader())
+
+    assert len(fit.optimizers[0].param_groups) == 3
+    assert not torch.equal(start, module.backbone.weight)
+    assert [group["lr"] for group in fit.optimizers[0].param_groups] == pytest.approx([0.0] * 3, abs=1e-9)
 
 
 def test_longer_run_follows_the_new_configuration_and_says_so() -> None:

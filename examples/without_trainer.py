@@ -1,0 +1,71 @@
+"""The same optimizer, schedule and clipping without a Trainer: under Fabric, and in a plain loop.
+
+    python examples/without_trainer.py
+
+The learning rate moves on and the gradients are clipped inside ``optimizer.step()``: there is nothing else to call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import lightning as L
+import torch
+from sklearn.datasets import load_digits
+from torch import Tensor, nn
+
+import lightning_adam as la
+
+CONFIG = la.OptimizerConfig("adamw", lr=3e-3, schedule="cosine", warmup=0.1, total_steps=200, clip=1.0)
+
+
+def batches(steps: int, size: int = 64) -> Iterator[tuple[Tensor, Tensor]]:
+    """Random batches of scikit-learn's digits."""
+    digits = load_digits()
+    images, labels = torch.tensor(digits.data / 16, dtype=torch.float32), torch.tensor(digits.target)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(steps):
+        chosen = torch.randint(len(labels), (size,), generator=generator)
+        yield images[chosen], labels[chosen]
+
+
+def model() -> nn.Sequential:
+    """A small classifier, always the same."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+
+
+def train_plainly(steps: int = 200) -> list[float]:
+    """A plain loop; the losses."""
+    net = model()
+    optimizer = la.configure_optimizers(net, CONFIG)["optimizer"]
+    losses = []
+    for images, labels in batches(steps):
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(net(images), labels)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+def train_with_fabric(steps: int = 200) -> list[float]:
+    """The same under Fabric, which moves model and data to its devices and precision."""
+    fabric = L.Fabric(accelerator="cpu", devices=1)
+    net = model()
+    optimizer = la.configure_optimizers(net, CONFIG)["optimizer"]
+    net, optimizer = fabric.setup(net, optimizer)
+    losses = []
+    for images, labels in batches(steps):
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(net(images), labels)
+        fabric.backward(loss)
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+if __name__ == "__main__":
+    for train in (train_plainly, train_with_fabric):
+        losses = train()
+        print(f"{train.__name__:<20}loss {losses[0]:.3f} -> {losses[-1]:.3f}")

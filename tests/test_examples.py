@@ -1,0 +1,103 @@
+"""The examples run, and show what they say."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import lightning as L
+import pytest
+import torch
+from torch import nn
+
+import lightning_adam as la
+from tests.digits import Digits, digits_loader, trainer
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def run_cli(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """The LightningCLI example in a process of its own."""
+    command = [sys.executable, str(EXAMPLES / "lightning_cli" / "train.py"), "fit", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_plain_loop_and_fabric_take_the_same_steps() -> None:
+    """Schedule and clipping need no Trainer: both loops have the same losses, and learn."""
+    from lightning_adam.examples.without_trainer import train_plainly, train_with_fabric
+
+    plain, fabric = train_plainly(60), train_with_fabric(60)
+
+    assert plain == pytest.approx(fabric, rel=1e-6)
+    assert plain[-1] < 0.5 * plain[0]
+
+
+def test_cli_trains_from_yaml_and_follows_overrides(tmp_path: Path) -> None:
+    """The YAML's dataclass reaches the helper; a command-line value wins; a rule may be given by class path."""
+    options = [
+        f"--config={EXAMPLES / 'lightning_cli' / 'config.yaml'}",
+        f"--trainer.default_root_dir={tmp_path}",
+        "--trainer.max_epochs=1",
+        "--trainer.enable_progress_bar=false",
+        "--model.optim.schedule=wsd",
+        "--model.optim.clip=lightning_adam.ClipValue",
+        "--model.optim.clip.max_value=0.5",
+    ]
+    done = run_cli(*options)
+
+    assert done.returncode == 0, done.stderr[-2000:]
+    saved = next(tmp_path.rglob("config.yaml")).read_text()
+    assert "schedule: wsd" in saved
+    assert "class_path: lightning_adam.ClipValue" in saved
+    assert "max_value: 0.5" in saved
+
+
+def test_cli_help_names_the_settings() -> None:
+    """``--help`` shows every setting with its meaning, and a misspelt one is refused."""
+    text = run_cli("--help").stdout
+
+    assert "--model.optim.warmup" in text
+    assert "duration of the warmup" in text
+    refused = run_cli("--model.optim.warmpu=5")
+    assert refused.returncode != 0
+    assert "warmpu" in refused.stderr
+
+
+class Remembering(Digits):
+    """Keeps its config among the hyper-parameters, as LightningModules do."""
+
+    def __init__(self, config: la.OptimizerConfig) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.config = config
+
+    def configure_optimizers(self) -> object:
+        """The config is all there is to say."""
+        return la.configure_optimizers(self, self.config)
+
+
+def test_config_among_the_hyper_parameters_survives_a_checkpoint(tmp_path: Path) -> None:
+    """Lightning loads with weights_only: a dataclass would stop the resume, were it not registered."""
+    config = la.OptimizerConfig(lr=1e-3, clip=la.ClipNorm(0.5), total_steps=56)
+    first = trainer(max_epochs=1)
+    first.fit(Remembering(config), digits_loader())
+    first.save_checkpoint(tmp_path / "one.ckpt")
+    second = trainer(max_epochs=2)
+    second.fit(Remembering(config), digits_loader(), ckpt_path=tmp_path / "one.ckpt")
+
+    assert second.global_step == 56
+    assert Remembering.load_from_checkpoint(tmp_path / "one.ckpt").config == config
+
+
+def test_fabric_keeps_the_guided_step() -> None:
+    """Under Fabric the wrapped optimizer still clips and moves its schedule on."""
+    fabric = L.Fabric(accelerator="cpu", devices=1)
+    net = nn.Linear(2, 2)
+    made = la.configure_optimizers(net, lr=1.0, total_steps=4, warmup=0, schedule="linear", clip=0.1)
+    net, optimizer = fabric.setup(net, made["optimizer"])
+    net(fabric.to_device(torch.ones(1, 2))).sum().backward()
+    optimizer.step()
+
+    assert made["optimizer"].param_groups[0]["lr"] == pytest.approx(0.75)
+    assert bool(made["optimizer"].adam_clip.clipped)
