@@ -82,7 +82,7 @@ class ClipValue:
         """Clamps in place."""
         gradients = gradients_of(parameters)
         norm = total_norm(parameters)
-        largest = torch.stack([n.to(norm.device) for n in torch._foreach_norm(gradients, math.inf)]).max()
+        largest = torch.stack([whole(n).to(norm.device) for n in torch._foreach_norm(gradients, math.inf)]).max()
         torch._foreach_clamp_min_(gradients, -self.max_value)
         torch._foreach_clamp_max_(gradients, self.max_value)
         return ClipRecord(norm, torch.full_like(norm, torch.nan), largest > self.max_value)
@@ -111,10 +111,10 @@ class ClipAdaptive:
         norm = total_norm(parameters)
         clipped = torch.zeros((), dtype=torch.bool, device=norm.device)
         for parameter, gradient in zip(parameters, gradients_of(parameters), strict=True):
-            allowed = _unit_norm(parameter.detach()).clamp_(min=self.eps).mul_(self.clipping)
+            allowed = _unit_norm(parameter.detach()).clamp(min=self.eps) * self.clipping
             actual = _unit_norm(gradient)
-            gradient.mul_((allowed / actual.clamp(min=1e-12)).clamp_(max=1.0))
-            clipped |= (actual > allowed).any().to(norm.device)
+            gradient.mul_((allowed / actual.clamp(min=1e-12)).clamp(max=1.0))
+            clipped |= whole((actual > allowed).any()).to(norm.device)
         return ClipRecord(norm, torch.full_like(norm, torch.nan), clipped)
 
 
@@ -221,8 +221,12 @@ def gradients_of(parameters: Sequence[Tensor]) -> list[Tensor]:
 
 def total_norm(parameters: Sequence[Tensor]) -> Tensor:
     """‖g‖ over all gradients as a plain scalar; over all shards of DTensors."""
-    norm = torch.nn.utils.get_total_norm(gradients_of(parameters))
-    return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+    return whole(torch.nn.utils.get_total_norm(gradients_of(parameters)))
+
+
+def whole(value: Tensor) -> Tensor:
+    """A DTensor (FSDP2) as the plain tensor that all its shards make."""
+    return value.full_tensor() if hasattr(value, "full_tensor") else value
 
 
 def scale_to(parameters: Sequence[Tensor], norm: Tensor, limit: Tensor | float) -> ClipRecord:
