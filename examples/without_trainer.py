@@ -43,7 +43,7 @@ def train_plainly(steps: int = 200) -> list[float]:
     for images, labels in batches(steps):
         optimizer.zero_grad()
         loss = nn.functional.cross_entropy(net(images), labels)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         losses.append(loss.item())
     return losses

@@ -189,3 +189,9 @@ def test_rules_say_what_is_wrong() -> None:
     ]:
         with pytest.raises(la.ConfigError, match=message):
             make()
+
+
+def test_lbfgs_is_refused_under_fp16() -> None:
+    """Its repeated closure cannot be unscaled; the message offers bf16."""
+    with pytest.raises(la.ConfigError, match=r"lbfgs under precision='16-mixed'.*bf16-mixed"):
+        trainer(max_steps=1, plugins=[scaled_half()]).fit(Digits(optimizer="lbfgs"), digits_loader())

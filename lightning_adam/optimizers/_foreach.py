@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -47,7 +47,8 @@ class ForeachOptimizer(Optimizer):
         weights = [_real(p) for p in parameters]
         if group["weight_decay"]:
             torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
-        self.update(group, weights, gradients, states)
+        for piece in _in_cache(weights, gradients, states, self.buffers):
+            self.update(group, *piece)
 
     def prepare(self, group: dict[str, Any], parameter: Tensor) -> None:
         """Make the state of a parameter that has none."""
@@ -100,6 +101,47 @@ def check_adam(lr: float, betas: tuple[float, float], eps: float, weight_decay: 
     check_range("weight_decay", weight_decay, 0.0, math.inf)
     for index, beta in enumerate(betas, 1):
         check_range(f"beta{index}", beta, 0.0, 1.0 - 1e-12)
+
+
+CACHED = 1 << 17
+"""Elements whose weights, gradients, state and intermediate results stay in a core's cache."""
+
+
+def _in_cache(
+    weights: Tensors, gradients: Tensors, states: Sequence[Any], buffers: Sequence[str]
+) -> Iterator[tuple[Tensors, Tensors, list[Any]]]:
+    """Lists of at most CACHED elements on a CPU, where each elementwise operation on more would go to memory and back.
+
+    Large tensors come as flat views. A GPU takes everything at once: there launches cost, not memory levels.
+    """
+    if weights[0].device.type != "cpu":
+        yield weights, gradients, list(states)
+        return
+    batch: list[tuple[Tensor, Tensor, Any]] = []
+    room = CACHED
+    for piece in _pieces(weights, gradients, states, buffers):
+        if piece[0].numel() > room and batch:
+            yield _columns(batch)
+            batch, room = [], CACHED
+        batch.append(piece)
+        room -= piece[0].numel()
+    yield _columns(batch)
+
+
+def _columns(batch: list[tuple[Tensor, Tensor, Any]]) -> tuple[Tensors, Tensors, list[Any]]:
+    return [w for w, _, _ in batch], [g for _, g, _ in batch], [s for _, _, s in batch]
+
+
+def _pieces(
+    weights: Tensors, gradients: Tensors, states: Sequence[Any], buffers: Sequence[str]
+) -> Iterator[tuple[Tensor, Tensor, Any]]:
+    for weight, gradient, state in zip(weights, gradients, states, strict=True):
+        tensors = [weight, gradient, *(state[name] for name in buffers)]
+        if weight.numel() <= CACHED or not all(t.is_contiguous() for t in tensors):
+            yield weight, gradient, state
+            continue
+        for w, g, *rest in zip(*(t.view(-1).split(CACHED) for t in tensors), strict=True):
+            yield w, g, {**state, **dict(zip(buffers, rest, strict=True))}
 
 
 def _alike(parameters: Sequence[Tensor]) -> list[Tensors]:
