@@ -70,18 +70,24 @@ def column(states: Sequence[Any], name: str) -> Tensors:
     return [state[name] for state in states]
 
 
-def corrections(states: Sequence[Any], beta1: float, beta2: float) -> tuple[list[float], list[float]]:
-    """1-β₁ᵗ and 1-β₂ᵗ per parameter (Kingma & Ba 2014, arXiv:1412.6980, algorithm 1)."""
+def adam_step(
+    group: dict[str, Any], weights: Tensors, gradients: Tensors, states: Sequence[Any], rates: Sequence[float]
+) -> None:
+    """Adam (Kingma & Ba 2014, arXiv:1412.6980, algorithm 1) with a learning rate per tensor; moves the moments on.
+
+    ε is added to √v̂, as torch does.
+    """
+    beta1, beta2 = group["betas"]
+    first, second = column(states, "exp_avg"), column(states, "exp_avg_sq")
+    torch._foreach_lerp_(first, gradients, 1 - beta1)
+    torch._foreach_mul_(second, beta2)
+    torch._foreach_addcmul_(second, gradients, gradients, 1 - beta2)
     steps = [float(state["step"]) for state in states]
-    return [1 - beta1**t for t in steps], [1 - beta2**t for t in steps]
-
-
-def adam_step(weights: Tensors, first: Tensors, second: Tensors, scales: Sequence[tuple[float, float]], eps: float) -> None:
-    """θ ← θ - a·m/(√(v/b)+ε) per tensor, where (a, b) = ``scales``: learning rate over 1-β₁ᵗ, and 1-β₂ᵗ."""
     denominators = torch._foreach_sqrt(second)
-    torch._foreach_div_(denominators, [math.sqrt(b) for _, b in scales])
-    torch._foreach_add_(denominators, eps)
-    torch._foreach_addcdiv_(weights, first, denominators, [-a for a, _ in scales])
+    torch._foreach_div_(denominators, [math.sqrt(1 - beta2**t) for t in steps])
+    torch._foreach_add_(denominators, group["eps"])
+    scales = [-lr / (1 - beta1**t) for lr, t in zip(rates, steps, strict=True)]
+    torch._foreach_addcdiv_(weights, first, denominators, scales)
 
 
 def check_range(name: str, value: float, low: float, high: float) -> None:

@@ -15,8 +15,6 @@ from lightning_adam.optimizers._foreach import (
     adam_step,
     check_adam,
     check_range,
-    column,
-    corrections,
 )
 
 
@@ -126,15 +124,8 @@ class AdamZ(ForeachOptimizer):
             group["loss_factor"] = _limited(group, group["loss_factor"] * change)
 
     def update(self, group: dict[str, Any], weights: Tensors, gradients: Tensors, states: Sequence[Any]) -> None:
-        """Adam (Kingma & Ba 2014, algorithm 1) with the learning rate times the factor."""
-        beta1, beta2 = group["betas"]
-        first, second = column(states, "exp_avg"), column(states, "exp_avg_sq")
-        torch._foreach_lerp_(first, gradients, 1 - beta1)
-        torch._foreach_mul_(second, beta2)
-        torch._foreach_addcmul_(second, gradients, gradients, 1 - beta2)
-        lr = group["lr"] * group["loss_factor"]
-        scales = [(lr / a, b) for a, b in zip(*corrections(states, beta1, beta2), strict=True)]
-        adam_step(weights, first, second, scales, group["eps"])
+        """Adam with the learning rate times the factor."""
+        adam_step(group, weights, gradients, states, [group["lr"] * group["loss_factor"]] * len(states))
 
 
 def _limited(group: dict[str, Any], factor: float) -> float:

@@ -16,7 +16,6 @@ from lightning_adam.optimizers._foreach import (
     check_adam,
     check_range,
     column,
-    corrections,
 )
 
 
@@ -93,15 +92,9 @@ class BDSAdam(ForeachOptimizer):
 
     def update(self, group: dict[str, Any], weights: Tensors, gradients: Tensors, states: Sequence[Any]) -> None:
         """Fuse, then Adam."""
-        beta1, beta2 = group["betas"]
         fused = fuse(group, gradients, states) if group["fusion"] else gradients
-        first, second = column(states, "exp_avg"), column(states, "exp_avg_sq")
-        torch._foreach_lerp_(first, fused, 1 - beta1)
-        torch._foreach_mul_(second, beta2)
-        torch._foreach_addcmul_(second, fused, fused, 1 - beta2)
-        damping = [rectification(int(s["step"]), beta2) if group["rectify"] else 1.0 for s in states]
-        corrected = zip(damping, *corrections(states, beta1, beta2), strict=True)
-        adam_step(weights, first, second, [(group["lr"] * r / a, b) for r, a, b in corrected], group["eps"])
+        damping = [rectification(int(s["step"]), group["betas"][1]) if group["rectify"] else 1.0 for s in states]
+        adam_step(group, weights, fused, states, [group["lr"] * r for r in damping])
 
 
 def fuse(group: dict[str, Any], gradients: Tensors, states: Sequence[Any]) -> Tensors:

@@ -15,8 +15,6 @@ from lightning_adam.optimizers._foreach import (
     adam_step,
     check_adam,
     check_range,
-    column,
-    corrections,
 )
 
 Scaling = Literal["additive", "multiplicative", "depth"]
@@ -106,11 +104,4 @@ class CaAdam(ForeachOptimizer):
 
     def update(self, group: dict[str, Any], weights: Tensors, gradients: Tensors, states: Sequence[Any]) -> None:
         """Adam with α·S(tensor) in place of α."""
-        beta1, beta2 = group["betas"]
-        first, second = column(states, "exp_avg"), column(states, "exp_avg_sq")
-        torch._foreach_lerp_(first, gradients, 1 - beta1)
-        torch._foreach_mul_(second, beta2)
-        torch._foreach_addcmul_(second, gradients, gradients, 1 - beta2)
-        rates = [group["lr"] * float(state["scale"]) for state in states]
-        corrected = zip(rates, *corrections(states, beta1, beta2), strict=True)
-        adam_step(weights, first, second, [(lr / a, b) for lr, a, b in corrected], group["eps"])
+        adam_step(group, weights, gradients, states, [group["lr"] * float(state["scale"]) for state in states])
