@@ -2,7 +2,7 @@
 
 from lightning_adam.statistics.headline import headline
 from lightning_adam.statistics.quantities import COLUMNS, DIAGNOSTICS, LOG10_EDGES, QUANTITIES
-from lightning_adam.statistics.reading import TensorReading, copy_parameters, read_optimizer, tensor_names
+from lightning_adam.statistics.reading import Before, TensorReading, copy_parameters, read_optimizer, tensor_names
 from lightning_adam.statistics.snapshot import Snapshot, take_snapshot, update_ratios
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "DIAGNOSTICS",
     "LOG10_EDGES",
     "QUANTITIES",
+    "Before",
     "Snapshot",
     "TensorReading",
     "copy_parameters",

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_adam.moments import Moments
 from lightning_adam.statistics.reading import TensorReading
 
 QUANTITIES: tuple[str, ...] = (
@@ -63,18 +64,18 @@ class Measured:
 
 @dataclass(frozen=True)
 class _Corrected:
-    """m̂, √v̂ and √v̂+ε of one tensor (the denominator is AMSGrad's maximum where that is used)."""
+    """m̂, √v̂ and √v̂+ε of one tensor (the denominator is AMSGrad's maximum where that is used); None where there is none."""
 
-    first: Tensor
-    root: Tensor
-    denominator: Tensor
+    first: Tensor | None
+    root: Tensor | None
+    denominator: Tensor | None
 
 
 @torch.no_grad()
 def measure(reading: TensorReading) -> Measured:
     """All quantities of one tensor; those that need moments are NaN where the optimizer has none."""
     corrected = _correct(reading)
-    effective = reading.lr / corrected.denominator if corrected else None
+    effective = reading.lr / corrected.denominator if corrected and corrected.denominator is not None else None
     step = step_size(reading, corrected)
     values = _moment_quantities(reading, corrected, effective) | _step_quantities(reading, step)
     nan = torch.full((), torch.nan, device=reading.parameter.device)
@@ -87,7 +88,7 @@ def step_size(reading: TensorReading, corrected: _Corrected | None = None) -> Te
     if reading.measured_step is not None:
         return reading.measured_step.float().abs()
     corrected = corrected or _correct(reading)
-    if corrected is None:
+    if corrected is None or corrected.first is None or corrected.denominator is None:
         return None
     return (corrected.first / corrected.denominator).abs_().mul_(reading.lr)
 
@@ -112,40 +113,57 @@ def _correct(reading: TensorReading) -> _Corrected | None:
     moments = reading.moments
     if moments is None or moments.step < 1:
         return None
-    first_scale = 1.0 - moments.beta1**moments.step
-    second_scale = 1.0 - moments.beta2**moments.step
-    first = _as_real(moments.first) / first_scale
-    root = (_as_real(moments.second) / second_scale).sqrt_()
+    first = _scaled(moments.first, moments.beta1, moments.step)
+    root = _root(moments.second, moments)
     if moments.denominator is moments.second:
-        return _Corrected(first, root, root + reading.eps)
-    return _Corrected(first, root, (_as_real(moments.denominator) / second_scale).sqrt_() + reading.eps)
+        return _Corrected(first, root, None if root is None else root + reading.eps)
+    denominator = _root(moments.denominator, moments)
+    return _Corrected(first, root, None if denominator is None else denominator + reading.eps)
 
 
-def _as_real(moment: Tensor) -> Tensor:
-    return (torch.view_as_real(moment) if moment.is_complex() else moment).float()
+def _scaled(moment: Tensor | None, beta: float, step: int) -> Tensor | None:
+    if moment is None:
+        return None
+    return (torch.view_as_real(moment) if moment.is_complex() else moment).float() / (1.0 - beta**step)
+
+
+def _root(moment: Tensor | None, moments: Moments) -> Tensor | None:
+    scaled = _scaled(moment, moments.beta2, moments.step)
+    return None if scaled is None else scaled.sqrt_()
 
 
 def _moment_quantities(reading: TensorReading, corrected: _Corrected | None, effective: Tensor | None) -> dict[str, Tensor]:
-    if corrected is None or effective is None:
+    if corrected is None:
         return {}
+    values: dict[str, Tensor] = {}
+    if corrected.first is not None:
+        values |= {"first_moment_rms": _rms(corrected.first), "first_moment_max": corrected.first.abs().amax()}
+    if corrected.root is not None and corrected.denominator is not None and effective is not None:
+        values |= _second_moment_quantities(reading, corrected.root, corrected.denominator, effective)
+    if corrected.first is not None and corrected.denominator is not None:
+        normalised = (corrected.first / corrected.denominator).abs_()
+        values |= {
+            "signal_to_noise": normalised.mean(),
+            "normalised_update_rms": _rms(normalised),
+            "normalised_update_max": normalised.amax(),
+        }
+    return values
+
+
+def _second_moment_quantities(
+    reading: TensorReading, root: Tensor, denominator: Tensor, effective: Tensor
+) -> dict[str, Tensor]:
     low, middle, high = quantiles(effective, (0.01, 0.5, 0.99))
-    alive = corrected.root > 0
-    normalised = (corrected.first / corrected.denominator).abs_()
-    swamped = (reading.eps / corrected.denominator * alive).sum() / alive.sum()
+    alive = root > 0
     return {
-        "first_moment_rms": _rms(corrected.first),
-        "first_moment_max": corrected.first.abs().amax(),
-        "second_moment_rms": _rms(corrected.root),
-        "second_moment_min": corrected.root.amin(),
-        "second_moment_max": corrected.root.amax(),
+        "second_moment_rms": _rms(root),
+        "second_moment_min": root.amin(),
+        "second_moment_max": root.amax(),
         "effective_lr_p01": low,
         "effective_lr_p50": middle,
         "effective_lr_p99": high,
-        "gradient_surprise": _surprise(reading, corrected.root),
-        "signal_to_noise": normalised.mean(),
-        "eps_dominated": swamped,
-        "normalised_update_rms": _rms(normalised),
-        "normalised_update_max": normalised.amax(),
+        "gradient_surprise": _surprise(reading, root),
+        "eps_dominated": (reading.eps / denominator * alive).sum() / alive.sum(),
         "zero_second_moment_share": 1 - alive.float().mean(),
     }
 

@@ -57,7 +57,7 @@ def take_snapshot(step: int, readings: Sequence[TensorReading]) -> Snapshot:
         names=[r.name for r in readings],
         groups=[r.group for r in readings],
         sizes=[r.parameter.numel() for r in readings],
-        lr={r.group: r.lr for r in readings},
+        lr={r.group: r.lr if r.group_lr is None else r.group_lr for r in readings},
         table=values[:, :rows].astype(np.float32),
         hist_step_size=values[:, rows : rows + bins].sum(0).astype(np.int64),
         hist_effective_lr=values[:, rows + bins :].sum(0).astype(np.int64),
