@@ -30,6 +30,8 @@ class TensorReading:
         decay: λ of its group.
         decoupled: whether the decay shrinks θ itself (α·λ·θ) or enters the gradient (λ·θ).
         lost: share of elements that should have moved and did not, of 16-bit weights; else None.
+        offset: of a shard: how many of the whole tensor's elements, flat, lie before it.
+        whole: of a shard: elements of the whole tensor (real numbers: two per complex one); None if this is all.
     """
 
     name: str
@@ -43,6 +45,13 @@ class TensorReading:
     decay: float = 0.0
     decoupled: bool = True
     lost: Tensor | None = None
+    offset: int = 0
+    whole: int | None = None
+
+    @property
+    def total(self) -> int:
+        """Elements of the whole tensor."""
+        return self.parameter.numel() if self.whole is None else self.whole
 
 
 def tensor_names(named_parameters: Iterable[tuple[str, Tensor]]) -> dict[int, str]:
