@@ -40,6 +40,8 @@ class TensorReading:
         decoupled: whether the decay shrinks θ itself (α·λ·θ) or enters the gradient (λ·θ).
         lost: share of elements that should have moved and did not, of 16-bit weights; else None.
         group_lr: learning rate of its group; None where it is α.
+        offset: of a shard: how many of the whole tensor's elements, flat, lie before it.
+        whole: of a shard: elements of the whole tensor (real numbers: two per complex one); None if this is all.
     """
 
     name: str
@@ -54,6 +56,13 @@ class TensorReading:
     decoupled: bool = True
     lost: Tensor | None = None
     group_lr: float | None = None
+    offset: int = 0
+    whole: int | None = None
+
+    @property
+    def total(self) -> int:
+        """Elements of the whole tensor."""
+        return self.parameter.numel() if self.whole is None else self.whole
 
 
 @dataclass(frozen=True)
