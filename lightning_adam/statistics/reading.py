@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -42,6 +43,7 @@ class TensorReading:
         group_lr: learning rate of its group; None where it is α.
         offset: of a shard: how many of the whole tensor's elements, flat, lie before it.
         whole: of a shard: elements of the whole tensor (real numbers: two per complex one); None if this is all.
+        counts: of a shard: whether this rank brings it in; of several replicas only the first does.
     """
 
     name: str
@@ -58,6 +60,7 @@ class TensorReading:
     group_lr: float | None = None
     offset: int = 0
     whole: int | None = None
+    counts: bool = True
 
     @property
     def total(self) -> int:
@@ -85,23 +88,37 @@ def tensor_names(named_parameters: Iterable[tuple[str, Tensor]]) -> dict[int, st
     return {id(parameter): plain_name(name) for name, parameter in named_parameters}
 
 
-def copy_parameters(optimizer: Optimizer) -> Before | None:
+def copy_parameters(optimizer: Optimizer, only: Container[int] | None = None) -> Before | None:
     """Copies to measure the next step against, or None where the state tells the step exactly.
 
     The state tells the step of 32-bit weights; what 16-bit ones make of it, rounding decides.
+
+    Args:
+        optimizer: right before its step.
+        only: identities of the parameters to be looked at; all by default.
     """
-    placed = [(group, p) for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
+    placed = [(group, p) for group, p in _placed(optimizer, only) if p.requires_grad]
     parameters = {
         id(p): plain(p.detach()).clone()
         for group, p in placed
         if p.element_size() < 4 or not step_is_adam_formula(optimizer, group)
     }
+    return copy_gradients(optimizer, Before(parameters, {}, _numbers(optimizer)), only) if parameters else None
+
+
+def copy_gradients(optimizer: Optimizer, before: Before, only: Container[int] | None = None) -> Before:
+    """Copies of the gradients that the step will overwrite, taken when they are complete."""
     gradients = {
         id(p): plain(p.grad.detach()).clone()
-        for group, p in placed
+        for group, p in _placed(optimizer, only)
         if p.grad is not None and gradients_are_spoiled(optimizer, group, p)
     }
-    return Before(parameters, gradients, _numbers(optimizer)) if parameters else None
+    return replace(before, gradients=gradients)
+
+
+def _placed(optimizer: Optimizer, only: Container[int] | None) -> Iterator[tuple[dict[str, Any], Tensor]]:
+    for group in optimizer.param_groups:
+        yield from ((group, p) for p in group["params"] if only is None or id(p) in only)
 
 
 def _numbers(optimizer: Optimizer) -> dict[str, float]:
@@ -109,42 +126,69 @@ def _numbers(optimizer: Optimizer) -> dict[str, float]:
     return {key: value for key, value in first.items() if isinstance(value, (int, float))}
 
 
-def read_optimizer(optimizer: Optimizer, names: Mapping[int, str], before: Before | None = None) -> list[TensorReading]:
+def read_optimizer(
+    optimizer: Optimizer,
+    names: Mapping[int, str],
+    before: Before | None = None,
+    only: Container[int] | None = None,
+) -> list[TensorReading]:
     """All tensors that the step just taken has moved, in model order (that of ``names``).
 
     Args:
         optimizer: read right after its step: later its learning rate is already the next one.
         names: from :func:`tensor_names`.
         before: from :func:`copy_parameters`, taken right before the step.
+        only: identities of the parameters to be looked at; all by default.
     """
     order = {name: index for index, name in enumerate(names.values())}
-    readings = _readings(optimizer, names, before or Before({}, {}, {}))
+    readings = _readings(optimizer, names, before or Before({}, {}, {}), only)
     return sorted(readings, key=lambda reading: order.get(reading.name, len(order)))
 
 
-def _readings(optimizer: Optimizer, names: Mapping[int, str], before: Before) -> Iterator[TensorReading]:
+def _readings(
+    optimizer: Optimizer, names: Mapping[int, str], before: Before, only: Container[int] | None
+) -> Iterator[TensorReading]:
     rate, decay_of = learning_rates(optimizer, before.numbers), decays(optimizer, before.numbers)
-    for index, group in enumerate(optimizer.param_groups):
-        for parameter in group["params"]:
-            if parameter.grad is None or parameter.numel() == 0:
-                continue
-            copy = before.parameters.get(id(parameter))
-            moments = read_moments(optimizer, group, parameter)
-            decay = decay_of(group, parameter, copy)
-            yield TensorReading(
-                name=names.get(id(parameter), f"group{index}.parameter"),
-                group=str(group.get("name", f"pg{index + 1}")),
-                parameter=_real(parameter.detach()),
-                gradient=_real(before.gradients.get(id(parameter), parameter.grad.detach())),
-                moments=moments,
-                lr=rate(group, parameter),
-                eps=_eps(group),
-                measured_step=None if copy is None else _measured(decay, parameter, copy),
-                decay=float(group.get("weight_decay") or 0.0),
-                decoupled=decay.decoupled,
-                lost=_lost(parameter, copy, moments) if copy is not None and parameter.element_size() < 4 else None,
-                group_lr=float(group["lr"]),
-            )
+    positions = {id(group): index for index, group in enumerate(optimizer.param_groups)}
+    for group, parameter in _placed(optimizer, only):
+        if parameter.grad is None or parameter.numel() == 0:
+            continue
+        index, copy = positions[id(group)], before.parameters.get(id(parameter))
+        moments = read_moments(optimizer, group, parameter)
+        decay = decay_of(group, parameter, copy)
+        offset, whole, counts = _shard(parameter)
+        yield TensorReading(
+            name=names.get(id(parameter), f"group{index}.parameter"),
+            group=str(group.get("name", f"pg{index + 1}")),
+            parameter=_real(parameter.detach()),
+            gradient=_real(before.gradients.get(id(parameter), parameter.grad.detach())),
+            moments=moments,
+            lr=rate(group, parameter),
+            eps=_eps(group),
+            measured_step=None if copy is None else _measured(decay, parameter, copy),
+            decay=float(group.get("weight_decay") or 0.0),
+            decoupled=decay.decoupled,
+            lost=_lost(parameter, copy, moments) if copy is not None and parameter.element_size() < 4 else None,
+            group_lr=float(group["lr"]),
+            offset=offset,
+            whole=whole,
+            counts=counts,
+        )
+
+
+def _shard(parameter: Any) -> tuple[int, int | None, bool]:
+    """Offset, whole size and whether it counts; shards lie one after the other, by the first dimension that is cut."""
+    if not hasattr(parameter, "placements"):
+        return 0, None, True
+    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
+    mesh, placements, shape = parameter.device_mesh, parameter.placements, parameter.shape
+    local, begins = compute_local_shape_and_global_offset(shape, mesh, placements)
+    offset = sum(math.prod(local[:d]) * begins[d] * math.prod(shape[d + 1 :]) for d in range(len(shape)))
+    where = mesh.get_coordinate() or [0] * mesh.ndim
+    counts = all(at == 0 for at, placement in zip(where, placements, strict=True) if not placement.is_shard())
+    numbers = 2 if parameter.is_complex() else 1
+    return offset * numbers, parameter.numel() * numbers, counts
 
 
 def _eps(group: Mapping[str, Any]) -> float:
