@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
@@ -41,6 +43,21 @@ def gradient_scale(trainer: Trainer, optimizer: Optimizer) -> float:
     """What gradients still carry at ``on_before_optimizer_step``: only a fused optimizer unscales later than that."""
     fused = getattr(optimizer, "_step_supports_amp_scaling", False)
     return loss_scale(trainer) if fused else 1.0
+
+
+def has_scaler(trainer: Trainer) -> bool:
+    """Whether a GradScaler may skip steps."""
+    return getattr(trainer.precision_plugin, "scaler", None) is not None
+
+
+def total_gradient_norm(optimizer: Optimizer) -> float:
+    """‖g‖ over all gradients, sparse ones and those of all shards included; NaN where there is none."""
+    placed = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    gradients = [g.coalesce().values() if g.is_sparse else g for g in placed if g.numel()]
+    if not gradients:
+        return math.nan
+    norm = torch.nn.utils.get_total_norm(gradients)
+    return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
 
 
 def prefixes(optimizers: Sequence[Optimizer]) -> list[str]:
@@ -82,7 +99,7 @@ def log_elsewhere(trainer: Trainer, scalars: Mapping[str, float], step: int) -> 
 
 
 class StepHooks:
-    """Calls back right after each real optimizer step.
+    """Calls back right before and right after each real optimizer step.
 
     torch's post-step hook sees the learning rate that the step used (at ``on_train_batch_end`` it is already the
     next one), fires for each of several optimizers, in manual optimization too, and does not fire for a step that
@@ -92,8 +109,17 @@ class StepHooks:
     def __init__(self) -> None:
         self._handles: list[RemovableHandle] = []
 
-    def attach(self, optimizers: Sequence[Optimizer], after_step: Callable[[int, Optimizer], None]) -> None:
-        """Listen to these optimizers, and to no others."""
+    def attach(
+        self,
+        optimizers: Sequence[Optimizer],
+        after_step: Callable[[int, Optimizer], None],
+        before_step: Callable[[int, Optimizer], None] | None = None,
+    ) -> None:
+        """Listen to these optimizers, and to no others.
+
+        ``before_step`` sees the parameters before L-BFGS's many evaluations, and the gradients as the optimizer gets
+        them if the helper made it; Lightning computes those of others in 32 bit only after this hook.
+        """
         self.detach()
         for index, optimizer in enumerate(optimizers):
             if not hasattr(optimizer, "register_step_post_hook"):
@@ -104,6 +130,12 @@ class StepHooks:
                 after_step(index, stepped)
 
             self._handles.append(optimizer.register_step_post_hook(hook))
+            if before_step is not None:
+
+                def before(stepping: Optimizer, args: Any, kwargs: Any, index: int = index) -> None:
+                    before_step(index, stepping)
+
+                self._handles.append(optimizer.register_step_pre_hook(before))
 
     def detach(self) -> None:
         """Leave nothing behind; may be called twice."""

@@ -26,7 +26,7 @@ from lightning_adam.callbacks._lightning import (
 )
 from lightning_adam.diagnosis import Diagnosis, Finding, NonFinite, StepSignals, findings_table
 from lightning_adam.moments import read_moments
-from lightning_adam.statistics import copy_parameters, read_optimizer, update_ratios
+from lightning_adam.statistics import Before, copy_parameters, read_optimizer, update_ratios
 
 MEASURE_EVERY = 10
 
@@ -126,7 +126,7 @@ class DivergenceMonitor(Callback):
         self._attempted = self._stepped = False
         self._norm: dict[int, float] = {}
         self._bad_gradients: dict[int, tuple[str, ...]] = {}
-        self._before: dict[int, dict[int, Tensor] | None] = {}
+        self._before: dict[int, Before | None] = {}
 
     @never_raises
     def _look_before(self, trainer: Trainer, optimizer: Optimizer) -> None:
@@ -196,9 +196,8 @@ class DivergenceMonitor(Callback):
             return None
         names = tuple(self._names.get(id(p), "a parameter") for _, p in bad)
         moments = read_moments(optimizer, *bad[0])
-        spoiled = moments is not None and not bool(
-            torch.isfinite(moments.first).all() and torch.isfinite(moments.second).all()
-        )
+        kept = [m for m in (moments.first, moments.second) if m is not None] if moments is not None else []
+        spoiled = not all(bool(torch.isfinite(moment).all()) for moment in kept)
         return NonFinite("moment" if spoiled else "parameter", names)
 
     def _report(self, index: int, step: int, fresh: list[Finding]) -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from fnmatch import fnmatch
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
 
-import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
@@ -18,6 +16,7 @@ from typing_extensions import override
 from lightning_adam.callbacks._lightning import (
     StepHooks,
     gradient_scale,
+    has_scaler,
     log_elsewhere,
     log_interval,
     log_step,
@@ -25,15 +24,31 @@ from lightning_adam.callbacks._lightning import (
     parameter_names,
     prefixes,
     tensorboard_writers,
+    total_gradient_norm,
 )
+from lightning_adam.callbacks._selection import as_patterns, matching, selected
 from lightning_adam.describe import describe_optimizer
-from lightning_adam.errors import ConfigError
+from lightning_adam.errors import ConfigError, nearest
 from lightning_adam.planning import steps_per_epoch
-from lightning_adam.statistics import Snapshot, copy_parameters, headline, read_optimizer, take_snapshot
-from lightning_adam.tensorboard import deep_link
+from lightning_adam.statistics import (
+    Before,
+    Snapshot,
+    TensorReading,
+    copy_gradients,
+    copy_parameters,
+    headline,
+    histogram_quantiles,
+    is_sharded,
+    read_optimizer,
+    take_sharded_snapshot,
+    take_snapshot,
+)
+from lightning_adam.tensorboard import Heatmap, deep_link, top_tables
 
 FEW_TENSORS = 32
-HEATMAP_COLUMNS = 512
+QUANTILES = (0.01, 0.5, 0.99)
+
+Granularity = Literal["model", "group", "parameter"]
 
 
 class OptimizerMonitor(Callback):
@@ -58,28 +73,42 @@ class OptimizerMonitor(Callback):
 
     Args:
         every_n_steps: optimizer steps between two logged steps; the trainer's ``log_every_n_steps`` by default.
-        tensors: glob of parameter names that also get scalars of their own (``adam.tensors/…``); by default all
+        tensors: globs of parameter names that also get scalars of their own (``adam.tensors/…``); by default all
             tensors of a model that has at most 32.
+        include: globs of the parameter names to look at; all by default.
+        exclude: globs of parameter names to leave out.
+        granularity: the finest that is written: ``"model"``, ``"group"`` (and the model), or ``"parameter"`` (and both).
+        top: how many tensors the tables of ``adam/top`` hold: largest update ratio, largest surprise, smallest step.
 
     Raises:
-        ConfigError: ``every_n_steps`` is not a positive integer.
+        ConfigError: an argument out of range; at the start of training a glob that matches no parameter.
     """
 
-    def __init__(self, every_n_steps: int | None = None, tensors: str | None = None) -> None:
-        if every_n_steps is not None and (not isinstance(every_n_steps, int) or every_n_steps < 1):
-            raise ConfigError(
-                f"every_n_steps={every_n_steps!r}: give a positive number of optimizer steps, or None for the "
-                "trainer's log_every_n_steps."
-            )
-        self.every_n_steps = every_n_steps
-        self.tensors = tensors
+    def __init__(
+        self,
+        every_n_steps: int | None = None,
+        tensors: str | Sequence[str] | None = None,
+        include: str | Sequence[str] | None = None,
+        exclude: str | Sequence[str] | None = None,
+        granularity: Granularity = "parameter",
+        top: int = 5,
+    ) -> None:
+        _check(every_n_steps, granularity, top)
+        self.every_n_steps, self.granularity, self.top = every_n_steps, granularity, top
+        self.tensors, self.include = as_patterns("tensors", tensors), as_patterns("include", include)
+        self.exclude = as_patterns("exclude", exclude)
         self._hooks = StepHooks()
         self._names: dict[int, str] = {}
+        self._chosen: set[int] | None = None
         self._prefixes: list[str] = []
-        self._before: dict[int, dict[int, Tensor] | None] = {}
+        self._before: dict[int, Before | None] = {}
         self._norms: dict[int, float] = {}
+        self._attempts: dict[int, int] = {}
         self._clipped: dict[str, Tensor | int] = {}
+        self._skipped: dict[str, Tensor | int] = {}
         self._heatmaps: dict[str, Heatmap] = {}
+        self._latest: dict[str, Snapshot] = {}
+        self._told: set[type] = set()
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -87,24 +116,34 @@ class OptimizerMonitor(Callback):
         self._trainer = trainer
         self._names = parameter_names(pl_module, trainer.optimizers)
         self._prefixes = prefixes(trainer.optimizers)
-        self._hooks.attach(trainer.optimizers, self._after_step)
+        self._choose()
+        self._attempts.clear()
+        self._hooks.attach(trainer.optimizers, self._after_step, self._right_before_step)
         self._write_beginning(trainer)
 
     @override
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Gradients are complete and not yet clipped: on a step to be logged, take what is gone after it."""
-        if self._is_logged(trainer):
+        self._attempts[id(optimizer)] = self._attempts.get(id(optimizer), 0) + 1
+        if self._is_logged(trainer) and self._is_read_here(optimizer):
             self._look_before(trainer, optimizer)
 
     @override
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        """A step that was attempted and did not happen: the GradScaler skipped it."""
+        if has_scaler(trainer):
+            self._count_skipped(trainer)
+        self._attempts.clear()
+
+    @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The run is over: write the last heatmap and let go of the optimizers."""
+        """The run is over: write the last pictures and let go of the optimizers."""
         self._hooks.detach()
-        self._write_heatmaps(trainer)
+        self._write_pictures(trainer)
 
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """The run broke (Lightning calls nothing else then): the heatmap is wanted all the more."""
+        """The run broke (Lightning calls nothing else then): the pictures are wanted all the more."""
         self.on_train_end(trainer, pl_module)
 
     @override
@@ -112,18 +151,30 @@ class OptimizerMonitor(Callback):
         """The counters and heatmaps, as plain types and tensors."""
         return {
             "clipped": {prefix: int(count) for prefix, count in self._clipped.items()},
+            "skipped": {prefix: int(count) for prefix, count in self._skipped.items()},
             "heatmaps": {prefix: heatmap.state_dict() for prefix, heatmap in self._heatmaps.items()},
         }
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on counting from the checkpoint."""
-        self._clipped = dict(state_dict["clipped"])
+        self._clipped, self._skipped = dict(state_dict["clipped"]), dict(state_dict.get("skipped", {}))
         self._heatmaps = {prefix: Heatmap.restore(stored) for prefix, stored in state_dict["heatmaps"].items()}
 
     def _is_logged(self, trainer: Trainer) -> bool:
         every = self.every_n_steps or log_interval(trainer)
         return every > 0 and (log_step(trainer) + 1) % every == 0
+
+    def _choose(self) -> None:
+        """Which parameters are looked at: their identities, or None for all."""
+        names = self._names.values()
+        if self.tensors is not None:
+            matching("tensors", self.tensors, names)
+        if self.include is None and self.exclude is None:
+            self._chosen = None
+        else:
+            chosen = selected(self.include, self.exclude, names)
+            self._chosen = {key for key, name in self._names.items() if name in chosen}
 
     @never_raises
     def _write_beginning(self, trainer: Trainer) -> None:
@@ -133,121 +184,167 @@ class OptimizerMonitor(Callback):
                 writer.write_text(
                     f"{prefix}/config", describe_optimizer(trainer.optimizers[index], steps_per_epoch(trainer)), step
                 )
-                if index == 0:
-                    writer.write_layout()
+        for writer in tensorboard_writers(trainer, "adam"):
+            writer.write_layout(self._prefixes, self.granularity == "parameter" and len(self._names) <= FEW_TENSORS)
         if tensorboard_writers(trainer, "adam"):
             rank_zero_info(f"Adam dashboard: tensorboard --logdir {trainer.log_dir}, then open {deep_link()}")
 
+    def _right_before_step(self, index: int, optimizer: Optimizer) -> None:
+        if self._is_logged(self._trainer) and self._is_read_here(optimizer):
+            self._copy(optimizer)
+
+    @never_raises
+    def _copy(self, optimizer: Optimizer) -> None:
+        self._before[id(optimizer)] = copy_parameters(optimizer, self._chosen)
+
+    def _is_read_here(self, optimizer: Optimizer) -> bool:
+        """Rank zero reads, and under sharding every rank its own shards."""
+        return self._trainer.is_global_zero or is_sharded(optimizer)
+
     @never_raises
     def _look_before(self, trainer: Trainer, optimizer: Optimizer) -> None:
-        self._before[id(optimizer)] = copy_parameters(optimizer)
         if getattr(optimizer, "adam_clip", None) is None:
-            gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-            scale = gradient_scale(trainer, optimizer)
-            self._norms[id(optimizer)] = float(torch.nn.utils.get_total_norm(gradients)) / scale
+            self._norms[id(optimizer)] = total_gradient_norm(optimizer) / gradient_scale(trainer, optimizer)
+        before = self._before.get(id(optimizer))
+        if before is not None and not hasattr(optimizer, "adam_rule"):  # in 32 bit there were no gradients yet
+            self._before[id(optimizer)] = copy_gradients(optimizer, before, self._chosen)
+
+    def _after_step(self, index: int, optimizer: Optimizer) -> None:
+        if id(optimizer) in self._attempts:
+            self._attempts[id(optimizer)] -= 1
+        self._count_clipped(self._prefixes[index], optimizer)
+        if self._is_logged(self._trainer) and self._is_read_here(optimizer):
+            self._read(index, optimizer)
 
     @never_raises
-    def _after_step(self, index: int, optimizer: Optimizer) -> None:
-        self._count_clipped(self._prefixes[index], optimizer)
-        if not self._is_logged(self._trainer) or not self._trainer.is_global_zero:
+    def _read(self, index: int, optimizer: Optimizer) -> None:
+        before = self._before.pop(id(optimizer), None)
+        readings = read_optimizer(optimizer, self._names, before, self._chosen)
+        if not readings:
             return
-        readings = read_optimizer(optimizer, self._names, self._before.pop(id(optimizer), None))
-        if readings:
-            self._write(self._prefixes[index], optimizer, take_snapshot(log_step(self._trainer), readings))
+        take = take_sharded_snapshot if is_sharded(optimizer) else take_snapshot
+        snapshot = take(log_step(self._trainer), readings)
+        if self._trainer.is_global_zero:
+            self._tell_what_is_missing(optimizer, readings)
+            self._write(self._prefixes[index], optimizer, snapshot)
 
+    def _tell_what_is_missing(self, optimizer: Optimizer, readings: Sequence[TensorReading]) -> None:
+        kind = getattr(optimizer, "adam_kind", type(optimizer))
+        if kind in self._told:
+            return
+        self._told.add(kind)
+        first = any(r.moments is not None and r.moments.first is not None for r in readings)
+        second = any(r.moments is not None and r.moments.second is not None for r in readings)
+        missing = [name for name, there in (("first moment m", first), ("second moment v", second)) if not there]
+        if missing:
+            rank_zero_info(
+                f"OptimizerMonitor: {kind.__name__} keeps no {' and no '.join(missing)} that lightning-adam can read; what "
+                "needs it is NaN. Step sizes, update ratios and gradient norms are measured all the same."
+            )
+
+    @never_raises
     def _count_clipped(self, prefix: str, optimizer: Optimizer) -> None:
         """Adds on the device: a host read at every step would stall a GPU."""
         record = getattr(optimizer, "adam_clip", None)
         if record is not None:
             self._clipped[prefix] = self._clipped.get(prefix, 0) + record.clipped.detach().to(torch.int64)
+        found = getattr(optimizer, "found_inf", None)
+        if isinstance(found, Tensor):  # a fused optimizer is called, and leaves the weights alone by itself
+            self._skipped[prefix] = self._skipped.get(prefix, 0) + (found.detach() > 0).to(torch.int64).sum()
+
+    @never_raises
+    def _count_skipped(self, trainer: Trainer) -> None:
+        for prefix, optimizer in zip(self._prefixes, trainer.optimizers, strict=True):
+            skipped = self._attempts.get(id(optimizer), 0)
+            self._skipped[prefix] = self._skipped.get(prefix, 0) + skipped
+            if skipped and self._is_logged(trainer):
+                for writer in tensorboard_writers(trainer, prefix):
+                    writer.write_scalars(log_step(trainer), self._counters(prefix))
+
+    def _counters(self, prefix: str) -> dict[str, float]:
+        scalars = {}
+        if prefix in self._clipped:
+            scalars[f"{prefix}/clipped_steps_total"] = float(self._clipped[prefix])
+        if prefix in self._skipped:
+            scalars[f"{prefix}.amp/skipped_steps_total"] = float(self._skipped[prefix])
+        return scalars
 
     def _write(self, prefix: str, optimizer: Optimizer, snapshot: Snapshot) -> None:
         scalars = {f"{prefix}/{name}": value for name, value in headline(snapshot).items()}
         scalars[f"{prefix}/log10_gradient_norm"] = _log10(self._norm_before_clipping(optimizer))
-        if prefix in self._clipped:
-            scalars[f"{prefix}/clipped_steps_total"] = float(self._clipped[prefix])
-        for group in snapshot.lr:
+        scalars |= self._counters(prefix) | _clip_scalars(prefix, optimizer) | _quantiles(prefix, snapshot)
+        for group in snapshot.lr if self.granularity != "model" else ():
             values = headline(snapshot, group).items()
             scalars |= {f"{prefix}.groups/{name}/{group}": value for name, value in values}
         for writer in tensorboard_writers(self._trainer, prefix):
-            writer.write_snapshot(snapshot.step, scalars, snapshot, self._chosen_tensors(snapshot))
+            writer.write_snapshot(
+                snapshot.step, scalars, snapshot, self._own_scalars(snapshot), matrix=self.granularity == "parameter"
+            )
         log_elsewhere(self._trainer, scalars, snapshot.step)
+        if self.granularity == "parameter":
+            self._remember(prefix, snapshot)
+
+    def _remember(self, prefix: str, snapshot: Snapshot) -> None:
         heatmap = self._heatmaps.setdefault(prefix, Heatmap())
         heatmap.add(snapshot)
+        self._latest[prefix] = snapshot
         if heatmap.is_due():
-            self._write_heatmaps(self._trainer)
+            self._write_pictures(self._trainer)
 
     def _norm_before_clipping(self, optimizer: Optimizer) -> float:
         record = getattr(optimizer, "adam_clip", None)
         return float(record.norm_before) if record is not None else self._norms.get(id(optimizer), math.nan)
 
-    def _chosen_tensors(self, snapshot: Snapshot) -> list[int]:
+    def _own_scalars(self, snapshot: Snapshot) -> list[int]:
+        """Rows whose quantities are written as scalars too."""
+        if self.granularity != "parameter":
+            return []
         if self.tensors is not None:
-            return [i for i, name in enumerate(snapshot.names) if fnmatch(name, self.tensors)]
+            chosen = matching("tensors", self.tensors, self._names.values())
+            return [i for i, name in enumerate(snapshot.names) if name in chosen]
         return list(range(len(snapshot.names))) if len(snapshot.names) <= FEW_TENSORS else []
 
     @never_raises
-    def _write_heatmaps(self, trainer: Trainer) -> None:
+    def _write_pictures(self, trainer: Trainer) -> None:
         for prefix, heatmap in self._heatmaps.items():
             for writer in tensorboard_writers(trainer, prefix) if heatmap.steps else ():
                 writer.write_heatmap(heatmap.steps[-1], heatmap.steps, heatmap.names, heatmap.matrix())
+                if self.top and prefix in self._latest:
+                    latest = self._latest[prefix]
+                    writer.write_text(f"{prefix}/top", top_tables(latest, self.top), latest.step)
 
 
-class Heatmap:
-    """The update ratios of all tensors over the whole run, thinned out to at most 512 steps.
+def _check(every_n_steps: Any, granularity: Any, top: Any) -> None:
+    if every_n_steps is not None and (type(every_n_steps) is not int or every_n_steps < 1):
+        raise ConfigError(
+            f"every_n_steps={every_n_steps!r}: give a positive number of optimizer steps, or None for the "
+            "trainer's log_every_n_steps."
+        )
+    known = get_args(Granularity)
+    if granularity not in known:
+        raise ConfigError(f"granularity={granularity!r}: give one of {known}.{nearest(str(granularity), known)}")
+    if type(top) is not int or top < 0:
+        raise ConfigError(f"top={top!r}: give how many tensors the tables hold, such as 5; 0 for none.")
 
-    Attributes:
-        steps: the logged steps, ascending.
-        names: the tensors, in model order.
-    """
 
-    def __init__(self) -> None:
-        self.steps: list[int] = []
-        self.names: list[str] = []
-        self._columns: list[np.ndarray[Any, np.dtype[np.float32]]] = []
-        self._stride, self._seen, self._due = 1, 0, 8
+def _clip_scalars(prefix: str, optimizer: Optimizer) -> dict[str, float]:
+    """What the helper's rule did in this step; its norm after clipping is NaN where it took a second pass to know it."""
+    record = getattr(optimizer, "adam_clip", None)
+    if record is None:
+        return {}
+    scalars = {f"{prefix}.clip/clipped": float(record.clipped)}
+    after = float(record.norm_after)
+    return scalars if math.isnan(after) else scalars | {f"{prefix}.clip/log10_norm_after": _log10(after)}
 
-    def add(self, snapshot: Snapshot) -> None:
-        """One more column; tensors that are new (unfrozen in mid-run) start the picture anew."""
-        if snapshot.names != self.names:
-            self.steps, self._columns, self.names = [], [], list(snapshot.names)
-        if self._seen % self._stride == 0:
-            self.steps.append(snapshot.step)
-            self._columns.append(snapshot.column("update_ratio").copy())
-        self._seen += 1
-        if len(self.steps) > HEATMAP_COLUMNS:
-            self.steps, self._columns, self._stride = self.steps[::2], self._columns[::2], self._stride * 2
 
-    def is_due(self) -> bool:
-        """True at 8 logged steps, and each time that they have grown by a quarter: about 20 pictures in a run."""
-        due = self._seen >= self._due
-        if due:
-            self._due = self._seen + max(1, self._seen // 4)
-        return due
-
-    def matrix(self) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """float32 [n_tensors, n_steps] of ‖Δθ‖/‖θ‖."""
-        return np.stack(self._columns, axis=1)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Plain types and one tensor."""
-        columns = torch.from_numpy(self.matrix()) if self._columns else torch.zeros(0, 0)
-        counters = [self._stride, self._seen, self._due]
-        return {
-            "steps": list(self.steps),
-            "names": list(self.names),
-            "columns": columns,
-            "counters": counters,
-        }
-
-    @classmethod
-    def restore(cls, stored: Mapping[str, Any]) -> Heatmap:
-        """The inverse of :meth:`state_dict`."""
-        heatmap = cls()
-        heatmap.steps, heatmap.names = list(stored["steps"]), list(stored["names"])
-        heatmap._columns = list(stored["columns"].numpy().T.copy()) if heatmap.steps else []
-        heatmap._stride, heatmap._seen, heatmap._due = stored["counters"]
-        return heatmap
+def _quantiles(prefix: str, snapshot: Snapshot) -> dict[str, float]:
+    """p01, p50 and p99 over all elements of the model, for the margin charts."""
+    pooled = {"log10_step_size": snapshot.hist_step_size, "log10_effective_lr": snapshot.hist_effective_lr}
+    return {
+        f"{prefix}.dist/{name}_p{round(q * 100):02d}": value
+        for name, counts in pooled.items()
+        for q, value in zip(QUANTILES, histogram_quantiles(counts, QUANTILES), strict=True)
+    }
 
 
 def _log10(value: float) -> float:

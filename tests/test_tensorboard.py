@@ -111,7 +111,7 @@ def test_layout_of_custom_scalars_is_valid(run: Path) -> None:
     stored = EventAccumulator(str(run)).Reload().Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0]
     charts = {chart.title: chart for chart in Layout.FromString(stored).category[0].chart}
 
-    assert len(charts) == 5
+    assert len(charts) == 6
     margin = charts["log10 update ratio: p10, p50, p90 over the tensors"].margin.series[0]
     assert (margin.lower, margin.value, margin.upper) == tuple(f"adam/log10_update_ratio_{p}" for p in ("p10", "p50", "p90"))
 

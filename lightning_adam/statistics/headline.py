@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_adam.statistics.quantities import LOG10_EDGES
 from lightning_adam.statistics.snapshot import Snapshot
 
 
@@ -39,6 +40,15 @@ def headline(snapshot: Snapshot, group: str | None = None) -> dict[str, float]:
         "log10_gradient_norm": _log10(float(np.sqrt(np.square(column("gradient_norm")).sum()))),
         "signal_to_noise": float(np.average(column("signal_to_noise"), weights=sizes)),
     }
+
+
+def histogram_quantiles(counts: NDArray[np.int64], at: Sequence[float]) -> list[float]:
+    """log10 quantiles of a pooled histogram, linear within its bins of a quarter decade; NaN where it is empty."""
+    total = counts.sum()
+    if total == 0:
+        return [math.nan] * len(at)
+    below = np.concatenate([[0.0], np.cumsum(counts) / total])
+    return [float(np.interp(q, below, LOG10_EDGES)) for q in at]
 
 
 def _log10(value: float) -> float:

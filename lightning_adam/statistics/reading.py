@@ -2,34 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_adam.moments import Moments, decay_is_decoupled, read_moments, step_is_adam_formula
+from lightning_adam.moments import (
+    Decay,
+    Moments,
+    decays,
+    gradients_are_spoiled,
+    learning_rates,
+    plain,
+    read_moments,
+    step_is_adam_formula,
+)
 from lightning_adam.parameter_groups import plain_name
 
 
 @dataclass(frozen=True)
 class TensorReading:
-    """One parameter tensor after a step; all tensors are real, dense and detached.
+    """One parameter tensor after a step; all tensors are real, dense, local and detached.
 
     Attributes:
         name: the parameter's name in the module.
         group: the name of its parameter group.
         parameter: θ after the step.
         gradient: g after unscaling and clipping, or None.
-        moments: m, v, t and the betas, or None where the optimizer keeps none.
-        lr: α, the learning rate that this step used.
+        moments: m, v, t and the betas, or None where the optimizer keeps none that we can read.
+        lr: α, the rate that this step used, with the factor that the optimizer itself puts to the group's.
         eps: ε.
         measured_step: Δθ without decoupled decay, measured from a copy; None where the Adam formula is exact.
         decay: λ of its group.
         decoupled: whether the decay shrinks θ itself (α·λ·θ) or enters the gradient (λ·θ).
         lost: share of elements that should have moved and did not, of 16-bit weights; else None.
+        group_lr: learning rate of its group; None where it is α.
+        offset: of a shard: how many of the whole tensor's elements, flat, lie before it.
+        whole: of a shard: elements of the whole tensor (real numbers: two per complex one); None if this is all.
+        counts: of a shard: whether this rank brings it in; of several replicas only the first does.
     """
 
     name: str
@@ -43,6 +57,30 @@ class TensorReading:
     decay: float = 0.0
     decoupled: bool = True
     lost: Tensor | None = None
+    group_lr: float | None = None
+    offset: int = 0
+    whole: int | None = None
+    counts: bool = True
+
+    @property
+    def total(self) -> int:
+        """Elements of the whole tensor."""
+        return self.parameter.numel() if self.whole is None else self.whole
+
+
+@dataclass(frozen=True)
+class Before:
+    """What is gone after a step, taken right before it; tensors by the parameter's identity.
+
+    Attributes:
+        parameters: copies of those whose step must be measured.
+        gradients: copies of those that the step overwrites.
+        numbers: of the first group, such as Prodigy's distance.
+    """
+
+    parameters: Mapping[int, Tensor]
+    gradients: Mapping[int, Tensor]
+    numbers: Mapping[str, float]
 
 
 def tensor_names(named_parameters: Iterable[tuple[str, Tensor]]) -> dict[int, str]:
@@ -50,18 +88,49 @@ def tensor_names(named_parameters: Iterable[tuple[str, Tensor]]) -> dict[int, st
     return {id(parameter): plain_name(name) for name, parameter in named_parameters}
 
 
-def copy_parameters(optimizer: Optimizer) -> dict[int, Tensor] | None:
+def copy_parameters(optimizer: Optimizer, only: Container[int] | None = None) -> Before | None:
     """Copies to measure the next step against, or None where the state tells the step exactly.
 
     The state tells the step of 32-bit weights; what 16-bit ones make of it, rounding decides.
+
+    Args:
+        optimizer: right before its step.
+        only: identities of the parameters to be looked at; all by default.
     """
-    exact = step_is_adam_formula(optimizer)
-    parameters = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
-    return {id(p): p.detach().clone() for p in parameters if not exact or p.element_size() < 4} or None
+    placed = [(group, p) for group, p in _placed(optimizer, only) if p.requires_grad]
+    parameters = {
+        id(p): plain(p.detach()).clone()
+        for group, p in placed
+        if p.element_size() < 4 or not step_is_adam_formula(optimizer, group)
+    }
+    return copy_gradients(optimizer, Before(parameters, {}, _numbers(optimizer)), only) if parameters else None
+
+
+def copy_gradients(optimizer: Optimizer, before: Before, only: Container[int] | None = None) -> Before:
+    """Copies of the gradients that the step will overwrite, taken when they are complete."""
+    gradients = {
+        id(p): plain(p.grad.detach()).clone()
+        for group, p in _placed(optimizer, only)
+        if p.grad is not None and gradients_are_spoiled(optimizer, group, p)
+    }
+    return replace(before, gradients=gradients)
+
+
+def _placed(optimizer: Optimizer, only: Container[int] | None) -> Iterator[tuple[dict[str, Any], Tensor]]:
+    for group in optimizer.param_groups:
+        yield from ((group, p) for p in group["params"] if only is None or id(p) in only)
+
+
+def _numbers(optimizer: Optimizer) -> dict[str, float]:
+    first = optimizer.param_groups[0] if optimizer.param_groups else {}
+    return {key: value for key, value in first.items() if isinstance(value, (int, float))}
 
 
 def read_optimizer(
-    optimizer: Optimizer, names: Mapping[int, str], before: Mapping[int, Tensor] | None = None
+    optimizer: Optimizer,
+    names: Mapping[int, str],
+    before: Before | None = None,
+    only: Container[int] | None = None,
 ) -> list[TensorReading]:
     """All tensors that the step just taken has moved, in model order (that of ``names``).
 
@@ -69,45 +138,78 @@ def read_optimizer(
         optimizer: read right after its step: later its learning rate is already the next one.
         names: from :func:`tensor_names`.
         before: from :func:`copy_parameters`, taken right before the step.
+        only: identities of the parameters to be looked at; all by default.
     """
     order = {name: index for index, name in enumerate(names.values())}
-    return sorted(_readings(optimizer, names, before or {}), key=lambda reading: order.get(reading.name, len(order)))
+    readings = _readings(optimizer, names, before or Before({}, {}, {}), only)
+    return sorted(readings, key=lambda reading: order.get(reading.name, len(order)))
 
 
-def _readings(optimizer: Optimizer, names: Mapping[int, str], before: Mapping[int, Tensor]) -> Iterator[TensorReading]:
-    for index, group in enumerate(optimizer.param_groups):
-        for parameter in group["params"]:
-            if parameter.grad is None or parameter.numel() == 0:
-                continue
-            copy = before.get(id(parameter))
-            moments = read_moments(optimizer, group, parameter)
-            yield TensorReading(
-                name=names.get(id(parameter), f"group{index}.parameter"),
-                group=str(group.get("name", f"pg{index + 1}")),
-                parameter=_real(parameter.detach()),
-                gradient=_real(parameter.grad.detach()),
-                moments=moments,
-                lr=float(group["lr"]),
-                eps=float(group.get("eps") or 0.0),
-                measured_step=None if copy is None else _measured(optimizer, group, parameter, copy),
-                decay=float(group.get("weight_decay") or 0.0),
-                decoupled=decay_is_decoupled(optimizer, group),
-                lost=_lost(parameter, copy, moments) if copy is not None and parameter.element_size() < 4 else None,
-            )
+def _readings(
+    optimizer: Optimizer, names: Mapping[int, str], before: Before, only: Container[int] | None
+) -> Iterator[TensorReading]:
+    rate, decay_of = learning_rates(optimizer, before.numbers), decays(optimizer, before.numbers)
+    positions = {id(group): index for index, group in enumerate(optimizer.param_groups)}
+    for group, parameter in _placed(optimizer, only):
+        if parameter.grad is None or parameter.numel() == 0:
+            continue
+        index, copy = positions[id(group)], before.parameters.get(id(parameter))
+        moments = read_moments(optimizer, group, parameter)
+        decay = decay_of(group, parameter, copy)
+        offset, whole, counts = _shard(parameter)
+        yield TensorReading(
+            name=names.get(id(parameter), f"group{index}.parameter"),
+            group=str(group.get("name", f"pg{index + 1}")),
+            parameter=_real(parameter.detach()),
+            gradient=_real(before.gradients.get(id(parameter), parameter.grad.detach())),
+            moments=moments,
+            lr=rate(group, parameter),
+            eps=_eps(group),
+            measured_step=None if copy is None else _measured(decay, parameter, copy),
+            decay=float(group.get("weight_decay") or 0.0),
+            decoupled=decay.decoupled,
+            lost=_lost(parameter, copy, moments) if copy is not None and parameter.element_size() < 4 else None,
+            group_lr=float(group["lr"]),
+            offset=offset,
+            whole=whole,
+            counts=counts,
+        )
 
 
-def _measured(optimizer: Optimizer, group: Mapping[str, Any], parameter: Tensor, before: Tensor) -> Tensor:
-    decay = float(group["lr"]) * float(group.get("weight_decay") or 0.0)
-    kept = 1.0 - decay if decay_is_decoupled(optimizer, group) else 1.0
-    return _real(parameter.detach()).float() - _real(before).float() * kept
+def _shard(parameter: Any) -> tuple[int, int | None, bool]:
+    """Offset, whole size and whether it counts; shards lie one after the other, by the first dimension that is cut."""
+    if not hasattr(parameter, "placements"):
+        return 0, None, True
+    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
+    mesh, placements, shape = parameter.device_mesh, parameter.placements, parameter.shape
+    local, begins = compute_local_shape_and_global_offset(shape, mesh, placements)
+    offset = sum(math.prod(local[:d]) * begins[d] * math.prod(shape[d + 1 :]) for d in range(len(shape)))
+    where = mesh.get_coordinate() or [0] * mesh.ndim
+    counts = all(at == 0 for at, placement in zip(where, placements, strict=True) if not placement.is_shard())
+    numbers = 2 if parameter.is_complex() else 1
+    return offset * numbers, parameter.numel() * numbers, counts
+
+
+def _eps(group: Mapping[str, Any]) -> float:
+    """Adafactor has two, of which neither is added to √v̂."""
+    eps = group.get("eps")
+    return float(eps) if isinstance(eps, (int, float)) else 0.0
+
+
+def _measured(decay: Decay, parameter: Tensor, before: Tensor) -> Tensor:
+    return decay.step(_real(parameter.detach()), _real(before))
 
 
 def _lost(parameter: Tensor, before: Tensor, moments: Moments | None) -> Tensor:
     """A step under half the spacing of the weight's dtype is rounded away."""
-    wanted = parameter.grad if moments is None else moments.first
-    return ((parameter.detach() == before) & (wanted != 0)).float().mean()
+    wanted = moments.first if moments is not None and moments.first is not None else parameter.grad
+    assert wanted is not None
+    return ((_real(parameter.detach()) == _real(before)) & (_real(wanted) != 0)).float().mean()
 
 
 def _real(tensor: Tensor) -> Tensor:
-    dense = tensor.to_dense() if tensor.is_sparse else tensor
+    """Local, dense and real."""
+    local = plain(tensor)
+    dense = local.to_dense() if local.is_sparse else local
     return torch.view_as_real(dense) if dense.is_complex() else dense

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from lightning_adam.statistics.quantities import COLUMNS, measure, step_size, update_ratio
+from lightning_adam.statistics.finalise import finalise
+from lightning_adam.statistics.measure import measure
+from lightning_adam.statistics.quantities import COLUMNS
+from lightning_adam.statistics.raw import RawTable
 from lightning_adam.statistics.reading import TensorReading
 
 
@@ -45,30 +47,27 @@ class Snapshot:
 
 def take_snapshot(step: int, readings: Sequence[TensorReading]) -> Snapshot:
     """Measure all readings of one optimizer step; one transfer to the host."""
-    measured = [measure(reading) for reading in readings]
-    host = readings[0].parameter.device if readings else torch.device("cpu")
-    packed = torch.stack(
-        [torch.cat([m.row.to(host), m.step_size_counts.to(host), m.effective_lr_counts.to(host)]) for m in measured]
-    )
-    values = packed.cpu().numpy()
-    rows, bins = len(COLUMNS), (values.shape[1] - len(COLUMNS)) // 2
+    return snapshot_of(step, readings, measure(readings))
+
+
+def snapshot_of(step: int, readings: Sequence[TensorReading], raw: RawTable) -> Snapshot:
+    """The snapshot that the raw rows of whole tensors amount to (those of shards are to be combined first)."""
+    table, (step_sizes, rates) = finalise(readings, raw.on_host())
     return Snapshot(
         step=step,
         names=[r.name for r in readings],
         groups=[r.group for r in readings],
-        sizes=[r.parameter.numel() for r in readings],
-        lr={r.group: r.lr for r in readings},
-        table=values[:, :rows].astype(np.float32),
-        hist_step_size=values[:, rows : rows + bins].sum(0).astype(np.int64),
-        hist_effective_lr=values[:, rows + bins :].sum(0).astype(np.int64),
+        sizes=[r.total for r in readings],
+        lr={r.group: r.lr if r.group_lr is None else r.group_lr for r in readings},
+        table=table,
+        hist_step_size=step_sizes,
+        hist_effective_lr=rates,
     )
 
 
-@torch.no_grad()
 def update_ratios(readings: Sequence[TensorReading]) -> dict[str, float]:
     """‖Δθ‖/‖θ‖ of the weight matrices: vectors start at 0 or 1 and would drown them."""
     matrices = [r for r in readings if r.parameter.dim() >= 2]
-    if not matrices:
-        return {}
-    ratios = torch.stack([update_ratio(r, step_size(r)) for r in matrices]).tolist()
-    return {r.name: ratio for r, ratio in zip(matrices, ratios, strict=True) if ratio == ratio}
+    column = COLUMNS.index("update_ratio")
+    table, _ = finalise(matrices, measure(matrices).on_host())
+    return {r.name: ratio for r, ratio in zip(matrices, table[:, column].tolist(), strict=True) if ratio == ratio}

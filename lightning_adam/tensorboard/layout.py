@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 from urllib.parse import quote
 
@@ -19,17 +20,45 @@ PINNED = (
 )
 
 
-def layout(prefix: str) -> dict[str, dict[str, list[Any]]]:
-    """Charts for the Custom Scalars tab, as ``SummaryWriter.add_custom_scalars`` takes them."""
-    band = [f"{prefix}/log10_update_ratio_{p}" for p in ("p50", "p10", "p90")]
+TENSOR_CHARTS = ("update_ratio", "step_size_rms", "effective_lr_p50", "gradient_surprise", "signal_to_noise")
+
+
+def layout(prefix: str, each_tensor: bool = False) -> dict[str, dict[str, list[Any]]]:
+    """Charts for the Custom Scalars tab, as ``SummaryWriter.add_custom_scalars`` takes them.
+
+    Args:
+        prefix: of the optimizer's tags.
+        each_tensor: whether its tensors have scalars of their own: one chart per quantity then shows all of them.
+    """
+    name = re.escape(prefix)
     charts: dict[str, list[Any]] = {
-        "log10 update ratio: p10, p50, p90 over the tensors": ["Margin", band],
-        "log10 rms of first and second moment": ["Multiline", [f"{prefix}/log10_(first|second)_moment_rms"]],
-        "log10 step size": ["Multiline", [f"{prefix}/log10_step_size_rms"]],
-        "log10 learning rate and effective learning rate": ["Multiline", [f"{prefix}/log10_(lr|effective_lr_p50)"]],
-        "log10 update ratio per group": ["Multiline", [f"{prefix}\\.groups/log10_update_ratio_p50/.*"]],
+        "log10 update ratio: p10, p50, p90 over the tensors": _margin(f"{prefix}/log10_update_ratio", "p10", "p50", "p90"),
+        "log10 step size: p01, p50, p99 over all weights": _margin(f"{prefix}.dist/log10_step_size", "p01", "p50", "p99"),
+        "log10 effective learning rate: p01, p50, p99 over all weights": _margin(
+            f"{prefix}.dist/log10_effective_lr", "p01", "p50", "p99"
+        ),
+        "log10 rms of first and second moment": ["Multiline", [f"^{name}/log10_(first|second)_moment_rms$"]],
+        "log10 learning rate and effective learning rate": ["Multiline", [f"^{name}/log10_(lr|effective_lr_p50)$"]],
+        "log10 gradient norm before and after clipping": [
+            "Multiline",
+            [f"^{name}/log10_gradient_norm$", f"^{name}\\.clip/log10_norm_after$"],
+        ],
     }
-    return {"Adam": charts}
+    title = "Adam" if prefix == "adam" else f"Adam: {prefix}"
+    groups = {
+        f"{quantity} per group": ["Multiline", [f"^{name}\\.groups/{quantity}/"]]
+        for quantity in ("log10_update_ratio_p50", "log10_step_size_rms", "log10_effective_lr_p50", "signal_to_noise")
+    }
+    tensors = {
+        f"{quantity}, every tensor": ["Multiline", [f"^{name}\\.tensors/{quantity}/"]]
+        for quantity in (TENSOR_CHARTS if each_tensor else ())
+    }
+    rooms = {title: charts, f"{title}, per parameter group": groups, f"{title}, per tensor": tensors}
+    return {room: found for room, found in rooms.items() if found}
+
+
+def _margin(stem: str, low: str, middle: str, high: str) -> list[Any]:
+    return ["Margin", [f"{stem}_{middle}", f"{stem}_{low}", f"{stem}_{high}"]]
 
 
 def deep_link(port: int = 6006, prefix: str = "adam", run: str = ".") -> str:

@@ -50,10 +50,24 @@ PICTURES: dict[str, str] = {
 }
 
 
+CLIPPING: dict[str, str] = {
+    "log10_norm_after": "log10 of the total gradient norm that the clipping rule left over.",
+    "clipped": "1 where the clipping rule changed this step's gradients. Always 1: the limit, not the data, sets the norm.",
+    "skipped_steps_total": "Steps that the GradScaler skipped for Inf or NaN, so far. A few at the start are normal.",
+}
+
+QUANTILES: dict[str, str] = {
+    f"log10_{quantity}_{at}": f"log10 {formula} over all elements of the model: {words}."
+    for quantity, formula in (("step_size", "|Δθ|"), ("effective_lr", "α/(√v̂+ε)"))
+    for at, words in (("p01", "1st percentile"), ("p50", "median"), ("p99", "99th percentile"))
+}
+
+
 def description(tag: str) -> str:
     """The text of a tag such as ``adam/log10_lr`` or ``adam.groups/log10_lr/decay``; empty where there is none."""
     room, _, rest = tag.partition("/")
     name = rest.split("/")[0]
     if room.endswith((".tensors", "_matrix")):
         return QUANTITY_TEXTS.get(name, "")
-    return HEADLINE.get(name) or PICTURES.get(name, "")
+    shared = QUANTILES if room.endswith(".dist") else HEADLINE
+    return shared.get(name) or PICTURES.get(name) or CLIPPING.get(name, "")

@@ -45,7 +45,12 @@ class TensorBoardWriter:
         self._files = experiment._get_file_writer()
 
     def write_snapshot(
-        self, step: int, scalars: Mapping[str, float], snapshot: Snapshot, tensor_scalars: Sequence[int] = ()
+        self,
+        step: int,
+        scalars: Mapping[str, float],
+        snapshot: Snapshot,
+        tensor_scalars: Sequence[int] = (),
+        matrix: bool = True,
     ) -> None:
         """One event: the headline scalars, both histograms, every quantity of every tensor.
 
@@ -54,13 +59,14 @@ class TensorBoardWriter:
             scalars: full tag to value.
             snapshot: the tables.
             tensor_scalars: rows that also get a scalar per quantity.
+            matrix: whether every quantity of every tensor is written.
         """
         values = [scalar(tag, value) for tag, value in scalars.items()]
         values += [
             histogram(f"{self.prefix}.dist/log10_step_size", snapshot.hist_step_size),
             histogram(f"{self.prefix}.dist/log10_effective_lr", snapshot.hist_effective_lr),
         ]
-        for index, quantity in enumerate(QUANTITIES):
+        for index, quantity in enumerate(QUANTITIES if matrix else ()):
             values.append(matrix_row(f"{self.prefix}_matrix/{quantity}", snapshot.table[:, index], snapshot.names))
             tag = f"{self.prefix}.tensors/{quantity}"
             values += [scalar(f"{tag}/{snapshot.names[i]}", snapshot.table[i, index]) for i in tensor_scalars]
@@ -100,9 +106,12 @@ class TensorBoardWriter:
         )
         self._add(step, [Summary.Value(tag=tag, metadata=metadata, image=image)])
 
-    def write_layout(self) -> None:
-        """The Custom Scalars tab."""
-        self.experiment.add_custom_scalars(layout(self.prefix))
+    def write_layout(self, prefixes: Sequence[str] = (), each_tensor: bool = False) -> None:
+        """The Custom Scalars tab, of all optimizers at once: a run has one layout."""
+        charts = {
+            title: chart for prefix in prefixes or (self.prefix,) for title, chart in layout(prefix, each_tensor).items()
+        }
+        self.experiment.add_custom_scalars(charts)
 
     def _add(self, step: int, values: Sequence[Any]) -> None:
         self._files.add_summary(Summary(value=values), step)

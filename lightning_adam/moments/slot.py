@@ -1,0 +1,87 @@
+"""One parameter's place in an optimizer: its group, its state, and the state's tensors as plain local ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+
+@dataclass(frozen=True)
+class Moments:
+    """The raw (not bias-corrected) moments of one tensor after a step.
+
+    Attributes:
+        first: m, shape of the parameter; None where the optimizer keeps none.
+        second: v, shape of the parameter; None where the optimizer keeps none.
+        denominator: the second moment that the step divides by; v, or its running maximum under AMSGrad.
+        step: t, the number of updates behind the moments; 1 where nobody counts (the betas are 0 then).
+        beta1: decay rate that m̂ = m/(1-β₁ᵗ) corrects for; 0 where m is to be taken as it is.
+        beta2: decay rate that v̂ = v/(1-β₂ᵗ) corrects for; 0 where v is to be taken as it is.
+    """
+
+    first: Tensor | None
+    second: Tensor | None
+    denominator: Tensor | None
+    step: int
+    beta1: float
+    beta2: float
+
+
+@dataclass(frozen=True)
+class Slot:
+    """What a reader sees.
+
+    Attributes:
+        optimizer: whose state it is.
+        group: the parameter's group.
+        parameter: the parameter, with its gradient.
+        state: the parameter's state.
+    """
+
+    optimizer: Optimizer
+    group: Mapping[str, Any]
+    parameter: Tensor
+    state: Mapping[str, Any]
+
+    def tensor(self, key: str) -> Tensor:
+        """A buffer of the state: local shard, dequantised."""
+        return plain(self.state[key])
+
+    @property
+    def beta1(self) -> float:
+        """β₁."""
+        return float(self.group["betas"][0])
+
+    @property
+    def beta2(self) -> float:
+        """β₂."""
+        return float(self.group["betas"][1])
+
+    @property
+    def step(self) -> int:
+        """t: torch keeps it in the state, pytorch-optimizer in the group, the schedule-free library as ``k``."""
+        for holder, key in ((self.state, "step"), (self.group, "step"), (self.group, "k")):
+            if key in holder:
+                return int(holder[key])
+        return 1
+
+
+def plain(tensor: Tensor) -> Tensor:
+    """The local shard of a DTensor, and the numbers behind a low-bit tensor (torchao's have ``dequantize``)."""
+    local: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return local.dequantize() if type(local).dequantize is not Tensor.dequantize else local
+
+
+def kind_names(optimizer: Optimizer) -> frozenset[str]:
+    """The names of its class and of the classes that this one derives from."""
+    return frozenset(kind.__name__ for kind in type(optimizer).__mro__)
+
+
+def tiny(tensor: Tensor) -> float:
+    """The smallest normal number of its dtype."""
+    return float(torch.finfo(tensor.dtype).tiny)

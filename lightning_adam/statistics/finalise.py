@@ -1,0 +1,117 @@
+"""From raw rows to the table's columns: NumPy, float64, all tensors at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_adam.statistics import kernel
+from lightning_adam.statistics.quantities import BINS, COLUMNS
+from lightning_adam.statistics.raw import MAXIMA, SUMS, RawTable, bias_scale, sample_begins
+from lightning_adam.statistics.reading import TensorReading
+
+Array = NDArray[np.float64]
+
+QUANTILES = (0.01, 0.5, 0.99)
+
+
+@dataclass(frozen=True)
+class _Scalars:
+    """What a reading says beside its tensors, float64 [n_tensors] each."""
+
+    total: Array
+    lr: Array
+    first_scale: Array
+    second_scale: Array
+    decay: Array
+    decoupled: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, readings: Sequence[TensorReading]) -> _Scalars:
+        moments = [r.moments if r.moments is not None and r.moments.step > 0 else None for r in readings]
+        return cls(
+            np.array([r.total for r in readings], dtype=np.float64),
+            np.array([r.lr for r in readings], dtype=np.float64),
+            np.array([np.nan if m is None else bias_scale(m.beta1, m.step) for m in moments]),
+            np.array([np.nan if m is None else bias_scale(m.beta2, m.step) for m in moments]),
+            np.array([r.decay for r in readings], dtype=np.float64),
+            np.array([r.decoupled for r in readings], dtype=bool),
+        )
+
+
+def finalise(readings: Sequence[TensorReading], raw: RawTable) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """The table and the histograms of whole tensors; what was not to be had is NaN.
+
+    Args:
+        readings: for learning rates, ε, steps and sizes; their tensors are not looked at.
+        raw: on the CPU, the rows of whole tensors.
+
+    Returns:
+        float32 [n_tensors, n_columns] as COLUMNS; int64 [2, BINS], pooled counts of step size and effective learning rate.
+    """
+    sums, maxima = raw.sums.numpy().astype(np.float64), raw.maxima.numpy().astype(np.float64)
+    rates = sample_quantiles(raw.sample.numpy(), sample_begins(readings))
+    with np.errstate(all="ignore"):
+        columns = _columns(
+            _Scalars.of(readings), dict(zip(SUMS, sums.T, strict=False)), dict(zip(MAXIMA, maxima.T, strict=True))
+        )
+    columns |= {f"effective_lr_p{percent}": rates[:, i] for i, percent in enumerate(("01", "50", "99"))}
+    table = np.stack([columns[name] for name in COLUMNS], axis=1)
+    pooled = np.nan_to_num(sums[:, len(SUMS) :]).sum(axis=0).reshape(2, BINS)
+    with np.errstate(over="ignore"):
+        return table.astype(np.float32), np.rint(pooled).astype(np.int64)
+
+
+def _columns(of: _Scalars, sums: dict[str, Array], maxima: dict[str, Array]) -> dict[str, Array]:
+    gradient, parameter, step = (np.sqrt(sums[f"{name}_squared"]) for name in ("gradient", "parameter", "step"))
+    tops = {name: np.where(np.isnan(sums[_SPOILED_BY[name]]), np.nan, values) for name, values in maxima.items()}
+    pull = parameter * of.decay * np.where(of.decoupled, of.lr, 1.0)
+    return {
+        "gradient_norm": gradient,
+        "first_moment_rms": np.sqrt(sums["first_squared"] / of.total) * of.first_scale,
+        "first_moment_max": tops["first_max"] * of.first_scale,
+        "second_moment_rms": np.sqrt(sums["second"] / of.total * of.second_scale),
+        "second_moment_min": np.sqrt(-tops["minus_second_max"] * of.second_scale),
+        "second_moment_max": np.sqrt(tops["second_max"] * of.second_scale),
+        "step_size_rms": step / np.sqrt(of.total),
+        "step_size_max": tops["step_max"],
+        "update_ratio": np.where(parameter > 0, step / parameter, np.nan),
+        "gradient_surprise": np.sqrt(sums["surprise_squared"] / of.total),
+        "signal_to_noise": sums["ratio"] / of.total,
+        "eps_dominated": sums["swamped"] / sums["alive"],
+        "parameter_norm": parameter,
+        "normalised_update_rms": np.sqrt(sums["ratio_squared"] / of.total),
+        "normalised_update_max": tops["ratio_max"],
+        "zero_gradient_share": sums["zero_gradient"] / of.total,
+        "zero_second_moment_share": 1 - sums["alive"] / of.total,
+        "lost_update_share": sums["lost"] / of.total,
+        "decay_ratio": pull / np.where(of.decoupled, step, gradient),
+    }
+
+
+_SPOILED_BY = {
+    "first_max": "first_squared",
+    "second_max": "second",
+    "minus_second_max": "second",
+    "ratio_max": "ratio_squared",
+    "step_max": "step_squared",
+}
+"""The sum that is NaN if one of the maximum's values is."""
+
+
+def sample_quantiles(sample: NDArray[np.float32], begins: NDArray[np.int64]) -> Array:
+    """QUANTILES of each tensor's part of the sample, interpolated as ``numpy.quantile``; NaN where a value is.
+
+    Exact up to 4,096 elements. Beyond, a sample of n at level q lies between the true quantiles at q ± √(q(1-q)/n) in two
+    cases of three: p50 within p49 and p51, p01 within p0.8 and p1.2.
+    """
+    fast = kernel.quantiles(sample, begins, QUANTILES)
+    if fast is not None:
+        return fast
+    parts = [sample[start:end].astype(np.float64) for start, end in zip(begins[:-1], begins[1:], strict=True)]
+    blank = np.full(len(QUANTILES), np.nan)
+    with np.errstate(invalid="ignore"):
+        return np.array([np.quantile(part, QUANTILES) if len(part) else blank for part in parts]).reshape(-1, len(QUANTILES))

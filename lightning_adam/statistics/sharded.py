@@ -1,0 +1,61 @@
+"""Sharded parameters: each rank measures its shards, one collective makes whole rows of them.
+
+Sums and samples add up and maxima are taken (see :mod:`lightning_adam.statistics.raw`). They travel together in one
+all-reduce: each rank's maxima have a place of their own in it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lightning_adam.statistics.measure import measure
+from lightning_adam.statistics.raw import RawTable
+from lightning_adam.statistics.reading import TensorReading
+from lightning_adam.statistics.snapshot import Snapshot, snapshot_of
+
+
+def is_sharded(optimizer: Optimizer) -> bool:
+    """Whether this rank holds only shards of some of its parameters (FSDP2, tensor parallelism: DTensor)."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    sharded = any(placement.is_shard() for p in parameters for placement in getattr(p, "placements", ()))
+    return sharded and dist.is_available() and dist.is_initialized()
+
+
+def take_sharded_snapshot(step: int, readings: Sequence[TensorReading]) -> Snapshot:
+    """The snapshot of the whole tensors, on every rank; all ranks call it with readings of the same parameters."""
+    return snapshot_of(step, readings, combine(readings, measure(readings)))
+
+
+def combine(readings: Sequence[TensorReading], local: RawTable) -> RawTable:
+    """Whole rows from those of this rank's shards: one all-reduce over the default group."""
+    mine = torch.tensor([reading.counts for reading in readings], device=local.sums.device)[:, None]
+    sums = torch.where(mine, local.sums, 0.0)
+    maxima = torch.where(mine, local.maxima, -math.inf)
+    world, rank = dist.get_world_size(), dist.get_rank()
+    places = torch.zeros(world, *maxima.shape, dtype=maxima.dtype, device=maxima.device)
+    places[rank] = maxima
+    parts = (sums, places, _counted_sample(readings, local).to(sums.dtype))
+    packed = torch.cat([part.flatten() for part in parts])
+    dist.all_reduce(packed)
+    pieces = torch.split(packed, [part.numel() for part in parts])
+    whole = pieces[1].view(places.shape).amax(dim=0)
+    return RawTable(pieces[0].view(sums.shape), whole, pieces[2].float())
+
+
+def _counted_sample(readings: Sequence[TensorReading], local: RawTable) -> Tensor:
+    """Only one of several replicas brings its sample in."""
+    if all(reading.counts for reading in readings):
+        return local.sample
+    from lightning_adam.statistics.raw import sample_begins
+
+    begins, sample = sample_begins(readings).tolist(), local.sample.clone()
+    for reading, begin, end in zip(readings, begins[:-1], begins[1:], strict=True):
+        if not reading.counts:
+            sample[begin:end] = 0.0
+    return sample

@@ -1,0 +1,70 @@
+"""What the heatmap is drawn from: one quantity of all tensors over the whole run, thinned out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from lightning_adam.statistics import Snapshot
+
+HEATMAP_COLUMNS = 512
+
+
+class Heatmap:
+    """The update ratios of all tensors over the whole run, thinned out to at most 512 steps.
+
+    Attributes:
+        steps: the logged steps, ascending.
+        names: the tensors, in model order.
+    """
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+        self.names: list[str] = []
+        self._columns: list[np.ndarray[Any, np.dtype[np.float32]]] = []
+        self._stride, self._seen, self._due = 1, 0, 8
+
+    def add(self, snapshot: Snapshot) -> None:
+        """One more column; tensors that are new (unfrozen in mid-run) start the picture anew."""
+        if snapshot.names != self.names:
+            self.steps, self._columns, self.names = [], [], list(snapshot.names)
+        if self._seen % self._stride == 0:
+            self.steps.append(snapshot.step)
+            self._columns.append(snapshot.column("update_ratio").copy())
+        self._seen += 1
+        if len(self.steps) > HEATMAP_COLUMNS:
+            self.steps, self._columns, self._stride = self.steps[::2], self._columns[::2], self._stride * 2
+
+    def is_due(self) -> bool:
+        """True at 8 logged steps, and each time that they have grown by a quarter: about 20 pictures in a run."""
+        due = self._seen >= self._due
+        if due:
+            self._due = self._seen + max(1, self._seen // 4)
+        return due
+
+    def matrix(self) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """float32 [n_tensors, n_steps] of ‖Δθ‖/‖θ‖."""
+        return np.stack(self._columns, axis=1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain types and one tensor."""
+        columns = torch.from_numpy(self.matrix()) if self._columns else torch.zeros(0, 0)
+        counters = [self._stride, self._seen, self._due]
+        return {
+            "steps": list(self.steps),
+            "names": list(self.names),
+            "columns": columns,
+            "counters": counters,
+        }
+
+    @classmethod
+    def restore(cls, stored: Mapping[str, Any]) -> Heatmap:
+        """The inverse of :meth:`state_dict`."""
+        heatmap = cls()
+        heatmap.steps, heatmap.names = list(stored["steps"]), list(stored["names"])
+        heatmap._columns = list(stored["columns"].numpy().T.copy()) if heatmap.steps else []
+        heatmap._stride, heatmap._seen, heatmap._due = stored["counters"]
+        return heatmap
