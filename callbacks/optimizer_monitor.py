@@ -186,8 +186,8 @@ class OptimizerMonitor(Callback):
                 )
         for writer in tensorboard_writers(trainer, "adam"):
             writer.write_layout(self._prefixes, self.granularity == "parameter" and len(self._names) <= FEW_TENSORS)
-        if tensorboard_writers(trainer, "adam"):
-            rank_zero_info(f"Adam dashboard: tensorboard --logdir {trainer.log_dir}, then open {deep_link()}")
+            # not ``trainer.log_dir``: that broadcasts, and the other ranks are not here
+            rank_zero_info(f"Adam dashboard: tensorboard --logdir {writer.experiment.log_dir}, then open {deep_link()}")
 
     def _right_before_step(self, index: int, optimizer: Optimizer) -> None:
         if self._is_logged(self._trainer) and self._is_read_here(optimizer):
