@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_adam.statistics.measure import measure
-from lightning_adam.statistics.raw import RawTable
+from lightning_adam.statistics.raw import RawTable, Sampling
 from lightning_adam.statistics.reading import TensorReading
 from lightning_adam.statistics.snapshot import Snapshot, snapshot_of
 
@@ -50,12 +50,8 @@ def combine(readings: Sequence[TensorReading], local: RawTable) -> RawTable:
 
 def _counted_sample(readings: Sequence[TensorReading], local: RawTable) -> Tensor:
     """Only one of several replicas brings its sample in."""
-    if all(reading.counts for reading in readings):
-        return local.sample
-    from lightning_adam.statistics.raw import sample_begins
-
-    begins, sample = sample_begins(readings).tolist(), local.sample.clone()
-    for reading, begin, end in zip(readings, begins[:-1], begins[1:], strict=True):
+    sampling, sample = Sampling.of(readings), local.sample.clone()
+    for index, reading in enumerate(readings):
         if not reading.counts:
-            sample[begin:end] = 0.0
+            sample[sampling.part(index)] = 0.0
     return sample
