@@ -122,26 +122,40 @@ class StepHooks:
         """
         self.detach()
         for index, optimizer in enumerate(optimizers):
-            if not hasattr(optimizer, "register_step_post_hook"):
-                LOG.warning("%s has no step hooks: it is not monitored.", type(optimizer).__name__)
+            inner = with_hooks(optimizer)
+            if inner is None:
+                LOG.warning(
+                    "%s has no step hooks and wraps no optimizer that has: it is not monitored.", type(optimizer).__name__
+                )
                 continue
 
             def hook(stepped: Optimizer, args: Any, kwargs: Any, index: int = index) -> None:
                 after_step(index, stepped)
 
-            self._handles.append(optimizer.register_step_post_hook(hook))
+            self._handles.append(inner.register_step_post_hook(hook))
             if before_step is not None:
 
                 def before(stepping: Optimizer, args: Any, kwargs: Any, index: int = index) -> None:
                     before_step(index, stepping)
 
-                self._handles.append(optimizer.register_step_pre_hook(before))
+                self._handles.append(inner.register_step_pre_hook(before))
 
     def detach(self) -> None:
         """Leave nothing behind; may be called twice."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+
+
+def with_hooks(optimizer: Any) -> Optimizer | None:
+    """The optimizer itself, or the one that it wraps (DeepSpeed's, Fabric's), if that has torch's step hooks."""
+    seen: list[Any] = []
+    while optimizer is not None and not any(optimizer is one for one in seen):
+        if hasattr(optimizer, "register_step_post_hook"):
+            return optimizer  # type: ignore[no-any-return]
+        seen.append(optimizer)
+        optimizer = getattr(optimizer, "optimizer", None)
+    return None
 
 
 def never_raises(method: Callable[Concatenate[S, P], None]) -> Callable[Concatenate[S, P], None]:

@@ -118,6 +118,8 @@ class OptimizerMonitor(Callback):
         self._prefixes = prefixes(trainer.optimizers)
         self._choose()
         self._attempts.clear()
+        for prefix in self._prefixes if has_scaler(trainer) else ():
+            self._skipped.setdefault(prefix, 0)
         self._hooks.attach(trainer.optimizers, self._after_step, self._right_before_step)
         self._write_beginning(trainer)
 
