@@ -50,14 +50,36 @@ def has_scaler(trainer: Trainer) -> bool:
     return getattr(trainer.precision_plugin, "scaler", None) is not None
 
 
-def total_gradient_norm(optimizer: Optimizer) -> float:
+def total_gradient_norm(optimizer: Optimizer, flat_shards: bool = False) -> float:
     """‖g‖ over all gradients, sparse ones and those of all shards included; NaN where there is none."""
+    if flat_shards:
+        return _norm_over_ranks(optimizer)
     placed = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     gradients = [g.coalesce().values() if g.is_sparse else g for g in placed if g.numel()]
     if not gradients:
         return math.nan
     norm = torch.nn.utils.get_total_norm(gradients)
     return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+
+
+def _norm_over_ranks(optimizer: Optimizer) -> float:
+    """Of FSDP1's flat shards, which torch's norms do not know to be shards; one all-reduce."""
+    placed = [p for group in optimizer.param_groups for p in group["params"]]
+    gradients = [p.grad for p in placed if p.grad is not None and p.grad.numel()]
+    device = placed[0].device if placed else torch.device("cpu")
+    norm = torch.nn.utils.get_total_norm(gradients).to(device) if gradients else torch.zeros((), device=device)
+    squared = norm.float().square()
+    torch.distributed.all_reduce(squared)
+    return math.sqrt(float(squared))
+
+
+def has_flat_shards(trainer: Trainer) -> bool:
+    """FSDP1: parameters are flat stretches that say nothing of the whole."""
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    model = trainer.strategy.model
+    wrapped = [m for m in model.modules() if isinstance(m, FullyShardedDataParallel)] if model is not None else []
+    return any(getattr(m.sharding_strategy, "name", "") in ("FULL_SHARD", "SHARD_GRAD_OP") for m in wrapped)
 
 
 def prefixes(optimizers: Sequence[Optimizer]) -> list[str]:

@@ -16,6 +16,7 @@ from typing_extensions import override
 from lightning_adam.callbacks._lightning import (
     StepHooks,
     gradient_scale,
+    has_flat_shards,
     has_scaler,
     log_elsewhere,
     log_interval,
@@ -36,6 +37,7 @@ from lightning_adam.statistics import (
     TensorReading,
     copy_gradients,
     copy_parameters,
+    flat_shards,
     headline,
     histogram_quantiles,
     is_sharded,
@@ -101,6 +103,7 @@ class OptimizerMonitor(Callback):
         self._names: dict[int, str] = {}
         self._chosen: set[int] | None = None
         self._prefixes: list[str] = []
+        self._shards: dict[int, tuple[int, int]] = {}
         self._before: dict[int, Before | None] = {}
         self._norms: dict[int, float] = {}
         self._attempts: dict[int, int] = {}
@@ -117,6 +120,9 @@ class OptimizerMonitor(Callback):
         self._names = parameter_names(pl_module, trainer.optimizers)
         self._prefixes = prefixes(trainer.optimizers)
         self._choose()
+        self._shards = {}
+        for optimizer in trainer.optimizers if has_flat_shards(trainer) else ():
+            self._shards |= flat_shards(optimizer)
         self._attempts.clear()
         for prefix in self._prefixes if has_scaler(trainer) else ():
             self._skipped.setdefault(prefix, 0)
@@ -201,12 +207,16 @@ class OptimizerMonitor(Callback):
 
     def _is_read_here(self, optimizer: Optimizer) -> bool:
         """Rank zero reads, and under sharding every rank its own shards."""
-        return self._trainer.is_global_zero or is_sharded(optimizer)
+        return self._trainer.is_global_zero or self._is_cut(optimizer)
+
+    def _is_cut(self, optimizer: Optimizer) -> bool:
+        return bool(self._shards) or is_sharded(optimizer)
 
     @never_raises
     def _look_before(self, trainer: Trainer, optimizer: Optimizer) -> None:
         if getattr(optimizer, "adam_clip", None) is None:
-            self._norms[id(optimizer)] = total_gradient_norm(optimizer) / gradient_scale(trainer, optimizer)
+            norm = total_gradient_norm(optimizer, flat_shards=bool(self._shards))
+            self._norms[id(optimizer)] = norm / gradient_scale(trainer, optimizer)
         before = self._before.get(id(optimizer))
         if before is not None and not hasattr(optimizer, "adam_rule"):  # in 32 bit there were no gradients yet
             self._before[id(optimizer)] = copy_gradients(optimizer, before, self._chosen)
@@ -221,10 +231,10 @@ class OptimizerMonitor(Callback):
     @never_raises
     def _read(self, index: int, optimizer: Optimizer) -> None:
         before = self._before.pop(id(optimizer), None)
-        readings = read_optimizer(optimizer, self._names, before, self._chosen)
+        readings = read_optimizer(optimizer, self._names, before, self._chosen, self._shards)
         if not readings:
             return
-        take = take_sharded_snapshot if is_sharded(optimizer) else take_snapshot
+        take = take_sharded_snapshot if self._is_cut(optimizer) else take_snapshot
         snapshot = take(log_step(self._trainer), readings)
         if self._trainer.is_global_zero:
             self._tell_what_is_missing(optimizer, readings)

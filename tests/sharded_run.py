@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import lightning_adam as la
 from lightning_adam.callbacks import OptimizerMonitor
+from lightning_adam.statistics import flat_shards, read_optimizer, take_sharded_snapshot, take_snapshot
 from tests.digits import trainer
 
 STEPS, BATCH = 6, 32
@@ -100,6 +101,31 @@ def run(folder: Path, mode: str) -> None:
     trainer(max_steps=STEPS, logger=logger, callbacks=callbacks, **chosen).fit(Model(optimizer, strategy == "fsdp2"))
 
 
+def run_flat(folder: Path, world: int) -> None:
+    """FSDP1 with ``use_orig_params`` in plain torch (Lightning's strategy refuses a CPU), or the same on one process."""
+    import torch.distributed as dist
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    rank = dist.get_rank() if world > 1 else 0
+    torch.manual_seed(0)
+    model: nn.Module = nn.Sequential(nn.Linear(64, 97), nn.Tanh(), nn.Linear(97, 5))
+    names = [name for name, _ in model.named_parameters()]
+    if world > 1:
+        model = FullyShardedDataParallel(model, use_orig_params=True, device_id=torch.device("cpu"))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.1)
+    by_identity = dict(zip(map(id, model.parameters()), names, strict=True))
+    inputs = torch.randn(STEPS * BATCH, 64, generator=torch.Generator().manual_seed(1))[rank::world]
+    for batch in inputs.split(BATCH // world):
+        optimizer.zero_grad()
+        ((model(batch) - batch[:, :5].sin()) ** 2).mean().backward()
+        optimizer.step()
+    shards = flat_shards(optimizer) if world > 1 else None
+    readings = read_optimizer(optimizer, by_identity, None, None, shards)
+    snapshot = (take_sharded_snapshot if world > 1 else take_snapshot)(0, readings)
+    if rank == 0:
+        torch.save({"names": snapshot.names, "table": torch.from_numpy(snapshot.table)}, folder / f"flat{world}.pt")
+
+
 if __name__ == "__main__":
     for name in sys.argv[2:]:
-        run(Path(sys.argv[1]), name)
+        run_flat(Path(sys.argv[1]), 2) if name == "flat" else run(Path(sys.argv[1]), name)

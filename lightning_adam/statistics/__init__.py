@@ -10,7 +10,7 @@ from lightning_adam.statistics.reading import (
     read_optimizer,
     tensor_names,
 )
-from lightning_adam.statistics.sharded import is_sharded, take_sharded_snapshot
+from lightning_adam.statistics.sharded import flat_shards, is_sharded, take_sharded_snapshot
 from lightning_adam.statistics.snapshot import Snapshot, take_snapshot, update_ratios
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "TensorReading",
     "copy_gradients",
     "copy_parameters",
+    "flat_shards",
     "headline",
     "histogram_quantiles",
     "is_sharded",

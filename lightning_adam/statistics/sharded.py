@@ -27,6 +27,24 @@ def is_sharded(optimizer: Optimizer) -> bool:
     return sharded and dist.is_available() and dist.is_initialized()
 
 
+def flat_shards(optimizer: Optimizer) -> dict[int, tuple[int, int]]:
+    """FSDP1 with ``use_orig_params``: each rank holds a flat stretch of a tensor, or nothing of it.
+
+    All ranks call it once, when training starts: one all-gather of the stretches' lengths.
+
+    Returns:
+        By the parameter's identity: elements before the stretch, and elements of the whole tensor.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    device = parameters[0].device if parameters else torch.device("cpu")
+    mine = torch.tensor([p.numel() * (2 if p.is_complex() else 1) for p in parameters], device=device)
+    lengths = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
+    dist.all_gather(lengths, mine)
+    table = torch.stack(lengths).cpu()
+    begins, wholes = table[: dist.get_rank()].sum(dim=0).tolist(), table.sum(dim=0).tolist()
+    return {id(p): (begin, whole) for p, begin, whole in zip(parameters, begins, wholes, strict=True)}
+
+
 def take_sharded_snapshot(step: int, readings: Sequence[TensorReading]) -> Snapshot:
     """The snapshot of the whole tensors, on every rank; all ranks call it with readings of the same parameters."""
     return snapshot_of(step, readings, combine(readings, measure(readings)))
