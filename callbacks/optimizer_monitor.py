@@ -37,11 +37,12 @@ from lightning_adam.statistics import (
     TensorReading,
     copy_gradients,
     copy_parameters,
+    effective_lr_quantiles,
     flat_shards,
     headline,
-    histogram_quantiles,
     is_sharded,
     read_optimizer,
+    step_size_quantiles,
     take_sharded_snapshot,
     take_snapshot,
 )
@@ -351,11 +352,14 @@ def _clip_scalars(prefix: str, optimizer: Optimizer) -> dict[str, float]:
 
 def _quantiles(prefix: str, snapshot: Snapshot) -> dict[str, float]:
     """p01, p50 and p99 over all elements of the model, for the margin charts."""
-    pooled = {"log10_step_size": snapshot.hist_step_size, "log10_effective_lr": snapshot.hist_effective_lr}
+    pooled = {
+        "log10_step_size": step_size_quantiles(snapshot, QUANTILES),
+        "log10_effective_lr": effective_lr_quantiles(snapshot, QUANTILES),
+    }
     return {
         f"{prefix}.dist/{name}_p{round(q * 100):02d}": value
-        for name, counts in pooled.items()
-        for q, value in zip(QUANTILES, histogram_quantiles(counts, QUANTILES), strict=True)
+        for name, values in pooled.items()
+        for q, value in zip(QUANTILES, values, strict=True)
     }
 
 

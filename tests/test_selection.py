@@ -13,7 +13,7 @@ from torch import Tensor
 
 import lightning_adam as la
 from lightning_adam.callbacks import OptimizerMonitor
-from lightning_adam.statistics import COLUMNS, LOG10_EDGES, Snapshot, histogram_quantiles
+from lightning_adam.statistics import COLUMNS, LOG10_EDGES, Snapshot, effective_lr_quantiles, step_size_quantiles
 from lightning_adam.tensorboard import top_tables
 from tests.digits import Digits, digits_loader, trainer
 from tests.test_odd_models import fit, scalars
@@ -113,9 +113,9 @@ def table(**columns: list[float]) -> Snapshot:
     values = np.full((count, len(COLUMNS)), np.nan, dtype=np.float32)
     for name, column in columns.items():
         values[:, COLUMNS.index(name)] = column
-    none = np.zeros(len(LOG10_EDGES) - 1, dtype=np.int64)
+    counts = np.zeros((2, len(LOG10_EDGES) - 1), dtype=np.int64)
     names = [f"layer.{i}" for i in range(count)]
-    return Snapshot(7, names, ["decay"] * count, [1] * count, {"decay": 0.1}, values, none, none)
+    return Snapshot(7, names, ["decay"] * count, [1] * count, {"decay": 0.1}, values, *counts)
 
 
 def test_top_tables_name_the_extremes() -> None:
@@ -151,7 +151,7 @@ def test_top_tables_are_written_as_text(tmp_path: Path) -> None:
 
 
 def test_quantiles_of_the_model_are_those_of_all_steps(tmp_path: Path) -> None:
-    """p01, p50 and p99 of |Δθ| over all weights, to the width of a histogram bin."""
+    """p01, p50 and p99 of |Δθ| over the weights that moved, to the width of a histogram bin."""
     start: dict[str, Tensor] = {}
 
     class Ends(OptimizerMonitor):
@@ -163,12 +163,17 @@ def test_quantiles_of_the_model_are_those_of_all_steps(tmp_path: Path) -> None:
     moved = np.concatenate([(p.detach() - start[n]).abs().flatten().numpy() for n, p in module.named_parameters()])
 
     for at in (1, 50, 99):
-        want = np.log10(np.quantile(np.maximum(moved, 1e-12), at / 100))
+        want = np.log10(np.quantile(moved[moved > 1e-12], at / 100))
         assert series[f"adam.dist/log10_step_size_p{at:02d}"][-1][1] == pytest.approx(want, abs=0.25)
     low, middle, high = (series[f"adam.dist/log10_effective_lr_p{p}"][-1][1] for p in ("01", "50", "99"))
     assert low < middle < high
 
 
-def test_quantiles_of_an_empty_histogram_are_nan() -> None:
-    """No number is better than a wrong one."""
-    assert np.isnan(histogram_quantiles(np.zeros(len(LOG10_EDGES) - 1, dtype=np.int64), (0.5,))).all()
+def test_quantiles_of_nothing_are_nan_and_dead_weights_do_not_count() -> None:
+    """Zeros are in the lowest bin of the steps, α/ε in the highest of the rates."""
+    snapshot = table(update_ratio=[1e-3])
+    assert np.isnan(step_size_quantiles(snapshot, (0.5,))).all()
+    snapshot.hist_step_size[[0, 40]] = 1000, 1
+    assert step_size_quantiles(snapshot, (0.0, 1.0)) == pytest.approx(LOG10_EDGES[40:42])
+    snapshot.hist_effective_lr[[30, -1]] = 1, 1000
+    assert effective_lr_quantiles(snapshot, (0.0, 1.0)) == pytest.approx(LOG10_EDGES[30:32])

@@ -42,13 +42,24 @@ def headline(snapshot: Snapshot, group: str | None = None) -> dict[str, float]:
     }
 
 
-def histogram_quantiles(counts: NDArray[np.int64], at: Sequence[float]) -> list[float]:
-    """log10 quantiles of a pooled histogram, linear within its bins of a quarter decade; NaN where it is empty."""
-    total = counts.sum()
-    if total == 0:
+def step_size_quantiles(snapshot: Snapshot, at: Sequence[float]) -> list[float]:
+    """log10 quantiles of |Δθ| over the elements that moved (by more than 1e-12): dead ones would hide the rest."""
+    return _histogram_quantiles(snapshot.hist_step_size[1:], LOG10_EDGES[1:], at)
+
+
+def effective_lr_quantiles(snapshot: Snapshot, at: Sequence[float]) -> list[float]:
+    """log10 quantiles of α/(√v̂+ε) over the elements where it is below 56: beyond, v is 0 and ε alone divides."""
+    return _histogram_quantiles(snapshot.hist_effective_lr[:-1], LOG10_EDGES[:-1], at)
+
+
+def _histogram_quantiles(counts: NDArray[np.int64], edges: NDArray[np.float64], at: Sequence[float]) -> list[float]:
+    """Linear within a bin of a quarter decade; NaN where the histogram is empty."""
+    if counts.sum() == 0:
         return [math.nan] * len(at)
-    below = np.concatenate([[0.0], np.cumsum(counts) / total])
-    return [float(np.interp(q, below, LOG10_EDGES)) for q in at]
+    filled = np.flatnonzero(counts)
+    kept = slice(filled[0], filled[-1] + 1)
+    below = np.concatenate([[0.0], np.cumsum(counts[kept]) / counts.sum()])
+    return [float(np.interp(q, below, edges[filled[0] : filled[-1] + 2])) for q in at]
 
 
 def _log10(value: float) -> float:
