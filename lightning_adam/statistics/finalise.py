@@ -113,6 +113,14 @@ def sample_quantiles(sample: NDArray[np.float32], begins: NDArray[np.int64]) -> 
     if fast is not None:
         return fast
     parts = [sample[start:end].astype(np.float64) for start, end in itertools.pairwise(begins)]
-    blank = np.full(len(QUANTILES), np.nan)
+    return np.array([_quantiles(part) for part in parts]).reshape(-1, len(QUANTILES))
+
+
+def _quantiles(values: Array) -> Array:
+    """As ``numpy.quantile``, which finds NaN between two infinities."""
+    if len(values) == 0:
+        return np.full(len(QUANTILES), np.nan)
     with np.errstate(invalid="ignore"):
-        return np.array([np.quantile(part, QUANTILES) if len(part) else blank for part in parts]).reshape(-1, len(QUANTILES))
+        between = np.quantile(values, QUANTILES)
+    low, high = (np.quantile(values, QUANTILES, method=method) for method in ("lower", "higher"))
+    return np.where(low == high, low, between)

@@ -1,7 +1,7 @@
 // One pass over gradient, parameter and moments of all tensors: the raw rows of raw.py, each value read once.
 //
 // Plain C++11, no headers of torch's; built without -ffast-math: that would drop NaN, and (GCC before 13) switch off
-// denormals for the whole process. Sums run in float over 1,024 elements and in double beyond; a block whose float sum
+// denormals for the whole process. Sums run in float over 2,048 elements and in double beyond; a block whose float sum
 // overflows or comes near underflow is summed again in double. Maxima leave NaN out: finalise() takes it from the sums.
 
 #include <algorithm>
@@ -15,10 +15,9 @@
 
 namespace {
 
-constexpr int64_t BLOCK = 1024;   // elements that are summed in float
+constexpr int64_t BLOCK = 2048;   // elements that are summed in float: four stretches of it just fit into a small L1 cache
 constexpr int64_t CHUNK = 32768;  // elements of one work unit
 constexpr int BINS = 56;
-constexpr int LANES = 4;  // neighbours fall into one bin: with one counter each would wait for the last
 enum Sum { GRADIENT, ZERO_GRADIENT, PARAMETER, FIRST, SECOND, ALIVE, RATIO, RATIO_SQUARED, SWAMPED, SURPRISE, SUMS };
 enum Maximum { FIRST_MAX, SECOND_MAX, SECOND_MIN, RATIO_MAX, MAXIMA };
 
@@ -49,12 +48,16 @@ class Bins {  // log10 bins, by the float's exponent and three bits of mantissa:
         }
     }
 
-    // Values that are not negative; infinity as the largest float.
-    void count(const float* values, int64_t n, Counts* lanes) const {
+    // Values that are not negative.
+    void count(const float* values, int64_t n, Counts& counts) const {
+        constexpr int LANES = 4;  // neighbours fall into one bin: with one counter each would wait for the last
+        Counts lanes[LANES] = {};
         int64_t i = 0;
         for (; i + LANES <= n; i += LANES)
             for (int lane = 0; lane < LANES; lane++) lanes[lane].of[bin_of(values[i + lane])]++;
         for (; i < n; i++) lanes[0].of[bin_of(values[i])]++;
+        for (const Counts& lane : lanes)
+            for (int bin = 0; bin < BINS; bin++) counts.of[bin] += lane.of[bin];
     }
 
    private:
@@ -63,6 +66,7 @@ class Bins {  // log10 bins, by the float's exponent and three bits of mantissa:
     float next_[CELLS];
 
     int bin_of(float value) const {
+        value = FLT_MAX < value ? FLT_MAX : value;  // infinity shares its cell with NaN
         uint32_t bits;
         std::memcpy(&bits, &value, 4);
         const uint32_t cell = bits >> 20 & (CELLS - 1);
@@ -119,50 +123,52 @@ bool lost_range(const double* sums) {
     return false;
 }
 
-// The sampled elements of a block that was just read: one of each cell of `stride` elements, at a place that the
-// golden-ratio sequence gives (Sampling.positions in raw.py).
-void sample_block(const Tensor& t, int64_t start, int64_t end, const Bins& bins, float* sample, Counts* steps, Counts* rates) {
-    const int64_t low = start + t.offset, high = end + t.offset;
-    const auto place = [&](int64_t cell) {
-        return cell * t.stride + int64_t(uint64_t(uint32_t(cell) * 2654435761u) * uint64_t(t.stride) >> 32);
-    };
-    int64_t from = low / t.stride, to = (high - 1) / t.stride + 1;
-    to = to < t.slots ? to : t.slots;
-    from += from < to && place(from) < low;
-    to -= from < to && place(to - 1) >= high;
-    const int64_t count = to - from;
-    float first[BLOCK], rate[BLOCK];
-    for (int64_t i = 0; i < count; i++) {
-        const int64_t at = (t.stride == 1 ? from + i : place(from + i)) - t.offset;
-        first[i] = t.first[at];
-        rate[i] = t.denominator[at];
+// Cells of `stride` elements give one sampled element each, at a place that the golden-ratio sequence says
+// (Sampling.positions in raw.py).
+inline int64_t place(const Tensor& t, int64_t cell) {
+    return cell * t.stride + int64_t(uint64_t(uint32_t(cell) * 2654435761u) * uint64_t(t.stride) >> 32);
+}
+
+int64_t first_cell(const Tensor& t, int64_t start) {
+    const int64_t cell = (start + t.offset) / t.stride;
+    return cell + (place(t, cell) < start + t.offset);
+}
+
+// Raw moments of the sampled elements from `cell` on, while their block is in the cache; returns the next block's first cell.
+int64_t gather_block(const Tensor& t, int64_t cell, int64_t end, float* sample, std::vector<float>& first) {
+    for (int64_t at; cell < t.slots && (at = place(t, cell) - t.offset) < end; cell++) {
+        first.push_back(t.first[at]);
+        sample[t.slot + cell] = t.denominator[at];
     }
-    float* const out = sample + t.slot + from;
+    return cell;
+}
+
+// From the raw moments to effective learning rates and step sizes, and their histograms.
+void finish_sample(const Tensor& t, int64_t count, const Bins& bins, float* rates, float* steps, Partial& partial) {
 #pragma omp simd
     for (int64_t i = 0; i < count; i++) {
-        const float factor = t.lr / (std::sqrt(rate[i] * t.second_scale) + t.eps);
-        const float step = std::fabs(first[i]) * t.first_scale * factor;
-        out[i] = factor;
-        rate[i] = FLT_MAX < factor ? FLT_MAX : factor;
-        first[i] = FLT_MAX < step ? FLT_MAX : step;
+        rates[i] = t.lr / (std::sqrt(rates[i] * t.second_scale) + t.eps);
+        steps[i] = std::fabs(steps[i]) * t.first_scale * rates[i];
     }
-    bins.count(rate, count, rates);
-    bins.count(first, count, steps);
+    bins.count(rates, count, partial.rates);
+    bins.count(steps, count, partial.steps);
 }
 
 template <bool AMSGRAD>
 void add_chunk(const Tensor& t, int64_t start, int64_t end, const Bins& bins, float* sample, Partial& partial) {
-    Counts steps[LANES] = {}, rates[LANES] = {};
+    const int64_t first_sampled = first_cell(t, start);
+    int64_t cell = first_sampled;
+    std::vector<float> first;
+    first.reserve(static_cast<size_t>((end - start) / t.stride + 1));
     for (int64_t at = start; at < end; at += BLOCK) {
         const int64_t stop = at + BLOCK < end ? at + BLOCK : end;
         double sums[SUMS];
         add_block<float, AMSGRAD>(t, at, stop - at, sums, partial.maxima);
         if (lost_range(sums)) add_block<double, AMSGRAD>(t, at, stop - at, sums, partial.maxima);
         for (int i = 0; i < SUMS; i++) partial.sums[i] += sums[i];
-        sample_block(t, at, stop, bins, sample, steps, rates);
+        cell = gather_block(t, cell, stop, sample, first);
     }
-    for (int lane = 0; lane < LANES; lane++)
-        for (int i = 0; i < BINS; i++) partial.steps.of[i] += steps[lane].of[i], partial.rates.of[i] += rates[lane].of[i];
+    finish_sample(t, cell - first_sampled, bins, sample + t.slot + first_sampled, first.data(), partial);
 }
 
 template <class Work>
@@ -197,6 +203,7 @@ class Selection {
         while (count > 0 && (high - low) >> shift >= CELLS) shift++;
 #pragma omp simd
         for (int64_t i = 0; i < count; i++) cells_[i] = static_cast<uint8_t>((ordered(sample[i]) - low) >> shift);
+        constexpr int LANES = 4;
         uint32_t lanes[LANES][CELLS] = {};
         for (int64_t i = 0; i < count; i++) lanes[i % LANES][cells_[i]]++;
         for (int cell = 0; cell < CELLS; cell++)

@@ -44,22 +44,28 @@ TASK = np.dtype(
 
 def fits(reading: TensorReading) -> bool:
     """Whether the kernel can read this tensor: Adam's formula on plain, contiguous float32 on the CPU."""
-    moments = reading.moments
+    moments, parameter = reading.moments, reading.parameter
     if moments is None or moments.step < 1 or reading.gradient is None or reading.measured_step is not None:
         return False
-    numel = reading.parameter.numel()
-    tensors = (reading.parameter, reading.gradient, moments.first, moments.second, moments.denominator)
-    return reading.lost is None and all(_is_plain(tensor, numel) for tensor in tensors)
+    shape = parameter.shape
+    return (
+        reading.lost is None
+        and _is_plain(parameter, shape)
+        and _is_plain(reading.gradient, shape)
+        and _is_plain(moments.first, shape)
+        and _is_plain(moments.second, shape)
+        and (moments.denominator is moments.second or _is_plain(moments.denominator, shape))
+    )
 
 
-def _is_plain(tensor: Tensor | None, numel: int) -> bool:
+def _is_plain(tensor: Tensor | None, shape: torch.Size) -> bool:
     return (
         type(tensor) is Tensor
         and tensor.dtype is torch.float32
         and tensor.is_cpu
         and tensor.layout is torch.strided
         and tensor.is_contiguous()
-        and tensor.numel() == numel
+        and tensor.shape == shape
     )
 
 

@@ -111,7 +111,7 @@ class RawTable:
         if self.sums.device.type == "cpu":
             return self
         packed = torch.cat([part.flatten().view(torch.uint8) for part in parts]).cpu()
-        pieces = packed.split([part.numel() * part.element_size() for part in parts])
+        pieces = torch.split(packed, [part.numel() * part.element_size() for part in parts])
         return RawTable(
             *(piece.clone().view(part.dtype).view(part.shape) for piece, part in zip(pieces, parts, strict=True))
         )
