@@ -71,8 +71,13 @@ class OptimizerMonitor(Callback):
     adam/clipped_steps_total        steps that clipping changed (the helper's) any; see the rules
     =============================== ========================================== ==================================
 
-    With them go pooled histograms and a heatmap (``adam.dist/…``), every tensor's quantities (``adam_matrix/…``) and
-    the configuration as text. The weights are bit for bit those of a run without the monitor.
+    With them go, per parameter group, the same (``adam.groups/…``); pooled histograms with their quantiles and a heatmap
+    (``adam.dist/…``); what clipping left (``adam.clip/…``) and what the GradScaler skipped (``adam.amp/…``); every tensor's
+    quantities (``adam_matrix/…``); and as text the configuration and the tensors that stand out (``adam/top``).
+
+    The weights are bit for bit those of a run without the monitor. Parameters are copied on logged steps only, and only
+    where the optimizer's state does not tell the step. Shards (FSDP) are measured where they are and put together by one
+    collective per logged step.
 
     Args:
         every_n_steps: optimizer steps between two logged steps; the trainer's ``log_every_n_steps`` by default.

@@ -19,6 +19,7 @@ from lightning_adam.moments import (
     learning_rates,
     plain,
     read_moments,
+    read_steps,
     step_is_adam_formula,
 )
 from lightning_adam.parameter_groups import plain_name
@@ -156,13 +157,15 @@ def _readings(
     shards: Mapping[int, tuple[int, int]],
 ) -> Iterator[TensorReading]:
     rate, decay_of = learning_rates(optimizer, before.numbers), decays(optimizer, before.numbers)
+    steps = read_steps(optimizer)
     positions = {id(group): index for index, group in enumerate(optimizer.param_groups)}
     for group, parameter in _placed(optimizer, only):
         elsewhere = id(parameter) in shards and parameter.numel() == 0
         if not elsewhere and (parameter.grad is None or parameter.numel() == 0):
             continue
         index, copy = positions[id(group)], before.parameters.get(id(parameter))
-        moments = _none_of(optimizer, parameter) if elsewhere else read_moments(optimizer, group, parameter)
+        step = steps.get(id(parameter))
+        moments = _none_of(optimizer, parameter) if elsewhere else read_moments(optimizer, group, parameter, step)
         gradient = before.gradients.get(id(parameter), parameter if parameter.grad is None else parameter.grad)
         decay = decay_of(group, parameter, copy)
         offset, whole, counts = (*shards[id(parameter)], True) if id(parameter) in shards else _shard(parameter)
