@@ -50,14 +50,36 @@ def has_scaler(trainer: Trainer) -> bool:
     return getattr(trainer.precision_plugin, "scaler", None) is not None
 
 
-def total_gradient_norm(optimizer: Optimizer) -> float:
+def total_gradient_norm(optimizer: Optimizer, flat_shards: bool = False) -> float:
     """‖g‖ over all gradients, sparse ones and those of all shards included; NaN where there is none."""
+    if flat_shards:
+        return _norm_over_ranks(optimizer)
     placed = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     gradients = [g.coalesce().values() if g.is_sparse else g for g in placed if g.numel()]
     if not gradients:
         return math.nan
     norm = torch.nn.utils.get_total_norm(gradients)
     return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+
+
+def _norm_over_ranks(optimizer: Optimizer) -> float:
+    """Of FSDP1's flat shards, which torch's norms do not know to be shards; one all-reduce."""
+    placed = [p for group in optimizer.param_groups for p in group["params"]]
+    gradients = [p.grad for p in placed if p.grad is not None and p.grad.numel()]
+    device = placed[0].device if placed else torch.device("cpu")
+    norm = torch.nn.utils.get_total_norm(gradients).to(device) if gradients else torch.zeros((), device=device)
+    squared = norm.float().square()
+    torch.distributed.all_reduce(squared)
+    return math.sqrt(float(squared))
+
+
+def has_flat_shards(trainer: Trainer) -> bool:
+    """FSDP1: parameters are flat stretches that say nothing of the whole."""
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    model = trainer.strategy.model
+    wrapped = [m for m in model.modules() if isinstance(m, FullyShardedDataParallel)] if model is not None else []
+    return any(getattr(m.sharding_strategy, "name", "") in ("FULL_SHARD", "SHARD_GRAD_OP") for m in wrapped)
 
 
 def prefixes(optimizers: Sequence[Optimizer]) -> list[str]:
@@ -122,26 +144,40 @@ class StepHooks:
         """
         self.detach()
         for index, optimizer in enumerate(optimizers):
-            if not hasattr(optimizer, "register_step_post_hook"):
-                LOG.warning("%s has no step hooks: it is not monitored.", type(optimizer).__name__)
+            inner = with_hooks(optimizer)
+            if inner is None:
+                LOG.warning(
+                    "%s has no step hooks and wraps no optimizer that has: it is not monitored.", type(optimizer).__name__
+                )
                 continue
 
             def hook(stepped: Optimizer, args: Any, kwargs: Any, index: int = index) -> None:
                 after_step(index, stepped)
 
-            self._handles.append(optimizer.register_step_post_hook(hook))
+            self._handles.append(inner.register_step_post_hook(hook))
             if before_step is not None:
 
                 def before(stepping: Optimizer, args: Any, kwargs: Any, index: int = index) -> None:
                     before_step(index, stepping)
 
-                self._handles.append(optimizer.register_step_pre_hook(before))
+                self._handles.append(inner.register_step_pre_hook(before))
 
     def detach(self) -> None:
         """Leave nothing behind; may be called twice."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+
+
+def with_hooks(optimizer: Any) -> Optimizer | None:
+    """The optimizer itself, or the one that it wraps (DeepSpeed's, Fabric's), if that has torch's step hooks."""
+    seen: list[Any] = []
+    while optimizer is not None and not any(optimizer is one for one in seen):
+        if hasattr(optimizer, "register_step_post_hook"):
+            return optimizer  # type: ignore[no-any-return]
+        seen.append(optimizer)
+        optimizer = getattr(optimizer, "optimizer", None)
+    return None
 
 
 def never_raises(method: Callable[Concatenate[S, P], None]) -> Callable[Concatenate[S, P], None]:

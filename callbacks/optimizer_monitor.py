@@ -16,6 +16,7 @@ from typing_extensions import override
 from lightning_adam.callbacks._lightning import (
     StepHooks,
     gradient_scale,
+    has_flat_shards,
     has_scaler,
     log_elsewhere,
     log_interval,
@@ -36,10 +37,12 @@ from lightning_adam.statistics import (
     TensorReading,
     copy_gradients,
     copy_parameters,
+    effective_lr_quantiles,
+    flat_shards,
     headline,
-    histogram_quantiles,
     is_sharded,
     read_optimizer,
+    step_size_quantiles,
     take_sharded_snapshot,
     take_snapshot,
 )
@@ -68,8 +71,13 @@ class OptimizerMonitor(Callback):
     adam/clipped_steps_total        steps that clipping changed (the helper's) any; see the rules
     =============================== ========================================== ==================================
 
-    With them go pooled histograms and a heatmap (``adam.dist/…``), every tensor's quantities (``adam_matrix/…``) and
-    the configuration as text. The weights are bit for bit those of a run without the monitor.
+    With them go, per parameter group, the same (``adam.groups/…``); pooled histograms with their quantiles and a heatmap
+    (``adam.dist/…``); what clipping left (``adam.clip/…``) and what the GradScaler skipped (``adam.amp/…``); every tensor's
+    quantities (``adam_matrix/…``); and as text the configuration and the tensors that stand out (``adam/top``).
+
+    The weights are bit for bit those of a run without the monitor. Parameters are copied on logged steps only, and only
+    where the optimizer's state does not tell the step. Shards (FSDP) are measured where they are and put together by one
+    collective per logged step.
 
     Args:
         every_n_steps: optimizer steps between two logged steps; the trainer's ``log_every_n_steps`` by default.
@@ -101,6 +109,7 @@ class OptimizerMonitor(Callback):
         self._names: dict[int, str] = {}
         self._chosen: set[int] | None = None
         self._prefixes: list[str] = []
+        self._shards: dict[int, tuple[int, int]] = {}
         self._before: dict[int, Before | None] = {}
         self._norms: dict[int, float] = {}
         self._attempts: dict[int, int] = {}
@@ -117,7 +126,12 @@ class OptimizerMonitor(Callback):
         self._names = parameter_names(pl_module, trainer.optimizers)
         self._prefixes = prefixes(trainer.optimizers)
         self._choose()
+        self._shards = {}
+        for optimizer in trainer.optimizers if has_flat_shards(trainer) else ():
+            self._shards |= flat_shards(optimizer)
         self._attempts.clear()
+        for prefix in self._prefixes if has_scaler(trainer) else ():
+            self._skipped.setdefault(prefix, 0)
         self._hooks.attach(trainer.optimizers, self._after_step, self._right_before_step)
         self._write_beginning(trainer)
 
@@ -186,8 +200,8 @@ class OptimizerMonitor(Callback):
                 )
         for writer in tensorboard_writers(trainer, "adam"):
             writer.write_layout(self._prefixes, self.granularity == "parameter" and len(self._names) <= FEW_TENSORS)
-        if tensorboard_writers(trainer, "adam"):
-            rank_zero_info(f"Adam dashboard: tensorboard --logdir {trainer.log_dir}, then open {deep_link()}")
+            # not ``trainer.log_dir``: that broadcasts, and the other ranks are not here
+            rank_zero_info(f"Adam dashboard: tensorboard --logdir {writer.experiment.log_dir}, then open {deep_link()}")
 
     def _right_before_step(self, index: int, optimizer: Optimizer) -> None:
         if self._is_logged(self._trainer) and self._is_read_here(optimizer):
@@ -199,12 +213,16 @@ class OptimizerMonitor(Callback):
 
     def _is_read_here(self, optimizer: Optimizer) -> bool:
         """Rank zero reads, and under sharding every rank its own shards."""
-        return self._trainer.is_global_zero or is_sharded(optimizer)
+        return self._trainer.is_global_zero or self._is_cut(optimizer)
+
+    def _is_cut(self, optimizer: Optimizer) -> bool:
+        return bool(self._shards) or is_sharded(optimizer)
 
     @never_raises
     def _look_before(self, trainer: Trainer, optimizer: Optimizer) -> None:
         if getattr(optimizer, "adam_clip", None) is None:
-            self._norms[id(optimizer)] = total_gradient_norm(optimizer) / gradient_scale(trainer, optimizer)
+            norm = total_gradient_norm(optimizer, flat_shards=bool(self._shards))
+            self._norms[id(optimizer)] = norm / gradient_scale(trainer, optimizer)
         before = self._before.get(id(optimizer))
         if before is not None and not hasattr(optimizer, "adam_rule"):  # in 32 bit there were no gradients yet
             self._before[id(optimizer)] = copy_gradients(optimizer, before, self._chosen)
@@ -219,10 +237,10 @@ class OptimizerMonitor(Callback):
     @never_raises
     def _read(self, index: int, optimizer: Optimizer) -> None:
         before = self._before.pop(id(optimizer), None)
-        readings = read_optimizer(optimizer, self._names, before, self._chosen)
+        readings = read_optimizer(optimizer, self._names, before, self._chosen, self._shards)
         if not readings:
             return
-        take = take_sharded_snapshot if is_sharded(optimizer) else take_snapshot
+        take = take_sharded_snapshot if self._is_cut(optimizer) else take_snapshot
         snapshot = take(log_step(self._trainer), readings)
         if self._trainer.is_global_zero:
             self._tell_what_is_missing(optimizer, readings)
@@ -339,11 +357,14 @@ def _clip_scalars(prefix: str, optimizer: Optimizer) -> dict[str, float]:
 
 def _quantiles(prefix: str, snapshot: Snapshot) -> dict[str, float]:
     """p01, p50 and p99 over all elements of the model, for the margin charts."""
-    pooled = {"log10_step_size": snapshot.hist_step_size, "log10_effective_lr": snapshot.hist_effective_lr}
+    pooled = {
+        "log10_step_size": step_size_quantiles(snapshot, QUANTILES),
+        "log10_effective_lr": effective_lr_quantiles(snapshot, QUANTILES),
+    }
     return {
         f"{prefix}.dist/{name}_p{round(q * 100):02d}": value
-        for name, counts in pooled.items()
-        for q, value in zip(QUANTILES, histogram_quantiles(counts, QUANTILES), strict=True)
+        for name, values in pooled.items()
+        for q, value in zip(QUANTILES, values, strict=True)
     }
 
 

@@ -14,7 +14,7 @@ from torch import nn
 
 import lightning_adam as la
 from lightning_adam.moments import Moments, read_moments
-from lightning_adam.statistics import read_optimizer, take_snapshot
+from lightning_adam.statistics import COLUMNS, headline, read_optimizer, take_snapshot
 from tests.steps_of import Stepped, Stepper
 
 Array = NDArray[np.float64]
@@ -329,6 +329,18 @@ def test_half_a_pair_gives_half_of_the_statistics() -> None:
     assert np.isnan(rmsprop.column("signal_to_noise")).all()
     assert (lion.column("step_size_rms") > 0).all()
     assert (rmsprop.column("step_size_rms") > 0).all()
+
+
+def test_headline_is_of_the_tensors_that_have_the_number() -> None:
+    """Beside Muon's matrices, which have no v, the vectors' v is in the headline; a sick tensor's NaN stays."""
+    snapshot = take_snapshot(0, run("muon")[1][-1].readings)
+    assert np.isnan(snapshot.column("second_moment_rms")).sum() == 1
+    assert np.isfinite(headline(snapshot)["log10_second_moment_rms"])
+    assert np.isfinite(headline(snapshot)["signal_to_noise"])
+
+    for column in ("gradient_norm", "second_moment_rms"):
+        snapshot.table[0, COLUMNS.index(column)] = np.nan
+    assert np.isnan(headline(snapshot)["log10_second_moment_rms"])
 
 
 def test_gradients_are_those_that_the_optimizer_got() -> None:

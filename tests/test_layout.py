@@ -37,6 +37,7 @@ def test_wheel_has_one_top_level_module(wheel: Path) -> None:
 
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"lightning_adam"}
     assert "lightning_adam/py.typed" in names
+    assert "lightning_adam/statistics/kernel.cpp" in names
     assert "lightning_adam/callbacks/optimizer_monitor.py" in names
 
 

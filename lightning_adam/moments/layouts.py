@@ -10,6 +10,7 @@ averages normalised gradients (ADOPT, SM3), m is that average times √v.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,20 +20,41 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_adam.moments import bitsandbytes
-from lightning_adam.moments.slot import Moments, Slot, kind_names, tiny
+from lightning_adam.moments.slot import Moments, Slot, kind_names, plain, tiny
 
 Reader = Callable[[Slot], Moments]
 
 
-def read_moments(optimizer: Optimizer, group: Mapping[str, Any], parameter: Tensor) -> Moments | None:
-    """The moments of one parameter, or None where the layout is not known (or the optimizer has not stepped yet)."""
+def read_moments(
+    optimizer: Optimizer, group: Mapping[str, Any], parameter: Tensor, step: int | None = None
+) -> Moments | None:
+    """The moments of one parameter, or None where the layout is not known (or the optimizer has not stepped yet).
+
+    Args:
+        optimizer: right after a step.
+        group: the parameter's group.
+        parameter: with its gradient.
+        step: from :func:`read_steps`, if it has been read already.
+    """
     state = optimizer.state.get(parameter, {})
-    names = kind_names(optimizer)
-    slot = Slot(optimizer, group, parameter, state)
-    for name, keys, read in _LAYOUTS:
-        if (name is None or name in names) and keys <= {key for key, value in state.items() if value is not None}:
-            return read(slot)
-    return None
+    read = _reader(kind_names(optimizer), frozenset(key for key, value in state.items() if value is not None))
+    return None if read is None else read(Slot(optimizer, group, parameter, state, step))
+
+
+@functools.lru_cache(maxsize=256)
+def _reader(names: frozenset[str], keys: frozenset[str]) -> Reader | None:
+    fitting = (read for name, needed, read in _LAYOUTS if (name is None or name in names) and needed <= keys)
+    return next(fitting, None)
+
+
+def read_steps(optimizer: Optimizer) -> dict[int, int]:
+    """The steps that fused and capturable optimizers keep on a GPU, by the parameter's identity: one host read in all."""
+    kept = [(p, state["step"]) for p, state in optimizer.state.items() if isinstance(state.get("step"), Tensor)]
+    kept = [(p, step) for p, step in kept if step.device.type != "cpu"]
+    if not kept:
+        return {}
+    steps = torch.stack([plain(step).reshape(()).to(kept[0][1].device) for _, step in kept]).tolist()
+    return {id(p): int(step) for (p, _), step in zip(kept, steps, strict=True)}
 
 
 def _adam(slot: Slot) -> Moments:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -41,12 +42,14 @@ class Slot:
         group: the parameter's group.
         parameter: the parameter, with its gradient.
         state: the parameter's state.
+        known_step: t, if it has been read already.
     """
 
     optimizer: Optimizer
     group: Mapping[str, Any]
     parameter: Tensor
     state: Mapping[str, Any]
+    known_step: int | None = None
 
     def tensor(self, key: str) -> Tensor:
         """A buffer of the state: local shard, dequantised."""
@@ -65,6 +68,8 @@ class Slot:
     @property
     def step(self) -> int:
         """t: torch keeps it in the state, pytorch-optimizer in the group, the schedule-free library as ``k``."""
+        if self.known_step is not None:
+            return self.known_step
         for holder, key in ((self.state, "step"), (self.group, "step"), (self.group, "k")):
             if key in holder:
                 return int(holder[key])
@@ -79,7 +84,12 @@ def plain(tensor: Tensor) -> Tensor:
 
 def kind_names(optimizer: Optimizer) -> frozenset[str]:
     """The names of its class and of the classes that this one derives from."""
-    return frozenset(kind.__name__ for kind in type(optimizer).__mro__)
+    return _names(type(optimizer))  # type: ignore[arg-type]
+
+
+@functools.cache
+def _names(kind: type) -> frozenset[str]:
+    return frozenset(base.__name__ for base in kind.__mro__)
 
 
 def tiny(tensor: Tensor) -> float:

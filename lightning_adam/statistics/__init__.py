@@ -1,6 +1,6 @@
 """The numbers per parameter tensor: what is measured, and how it is summed up."""
 
-from lightning_adam.statistics.headline import headline, histogram_quantiles
+from lightning_adam.statistics.headline import effective_lr_quantiles, headline, step_size_quantiles
 from lightning_adam.statistics.quantities import COLUMNS, DIAGNOSTICS, LOG10_EDGES, QUANTITIES
 from lightning_adam.statistics.reading import (
     Before,
@@ -10,7 +10,7 @@ from lightning_adam.statistics.reading import (
     read_optimizer,
     tensor_names,
 )
-from lightning_adam.statistics.sharded import is_sharded, take_sharded_snapshot
+from lightning_adam.statistics.sharded import flat_shards, is_sharded, take_sharded_snapshot
 from lightning_adam.statistics.snapshot import Snapshot, take_snapshot, update_ratios
 
 __all__ = [
@@ -23,10 +23,12 @@ __all__ = [
     "TensorReading",
     "copy_gradients",
     "copy_parameters",
+    "effective_lr_quantiles",
+    "flat_shards",
     "headline",
-    "histogram_quantiles",
     "is_sharded",
     "read_optimizer",
+    "step_size_quantiles",
     "take_sharded_snapshot",
     "take_snapshot",
     "tensor_names",

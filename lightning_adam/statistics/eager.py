@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_adam.statistics.quantities import BINS, log10_counts
-from lightning_adam.statistics.raw import MAXIMA, SUMS, bias_scale, sample_positions, wide_dtype
+from lightning_adam.statistics.raw import MAXIMA, SUMS, bias_scale, wide_dtype
 from lightning_adam.statistics.reading import TensorReading
 
 PIECE = {"cpu": 1 << 16, "cuda": 1 << 22}
@@ -50,8 +50,13 @@ def _as_real(tensor: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def reduce_eager(reading: TensorReading) -> tuple[Tensor, Tensor, Tensor]:
-    """Row of sums, row of maxima, and sample of one tensor, as :class:`~lightning_adam.statistics.raw.RawTable` has them."""
+def reduce_eager(reading: TensorReading, places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Row of sums, row of maxima, and sample of one tensor, as :class:`~lightning_adam.statistics.raw.RawTable` has them.
+
+    Args:
+        reading: a tensor or a shard.
+        places: which of the whole tensor's elements are sampled.
+    """
     flat, wide = _Flat.of(reading), wide_dtype(reading.parameter.device)
     sums = torch.zeros(len(SUMS), dtype=wide, device=reading.parameter.device)
     maxima = torch.full((len(MAXIMA),), -math.inf, dtype=wide, device=sums.device)
@@ -59,7 +64,7 @@ def reduce_eager(reading: TensorReading) -> tuple[Tensor, Tensor, Tensor]:
     for start in range(0, len(flat.parameter), length):
         more, tops = _reduce_piece(reading, flat.at(slice(start, start + length)), wide)
         sums, maxima = sums + more, torch.maximum(maxima, tops)
-    counts, sample = _sampled(reading, flat)
+    counts, sample = _sampled(reading, flat, places - reading.offset)
     return torch.cat([sums, counts.to(wide)]), maxima, sample
 
 
@@ -69,7 +74,7 @@ def _reduce_piece(reading: TensorReading, piece: _Flat, wide: torch.dtype) -> tu
     if piece.gradient is not None:
         sums |= {"gradient_squared": _squares(piece.gradient, wide), "zero_gradient": (piece.gradient == 0).sum()}
     if reading.lost is not None:
-        sums["lost"] = reading.lost * (len(piece.parameter) if reading.parameter.numel() else 0)
+        sums["lost"] = reading.lost * len(piece.parameter)
     for found, tops in (_moment_sums(reading, piece, wide), _step_sums(reading, piece, wide)):
         sums, maxima = sums | found, maxima | tops
     return _row(sums, SUMS, math.nan, piece.parameter, wide), _row(maxima, MAXIMA, -math.inf, piece.parameter, wide)
@@ -149,9 +154,8 @@ def _step(reading: TensorReading, piece: _Flat) -> Tensor | None:
     return None if piece.first is None or piece.second is None else _ratio(reading, piece) * reading.lr
 
 
-def _sampled(reading: TensorReading, flat: _Flat) -> tuple[Tensor, Tensor]:
+def _sampled(reading: TensorReading, flat: _Flat, places: Tensor) -> tuple[Tensor, Tensor]:
     """Counts of both histograms, for all elements of this shard, and the sample of α/(√v̂+ε)."""
-    places = sample_positions(reading.total, flat.parameter.device) - reading.offset
     here = (places >= 0) & (places < len(flat.parameter))
     if len(flat.parameter) == 0:
         return torch.zeros(2 * BINS, device=places.device), torch.zeros(len(places), device=places.device)

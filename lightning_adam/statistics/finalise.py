@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from lightning_adam.statistics import kernel
 from lightning_adam.statistics.quantities import BINS, COLUMNS
-from lightning_adam.statistics.raw import MAXIMA, SUMS, RawTable, bias_scale, sample_begins
+from lightning_adam.statistics.raw import MAXIMA, SUMS, RawTable, Sampling, bias_scale
 from lightning_adam.statistics.reading import TensorReading
 
 Array = NDArray[np.float64]
@@ -53,7 +54,7 @@ def finalise(readings: Sequence[TensorReading], raw: RawTable) -> tuple[NDArray[
         float32 [n_tensors, n_columns] as COLUMNS; int64 [2, BINS], pooled counts of step size and effective learning rate.
     """
     sums, maxima = raw.sums.numpy().astype(np.float64), raw.maxima.numpy().astype(np.float64)
-    rates = sample_quantiles(raw.sample.numpy(), sample_begins(readings))
+    rates = sample_quantiles(raw.sample.numpy(), Sampling.of(readings).begins)
     with np.errstate(all="ignore"):
         columns = _columns(
             _Scalars.of(readings), dict(zip(SUMS, sums.T, strict=False)), dict(zip(MAXIMA, maxima.T, strict=True))
@@ -105,13 +106,21 @@ _SPOILED_BY = {
 def sample_quantiles(sample: NDArray[np.float32], begins: NDArray[np.int64]) -> Array:
     """QUANTILES of each tensor's part of the sample, interpolated as ``numpy.quantile``; NaN where a value is.
 
-    Exact up to 4,096 elements. Beyond, a sample of n at level q lies between the true quantiles at q ± √(q(1-q)/n) in two
-    cases of three: p50 within p49 and p51, p01 within p0.8 and p1.2.
+    Exact where the sample is the whole tensor. A sample of n at level q lies between the true quantiles at q ± √(q(1-q)/n)
+    in two cases of three: with n = 4,096 the p50 between p49 and p51, the p01 between p0.8 and p1.2.
     """
     fast = kernel.quantiles(sample, begins, QUANTILES)
     if fast is not None:
         return fast
-    parts = [sample[start:end].astype(np.float64) for start, end in zip(begins[:-1], begins[1:], strict=True)]
-    blank = np.full(len(QUANTILES), np.nan)
+    parts = [sample[start:end].astype(np.float64) for start, end in itertools.pairwise(begins)]
+    return np.array([_quantiles(part) for part in parts]).reshape(-1, len(QUANTILES))
+
+
+def _quantiles(values: Array) -> Array:
+    """As ``numpy.quantile``, which finds NaN between two infinities."""
+    if len(values) == 0:
+        return np.full(len(QUANTILES), np.nan)
     with np.errstate(invalid="ignore"):
-        return np.array([np.quantile(part, QUANTILES) if len(part) else blank for part in parts]).reshape(-1, len(QUANTILES))
+        between = np.quantile(values, QUANTILES)
+    low, high = (np.quantile(values, QUANTILES, method=method) for method in ("lower", "higher"))
+    return np.where(low == high, low, between)

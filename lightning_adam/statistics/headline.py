@@ -26,29 +26,49 @@ def headline(snapshot: Snapshot, group: str | None = None) -> dict[str, float]:
         values: NDArray[np.float64] = snapshot.column(quantity)[rows].astype(np.float64)
         return values
 
-    ratio = column("update_ratio")
+    def weights(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Elements per tensor, 0 where the optimizer keeps no such number (Muon's v); NaN of a sick tensor stays."""
+        return np.where(np.isnan(values) & np.isfinite(gradients), 0.0, sizes)
+
+    gradients, ratio, agreement = column("gradient_norm"), column("update_ratio"), column("signal_to_noise")
+
+    def pooled(quantity: str) -> float:
+        values = column(quantity)
+        return _log10(math.sqrt(_average(np.square(values), weights(values))))
+
     rates = [lr for name, lr in snapshot.lr.items() if group in (None, name)]
     return {
         "log10_lr": _log10(max(rates, default=math.nan)),
         "log10_update_ratio_p10": _log10(_quantile(ratio, 0.1)),
         "log10_update_ratio_p50": _log10(_quantile(ratio, 0.5)),
         "log10_update_ratio_p90": _log10(_quantile(ratio, 0.9)),
-        "log10_step_size_rms": _log10(_pooled_rms(column("step_size_rms"), sizes)),
+        "log10_step_size_rms": pooled("step_size_rms"),
         "log10_effective_lr_p50": _log10(_quantile(column("effective_lr_p50"), 0.5)),
-        "log10_first_moment_rms": _log10(_pooled_rms(column("first_moment_rms"), sizes)),
-        "log10_second_moment_rms": _log10(_pooled_rms(column("second_moment_rms"), sizes)),
-        "log10_gradient_norm": _log10(float(np.sqrt(np.square(column("gradient_norm")).sum()))),
-        "signal_to_noise": float(np.average(column("signal_to_noise"), weights=sizes)),
+        "log10_first_moment_rms": pooled("first_moment_rms"),
+        "log10_second_moment_rms": pooled("second_moment_rms"),
+        "log10_gradient_norm": _log10(float(np.sqrt(np.square(gradients).sum()))),
+        "signal_to_noise": _average(agreement, weights(agreement)),
     }
 
 
-def histogram_quantiles(counts: NDArray[np.int64], at: Sequence[float]) -> list[float]:
-    """log10 quantiles of a pooled histogram, linear within its bins of a quarter decade; NaN where it is empty."""
-    total = counts.sum()
-    if total == 0:
+def step_size_quantiles(snapshot: Snapshot, at: Sequence[float]) -> list[float]:
+    """log10 quantiles of |Δθ| over the elements that moved (by more than 1e-12): dead ones would hide the rest."""
+    return _histogram_quantiles(snapshot.hist_step_size[1:], LOG10_EDGES[1:], at)
+
+
+def effective_lr_quantiles(snapshot: Snapshot, at: Sequence[float]) -> list[float]:
+    """log10 quantiles of α/(√v̂+ε) over the elements where it is below 56: beyond, v is 0 and ε alone divides."""
+    return _histogram_quantiles(snapshot.hist_effective_lr[:-1], LOG10_EDGES[:-1], at)
+
+
+def _histogram_quantiles(counts: NDArray[np.int64], edges: NDArray[np.float64], at: Sequence[float]) -> list[float]:
+    """Linear within a bin of a quarter decade; NaN where the histogram is empty."""
+    if counts.sum() == 0:
         return [math.nan] * len(at)
-    below = np.concatenate([[0.0], np.cumsum(counts) / total])
-    return [float(np.interp(q, below, LOG10_EDGES)) for q in at]
+    filled = np.flatnonzero(counts)
+    kept = slice(filled[0], filled[-1] + 1)
+    below = np.concatenate([[0.0], np.cumsum(counts[kept]) / counts.sum()])
+    return [float(np.interp(q, below, edges[filled[0] : filled[-1] + 2])) for q in at]
 
 
 def _log10(value: float) -> float:
@@ -61,5 +81,6 @@ def _quantile(values: Sequence[float] | NDArray[np.float64], q: float) -> float:
         return float(np.nanquantile(values, q))
 
 
-def _pooled_rms(rms: NDArray[np.float64], sizes: NDArray[np.float64]) -> float:
-    return float(np.sqrt(np.average(np.square(rms), weights=sizes)))
+def _average(values: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
+    used = weights > 0
+    return float(np.average(values[used], weights=weights[used])) if used.any() else math.nan

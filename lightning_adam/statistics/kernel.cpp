@@ -1,11 +1,12 @@
 // One pass over gradient, parameter and moments of all tensors: the raw rows of raw.py, each value read once.
 //
 // Plain C++11, no headers of torch's; built without -ffast-math: that would drop NaN, and (GCC before 13) switch off
-// denormals for the whole process. Sums run in float over 1,024 elements and in double beyond; a block whose float sum
+// denormals for the whole process. Sums run in float over 2,048 elements and in double beyond; a block whose float sum
 // overflows or comes near underflow is summed again in double. Maxima leave NaN out: finalise() takes it from the sums.
 
 #include <algorithm>
 #include <atomic>
+#include <cfloat>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -14,8 +15,8 @@
 
 namespace {
 
-constexpr int64_t BLOCK = 1024;   // elements that are summed in float
-constexpr int64_t CHUNK = 16384;  // elements of one work unit: four arrays of it fit into a core's L2 cache
+constexpr int64_t BLOCK = 2048;   // elements that are summed in float: four stretches of it just fit into a small L1 cache
+constexpr int64_t CHUNK = 32768;  // elements of one work unit
 constexpr int BINS = 56;
 enum Sum { GRADIENT, ZERO_GRADIENT, PARAMETER, FIRST, SECOND, ALIVE, RATIO, RATIO_SQUARED, SWAMPED, SURPRISE, SUMS };
 enum Maximum { FIRST_MAX, SECOND_MAX, SECOND_MIN, RATIO_MAX, MAXIMA };
@@ -26,37 +27,57 @@ struct Tensor {  // as TASK in native.py
     float first_scale, second_scale, eps, lr;
 };
 
-struct Partial {
-    double sums[SUMS];
-    float maxima[MAXIMA];
-    uint32_t step_counts[BINS], rate_counts[BINS];
+struct Counts {
+    uint32_t of[BINS + 1];  // the last one counts NaN
 };
 
-struct Bins {  // log10 bins by the float's exponent and three bits of mantissa; at most one edge falls into such a cell
-    float edges[BINS + 1];
-    uint8_t first[2048];
-
+class Bins {  // log10 bins, by the float's exponent and three bits of mantissa: at most one edge falls into such a cell
+   public:
     explicit Bins(const double* log10_edges) {
-        for (int i = 0; i <= BINS; i++) edges[i] = static_cast<float>(std::pow(10.0, log10_edges[i]));
-        edges[0] = 0.0f;
+        float edges[BINS + 1];
+        for (int i = 0; i < BINS; i++) edges[i] = static_cast<float>(std::pow(10.0, log10_edges[i]));
         edges[BINS] = INFINITY;
         int bin = 0;
-        for (uint32_t cell = 0; cell < 2048; cell++) {
+        for (uint32_t cell = 0; cell < CELLS; cell++) {
             const uint32_t bits = cell << 20;
             float low;
             std::memcpy(&low, &bits, 4);
             while (bin < BINS - 1 && low >= edges[bin + 1]) bin++;
-            first[cell] = static_cast<uint8_t>(bin);
+            first_[cell] = cell < 0x7f8 ? bin : BINS;
+            next_[cell] = edges[bin + 1];
         }
     }
 
-    void count(float value, uint32_t* counts) const {
-        if (std::isnan(value)) return;
+    // Values that are not negative.
+    void count(const float* values, int64_t n, Counts& counts) const {
+        constexpr int LANES = 4;  // neighbours fall into one bin: with one counter each would wait for the last
+        Counts lanes[LANES] = {};
+        int64_t i = 0;
+        for (; i + LANES <= n; i += LANES)
+            for (int lane = 0; lane < LANES; lane++) lanes[lane].of[bin_of(values[i + lane])]++;
+        for (; i < n; i++) lanes[0].of[bin_of(values[i])]++;
+        for (const Counts& lane : lanes)
+            for (int bin = 0; bin < BINS; bin++) counts.of[bin] += lane.of[bin];
+    }
+
+   private:
+    static constexpr uint32_t CELLS = 2048;
+    int32_t first_[CELLS];
+    float next_[CELLS];
+
+    int bin_of(float value) const {
+        value = FLT_MAX < value ? FLT_MAX : value;  // infinity shares its cell with NaN
         uint32_t bits;
         std::memcpy(&bits, &value, 4);
-        const int bin = first[bits >> 20 & 2047];
-        counts[bin + (bin < BINS - 1 && value >= edges[bin + 1])]++;
+        const uint32_t cell = bits >> 20 & (CELLS - 1);
+        return first_[cell] + (value >= next_[cell]);
     }
+};
+
+struct Partial {
+    double sums[SUMS];
+    float maxima[MAXIMA];
+    Counts steps, rates;
 };
 
 template <class Accumulator, bool AMSGRAD>
@@ -102,48 +123,52 @@ bool lost_range(const double* sums) {
     return false;
 }
 
-template <bool AMSGRAD>
-void add_chunk(const Tensor& t, int64_t start, int64_t end, Partial& partial) {
-    for (int64_t at = start; at < end; at += BLOCK) {
-        const int64_t count = end - at < BLOCK ? end - at : BLOCK;
-        double sums[SUMS];
-        add_block<float, AMSGRAD>(t, at, count, sums, partial.maxima);
-        if (lost_range(sums)) add_block<double, AMSGRAD>(t, at, count, sums, partial.maxima);
-        for (int i = 0; i < SUMS; i++) partial.sums[i] += sums[i];
-    }
+// Cells of `stride` elements give one sampled element each, at a place that the golden-ratio sequence says
+// (Sampling.positions in raw.py).
+inline int64_t place(const Tensor& t, int64_t cell) {
+    return cell * t.stride + int64_t(uint64_t(uint32_t(cell) * 2654435761u) * uint64_t(t.stride) >> 32);
 }
 
-// One element of each cell of `stride` elements, at a place that a golden-ratio sequence gives: see sample_positions().
-void take_sample(const Tensor& t, int64_t start, int64_t end, const Bins& bins, float* sample, Partial& partial) {
-    const int64_t low = start + t.offset, high = end + t.offset;
-    int64_t from = low / t.stride, to = (high - 1) / t.stride + 1;
-    to = to < t.slots ? to : t.slots;
-    constexpr int64_t AT_ONCE = 512;
-    float first[AT_ONCE], denominator[AT_ONCE];
-    int64_t slot[AT_ONCE];
-    for (int64_t cell = from; cell < to;) {
-        int64_t n = 0;
-        for (; cell < to && n < AT_ONCE; cell++) {
-            const uint64_t jitter = uint32_t(cell) * 2654435761u;
-            const int64_t place = cell * t.stride + int64_t((jitter & 0xffffffffu) * uint64_t(t.stride) >> 32);
-            slot[n] = cell;
-            if (place >= low && place < high) {
-                first[n] = t.first[place - t.offset];
-                denominator[n++] = t.denominator[place - t.offset];
-            }
-        }
-#pragma omp simd
-        for (int64_t i = 0; i < n; i++) {
-            const float rate = t.lr / (std::sqrt(denominator[i] * t.second_scale) + t.eps);
-            first[i] = std::fabs(first[i]) * t.first_scale * rate;
-            denominator[i] = rate;
-        }
-        for (int64_t i = 0; i < n; i++) {
-            sample[t.slot + slot[i]] = denominator[i];
-            bins.count(denominator[i], partial.rate_counts);
-            bins.count(first[i], partial.step_counts);
-        }
+int64_t first_cell(const Tensor& t, int64_t start) {
+    const int64_t cell = (start + t.offset) / t.stride;
+    return cell + (place(t, cell) < start + t.offset);
+}
+
+// Raw moments of the sampled elements from `cell` on, while their block is in the cache; returns the next block's first cell.
+int64_t gather_block(const Tensor& t, int64_t cell, int64_t end, float* sample, std::vector<float>& first) {
+    for (int64_t at; cell < t.slots && (at = place(t, cell) - t.offset) < end; cell++) {
+        first.push_back(t.first[at]);
+        sample[t.slot + cell] = t.denominator[at];
     }
+    return cell;
+}
+
+// From the raw moments to effective learning rates and step sizes, and their histograms.
+void finish_sample(const Tensor& t, int64_t count, const Bins& bins, float* rates, float* steps, Partial& partial) {
+#pragma omp simd
+    for (int64_t i = 0; i < count; i++) {
+        rates[i] = t.lr / (std::sqrt(rates[i] * t.second_scale) + t.eps);
+        steps[i] = std::fabs(steps[i]) * t.first_scale * rates[i];
+    }
+    bins.count(rates, count, partial.rates);
+    bins.count(steps, count, partial.steps);
+}
+
+template <bool AMSGRAD>
+void add_chunk(const Tensor& t, int64_t start, int64_t end, const Bins& bins, float* sample, Partial& partial) {
+    const int64_t first_sampled = first_cell(t, start);
+    int64_t cell = first_sampled;
+    std::vector<float> first;
+    first.reserve(static_cast<size_t>((end - start) / t.stride + 1));
+    for (int64_t at = start; at < end; at += BLOCK) {
+        const int64_t stop = at + BLOCK < end ? at + BLOCK : end;
+        double sums[SUMS];
+        add_block<float, AMSGRAD>(t, at, stop - at, sums, partial.maxima);
+        if (lost_range(sums)) add_block<double, AMSGRAD>(t, at, stop - at, sums, partial.maxima);
+        for (int i = 0; i < SUMS; i++) partial.sums[i] += sums[i];
+        cell = gather_block(t, cell, stop, sample, first);
+    }
+    finish_sample(t, cell - first_sampled, bins, sample + t.slot + first_sampled, first.data(), partial);
 }
 
 template <class Work>
@@ -161,44 +186,68 @@ void in_parallel(int threads, int64_t units, const Work& work) {
     for (auto& helper : helpers) helper.join();
 }
 
-constexpr int CELLS = 4096;
+// Order statistics without sorting: count the values in 256 cells between the smallest and the largest, then select
+// among the few that share a cell with a wanted rank.
+class Selection {
+   public:
+    Selection(const float* sample, int64_t count) : values_(sample), cells_(count), counts_(CELLS + 1), missing_(count == 0) {
+        uint32_t low = UINT32_MAX, high = 0;
+#pragma omp simd reduction(min : low) reduction(max : high)
+        for (int64_t i = 0; i < count; i++) {
+            const uint32_t key = ordered(sample[i]);
+            low = key < low ? key : low;
+            high = key > high ? key : high;
+        }
+        missing_ |= high > ordered(INFINITY) || low < ordered(-INFINITY);
+        int shift = 0;
+        while (count > 0 && (high - low) >> shift >= CELLS) shift++;
+#pragma omp simd
+        for (int64_t i = 0; i < count; i++) cells_[i] = static_cast<uint8_t>((ordered(sample[i]) - low) >> shift);
+        constexpr int LANES = 4;
+        uint32_t lanes[LANES][CELLS] = {};
+        for (int64_t i = 0; i < count; i++) lanes[i % LANES][cells_[i]]++;
+        for (int cell = 0; cell < CELLS; cell++)
+            counts_[cell + 1] = counts_[cell] + lanes[0][cell] + lanes[1][cell] + lanes[2][cell] + lanes[3][cell];
+    }
 
-// The value of one rank: the members of its cell, then nth_element among them.
-float value_at(const std::vector<float>& values, const std::vector<uint16_t>& cells, const uint32_t* counts, int64_t rank,
-               std::vector<float>& members) {
-    int64_t below = 0;
-    uint32_t cell = 0;
-    while (below + counts[cell] <= rank) below += counts[cell++];
-    members.clear();
-    for (size_t i = 0; i < values.size(); i++)
-        if (cells[i] == cell) members.push_back(values[i]);
-    std::nth_element(members.begin(), members.begin() + (rank - below), members.end());
-    return members[rank - below];
-}
+    // Linear interpolation between neighbouring ranks, as numpy.quantile; NaN where a value is.
+    double quantile(double level) {
+        if (missing_) return NAN;
+        const int64_t last = static_cast<int64_t>(cells_.size()) - 1, rank = static_cast<int64_t>(level * double(last));
+        const double low = at(rank), high = at(rank < last ? rank + 1 : rank);
+        return low == high ? low : low + (high - low) * (level * double(last) - double(rank));
+    }
 
-// Linear interpolation between neighbouring ranks, as numpy.quantile; NaN where a value is.
-void quantiles(const float* sample, int64_t count, const double* at, int n_at, double* out) {
-    std::vector<float> values(sample, sample + count), members;
-    std::vector<uint16_t> cells(count);
-    std::vector<uint32_t> counts(CELLS, 0);
-    bool missing = count == 0;
-    for (int64_t i = 0; i < count; i++) {
+   private:
+    static constexpr int CELLS = 256;
+    const float* values_;
+    std::vector<uint8_t> cells_;
+    std::vector<int64_t> counts_;  // values in the cells below
+    std::vector<float> members_;
+    int64_t gathered_ = -1;
+    bool missing_;
+
+    static uint32_t ordered(float value) {  // an integer in the order of the values
         uint32_t bits;
-        std::memcpy(&bits, &values[i], 4);
-        missing |= std::isnan(values[i]);
-        cells[i] = static_cast<uint16_t>((bits >> 31 ? ~bits : bits | 0x80000000u) >> 20);  // in the order of the values
-        counts[cells[i]]++;
+        std::memcpy(&bits, &value, 4);
+        return bits >> 31 ? ~bits : bits | 0x80000000u;
     }
-    for (int i = 0; i < n_at; i++) {
-        const double spot = at[i] * double(count - 1);
-        const int64_t rank = static_cast<int64_t>(spot);
-        out[i] = NAN;
-        if (missing) continue;
-        const double low = value_at(values, cells, counts.data(), rank, members);
-        const double high = value_at(values, cells, counts.data(), rank + 1 < count ? rank + 1 : rank, members);
-        out[i] = low == high ? low : low + (high - low) * (spot - double(rank));
+
+    float at(int64_t rank) {
+        const int64_t cell = std::upper_bound(counts_.begin(), counts_.end(), rank) - counts_.begin() - 1;
+        if (cell != gathered_) gather(cell);
+        const auto spot = members_.begin() + (rank - counts_[cell]);
+        std::nth_element(members_.begin(), spot, members_.end());
+        return *spot;
     }
-}
+
+    void gather(int64_t cell) {
+        members_.clear();
+        for (size_t i = 0; i < cells_.size(); i++)
+            if (cells_[i] == cell) members_.push_back(values_[i]);
+        gathered_ = cell;
+    }
+};
 
 }  // namespace
 
@@ -219,15 +268,14 @@ extern "C" int lightning_adam_reduce(const Tensor* tensors, int64_t n_tensors, c
         const int64_t end = start + CHUNK < t.numel ? start + CHUNK : t.numel;
         Partial& partial = partials[unit];
         for (float& maximum : partial.maxima) maximum = -INFINITY;
-        t.denominator == t.second ? add_chunk<false>(t, start, end, partial) : add_chunk<true>(t, start, end, partial);
-        take_sample(t, start, end, bins, sample, partial);
+        (t.denominator == t.second ? add_chunk<false> : add_chunk<true>)(t, start, end, bins, sample, partial);
     });
     constexpr int WIDTH = SUMS + 2 * BINS;
     for (size_t unit = 0; unit < owners.size(); unit++) {
         const Partial& partial = partials[unit];
         double *row = sums + owners[unit] * WIDTH, *top = maxima + owners[unit] * MAXIMA;
         for (int i = 0; i < SUMS; i++) row[i] += partial.sums[i];
-        for (int i = 0; i < BINS; i++) row[SUMS + i] += partial.step_counts[i], row[SUMS + BINS + i] += partial.rate_counts[i];
+        for (int i = 0; i < BINS; i++) row[SUMS + i] += partial.steps.of[i], row[SUMS + BINS + i] += partial.rates.of[i];
         for (int i = 0; i < MAXIMA; i++) top[i] = partial.maxima[i] > top[i] ? partial.maxima[i] : top[i];
     }
     return 0;
@@ -238,7 +286,8 @@ extern "C" int lightning_adam_reduce(const Tensor* tensors, int64_t n_tensors, c
 extern "C" int lightning_adam_quantiles(const float* sample, const int64_t* begins, int64_t n_tensors, const double* at, int n_at,
                                         int threads, double* out) try {
     in_parallel(threads, n_tensors, [&](int64_t i) {
-        quantiles(sample + begins[i], begins[i + 1] - begins[i], at, n_at, out + i * n_at);
+        Selection selection(sample + begins[i], begins[i + 1] - begins[i]);
+        for (int j = 0; j < n_at; j++) out[i * n_at + j] = selection.quantile(at[j]);
     });
     return 0;
 } catch (...) {

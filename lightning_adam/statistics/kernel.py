@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_adam.statistics.quantities import BINS, LOG10_EDGES
-from lightning_adam.statistics.raw import KERNEL_MAXIMA, KERNEL_SUMS, bias_scale, sample_size, sample_stride
+from lightning_adam.statistics.raw import KERNEL_MAXIMA, KERNEL_SUMS, Sampling, bias_scale
 from lightning_adam.statistics.reading import TensorReading
 
 LOG = logging.getLogger("lightning_adam")
@@ -44,57 +44,66 @@ TASK = np.dtype(
 
 def fits(reading: TensorReading) -> bool:
     """Whether the kernel can read this tensor: Adam's formula on plain, contiguous float32 on the CPU."""
-    moments = reading.moments
+    moments, parameter = reading.moments, reading.parameter
     if moments is None or moments.step < 1 or reading.gradient is None or reading.measured_step is not None:
         return False
-    numel = reading.parameter.numel()
-    tensors = (reading.parameter, reading.gradient, moments.first, moments.second, moments.denominator)
-    return reading.lost is None and all(_is_plain(tensor, numel) for tensor in tensors)
+    shape = parameter.shape
+    return (
+        reading.lost is None
+        and _is_plain(parameter, shape)
+        and _is_plain(reading.gradient, shape)
+        and _is_plain(moments.first, shape)
+        and _is_plain(moments.second, shape)
+        and (moments.denominator is moments.second or _is_plain(moments.denominator, shape))
+    )
 
 
-def _is_plain(tensor: Tensor | None, numel: int) -> bool:
+def _is_plain(tensor: Tensor | None, shape: torch.Size) -> bool:
     return (
         type(tensor) is Tensor
         and tensor.dtype is torch.float32
         and tensor.is_cpu
         and tensor.layout is torch.strided
         and tensor.is_contiguous()
-        and tensor.numel() == numel
+        and tensor.shape == shape
     )
 
 
 def reduce(
-    readings: Sequence[TensorReading], slots: Sequence[int], sample: NDArray[np.float32]
+    readings: Sequence[TensorReading], rows: Sequence[int], sampling: Sampling, sample: NDArray[np.float32]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     """Sums (KERNEL_SUMS and both histograms) and KERNEL_MAXIMA of tensors that fit; None where there is no kernel.
 
     Args:
-        readings: each of them :func:`fits`.
-        slots: where each tensor's part of the sample begins.
-        sample: filled in.
+        readings: of all tensors.
+        rows: which of them to measure; each of them :func:`fits`.
+        sampling: of all tensors.
+        sample: of all tensors, float32; those parts are filled in.
     """
     library = load()
     if library is None:
         return None
-    tasks = np.array([_task(reading, slot) for reading, slot in zip(readings, slots, strict=True)], dtype=TASK)
+    tasks = np.array([_task(readings[row]) for row in rows], dtype=TASK)
+    for name, values in (("slot", sampling.begins), ("stride", sampling.strides), ("slots", sampling.sizes)):
+        tasks[name] = values[rows]
     sums = np.zeros((len(tasks), len(KERNEL_SUMS) + 2 * BINS))
     maxima = np.full((len(tasks), len(KERNEL_MAXIMA)), -np.inf)
     failed = library.lightning_adam_reduce(
         _pointer(tasks), len(tasks), _pointer(LOG10_EDGES), torch.get_num_threads(), *map(_pointer, (sums, maxima, sample))
     )
-    sums[:, len(KERNEL_SUMS) :] *= np.array([[r.total / max(1, sample_size(r.total))] for r in readings])
+    sums[:, len(KERNEL_SUMS) :] *= sampling.weights()[rows, None]
     return None if failed else (sums, maxima)
 
 
-def _task(reading: TensorReading, slot: int) -> tuple[float, ...]:
-    moments, total = reading.moments, reading.total
+def _task(reading: TensorReading) -> tuple[float, ...]:
+    moments = reading.moments
     assert moments is not None and reading.gradient is not None
     assert moments.first is not None and moments.second is not None and moments.denominator is not None
     second = moments.second.data_ptr()
     denominator = second if moments.denominator is moments.second else moments.denominator.data_ptr()
     return (
         *(reading.parameter.data_ptr(), reading.gradient.data_ptr(), moments.first.data_ptr(), second, denominator),
-        *(reading.parameter.numel(), reading.offset, slot, sample_stride(total), sample_size(total)),
+        *(reading.parameter.numel(), reading.offset, 0, 1, 0),
         *(bias_scale(moments.beta1, moments.step), bias_scale(moments.beta2, moments.step), reading.eps, reading.lr),
     )
 

@@ -9,7 +9,7 @@ import torch
 
 from lightning_adam.statistics import kernel
 from lightning_adam.statistics.eager import reduce_eager
-from lightning_adam.statistics.raw import KERNEL_MAXIMA, KERNEL_SUMS, MAXIMA, SUMS, RawTable, empty_table, sample_begins
+from lightning_adam.statistics.raw import KERNEL_MAXIMA, KERNEL_SUMS, MAXIMA, SUMS, RawTable, Sampling, empty_table
 from lightning_adam.statistics.reading import TensorReading
 
 
@@ -19,26 +19,25 @@ def measure(readings: Sequence[TensorReading]) -> RawTable:
     Tensors may be shards: their rows then lack the other ranks' parts, which ``RawTable`` says how to combine.
     """
     device = readings[0].parameter.device if readings else torch.device("cpu")
-    table = empty_table(readings, device)
-    begins = sample_begins(readings)
-    fast = _compiled(readings, table, begins) if device.type == "cpu" else frozenset()
+    sampling = Sampling.of(readings)
+    table = empty_table(sampling, device)
+    fast = _compiled(readings, sampling, table) if device.type == "cpu" else frozenset()
     for index, reading in enumerate(readings):
         if index not in fast:
-            sums, maxima, sample = reduce_eager(reading)
+            sums, maxima, sample = reduce_eager(reading, sampling.positions(index, device))
             table.sums[index], table.maxima[index] = sums, maxima
-            table.sample[begins[index] : begins[index + 1]] = sample
+            table.sample[sampling.part(index)] = sample
     return table
 
 
-def _compiled(readings: Sequence[TensorReading], table: RawTable, begins: np.ndarray) -> frozenset[int]:
+def _compiled(readings: Sequence[TensorReading], sampling: Sampling, table: RawTable) -> frozenset[int]:
     """Fills in the rows that the kernel can compute; returns which."""
     rows = [index for index, reading in enumerate(readings) if kernel.fits(reading)]
-    chosen = [readings[index] for index in rows]
-    found = kernel.reduce(chosen, begins[rows].tolist(), table.sample.numpy()) if rows else None
+    found = kernel.reduce(readings, rows, sampling, table.sample.numpy()) if rows else None
     if found is None:
         return frozenset()
     sums, maxima = found
-    narrow, rates = len(KERNEL_SUMS), np.array([reading.lr for reading in chosen])
+    narrow, rates = len(KERNEL_SUMS), np.array([readings[index].lr for index in rows])
     whole, tops = table.sums.numpy(), table.maxima.numpy()
     whole[rows, :narrow], whole[rows, len(SUMS) :] = sums[:, :narrow], sums[:, narrow:]
     whole[rows, SUMS.index("step_squared")] = sums[:, KERNEL_SUMS.index("ratio_squared")] * rates**2

@@ -39,31 +39,55 @@ KERNEL_MAXIMA = ("first_max", "second_max", "minus_second_max", "ratio_max")
 MAXIMA = (*KERNEL_MAXIMA, "step_max")
 """Of |m|, v, -v, |m̂|/(√v̂+ε) and |Δθ|. Whether a NaN was among them, the sums tell: MAX over ranks may lose it."""
 
-EXACT = 4096
-"""Up to so many elements the sample is the whole tensor."""
-
-LARGEST_SAMPLE = 16384
+BUDGET, FEWEST, MOST = 1 << 18, 512, 4096
 
 
-def sample_stride(numel: int) -> int:
-    """Elements per sampled element: 1 up to 4,096 elements; then 2,048 to 4,096 samples, and up to 16,384 from 4M on."""
-    return max(1, -(-numel // min(max(EXACT, numel // 256), LARGEST_SAMPLE)))
+@dataclass(frozen=True)
+class Sampling:
+    """Which elements of each tensor stand for it in the quantiles and histograms of effective learning rates and steps.
 
+    All of them up to 4,096 elements, while the model has at most 64 tensors; of more tensors 2¹⁸ in all, at least 512 of
+    each; of a tensor of a million elements or more up to four times as many. A larger tensor gives between half of that
+    and all. The choice depends on the whole tensors' sizes only: shards together choose what the whole does.
 
-def sample_size(numel: int) -> int:
-    """How many elements of a tensor are sampled."""
-    return numel // sample_stride(numel)
-
-
-def sample_positions(numel: int, device: torch.device | str = "cpu") -> Tensor:
-    """Flat indices of the sampled elements, int64, ascending; they depend on the whole tensor's size only.
-
-    One per cell of ``sample_stride`` elements. Where in its cell, the golden-ratio sequence says (Knuth, TAOCP 3, 6.4):
-    a fixed place would meet the same columns of a matrix again and again.
+    Attributes:
+        totals: elements of each tensor.
+        strides: elements per sampled element.
+        sizes: sampled elements.
+        begins: where each tensor's part of the sample begins, int64 [n_tensors + 1].
     """
-    stride = sample_stride(numel)
-    cells = torch.arange(sample_size(numel), device=device)
-    return cells * stride + (((cells * 2654435761) & 0xFFFFFFFF) * stride >> 32)
+
+    totals: NDArray[np.int64]
+    strides: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    begins: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, readings: Sequence[TensorReading]) -> Sampling:
+        """For all tensors of a step."""
+        totals = np.array([reading.total for reading in readings], dtype=np.int64)
+        usual = min(max(BUDGET // max(1, len(totals)), FEWEST), MOST)
+        strides = np.maximum(1, -(-totals // np.clip(totals // 256, usual, 4 * usual)))
+        sizes = totals // strides
+        return cls(totals, strides, sizes, np.concatenate([[0], np.cumsum(sizes)]))
+
+    def positions(self, index: int, device: torch.device | str = "cpu") -> Tensor:
+        """Flat indices of the sampled elements in the whole tensor, int64, ascending: one per cell of ``stride`` elements.
+
+        Where in its cell, the golden-ratio sequence says (Knuth, TAOCP 3, 6.4): a fixed place would meet the same columns
+        of a matrix again and again.
+        """
+        stride = int(self.strides[index])
+        cells = torch.arange(int(self.sizes[index]), device=device)
+        return cells * stride + (((cells * 2654435761) & 0xFFFFFFFF) * stride >> 32)
+
+    def part(self, index: int) -> slice:
+        """Where a tensor's part of the sample lies."""
+        return slice(int(self.begins[index]), int(self.begins[index + 1]))
+
+    def weights(self) -> NDArray[np.float64]:
+        """Elements that each sampled one stands for, float64 [n_tensors]."""
+        return self.totals / np.maximum(1, self.sizes)
 
 
 @dataclass(frozen=True)
@@ -87,23 +111,18 @@ class RawTable:
         if self.sums.device.type == "cpu":
             return self
         packed = torch.cat([part.flatten().view(torch.uint8) for part in parts]).cpu()
-        pieces = packed.split([part.numel() * part.element_size() for part in parts])
+        pieces = torch.split(packed, [part.numel() * part.element_size() for part in parts])
         return RawTable(
             *(piece.clone().view(part.dtype).view(part.shape) for piece, part in zip(pieces, parts, strict=True))
         )
 
 
-def empty_table(readings: Sequence[TensorReading], device: torch.device) -> RawTable:
+def empty_table(sampling: Sampling, device: torch.device) -> RawTable:
     """Rows to be filled: nothing measured yet."""
-    wide = wide_dtype(device)
-    sums = torch.full((len(readings), len(SUMS) + 2 * BINS), math.nan, dtype=wide, device=device)
-    maxima = torch.full((len(readings), len(MAXIMA)), -math.inf, dtype=wide, device=device)
-    return RawTable(sums, maxima, torch.zeros(int(sample_begins(readings)[-1]), device=device))
-
-
-def sample_begins(readings: Sequence[TensorReading]) -> NDArray[np.int64]:
-    """Where each tensor's part of the sample begins, int64 [n_tensors + 1]."""
-    return np.cumsum([0, *(sample_size(reading.total) for reading in readings)], dtype=np.int64)
+    n_tensors, wide = len(sampling.totals), wide_dtype(device)
+    sums = torch.full((n_tensors, len(SUMS) + 2 * BINS), math.nan, dtype=wide, device=device)
+    maxima = torch.full((n_tensors, len(MAXIMA)), -math.inf, dtype=wide, device=device)
+    return RawTable(sums, maxima, torch.zeros(int(sampling.begins[-1]), device=device))
 
 
 def wide_dtype(device: torch.device) -> torch.dtype:

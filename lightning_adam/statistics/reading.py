@@ -19,6 +19,7 @@ from lightning_adam.moments import (
     learning_rates,
     plain,
     read_moments,
+    read_steps,
     step_is_adam_formula,
 )
 from lightning_adam.parameter_groups import plain_name
@@ -131,6 +132,7 @@ def read_optimizer(
     names: Mapping[int, str],
     before: Before | None = None,
     only: Container[int] | None = None,
+    shards: Mapping[int, tuple[int, int]] | None = None,
 ) -> list[TensorReading]:
     """All tensors that the step just taken has moved, in model order (that of ``names``).
 
@@ -139,29 +141,39 @@ def read_optimizer(
         names: from :func:`tensor_names`.
         before: from :func:`copy_parameters`, taken right before the step.
         only: identities of the parameters to be looked at; all by default.
+        shards: from :func:`~lightning_adam.statistics.flat_shards` under FSDP1: then what other ranks hold is read too,
+            as empty tensors, so that the rows of all ranks agree.
     """
     order = {name: index for index, name in enumerate(names.values())}
-    readings = _readings(optimizer, names, before or Before({}, {}, {}), only)
+    readings = _readings(optimizer, names, before or Before({}, {}, {}), only, shards or {})
     return sorted(readings, key=lambda reading: order.get(reading.name, len(order)))
 
 
 def _readings(
-    optimizer: Optimizer, names: Mapping[int, str], before: Before, only: Container[int] | None
+    optimizer: Optimizer,
+    names: Mapping[int, str],
+    before: Before,
+    only: Container[int] | None,
+    shards: Mapping[int, tuple[int, int]],
 ) -> Iterator[TensorReading]:
     rate, decay_of = learning_rates(optimizer, before.numbers), decays(optimizer, before.numbers)
+    steps = read_steps(optimizer)
     positions = {id(group): index for index, group in enumerate(optimizer.param_groups)}
     for group, parameter in _placed(optimizer, only):
-        if parameter.grad is None or parameter.numel() == 0:
+        elsewhere = id(parameter) in shards and parameter.numel() == 0
+        if not elsewhere and (parameter.grad is None or parameter.numel() == 0):
             continue
         index, copy = positions[id(group)], before.parameters.get(id(parameter))
-        moments = read_moments(optimizer, group, parameter)
+        step = steps.get(id(parameter))
+        moments = _none_of(optimizer, parameter) if elsewhere else read_moments(optimizer, group, parameter, step)
+        gradient = before.gradients.get(id(parameter), parameter if parameter.grad is None else parameter.grad)
         decay = decay_of(group, parameter, copy)
-        offset, whole, counts = _shard(parameter)
+        offset, whole, counts = (*shards[id(parameter)], True) if id(parameter) in shards else _shard(parameter)
         yield TensorReading(
             name=names.get(id(parameter), f"group{index}.parameter"),
             group=str(group.get("name", f"pg{index + 1}")),
             parameter=_real(parameter.detach()),
-            gradient=_real(before.gradients.get(id(parameter), parameter.grad.detach())),
+            gradient=_real(gradient.detach()),
             moments=moments,
             lr=rate(group, parameter),
             eps=_eps(group),
@@ -174,6 +186,17 @@ def _readings(
             whole=whole,
             counts=counts,
         )
+
+
+def _none_of(optimizer: Optimizer, parameter: Tensor) -> Moments | None:
+    """No elements of moments that other ranks hold, with the step and betas that a tensor of this rank has."""
+    nothing = _real(parameter.detach())
+    for group, other in _placed(optimizer, None):
+        moments = read_moments(optimizer, group, other) if other.numel() else None
+        if moments is not None:
+            first, second = (None if m is None else nothing for m in (moments.first, moments.second))
+            return replace(moments, first=first, second=second, denominator=second)
+    return None
 
 
 def _shard(parameter: Any) -> tuple[int, int | None, bool]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_adam.statistics.measure import measure
-from lightning_adam.statistics.raw import RawTable
+from lightning_adam.statistics.raw import RawTable, Sampling
 from lightning_adam.statistics.reading import TensorReading
 from lightning_adam.statistics.snapshot import Snapshot, snapshot_of
 
@@ -25,6 +25,24 @@ def is_sharded(optimizer: Optimizer) -> bool:
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     sharded = any(placement.is_shard() for p in parameters for placement in getattr(p, "placements", ()))
     return sharded and dist.is_available() and dist.is_initialized()
+
+
+def flat_shards(optimizer: Optimizer) -> dict[int, tuple[int, int]]:
+    """FSDP1 with ``use_orig_params``: each rank holds a flat stretch of a tensor, or nothing of it.
+
+    All ranks call it once, when training starts: one all-gather of the stretches' lengths.
+
+    Returns:
+        By the parameter's identity: elements before the stretch, and elements of the whole tensor.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    device = parameters[0].device if parameters else torch.device("cpu")
+    mine = torch.tensor([p.numel() * (2 if p.is_complex() else 1) for p in parameters], device=device)
+    lengths = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
+    dist.all_gather(lengths, mine)
+    table = torch.stack(lengths).cpu()
+    begins, wholes = table[: dist.get_rank()].sum(dim=0).tolist(), table.sum(dim=0).tolist()
+    return {id(p): (begin, whole) for p, begin, whole in zip(parameters, begins, wholes, strict=True)}
 
 
 def take_sharded_snapshot(step: int, readings: Sequence[TensorReading]) -> Snapshot:
@@ -50,12 +68,8 @@ def combine(readings: Sequence[TensorReading], local: RawTable) -> RawTable:
 
 def _counted_sample(readings: Sequence[TensorReading], local: RawTable) -> Tensor:
     """Only one of several replicas brings its sample in."""
-    if all(reading.counts for reading in readings):
-        return local.sample
-    from lightning_adam.statistics.raw import sample_begins
-
-    begins, sample = sample_begins(readings).tolist(), local.sample.clone()
-    for reading, begin, end in zip(readings, begins[:-1], begins[1:], strict=True):
+    sampling, sample = Sampling.of(readings), local.sample.clone()
+    for index, reading in enumerate(readings):
         if not reading.counts:
-            sample[begin:end] = 0.0
+            sample[sampling.part(index)] = 0.0
     return sample

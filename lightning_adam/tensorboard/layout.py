@@ -20,7 +20,19 @@ PINNED = (
 )
 
 
-TENSOR_CHARTS = ("update_ratio", "step_size_rms", "effective_lr_p50", "gradient_surprise", "signal_to_noise")
+GROUP_CHARTS = {
+    "log10_update_ratio_p50": "log10 update ratio, median",
+    "log10_step_size_rms": "log10 step size, rms",
+    "log10_effective_lr_p50": "log10 effective learning rate, median",
+    "signal_to_noise": "signal to noise",
+}
+TENSOR_CHARTS = {
+    "update_ratio": "update ratio",
+    "step_size_rms": "step size, rms",
+    "effective_lr_p50": "effective learning rate, median",
+    "gradient_surprise": "gradient surprise",
+    "signal_to_noise": "signal to noise",
+}
 
 
 def layout(prefix: str, each_tensor: bool = False) -> dict[str, dict[str, list[Any]]]:
@@ -33,8 +45,8 @@ def layout(prefix: str, each_tensor: bool = False) -> dict[str, dict[str, list[A
     name = re.escape(prefix)
     charts: dict[str, list[Any]] = {
         "log10 update ratio: p10, p50, p90 over the tensors": _margin(f"{prefix}/log10_update_ratio", "p10", "p50", "p90"),
-        "log10 step size: p01, p50, p99 over all weights": _margin(f"{prefix}.dist/log10_step_size", "p01", "p50", "p99"),
-        "log10 effective learning rate: p01, p50, p99 over all weights": _margin(
+        "log10 step size: p01, p50, p99 over the weights": _margin(f"{prefix}.dist/log10_step_size", "p01", "p50", "p99"),
+        "log10 effective learning rate: p01, p50, p99 over the weights": _margin(
             f"{prefix}.dist/log10_effective_lr", "p01", "p50", "p99"
         ),
         "log10 rms of first and second moment": ["Multiline", [f"^{name}/log10_(first|second)_moment_rms$"]],
@@ -46,12 +58,11 @@ def layout(prefix: str, each_tensor: bool = False) -> dict[str, dict[str, list[A
     }
     title = "Adam" if prefix == "adam" else f"Adam: {prefix}"
     groups = {
-        f"{quantity} per group": ["Multiline", [f"^{name}\\.groups/{quantity}/"]]
-        for quantity in ("log10_update_ratio_p50", "log10_step_size_rms", "log10_effective_lr_p50", "signal_to_noise")
+        f"{words} per group": ["Multiline", [f"^{name}\\.groups/{quantity}/"]] for quantity, words in GROUP_CHARTS.items()
     }
     tensors = {
-        f"{quantity}, every tensor": ["Multiline", [f"^{name}\\.tensors/{quantity}/"]]
-        for quantity in (TENSOR_CHARTS if each_tensor else ())
+        f"{words}, every tensor": ["Multiline", [f"^{name}\\.tensors/{quantity}/"]]
+        for quantity, words in (TENSOR_CHARTS.items() if each_tensor else ())
     }
     rooms = {title: charts, f"{title}, per parameter group": groups, f"{title}, per tensor": tensors}
     return {room: found for room, found in rooms.items() if found}

@@ -57,8 +57,11 @@ CLIPPING: dict[str, str] = {
 }
 
 QUANTILES: dict[str, str] = {
-    f"log10_{quantity}_{at}": f"log10 {formula} over all elements of the model: {words}."
-    for quantity, formula in (("step_size", "|Δθ|"), ("effective_lr", "α/(√v̂+ε)"))
+    f"log10_{quantity}_{at}": f"log10 {formula}: {words}."
+    for quantity, formula in (
+        ("step_size", "|Δθ| over all weights that moved"),
+        ("effective_lr", "α/(√v̂+ε) over all weights with v > 0"),
+    )
     for at, words in (("p01", "1st percentile"), ("p50", "median"), ("p99", "99th percentile"))
 }
 

@@ -14,7 +14,7 @@ VIEWS: tuple[tuple[str, str, str, bool], ...] = (
 )
 """Title, column, what it means, and whether the largest come first."""
 
-BESIDE = ("update_ratio", "step_size_rms", "gradient_norm", "gradient_surprise", "signal_to_noise", "effective_lr_p50")
+BESIDE = ("update_ratio", "step_size_rms", "gradient_norm", "gradient_surprise")
 
 
 def top_tables(snapshot: Snapshot, count: int) -> str:
@@ -29,7 +29,7 @@ def _view(snapshot: Snapshot, view: tuple[str, str, str, bool], count: int) -> s
     lines = [
         f"**{title}** ({meaning})",
         "",
-        f"| tensor | group | {' | '.join((column, *others))} |",
+        f"| tensor | group | {' | '.join(name.replace('_', ' ') for name in (column, *others))} |",
         f"|---|---|{'---|' * (1 + len(others))}",
     ]
     for row in rows:

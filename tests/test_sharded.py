@@ -1,0 +1,127 @@
+"""Two gloo processes: what is logged under DDP and FSDP2 is what one process logs, and training is the same."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from lightning_adam.statistics import QUANTITIES
+from tests.sharded_run import run, run_flat
+from tests.test_optimizer_monitor import matrices, row_names
+
+MODES = ("ddp-adamw", "fsdp2-adamw", "fsdp2-lion", "fsdp2-adamw-bare", "flat")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All runs of this file; the two processes make theirs one after the other in one group."""
+    path = tmp_path_factory.mktemp("sharded")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    more = {"TORCHELASTIC_RUN_ID": "tests", "OMP_NUM_THREADS": "1", "GROUP_RANK": "0", "NODE_RANK": "0"}
+    command = [sys.executable, "-m", "tests.sharded_run", str(path), *MODES]
+    started = [
+        subprocess.Popen(
+            command,
+            env={**os.environ, **shared, **more, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    for mode in ("single-adamw", "single-lion"):
+        run(path, mode)
+    run_flat(path, 1)
+    outputs = [process.communicate(timeout=120)[0] for process in started]
+    assert [process.returncode for process in started] == [0, 0], "\n".join(outputs)
+    assert not any("failed and is incomplete" in output for output in outputs), "\n".join(outputs)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("mode", "unsharded", "bound"),
+    [("fsdp2-adamw", "ddp-adamw", 1e-5), ("fsdp2-lion", "single-lion", 1e-5), ("ddp-adamw", "single-adamw", 1e-4)],
+)
+def test_two_processes_log_what_one_logs(folder: Path, mode: str, unsharded: str, bound: float) -> None:
+    """Every quantity of every tensor at every logged step; two halves of a batch round the smallest gradients apart."""
+    names = [*(f"{layer}.{kind}" for layer in ("one", "two") for kind in ("weight", "bias")), "scale.factor"]
+    assert row_names(folder / mode) == row_names(folder / unsharded) == names
+
+    ours, theirs = matrices(folder / mode), matrices(folder / unsharded)
+    assert sorted(ours) == sorted(theirs) == sorted(QUANTITIES)
+    for quantity in QUANTITIES:
+        assert sorted(ours[quantity]) == [1, 3, 5]
+        for step, row in ours[quantity].items():
+            np.testing.assert_allclose(row, theirs[quantity][step], rtol=bound, err_msg=f"{quantity} at step {step}")
+
+
+@pytest.mark.parametrize("mode", ["ddp-adamw", "fsdp2-adamw"])
+def test_two_processes_write_the_scalars_of_one(folder: Path, mode: str) -> None:
+    """The headline, gradient norm and clipping included; only rank zero writes."""
+    assert len(list((folder / mode).glob("events*"))) == 1
+    ours, theirs = (EventAccumulator(str(folder / name)).Reload() for name in (mode, "single-adamw"))
+    tags = [tag for tag in theirs.Tags()["scalars"] if tag.startswith("adam") and "tensors" not in tag]
+
+    assert "adam/log10_gradient_norm" in tags
+    assert "adam.clip/log10_norm_after" in tags
+    for tag in tags:
+        want, got = ([e.value for e in events.Scalars(tag)] for events in (theirs, ours))
+        assert got == pytest.approx(want, rel=1e-4, abs=1e-4, nan_ok=True), tag
+
+
+def test_flat_shards_of_fsdp1_are_put_together(folder: Path) -> None:
+    """Each rank holds a stretch of some tensors and nothing of others; the table is that of one process."""
+    ours, theirs = (torch.load(folder / f"flat{world}.pt") for world in (2, 1))
+
+    assert ours["names"] == theirs["names"] == ["0.weight", "0.bias", "2.weight", "2.bias"]
+    torch.testing.assert_close(ours["table"], theirs["table"], rtol=1e-4, atol=0, equal_nan=True)
+
+
+def test_shards_train_as_without_monitors(folder: Path) -> None:
+    """Bit for bit."""
+    watched, bare = (torch.load(folder / f"fsdp2-adamw{end}.pt") for end in ("", "-bare"))
+
+    assert watched.keys() == bare.keys()
+    assert all(torch.equal(watched[name], bare[name]) for name in bare)
+
+
+def test_one_collective_per_logged_step(folder: Path) -> None:
+    """The whole table of a step travels in one all-reduce."""
+    import torch.distributed as dist
+
+    from lightning_adam.statistics import TensorReading, take_sharded_snapshot, take_snapshot
+
+    readings = [
+        TensorReading(f"p{i}", "g", torch.ones(n), torch.ones(n), None, 0.1, 0.0, torch.full((n,), 0.5))
+        for i, n in enumerate((3, 5))
+    ]
+    calls: list[int] = []
+    original: Any = dist.all_reduce
+
+    def counted(tensor: Any, *args: Any, **options: Any) -> Any:
+        calls.append(tensor.numel())
+        return original(tensor, *args, **options)
+
+    store = dist.HashStore()
+    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
+    dist.all_reduce = counted
+    try:
+        snapshot = take_sharded_snapshot(0, readings)
+    finally:
+        dist.all_reduce = original
+        dist.destroy_process_group()
+
+    assert len(calls) == 1
+    np.testing.assert_array_equal(snapshot.table, take_snapshot(0, readings).table)

@@ -1,0 +1,359 @@
+"""The statistics pass: every path gives the float64 reference's numbers, whole or in shards."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lightning_adam.moments import Moments
+from lightning_adam.statistics import COLUMNS, Snapshot, TensorReading, kernel, take_snapshot, update_ratios
+from lightning_adam.statistics.finalise import sample_quantiles
+from lightning_adam.statistics.measure import measure
+from lightning_adam.statistics.raw import RawTable, Sampling
+from lightning_adam.statistics.snapshot import snapshot_of
+from tests.statistics_reference import expected, f64, reading, step_of
+
+EXACT = 4096
+FITTING = {
+    "ordinary": lambda: reading(),
+    "amsgrad": lambda: reading(amsgrad=True),
+    "one element": lambda: reading(1, seed=3),
+    "scalar": lambda: shaped(reading(1, seed=3), ()),
+    "matrix": lambda: shaped(reading(3000), (50, 60)),
+    "largest exact": lambda: reading(EXACT),
+    "huge": lambda: reading(scale=1e17, parameter=torch.randn(1000) * 1e25),
+    "tiny": lambda: reading(scale=1e-20, eps=1e-30),
+    "no eps": lambda: alive(reading(eps=0.0)),
+    "large eps": lambda: reading(eps=1e-1),
+    "coupled decay": lambda: reading(decoupled=False),
+    "zero parameter": lambda: reading(parameter=torch.zeros(1000)),
+    "zero gradient": lambda: reading(gradient=torch.zeros(1000)),
+}
+"""What the kernel reads, and eager torch too."""
+
+EAGER_ONLY = {
+    "measured": lambda: reading(measured_step=torch.randn(1000) * 1e-3),
+    "no gradient": lambda: reading(gradient=None),
+    "no moments": lambda: reading(moments=None, measured_step=torch.randn(1000)),
+    "nothing known": lambda: reading(moments=None),
+    "bf16 parameter": lambda: reading(parameter=torch.randn(1000).bfloat16(), measured_step=torch.randn(1000).bfloat16()),
+    "fp16 moments": lambda: converted(reading(scale=1.0), torch.float16),
+    "complex moments": lambda: complex_moments(reading(1000)),
+    "transposed": lambda: transposed(reading(1000)),
+    "lost": lambda: reading(lost=torch.tensor(0.25)),
+}
+
+
+def shaped(of: TensorReading, shape: tuple[int, ...]) -> TensorReading:
+    """The same elements in another shape."""
+    return mapped(of, lambda tensor: tensor.reshape(shape))
+
+
+def transposed(of: TensorReading) -> TensorReading:
+    """Stored column by column."""
+    return mapped(of, lambda tensor: tensor.reshape(20, -1).t())
+
+
+def converted(of: TensorReading, dtype: torch.dtype) -> TensorReading:
+    """With 16-bit moments."""
+    assert of.moments is not None
+    return dataclasses.replace(of, moments=of_moments(of.moments, lambda tensor: tensor.to(dtype)))
+
+
+def complex_moments(of: TensorReading) -> TensorReading:
+    """Moments as torch keeps them for complex parameters, which are read as pairs of real ones."""
+    assert of.moments is not None
+    moments = of_moments(of.moments, lambda tensor: torch.view_as_complex(tensor.reshape(-1, 2)))
+    pairs = mapped(of, lambda tensor: tensor.reshape(-1, 2))
+    return dataclasses.replace(pairs, moments=moments)
+
+
+def of_moments(moments: Moments, change: Callable[[torch.Tensor], torch.Tensor]) -> Moments:
+    """Both moments changed; the denominator stays the second where it was."""
+    second = change(moments.second)
+    denominator = second if moments.denominator is moments.second else change(moments.denominator)
+    return dataclasses.replace(moments, first=change(moments.first), second=second, denominator=denominator)
+
+
+def mapped(of: TensorReading, change: Callable[[torch.Tensor], torch.Tensor]) -> TensorReading:
+    """All tensors changed."""
+    assert of.moments is not None and of.gradient is not None
+    return dataclasses.replace(
+        of, parameter=change(of.parameter), gradient=change(of.gradient), moments=of_moments(of.moments, change)
+    )
+
+
+def alive(of: TensorReading) -> TensorReading:
+    """Without dead elements: with ε = 0 they divide zero by zero."""
+    assert of.moments is not None
+    return dataclasses.replace(of, moments=of_moments(of.moments, lambda t: torch.where(t == 0, 1e-3, t)))
+
+
+@pytest.fixture(params=["compiled", "eager"])
+def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both implementations; the compiled one is there wherever the tests run."""
+    if request.param == "eager":
+        monkeypatch.setenv("LIGHTNING_ADAM_KERNEL", "eager")
+    assert (kernel.load() is None) == (request.param == "eager")
+    return str(request.param)
+
+
+def agrees(snapshot: Snapshot, readings: Sequence[TensorReading], rel: float = 1e-5) -> None:
+    """Every column of every row."""
+    for row, of in enumerate(readings):
+        want = expected(of)
+        for column, name in enumerate(COLUMNS):
+            value = want.get(name, math.nan)
+            assert float(snapshot.table[row, column]) == pytest.approx(value, rel=rel, nan_ok=True), (of.name, name)
+
+
+@pytest.mark.parametrize("case", FITTING)
+def test_all_columns_agree_with_float64(case: str, path: str) -> None:
+    """Each quantity and diagnostic is that of the float64 reference, to 1e-5; both implementations."""
+    of = FITTING[case]()
+
+    assert kernel.fits(of)
+    agrees(take_snapshot(3, [of]), [of])
+
+
+@pytest.mark.parametrize("case", EAGER_ONLY)
+def test_what_does_not_fit_the_kernel_is_measured_in_eager_torch(case: str) -> None:
+    """Measured steps, missing parts, other dtypes and layouts agree with the reference too."""
+    of = EAGER_ONLY[case]()
+
+    assert not kernel.fits(of)
+    agrees(take_snapshot(3, [of]), [of])
+
+
+def test_mixed_tensors_keep_their_rows(path: str) -> None:
+    """One call measures tensors of all kinds, each in its own row."""
+    readings = [make() for make in itertools.chain(FITTING.values(), EAGER_ONLY.values())]
+
+    agrees(take_snapshot(0, readings), readings)
+
+
+def test_large_tensors_agree(path: str) -> None:
+    """Blocks, chunks and threads add up; the quantiles lie where the docstring says for a sample of their size."""
+    readings = [reading(100_003, seed=1), reading(1_500_000, seed=2)]
+    snapshot, sampling = take_snapshot(0, readings), Sampling.of(readings)
+
+    for row, of in enumerate(readings):
+        want = expected(of)
+        for column, name in enumerate(COLUMNS):
+            if not name.startswith("effective_lr"):
+                assert float(snapshot.table[row, column]) == pytest.approx(
+                    want.get(name, math.nan), rel=1e-5, nan_ok=True
+                ), name
+        rates = effective_rates(of)
+        for name, level in (("p01", 0.01), ("p50", 0.5), ("p99", 0.99)):
+            margin = 4 * math.sqrt(level * (1 - level) / sampling.sizes[row])
+            low, high = np.quantile(rates, [max(0, level - margin), min(1, level + margin)])
+            assert low * (1 - 1e-6) <= snapshot.column(f"effective_lr_{name}")[row] <= high * (1 + 1e-6)
+
+
+def effective_rates(of: TensorReading) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """α/(√v̂+ε) of all elements."""
+    assert of.moments is not None
+    root = np.sqrt(f64(of.moments.denominator) / (1 - of.moments.beta2**of.moments.step))
+    return np.asarray(of.lr / (root + of.eps))
+
+
+def test_paths_agree_on_everything() -> None:
+    """The compiled pass gives the eager one's raw rows: sums and maxima to 1e-5, the same sample, the same histograms."""
+    readings = [reading(70_001, seed=1), reading(900, seed=2, amsgrad=True), reading(5000, seed=3, scale=1e18)]
+    with pytest.MonkeyPatch.context() as patch:
+        fast = measure(readings)
+        patch.setenv("LIGHTNING_ADAM_KERNEL", "eager")
+        slow = measure(readings)
+
+    close = {"rtol": 1e-5, "atol": 0.0, "equal_nan": True}
+    torch.testing.assert_close(fast.maxima, slow.maxima, **close)  # type: ignore[arg-type]
+    torch.testing.assert_close(fast.sample, slow.sample, **close)  # type: ignore[arg-type]
+    torch.testing.assert_close(fast.sums[:, :12], slow.sums[:, :12], **close)  # type: ignore[arg-type]
+    moved = (fast.sums[:, 12:] - slow.sums[:, 12:]).abs().sum() / slow.sums[:, 12:].sum()
+    assert moved < 1e-3, "only values on an edge may change their bin"
+
+
+def shards(of: TensorReading, cuts: Sequence[int]) -> list[TensorReading]:
+    """Pieces of a flat tensor, as ranks hold them."""
+    bounds = [0, *cuts, of.parameter.numel()]
+    return [
+        dataclasses.replace(mapped(of, lambda t, a=a, b=b: t[a:b]), offset=a, whole=of.parameter.numel())  # type: ignore[misc]
+        for a, b in itertools.pairwise(bounds)
+    ]
+
+
+def test_shards_combined_are_the_whole(path: str) -> None:
+    """SUM over sums and sample, MAX over maxima, gives the unsharded table to 1e-5; an empty shard does no harm."""
+    readings = [reading(70_001, seed=1), reading(900, seed=2, amsgrad=True), reading(2, seed=5)]
+    cuts = ((20_001, 33_333), (0, 450), (1, 1))
+    ranks = [list(rank) for rank in zip(*map(shards, readings, cuts), strict=True)]
+    raws = [measure(rank) for rank in ranks]
+    combined = RawTable(
+        torch.stack([raw.sums for raw in raws]).sum(0),
+        torch.stack([raw.maxima for raw in raws]).amax(0),
+        torch.stack([raw.sample for raw in raws]).sum(0),
+    )
+    whole, sharded = take_snapshot(0, readings), snapshot_of(0, ranks[0], combined)
+
+    np.testing.assert_allclose(sharded.table, whole.table, rtol=1e-5)
+    np.testing.assert_array_equal(sharded.hist_step_size, whole.hist_step_size)
+    np.testing.assert_array_equal(sharded.hist_effective_lr, whole.hist_effective_lr)
+    assert sharded.sizes == whole.sizes
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("where", ["parameter", "gradient", "first", "second"])
+def test_non_finite_values_are_not_lost(where: str, bad: float, path: str) -> None:
+    """One NaN or Inf among thousands shows in every column that it belongs to, and in no other."""
+    clean, spoiled = reading(3000), reading(3000)
+    assert spoiled.moments is not None and spoiled.gradient is not None
+    tensors = {"parameter": spoiled.parameter, "gradient": spoiled.gradient}
+    (tensors | {"first": spoiled.moments.first, "second": spoiled.moments.second})[where][1234] = bad
+    table = dict(zip(COLUMNS, take_snapshot(0, [spoiled]).table[0], strict=True))
+    good = dict(zip(COLUMNS, take_snapshot(0, [clean]).table[0], strict=True))
+
+    with np.errstate(invalid="ignore"):
+        want = expected(spoiled)
+    for name in COLUMNS:
+        if math.isfinite(want.get(name, math.nan)):
+            assert table[name] == pytest.approx(want[name], rel=1e-5), name
+            assert math.isfinite(good[name])
+        elif name in want:
+            assert str(table[name]) == str(np.float32(want[name])), name
+
+
+def test_histograms_hold_every_element(path: str) -> None:
+    """Of small tensors all elements are counted, in quarter decades; zero steps in the first bin."""
+    readings = [reading(3000, seed=1), reading(500, seed=2)]
+    snapshot = take_snapshot(0, readings)
+
+    steps = np.concatenate([step for of in readings if (step := step_of(of)) is not None])
+    edges = np.concatenate([[0.0], 10.0 ** np.linspace(-12, 2, 57)[1:-1], [np.inf]])
+    wanted = np.histogram(steps, edges)[0]
+    assert snapshot.hist_step_size.sum() == snapshot.hist_effective_lr.sum() == 3500
+    assert np.abs(snapshot.hist_step_size - wanted).sum() <= 4, "float32 may round a value over an edge"
+
+
+def test_histograms_of_a_sample_stand_for_all_elements(path: str) -> None:
+    """A large tensor's counts add up to its size."""
+    snapshot = take_snapshot(0, [reading(300_000)])
+
+    assert snapshot.hist_step_size.sum() == pytest.approx(300_000, abs=28)
+
+
+def test_sample_meets_all_columns_of_a_matrix() -> None:
+    """No column of a matrix is preferred, whatever its width: a fixed stride would see a few of them only."""
+    of = dataclasses.replace(reading(1), whole=1024 * 4096)
+    columns = np.bincount(Sampling.of([of]).positions(0).numpy() % 1024 // 64, minlength=16)
+
+    assert columns.min() > 0.9 * columns.mean()
+    assert columns.max() < 1.1 * columns.mean()
+
+
+def test_many_tensors_share_the_sample() -> None:
+    """A thousand tensors cost no more than 2¹⁸ values and 512 each."""
+    sizes = Sampling.of([dataclasses.replace(reading(1), whole=10_000)] * 1000).sizes
+
+    assert sizes.min() > 256
+    assert sizes.max() <= 512
+
+
+def test_quantiles_of_the_sample_are_numpys(path: str) -> None:
+    """Equal values, two values, infinities, a wide range, and NaN: as numpy.quantile."""
+    rng = np.random.default_rng(0)
+    parts = [np.full(4096, 0.5), np.array([1.0, 2.0]), np.array([3.0]), 10 ** rng.uniform(-30, 30, 4095)]
+    parts += [np.append(rng.random(99), np.nan), np.repeat([1e-3, 1e3], 500)]
+    parts = [part.astype(np.float32) for part in parts]
+    begins = np.cumsum([0, *map(len, parts)])
+
+    found = sample_quantiles(np.concatenate(parts), begins)
+    with np.errstate(invalid="ignore"):
+        wanted = [np.quantile(part.astype(np.float64), (0.01, 0.5, 0.99)) for part in parts]
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+
+
+def test_quantile_between_infinities_is_infinite(path: str) -> None:
+    """With ε = 0 dead elements have an infinite rate: not NaN, as numpy.quantile would have it."""
+    found = sample_quantiles(np.array([1, 2, *[np.inf] * 50], dtype=np.float32), np.array([0, 52]))
+
+    assert found.tolist() == [[pytest.approx(1.51), math.inf, math.inf]]
+
+
+def test_nothing_to_measure_gives_an_empty_table(path: str) -> None:
+    """No readings, no rows."""
+    assert take_snapshot(0, []).table.shape == (0, len(COLUMNS))
+    assert update_ratios([]) == {}
+
+
+def test_thread_count_changes_nothing() -> None:
+    """The sums are added in the same order on one thread and on several: bit for bit the same table."""
+    readings, threads = [reading(200_000, seed=1), reading(50_000, seed=2)], torch.get_num_threads()
+    try:
+        tables = []
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            tables.append(take_snapshot(0, readings).table)
+    finally:
+        torch.set_num_threads(threads)
+
+    np.testing.assert_array_equal(*tables)
+
+
+def test_inputs_are_left_alone(path: str) -> None:
+    """Measuring writes to no tensor of the optimizer's."""
+    of, untouched = reading(5000), reading(5000)
+    take_snapshot(0, [of])
+
+    assert torch.equal(of.parameter, untouched.parameter)
+    assert of.moments is not None and untouched.moments is not None and of.gradient is not None
+    for name in ("first", "second"):
+        assert torch.equal(getattr(of.moments, name), getattr(untouched.moments, name))
+    assert torch.equal(of.gradient, untouched.gradient)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("compiler", [None, "/bin/false"])
+def test_no_compiler_or_a_broken_one_falls_back(
+    compiler: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Without a compiler that works there is no kernel, no error, and the same numbers."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(kernel, "_compiler", lambda: compiler)
+    kernel._built.cache_clear()
+    of = reading()
+
+    assert kernel.load() is None
+    agrees(take_snapshot(0, [of]), [of])
+    kernel._built.cache_clear()
+
+
+def test_library_is_built_once_and_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The second process finds the first one's library; no half-built file is left."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    compiler = kernel._compiler()
+    assert compiler is not None
+    made = kernel._library(compiler)
+    stamp = made.stat().st_mtime_ns
+
+    assert kernel._library(compiler) == made
+    assert made.stat().st_mtime_ns == stamp
+    assert [file.name for file in (tmp_path / "lightning_adam").iterdir()] == [made.name]
+
+
+def test_denormal_numbers_survive_loading_the_kernel() -> None:
+    """The library does not switch the process to flush denormals to zero, as one linked with -ffast-math would."""
+    code = "import numpy as np; from lightning_adam.statistics import kernel; kernel.load(); "
+    code += "print(np.float32(1e-40) * np.float32(0.5))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+
+    assert float(done.stdout) == pytest.approx(5e-41, rel=1e-3)
