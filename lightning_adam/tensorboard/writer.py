@@ -27,9 +27,7 @@ from tensorboard.util import tensor_util
 from lightning_adam.statistics import LOG10_EDGES, QUANTITIES, Snapshot
 from lightning_adam.tensorboard.heatmap import draw_heatmap
 from lightning_adam.tensorboard.layout import layout
-from lightning_adam.tensorboard.tags import description
-
-PLUGIN = "lightning_adam"
+from lightning_adam.tensorboard.tags import PLUGIN, description
 
 
 class TensorBoardWriter:
