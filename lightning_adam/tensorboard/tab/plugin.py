@@ -65,7 +65,7 @@ class AdamPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
         where = _where(request)
         ours = self._series.optimizers(*where)
         return {
-            "runs": {run: max((o.max_step for o in optimizers), default=-1) for run, optimizers in ours.items()},
+            "runs": {run: max(o.max_wall_time for o in optimizers) for run, optimizers in ours.items()},
             "others": [run for run in self._series.runs(*where) if run not in ours],
         }
 

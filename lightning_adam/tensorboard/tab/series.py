@@ -30,6 +30,7 @@ class OptimizerSeries:
         quantities: names after ``<prefix>_matrix/``.
         names: tensor names in model order.
         max_step: last logged step.
+        max_wall_time: when it was written, seconds since 1970.
         findings: has any.
     """
 
@@ -37,6 +38,7 @@ class OptimizerSeries:
     quantities: list[str] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     max_step: int = -1
+    max_wall_time: float = 0.0
     findings: bool = False
 
 
@@ -142,6 +144,7 @@ def _optimizers(tags: Mapping[str, Any]) -> list[OptimizerSeries]:
             optimizer.quantities.append(quantity)
             optimizer.names = optimizer.names or _row_names(series.plugin_content)
             optimizer.max_step = max(optimizer.max_step, series.max_step)
+        optimizer.max_wall_time = max(optimizer.max_wall_time, series.max_wall_time)
         optimizer.findings |= not is_matrix
     return sorted(found.values(), key=lambda optimizer: optimizer.prefix)
 
