@@ -10,6 +10,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,10 @@ from lightning_adam.statistics import LOG10_EDGES, QUANTITIES, Snapshot
 from lightning_adam.tensorboard.heatmap import draw_heatmap
 from lightning_adam.tensorboard.layout import layout
 from lightning_adam.tensorboard.tags import PLUGIN, description
+
+_NAMED: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
+"""Series whose first event is in the file of a writer: readers take the rows' names from there. With every event, they would outweigh
+the numbers."""
 
 
 class TensorBoardWriter:
@@ -59,7 +64,7 @@ class TensorBoardWriter:
             histogram(f"{self.prefix}.dist/log10_effective_lr", snapshot.hist_effective_lr),
         ]
         for index, quantity in enumerate(QUANTITIES):
-            values.append(matrix_row(f"{self.prefix}_matrix/{quantity}", snapshot.table[:, index], snapshot.names))
+            values.append(self._matrix_row(f"{self.prefix}_matrix/{quantity}", snapshot.table[:, index], snapshot.names))
             tag = f"{self.prefix}.tensors/{quantity}"
             values += [scalar(f"{tag}/{snapshot.names[i]}", snapshot.table[i, index]) for i in tensor_scalars]
         self._add(step, values)
@@ -102,6 +107,12 @@ class TensorBoardWriter:
         """The Custom Scalars tab."""
         self.experiment.add_custom_scalars(layout(self.prefix))
 
+    def _matrix_row(self, tag: str, values: NDArray[np.float32], names: Sequence[str]) -> Any:
+        named = _NAMED.setdefault(self._files, set())
+        first = tag not in named
+        named.add(tag)
+        return matrix_row(tag, values, names if first else None)
+
     def _add(self, step: int, values: Sequence[Any]) -> None:
         self._files.add_summary(Summary(value=values), step)
 
@@ -133,9 +144,9 @@ def histogram(tag: str, counts: NDArray[np.int64]) -> Any:
     return Summary.Value(tag=tag, metadata=metadata, histo=proto)
 
 
-def matrix_row(tag: str, values: NDArray[np.float32], names: Sequence[str]) -> Any:
-    """One quantity of all tensors, float32 [n_tensors]; the rows' names are in the plugin content."""
-    metadata = plugin_metadata(tag, json.dumps({"version": 1, "rows": list(names)}))
+def matrix_row(tag: str, values: NDArray[np.float32], names: Sequence[str] | None) -> Any:
+    """One quantity of all tensors, float32 [n_tensors]; the rows' names, where given, are in the plugin content."""
+    metadata = plugin_metadata(tag, "" if names is None else json.dumps({"version": 1, "rows": list(names)}))
     return Summary.Value(tag=tag, metadata=metadata, tensor=tensor_util.make_tensor_proto(values.astype(np.float32)))
 
 

@@ -1,5 +1,6 @@
 // Tensor names as a tree of modules, in model order.
 
+const FEW = 6;
 const INLINE = 2; // a module of at most so many tensors is not worth a fold of its own
 
 /** A tree: {label, path, rows (indices of all tensors below), children} for modules, {label, path, row} for tensors. */
@@ -60,12 +61,12 @@ export function modulePaths(tree) {
   return tree.children.filter((c) => c.row === undefined).flatMap((c) => [c.path, ...modulePaths(c)]);
 }
 
-/** Open level by level while the rows stay few enough to look at. */
+/** Open level by level while the rows stay few enough to look at; a handful of folded modules would tell too little. */
 export function defaultOpen(tree, most) {
   let open = new Set(), level = tree.children.filter((c) => c.row === undefined);
   while (level.length) {
     const next = new Set([...open, ...level.map((node) => node.path)]);
-    if (visibleRows(tree, next).length > most) break;
+    if (visibleRows(tree, next).length > most && visibleRows(tree, open).length >= FEW) break;
     open = next;
     level = level.flatMap((node) => node.children.filter((c) => c.row === undefined));
   }
