@@ -31,8 +31,8 @@ from lightning_adam.tensorboard.layout import layout
 from lightning_adam.tensorboard.tags import PLUGIN, description
 
 _NAMED: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
-"""Series whose first event is in the file of a writer: readers take the rows' names from there. With every event, they would outweigh
-the numbers."""
+"""Series whose first event a file has: readers take the rows' names from there. With each event, they would outweigh the
+numbers."""
 
 
 class TensorBoardWriter:

@@ -15,7 +15,7 @@ from werkzeug import wrappers
 from werkzeug.exceptions import HTTPException
 
 from lightning_adam.tensorboard.tab.series import MATRIX, SeriesReader
-from lightning_adam.tensorboard.tab.tiles import tile
+from lightning_adam.tensorboard.tab.tiles import Matrix, tile
 from lightning_adam.tensorboard.tags import PLUGIN, QUANTITY_TEXTS
 
 LOG = logging.getLogger(__name__)
@@ -57,9 +57,11 @@ class AdamPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
             "/histogram": self._histogram,
         }
         files = {f"/static/{path.name}": _file(path) for path in STATIC.iterdir() if path.suffix in MIME}
-        return files | {route: _application(make, "application/json") for route, make in answers.items()} | {
-            "/matrix": _application(self._matrix, "application/octet-stream")
-        }
+        return (
+            files
+            | {route: _application(make, "application/json") for route, make in answers.items()}
+            | {"/matrix": _application(self._matrix, "application/octet-stream")}
+        )
 
     def _runs(self, request: wrappers.Request) -> dict[str, Any]:
         where = _where(request)
@@ -87,20 +89,21 @@ class AdamPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
 
     def _matrix(self, request: wrappers.Request) -> bytes:
         tag = request.args["prefix"] + MATRIX + request.args["quantity"]
-        matrix = self._series.matrix(*_where(request), request.args["run"], tag)
+        found = self._series.matrices(*_where(request), request.args["run"], [tag])
         columns = min(max(request.args.get("columns", 1024, int), 1), MOST_COLUMNS)
         first, last = request.args.get("first", type=int), request.args.get("last", type=int)
-        return tile(matrix.between(first, last), columns)
+        return tile(found.get(tag, Matrix.stack([])).between(first, last), columns)
 
     def _rows(self, request: wrappers.Request) -> dict[str, Any]:
         """One tensor's quantities over time: {quantity: [steps, values]}."""
-        row, answer = request.args.get("row", 0, int), {}
-        for quantity in request.args.getlist("quantity"):
-            tag = request.args["prefix"] + MATRIX + quantity
-            matrix = self._series.matrix(*_where(request), request.args["run"], tag)
-            if 0 <= row < matrix.values.shape[1]:
-                answer[quantity] = [matrix.steps.tolist(), matrix.values[:, row].tolist()]
-        return answer
+        row, prefix = request.args.get("row", 0, int), request.args["prefix"] + MATRIX
+        tags = [prefix + quantity for quantity in request.args.getlist("quantity")]
+        found = self._series.matrices(*_where(request), request.args["run"], tags)
+        return {
+            tag.removeprefix(prefix): [matrix.steps.tolist(), matrix.values[:, row].tolist()]
+            for tag, matrix in found.items()
+            if 0 <= row < matrix.values.shape[1]
+        }
 
     def _histogram(self, request: wrappers.Request) -> dict[str, Any]:
         step = request.args.get("step", 0, int)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +16,9 @@ from lightning_adam.tensorboard.tab.loader import KEPT_STEPS
 from lightning_adam.tensorboard.tab.tiles import Matrix
 from lightning_adam.tensorboard.tags import PLUGIN
 
+LOG = logging.getLogger(__name__)
 CACHED_BYTES = 256 * 2**20
+MESSAGE_BYTES = 128 * 2**20
 EVERYTHING = 10**6
 MATRIX, EVENTS = "_matrix/", "_events"
 SEVERITIES = ("info", "warning", "critical")
@@ -54,8 +57,7 @@ class SeriesReader:
         self._data = data
         self._kept = limits.get(PLUGIN, KEPT_STEPS) or EVERYTHING
         self._kept_scalars = limits.get("scalars", 1000) or EVERYTHING
-        self._cache: OrderedDict[tuple[str, str, str], tuple[Any, Matrix]] = OrderedDict()
-        self._lock = threading.Lock()
+        self._cache = _Cache()
 
     def runs(self, context: Any, experiment: str) -> list[str]:
         """All runs, with our tags or without."""
@@ -68,24 +70,23 @@ class SeriesReader:
         )
         return {name: _optimizers(tags) for name, tags in listing.items()}
 
-    def matrix(self, context: Any, experiment: str, run: str, tag: str) -> Matrix:
-        """One quantity of all tensors; empty where there is none."""
-        key = (experiment, run, tag)
-        stamp = self._stamp(context, *key)
-        with self._lock:
-            if key in self._cache and self._cache[key][0] == stamp:
-                self._cache.move_to_end(key)
-                return self._cache[key][1]
-        matrix = Matrix.stack((point.step, point.numpy) for point in self._tensors(context, experiment, run, tag, PLUGIN))
-        with self._lock:
-            self._cache[key] = (stamp, matrix)
-            while len(self._cache) > 1 and sum(m.values.nbytes for _, m in self._cache.values()) > CACHED_BYTES:
-                self._cache.popitem(last=False)
-        return matrix
+    def matrices(self, context: Any, experiment: str, run: str, tags: Sequence[str]) -> dict[str, Matrix]:
+        """Quantities of all tensors by tag; a tag that the run lacks is left out."""
+        listing = self._data.list_tensors(
+            context, experiment_id=experiment, plugin_name=PLUGIN, run_tag_filter=_only(run, tags)
+        ).get(run, {})
+        keys = {tag: _Key(experiment, run, tag, series.max_step, series.max_wall_time) for tag, series in listing.items()}
+        found = {tag: matrix for tag, key in keys.items() if (matrix := self._cache.get(key)) is not None}
+        for part in _parts([tag for tag in keys if tag not in found], listing, self._kept):
+            for tag, points in self._tensors(context, experiment, run, part, PLUGIN).items():
+                found[tag] = Matrix.stack((point.step, point.numpy) for point in points)
+                self._cache.put(keys[tag], found[tag])
+        return found
 
     def findings(self, context: Any, experiment: str, run: str, prefix: str) -> list[dict[str, Any]]:
         """All findings in order of their steps; what is no finding is left out."""
-        points = self._tensors(context, experiment, run, prefix + EVENTS, PLUGIN)
+        tag = prefix + EVENTS
+        points = self._tensors(context, experiment, run, [tag], PLUGIN).get(tag, [])
         texts = [text for point in points for text in point.numpy.reshape(-1).tolist()]
         return sorted((f for text in texts for f in _findings(text)), key=lambda finding: int(finding["step"]))
 
@@ -110,24 +111,59 @@ class SeriesReader:
 
     def histogram(self, context: Any, experiment: str, run: str, tag: str, step: int) -> dict[str, Any]:
         """The kept histogram nearest to ``step``: its step, and [low, high, count] per bin."""
-        points = self._tensors(context, experiment, run, tag, "histograms")
+        points = self._tensors(context, experiment, run, [tag], "histograms").get(tag, [])
         if not points:
             return {"step": None, "bins": []}
         nearest = min(points, key=lambda point: abs(point.step - step))
         return {"step": nearest.step, "bins": nearest.numpy.tolist()}
 
-    def _tensors(self, context: Any, experiment: str, run: str, tag: str, plugin: str) -> list[Any]:
-        series = self._data.read_tensors(
-            context, experiment_id=experiment, plugin_name=plugin, downsample=self._kept, run_tag_filter=_only(run, [tag])
-        )
-        return list(series.get(run, {}).get(tag, []))
+    def _tensors(self, context: Any, experiment: str, run: str, tags: Sequence[str], plugin: str) -> dict[str, Any]:
+        try:
+            series = self._data.read_tensors(
+                context, experiment_id=experiment, plugin_name=plugin, downsample=self._kept, run_tag_filter=_only(run, tags)
+            )
+        except (ValueError, TypeError) as error:  # TensorBoard cannot decode one of its tensors
+            LOG.warning("Adam tab: %s of %s cannot be read: %s", ", ".join(tags), run, error)
+            return {}
+        return dict(series.get(run, {}))
 
-    def _stamp(self, context: Any, experiment: str, run: str, tag: str) -> Any:
-        listing = self._data.list_tensors(
-            context, experiment_id=experiment, plugin_name=PLUGIN, run_tag_filter=_only(run, [tag])
-        )
-        series = listing.get(run, {}).get(tag)
-        return series and (series.max_step, series.max_wall_time)
+
+@dataclass(frozen=True)
+class _Key:
+    """A series as far as it was written when it was read."""
+
+    experiment: str
+    run: str
+    tag: str
+    max_step: int
+    max_wall_time: float
+
+
+class _Cache:
+    """The matrices that were asked for last, from several server threads."""
+
+    def __init__(self) -> None:
+        self._matrices: OrderedDict[_Key, Matrix] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: _Key) -> Matrix | None:
+        with self._lock:
+            if key in self._matrices:
+                self._matrices.move_to_end(key)
+            return self._matrices.get(key)
+
+    def put(self, key: _Key, matrix: Matrix) -> None:
+        with self._lock:
+            self._matrices[key] = matrix
+            while len(self._matrices) > 1 and sum(m.values.nbytes for m in self._matrices.values()) > CACHED_BYTES:
+                self._matrices.popitem(last=False)
+
+
+def _parts(tags: Sequence[str], listing: Mapping[str, Any], steps: int) -> list[Sequence[str]]:
+    """Tags in parts that fit into one message of the data server."""
+    rows = max((len(_row_names(listing[tag].plugin_content)) for tag in tags), default=0)
+    size = max(1, MESSAGE_BYTES // (4 * max(1, rows) * steps))
+    return [tags[at : at + size] for at in range(0, len(tags), size)]
 
 
 def _only(run: str | None, tags: Iterable[str] | None) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -45,8 +46,8 @@ def tile(matrix: Matrix, columns: int) -> bytes:
     """At most ``columns`` columns, each the largest value of consecutive logged steps (NaN wins): a spike stays visible.
 
     Returns:
-        uint32 length of the header, the header in JSON (``rows``, ``columns``, ``first`` and ``last`` step of each column), spaces up
-        to a multiple of four bytes, then float32 [rows, columns]; all little-endian. JSON alone could not carry NaN.
+        uint32 length of the header; the header in JSON (``rows``, ``columns``, ``first`` and ``last`` step of each column)
+        and spaces up to a multiple of four bytes; float32 [rows, columns]. All little-endian. JSON could not carry NaN.
     """
     logged, rows = matrix.values.shape
     starts = np.unique(np.linspace(0, logged, min(columns, logged), endpoint=False).astype(np.int64))
@@ -61,4 +62,4 @@ def tile(matrix: Matrix, columns: int) -> bytes:
         }
     ).encode()
     header += b" " * (-len(header) % 4)
-    return np.uint32(len(header)).astype("<u4").tobytes() + header + np.ascontiguousarray(values.T, dtype="<f4").tobytes()
+    return struct.pack("<I", len(header)) + header + np.ascontiguousarray(values.T, dtype="<f4").tobytes()

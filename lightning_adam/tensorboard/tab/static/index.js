@@ -48,6 +48,8 @@ class App {
 
   /** Await work; what goes wrong is told on the page. */
   async report(work) {
+    this.busy = (this.busy ?? 0) + 1;
+    document.body.setAttribute('aria-busy', 'true');
     try {
       await work;
       this.banner.hidden = true;
@@ -55,6 +57,8 @@ class App {
       this.banner.textContent = `Something went wrong: ${error.message}`;
       this.banner.hidden = false;
     }
+    this.busy -= 1;
+    document.body.setAttribute('aria-busy', String(this.busy > 0));
   }
 
   async refresh() {
@@ -96,8 +100,8 @@ class App {
     this.timeline.set(runs);
     this.#steps();
     this.findings.set(first.optimizer?.findings ?? [], first.info.scalars.some((tag) => tag.endsWith('/findings_total')));
-    await this.#drawTensors();
     this.#say();
+    await this.#drawTensors();
   }
 
   /** A run: its listing, its optimizer and the timeline's scalars. */
@@ -105,10 +109,17 @@ class App {
     const info = await api.run(name);
     const optimizer = info.optimizers.find((o) => o.prefix === this.names.prefix) ?? info.optimizers[0];
     const run = {name, colour, info, optimizer};
+    if (optimizer?.quantities.length && !optimizer.names.length) await this.#number(run);
     run.tags = timelineTags(run);
     if (this.loss && run.tags.candidates.includes(this.loss)) run.tags.loss = this.loss;
     run.scalars = await api.scalars(name, [run.tags.loss, run.tags.rate, run.tags.norm].filter(Boolean));
     return run;
+  }
+
+  /** A file that does not name its tensors. */
+  async #number({name, optimizer}) {
+    const {rows} = await api.matrix(name, optimizer.prefix, optimizer.quantities[0], 1);
+    optimizer.names = Array.from({length: rows}, (_, row) => `tensor ${row}`);
   }
 
   /** The step axis reaches over all that the runs have; while a run grows, it only grows. */
@@ -127,7 +138,7 @@ class App {
     const measured = runs.filter((run) => run.optimizer?.names.length);
     await this.tensors.show(measured);
     if (this.row === null || this.row >= runs[0].optimizer.names.length) this.row = this.#suspect(runs[0]);
-    await this.layer.show(measured, this.row);
+    this.report(this.layer.show(measured, this.row)); // below the fold, and the largest of the requests
   }
 
   /** The tensor that a finding names, else the first weight matrix. */
@@ -173,6 +184,7 @@ export async function render() {
   onReload(() => app.report(app.refresh()));
   await Promise.all([styled, app.report(app.refresh())]);
   app.view.redraw();
+  window.adamTab = app; // for the browser's console, and for tests
   document.body.dataset.ready = 'true';
   setInterval(() => app.report(app.poll()), POLL);
 }

@@ -142,7 +142,8 @@ export class Panel {
 
   #key(event) {
     const {view} = this, [low, high] = view.shown;
-    const move = (by) => view.choose(Math.round(Math.min(high, Math.max(low, (view.chosen ?? low) + by))));
+    const clamp = (step) => Math.min(Math.floor(high), Math.max(Math.ceil(low), 0, Math.round(step)));
+    const move = (by) => view.choose(clamp((view.chosen ?? low) + by));
     const actions = {
       ArrowLeft: () => (event.shiftKey ? view.zoomBy(1, -0.25) : move(-Math.max(1, (high - low) / 100))),
       ArrowRight: () => (event.shiftKey ? view.zoomBy(1, 0.25) : move(Math.max(1, (high - low) / 100))),

@@ -145,7 +145,7 @@ export class Strip {
       const key = el('span', {className: 'key'});
       key.style.setProperty('--key', `var(--${s.colour})`);
       const value = el('span', {className: 'value', textContent: i < 0 ? 'none' : format(s.values[i], 4)});
-      const band = s.low && i >= 0 ? el('span', {textContent: `${format(s.low[i], 2)} … ${format(s.high[i], 2)}`}) : null;
+      const band = s.low && i >= 0 && this.series.length === 1 ? el('span', {className: 'band', textContent: `${format(s.low[i], 2)} … ${format(s.high[i], 2)}`}) : null;
       return el('div', {title: i < 0 ? s.name : `${s.name}, step ${s.steps[i]}`}, key, value, band);
     }));
   }
