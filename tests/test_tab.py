@@ -345,9 +345,9 @@ def test_bad_input_never_gives_a_blank_page(server: SimpleNamespace, opened: Cal
         assert tab.frame.locator(".status").inner_text() == status
         assert tab.frame.locator(".banner").is_hidden(), tab.frame.locator(".banner").inner_text()
     tab.choose("run", "bad-numbers")
-    assert tab.frame.locator(".special").all_inner_texts() == ["infinite", "exactly 0"]
+    assert tab.frame.locator(".special").all_inner_texts() == ["infinite", "exactly 0", "NaN throughout"]
     assert "+Inf" in tab.hover(100, "blocks.0.a.weight")
-    assert "not measured" in tab.hover(100, "embed.weight")
+    assert "NaN at every step" in tab.hover(100, "embed.weight")
 
 
 def test_brush_zooms_all_panels_and_a_double_click_shows_all(server: SimpleNamespace, opened: Callable[..., Tab]) -> None:

@@ -9,8 +9,8 @@ const AROUND = {
 const ENTRIES = 256;
 
 export const SPECIAL = {
-  light: {nan: [214, 0, 147], infinite: [0, 0, 0], zero: [205, 208, 212], empty: [250, 250, 250]},
-  dark: {nan: [255, 77, 196], infinite: [255, 255, 255], zero: [92, 96, 102], empty: [38, 40, 43]},
+  light: {nan: [214, 0, 147], infinite: [0, 0, 0], zero: [205, 208, 212], never: [243, 226, 237]},
+  dark: {nan: [255, 77, 196], infinite: [255, 255, 255], zero: [92, 96, 102], never: [66, 50, 60]},
 };
 
 const bytes = (hex) => [0, 2, 4].map((at) => parseInt(hex.slice(at, at + 2), 16));

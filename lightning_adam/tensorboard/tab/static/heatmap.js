@@ -5,6 +5,7 @@ import {keptRows, visibleRows} from './modules.js';
 import {format} from './numbers.js';
 import {Panel} from './panel.js';
 import {RowLabels} from './rowlabels.js';
+import {neverNumbers} from './scale.js';
 
 const ROW = {least: 12, most: 20};
 const AXIS = 20;
@@ -55,10 +56,7 @@ export class Heatmap {
     this.caption.textContent = caption;
     this.caption.hidden = !caption;
     this.aggregates.clear();
-    this.unmeasured = new Set();
-    for (let row = 0; row < matrix.rows; row++) {
-      if (this.values(row).every((v) => v !== v)) this.unmeasured.add(row);
-    }
+    this.never = neverNumbers(matrix);
     this.layout();
   }
 
@@ -89,7 +87,7 @@ export class Heatmap {
     const {columns} = this.matrix, values = new Float32Array(columns).fill(NaN), who = new Int32Array(columns).fill(-1);
     const badness = new Float64Array(columns).fill(-Infinity);
     for (const row of rows) {
-      if (this.unmeasured.has(row)) continue;
+      if (this.never.has(row)) continue;
       const one = this.values(row);
       for (let c = 0; c < columns; c++) {
         const bad = this.scale.badness(one[c]);
@@ -135,8 +133,8 @@ export class Heatmap {
     const context = buffer.getContext('2d'), image = context.createImageData(width, shown.length), pixels = new Uint32Array(image.data.buffer);
     shown.forEach(({node}, r) => {
       if (node.row === undefined && this.folding.open.has(node.path)) return;
-      if (node.row !== undefined && this.unmeasured.has(node.row)) return;
-      const colours = Uint32Array.from(this.#aggregate(node).values, (v) => scale.pixel(v));
+      const never = keptRows(node, this.folding.kept).every((row) => this.never.has(row));
+      const colours = Uint32Array.from(this.#aggregate(node).values, (v) => (never ? scale.specialPixels.never : scale.pixel(v)));
       for (let x = 0; x < width; x++) if (columns[x] >= 0) pixels[r * width + x] = colours[columns[x]];
     });
     context.putImageData(image, 0, 0);
@@ -177,7 +175,7 @@ export class Heatmap {
     if (column < 0) return showTip([node.path, 'not logged at this step'], event.clientX, event.clientY);
     const {first, last} = this.matrix, {values, who} = this.#aggregate(node);
     const when = first[column] === last[column] ? `step ${first[column]}` : `steps ${first[column]} to ${last[column]}, the largest`;
-    const value = this.unmeasured.has(node.row) ? 'not measured' : this.#text(values[column]);
+    const value = this.never.has(node.row) ? 'NaN at every step: not measured, or never finite' : this.#text(values[column]);
     const lines = [`${value}   ${when}`, node.path];
     if (who) lines.push(`farthest from healthy of ${node.rows.length}: ${this.folding.names[who[column]] ?? 'none measured'}`);
     showTip(lines, event.clientX, event.clientY);

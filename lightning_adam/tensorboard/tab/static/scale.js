@@ -7,6 +7,12 @@ import {format, quantiles} from './numbers.js';
 const TRIMMED = [0.005, 0.995]; // outliers may saturate, so that the rest keeps its contrast
 const MOST_DECADES = 4;
 
+/** Rows without a single number: what this optimizer does not have, or a run that was NaN from the start. */
+export function neverNumbers({rows, columns, values}) {
+  const all = Array.from({length: columns ? rows : 0}, (_, row) => row);
+  return new Set(all.filter((row) => values.subarray(row * columns, (row + 1) * columns).every((v) => v !== v)));
+}
+
 export class ColourScale {
   /** spec: see quantities.js; matrices: those that share the scale. */
   constructor(spec, matrices, dark) {
@@ -32,7 +38,7 @@ export class ColourScale {
     return high > low ? [low, high] : [low - 0.5, low + 0.5];
   }
 
-  /** The pixel of a value; a row without a single number was not measured and stays empty. */
+  /** The pixel of a value. */
   pixel(value) {
     if (value !== value) return this.specialPixels.nan;
     const at = this.spec.log ? Math.log10(value) : value;
@@ -54,15 +60,17 @@ export class ColourScale {
   }
 
   #swatches(matrices) {
-    const seen = {nan: false, infinite: false, zero: false};
-    for (const {values} of matrices) {
-      for (const value of values) {
-        if (value !== value) seen.nan = true;
+    const seen = {nan: false, infinite: false, zero: false, never: false};
+    for (const matrix of matrices) {
+      const never = neverNumbers(matrix);
+      seen.never ||= never.size > 0;
+      matrix.values.forEach((value, i) => {
+        if (value !== value) seen.nan ||= !never.has(Math.floor(i / matrix.columns));
         else if (value === Infinity) seen.infinite = true;
         else if (value === 0 && this.spec.log) seen.zero = true;
-      }
+      });
     }
-    const texts = {nan: 'NaN', infinite: 'infinite', zero: 'exactly 0'};
+    const texts = {nan: 'NaN', infinite: 'infinite', zero: 'exactly 0', never: 'NaN throughout'};
     return Object.keys(texts).filter((name) => seen[name]).map((name) => {
       const swatch = el('span', {className: 'swatch'});
       swatch.style.background = css(this.special[name]);

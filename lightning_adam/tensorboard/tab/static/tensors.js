@@ -93,7 +93,7 @@ export class Tensors {
     if (minus) return `${spec.label}. ${this.runs[0].name} against ${this.runs[1].name}.`;
     const {texts} = this.runs[0].info, columns = this.full[0].columns;
     if (!columns) return 'No step has been logged yet.';
-    if (this.maps[0].unmeasured.size === this.full[0].rows) return `${spec.label}: this optimizer has no such quantity.`;
+    if (this.maps[0].never.size === this.full[0].rows) return `${spec.label}: NaN throughout. Either this optimizer has no such quantity, or nothing was finite from the first logged step on.`;
     return texts[this.quantity] ?? '';
   }
 
