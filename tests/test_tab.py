@@ -301,7 +301,7 @@ def test_wrong_request_gets_a_sentence(server: SimpleNamespace) -> None:
 
 def test_tab_draws_a_trained_run(server: SimpleNamespace, opened: Callable[..., Tab], logdir: Path) -> None:
     """Real training, read live from its event file: hover shows the number that the file holds."""
-    tab = opened(server, "light", run="trained")
+    tab = opened(server, run="trained")
     stored = (
         EventAccumulator(str(logdir / "trained"), size_guidance={"tensors": 0}).Reload().Tensors("adam_matrix/update_ratio")
     )
@@ -422,7 +422,7 @@ def test_empty_folder_says_what_to_do_and_fills_by_itself(browser: Any, opened: 
     """With the Python loader and a path prefix: an empty state, then the run that starts, then the steps that it adds."""
     (tmp_path / "runs").mkdir()
     with tensorboard(tmp_path / "runs", "--load_fast=false", "--path_prefix=/some/where", "--reload_interval=1") as server:
-        tab = opened(server, "light")
+        tab = opened(server)
         empty = tab.frame.locator(".empty").inner_text()
         assert "OptimizerMonitor()" in empty and "lightning-adam demo" in empty
         steps = range(0, 900, 10)

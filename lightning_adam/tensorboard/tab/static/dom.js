@@ -12,10 +12,12 @@ export function el(tag, properties = {}, ...children) {
   return element;
 }
 
-/** Replace the options of a select: [value, text] pairs. */
+/** Replace the options of a select by [value, text] pairs; one that is open stays as it is while nothing changes. */
 export function setOptions(select, pairs, chosen) {
-  select.replaceChildren(...pairs.map(([value, textContent]) => el('option', {value, textContent})));
-  select.value = chosen;
+  const key = JSON.stringify(pairs);
+  if (select.dataset.pairs !== key) select.replaceChildren(...pairs.map(([value, textContent]) => el('option', {value, textContent})));
+  select.dataset.pairs = key;
+  if (select.value !== String(chosen)) select.value = chosen;
 }
 
 /** A group of buttons of which one is pressed. */

@@ -1,6 +1,6 @@
 // Findings: marks on the step axis, a list, and what one of them says.
 
-import {el} from './dom.js';
+import {el, perFrame} from './dom.js';
 import {format} from './numbers.js';
 
 const RANK = {critical: 0, warning: 1, info: 2};
@@ -20,7 +20,7 @@ export class Findings {
     this.detail = el('div', {className: 'finding-detail', 'aria-live': 'polite'});
     this.card = el('div', {className: 'findings'}, this.list, this.detail);
     view.onDraw(() => this.#place());
-    new ResizeObserver(() => this.#place()).observe(this.lane);
+    new ResizeObserver(perFrame(() => this.#place())).observe(this.lane);
   }
 
   /** watched: whether a DivergenceMonitor was there at all. */

@@ -1,6 +1,6 @@
 // The pooled histogram of all elements at one step, with the chosen tensor's own numbers marked on it.
 
-import {el} from './dom.js';
+import {el, perFrame} from './dom.js';
 
 const HEIGHT = 130, BOTTOM = 18, TOP = 20;
 
@@ -10,7 +10,7 @@ export class Histogram {
     this.title = el('div', {className: 'strip-title', textContent: title});
     this.note = el('div', {className: 'muted small-text'});
     this.element = el('div', {className: 'histogram-box'}, this.title, this.note, this.canvas);
-    new ResizeObserver(() => this.draw()).observe(this.element);
+    new ResizeObserver(perFrame(() => this.draw())).observe(this.element);
   }
 
   /** answer: {step, bins: [low, high, count]} of log10 values; marks: {label: value} of the tensor, in plain units. */

@@ -10,7 +10,8 @@ import {Timeline, timelineTags} from './timeline.js';
 import {View} from './view.js';
 
 const POLL = 5000; // milliseconds; TensorBoard looks at the files about as often
-const COLOURS = ['first', 'second'];
+// The second run's lines are dashed: where the two agree, both stay visible.
+const LOOKS = [{colour: 'first'}, {colour: 'second', dash: [7, 5]}];
 const collator = new Intl.Collator('en', {numeric: true});
 
 class App {
@@ -89,7 +90,7 @@ class App {
     const token = ++this.token;
     if (this.names.other === this.names.run) this.names.other = '';
     const wanted = [this.names.run, this.names.other].filter(Boolean);
-    const runs = await Promise.all(wanted.map((name, i) => this.#read(name, COLOURS[i])));
+    const runs = await Promise.all(wanted.map((name, i) => this.#read(name, LOOKS[i])));
     if (token !== this.token) return;
     this.runs = runs;
     this.pickOther.value = this.names.other;
@@ -105,10 +106,10 @@ class App {
   }
 
   /** A run: its listing, its optimizer and the timeline's scalars. */
-  async #read(name, colour) {
+  async #read(name, look) {
     const info = await api.run(name);
     const optimizer = info.optimizers.find((o) => o.prefix === this.names.prefix) ?? info.optimizers[0];
-    const run = {name, colour, info, optimizer};
+    const run = {name, ...look, info, optimizer};
     if (optimizer?.quantities.length && !optimizer.names.length) await this.#number(run);
     run.tags = timelineTags(run);
     if (this.loss && run.tags.candidates.includes(this.loss)) run.tags.loss = this.loss;
@@ -177,7 +178,8 @@ export async function render() {
   const theme = () => document.documentElement.classList.toggle('dark', isDark());
   theme();
   const app = new App();
-  const guard = (event) => app.report(Promise.reject(event.reason ?? event.error ?? new Error(event.message)));
+  const fail = (error) => app.report(Promise.reject(error));
+  const guard = (event) => fail(event.reason ?? event.error ?? new Error(event.message));
   window.addEventListener('error', guard);
   window.addEventListener('unhandledrejection', guard);
   onTheme(() => { theme(); if (app.runs.length) app.report(app.load()); });
@@ -186,5 +188,5 @@ export async function render() {
   app.view.redraw();
   window.adamTab = app; // for the browser's console, and for tests
   document.body.dataset.ready = 'true';
-  setInterval(() => app.report(app.poll()), POLL);
+  setInterval(() => app.poll().catch(fail), POLL);
 }

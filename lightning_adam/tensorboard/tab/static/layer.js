@@ -32,7 +32,7 @@ export class LayerView {
     view.onChange(() => this.#histograms());
   }
 
-  /** runs: one or two of {name, colour, optimizer}; row: the tensor's index in the first. */
+  /** runs: one or two of {name, colour, dash, optimizer}; row: the tensor's index in the first. */
   async show(runs, row) {
     const token = ++this.token, {names} = runs[0].optimizer;
     this.runs = runs;
@@ -57,7 +57,7 @@ export class LayerView {
         if (!data[line]) return [];
         const run = this.runs[at], measured = data[line][1].some((v) => !Number.isNaN(v));
         const band = low && data[low] && data[high] ? {low: data[low][1], high: data[high][1]} : {};
-        return measured ? [{name: run.name, steps: data[line][0], values: data[line][1], colour: run.colour, ...band}] : [];
+        return measured ? [{name: run.name, steps: data[line][0], values: data[line][1], colour: run.colour, dash: run.dash, ...band}] : [];
       }));
     });
   }

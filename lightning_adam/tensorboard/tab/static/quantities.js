@@ -9,7 +9,7 @@ const KNOWN = {
   first_moment_rms: {label: 'First moment, rms of m̂', log: true},
   second_moment_rms: {label: 'Second moment, rms of √v̂', log: true},
   gradient_surprise: {label: 'Gradient surprise RMSₜ', log: true, centre: 0, atLeast: 0.6, healthy: 'healthy: about 1'},
-  signal_to_noise: {label: 'Signal to noise', ...SHARE},
+  signal_to_noise: {label: 'Signal to noise', log: false, low: 0},
   clipped_share: {label: 'Share clipped', ...SHARE},
   gradient_norm: {label: 'Gradient norm ‖g‖', ...MAGNITUDE},
   step_size_rms: {label: 'Step size, rms of |Δθ|', ...MAGNITUDE},

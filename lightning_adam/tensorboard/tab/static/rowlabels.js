@@ -20,7 +20,7 @@ export class RowLabels {
       label.style.transform = `translateY(${offset + i * height}px)`;
       label.style.height = `${height}px`;
       label.style.lineHeight = `${height}px`;
-      label.style.paddingLeft = `${4 + depth * 12}px`;
+      label.style.paddingLeft = `${8 + depth * 12}px`;
       label.style.fontSize = height < SMALL ? '10px' : '';
       label.classList.toggle('module', isModule);
       label.tabIndex = i ? -1 : 0;

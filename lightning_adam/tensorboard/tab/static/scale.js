@@ -5,7 +5,7 @@ import {el} from './dom.js';
 import {format, quantiles} from './numbers.js';
 
 const TRIMMED = [0.005, 0.995]; // outliers may saturate, so that the rest keeps its contrast
-const MOST_DECADES = 4;
+const MOST_DECADES = 3;
 
 /** Rows without a single number: what this optimizer does not have, or a run that was NaN from the start. */
 export function neverNumbers({rows, columns, values}) {
@@ -26,7 +26,7 @@ export class ColourScale {
 
   #range(matrices) {
     const {spec} = this;
-    if (spec.low !== undefined) return [spec.low, spec.high];
+    if (spec.high !== undefined) return [spec.low, spec.high];
     const values = matrices.flatMap((m) => quantiles(spec.log ? m.values.map(Math.log10) : m.values, TRIMMED)).filter(Number.isFinite);
     let [low, high] = values.length ? [Math.min(...values), Math.max(...values)] : [-1, 1];
     if (spec.centre !== undefined) {
@@ -35,6 +35,7 @@ export class ColourScale {
       const reach = Math.min(most, spec.log || spec.decades ? Math.ceil(far * 2) / 2 : far);
       [low, high] = [spec.centre - reach, spec.centre + reach];
     }
+    low = spec.low ?? low;
     return high > low ? [low, high] : [low - 0.5, low + 0.5];
   }
 

@@ -5,7 +5,7 @@ import {format, linearTicks, logTicks, nearest} from './numbers.js';
 import {Panel} from './panel.js';
 
 /**
- * A series: {name, steps, values, colour (a CSS variable's name), low, high}; low and high are the values of a band around it.
+ * A series: {name, steps, values, colour (a CSS variable's name), dash, low, high}; low and high are the values of a band around it.
  */
 export class Strip {
   constructor(view, {title, note = '', height = 84, log = false, axis = false, control = null}) {
@@ -93,6 +93,7 @@ export class Strip {
     g.fillStyle = g.strokeStyle;
     g.lineWidth = 1.6;
     g.lineJoin = 'round';
+    g.setLineDash(s.dash ?? []);
     g.beginPath();
     let drawing = false;
     for (let i = 0; i < s.steps.length; i++) {
@@ -106,6 +107,7 @@ export class Strip {
       drawing = !alone;
     }
     g.stroke();
+    g.setLineDash([]);
     this.#nonFinite(panel, s);
   }
 

@@ -34,7 +34,7 @@ export class Timeline {
     this.elements = [this.loss.element, this.rate.element, this.norm.element];
   }
 
-  /** runs: one or two of {name, colour, tags, scalars}. */
+  /** runs: one or two of {name, colour, dash, tags, scalars}. */
   set(runs) {
     const [{tags}] = runs;
     const choices = runs.flatMap((run) => run.tags.candidates);
@@ -44,7 +44,7 @@ export class Timeline {
       const tag = run.tags[role], found = tag && run.scalars[tag];
       if (!found) return [];
       const values = tag.includes('log10') ? found[1].map((v) => 10 ** v) : found[1];
-      return [{name: `${run.name}: ${tag}`, steps: found[0], values, colour: run.colour}];
+      return [{name: `${run.name}: ${tag}`, steps: found[0], values, colour: run.colour, dash: run.dash}];
     });
     this.loss.set(series('loss'), 'auto');
     this.rate.set(series('rate'), 'auto');
