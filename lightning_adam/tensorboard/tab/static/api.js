@@ -3,7 +3,8 @@
 async function request(route, parameters = {}) {
   const url = new URL(`../${route}`, import.meta.url);
   for (const [name, value] of Object.entries(parameters)) {
-    for (const one of Array.isArray(value) ? value : [value]) if (one !== undefined && one !== null) url.searchParams.append(name, one);
+    for (const one of Array.isArray(value) ? value : [value])
+      if (one !== undefined && one !== null) url.searchParams.append(name, one);
   }
   let response;
   try {
@@ -13,7 +14,11 @@ async function request(route, parameters = {}) {
   }
   if (response.ok) return response;
   let reason = response.statusText;
-  try { reason = (await response.json()).error; } catch { /* not ours */ }
+  try {
+    reason = (await response.json()).error;
+  } catch {
+    /* not ours */
+  }
   throw new Error(`${route}: ${reason}`);
 }
 
@@ -26,7 +31,8 @@ const allNumbers = (answer) => Object.fromEntries(Object.entries(answer).map(([n
 export const runs = () => json('runs');
 export const run = (name) => json('run', {run: name});
 export const scalars = async (name, tags) => (tags.length ? allNumbers(await json('scalars', {run: name, tag: tags})) : {});
-export const rows = async (name, prefix, row, quantity) => allNumbers(await json('rows', {run: name, prefix, row, quantity}));
+export const rows = async (name, prefix, row, quantity) =>
+  allNumbers(await json('rows', {run: name, prefix, row, quantity}));
 export const histogram = (name, tag, step) => json('histogram', {run: name, tag, step});
 
 /** One quantity of all tensors: {rows, columns, first, last, values: Float32Array [rows × columns]}. */

@@ -14,8 +14,9 @@ export const SPECIAL = {
 };
 
 const bytes = (hex) => [0, 2, 4].map((at) => parseInt(hex.slice(at, at + 2), 16));
-const toLinear = (c) => (c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
-const toByte = (c) => Math.round(255 * Math.min(1, Math.max(0, c <= 0.0031308 ? 12.92 * c : 1.055 * c ** (1 / 2.4) - 0.055)));
+const toLinear = (c) => ((c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+const toByte = (c) =>
+  Math.round(255 * Math.min(1, Math.max(0, c <= 0.0031308 ? 12.92 * c : 1.055 * c ** (1 / 2.4) - 0.055)));
 
 function toLab(hex) {
   const [r, g, b] = bytes(hex).map(toLinear);
@@ -43,7 +44,8 @@ function fromLab([lightness, a, b]) {
 function table(anchors) {
   const labs = anchors.map(toLab);
   return Array.from({length: ENTRIES}, (_, i) => {
-    const at = (i / (ENTRIES - 1)) * (labs.length - 1), k = Math.min(labs.length - 2, Math.floor(at));
+    const at = (i / (ENTRIES - 1)) * (labs.length - 1),
+      k = Math.min(labs.length - 2, Math.floor(at));
     return fromLab(labs[k].map((v, j) => v + (labs[k + 1][j] - v) * (at - k)));
   });
 }
@@ -56,5 +58,5 @@ export function colourTable(diverging, dark) {
 }
 
 /** A colour as a little-endian pixel of ImageData. */
-export const pixel = ([r, g, b]) => (255 << 24 | b << 16 | g << 8 | r) >>> 0;
+export const pixel = ([r, g, b]) => ((255 << 24) | (b << 16) | (g << 8) | r) >>> 0;
 export const css = ([r, g, b]) => `rgb(${r} ${g} ${b})`;

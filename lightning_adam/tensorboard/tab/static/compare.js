@@ -13,7 +13,8 @@ export function differenceMatrix(a, b, namesA, namesB, log) {
     if (other === undefined) continue;
     for (let c = 0; c < a.columns; c++) {
       if (!inside[c]) continue;
-      const one = a.values[row * a.columns + c], two = b.values[other * b.columns + columns[c]];
+      const one = a.values[row * a.columns + c],
+        two = b.values[other * b.columns + columns[c]];
       values[row * a.columns + c] = !log ? one - two : one === two ? 0 : Math.log10(one / two);
     }
   }

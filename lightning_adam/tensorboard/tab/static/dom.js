@@ -15,7 +15,8 @@ export function el(tag, properties = {}, ...children) {
 /** Replace the options of a select by [value, text] pairs; one that is open stays as it is while nothing changes. */
 export function setOptions(select, pairs, chosen) {
   const key = JSON.stringify(pairs);
-  if (select.dataset.pairs !== key) select.replaceChildren(...pairs.map(([value, textContent]) => el('option', {value, textContent})));
+  if (select.dataset.pairs !== key)
+    select.replaceChildren(...pairs.map(([value, textContent]) => el('option', {value, textContent})));
   select.dataset.pairs = key;
   if (select.value !== String(chosen)) select.value = chosen;
 }
@@ -28,7 +29,18 @@ export function choice(label, pairs, chosen, onChoose) {
   };
   group.append(
     ...pairs.map(([value, textContent, title]) =>
-      el('button', {type: 'button', textContent, title, 'data-value': value, onclick: () => { press(value); onChoose(value); }})));
+      el('button', {
+        type: 'button',
+        textContent,
+        title,
+        'data-value': value,
+        onclick: () => {
+          press(value);
+          onChoose(value);
+        },
+      }),
+    ),
+  );
   press(chosen);
   return group;
 }
@@ -39,14 +51,20 @@ export function perFrame(callback) {
   return () => {
     if (waiting) return;
     waiting = true;
-    requestAnimationFrame(() => { waiting = false; callback(); });
+    requestAnimationFrame(() => {
+      waiting = false;
+      callback();
+    });
   };
 }
 
 /** Call when nothing more comes for a while. */
 export function settled(callback, milliseconds) {
   let timer = 0;
-  return (...values) => { clearTimeout(timer); timer = setTimeout(callback, milliseconds, ...values); };
+  return (...values) => {
+    clearTimeout(timer);
+    timer = setTimeout(callback, milliseconds, ...values);
+  };
 }
 
 const tip = el('div', {className: 'tip', role: 'tooltip', hidden: true});
@@ -63,4 +81,6 @@ export function showTip(lines, clientX, clientY) {
   tip.style.top = `${Math.max(4, top)}px`;
 }
 
-export function hideTip() { tip.hidden = true; }
+export function hideTip() {
+  tip.hidden = true;
+}

@@ -14,7 +14,12 @@ export class Findings {
     Object.assign(this, {view, actions, findings: [], selected: -1});
     this.lane = el('div', {className: 'lane', role: 'group', 'aria-label': 'findings on the step axis'});
     this.count = el('div', {className: 'readout'});
-    const label = el('div', {className: 'strip-label'}, el('div', {className: 'strip-title', textContent: 'Findings'}), this.count);
+    const label = el(
+      'div',
+      {className: 'strip-label'},
+      el('div', {className: 'strip-title', textContent: 'Findings'}),
+      this.count,
+    );
     this.strip = el('div', {className: 'strip'}, label, this.lane);
     this.list = el('div', {className: 'finding-list'});
     this.detail = el('div', {className: 'finding-detail', 'aria-live': 'polite'});
@@ -28,15 +33,24 @@ export class Findings {
     const kept = this.findings[this.selected];
     this.findings = findings;
     const same = kept ? findings.findIndex((f) => f.rule === kept.rule && f.step === kept.step) : -1;
-    const worst = findings.reduce((best, f, i) => (best < 0 || RANK[f.severity] < RANK[findings[best].severity] ? i : best), -1);
+    const worst = findings.reduce(
+      (best, f, i) => (best < 0 || RANK[f.severity] < RANK[findings[best].severity] ? i : best),
+      -1,
+    );
     this.view.marks = findings;
-    this.count.textContent = findings.length ? `${findings.length} in this run` : watched ? 'none in this run' : 'not watched';
+    this.count.textContent = findings.length
+      ? `${findings.length} in this run`
+      : watched
+        ? 'none in this run'
+        : 'not watched';
     this.lane.replaceChildren(...findings.map((f, i) => this.#mark(f, i)));
     this.list.replaceChildren(...findings.map((f, i) => this.#item(f, i)));
     this.list.hidden = !findings.length;
     this.select(same >= 0 ? same : worst);
     if (!findings.length) {
-      const text = watched ? 'No findings: the monitor had nothing to complain about.' : 'DivergenceMonitor was not attached to this run: add it to Trainer(callbacks=[…]) to get findings.';
+      const text = watched
+        ? 'No findings: the monitor had nothing to complain about.'
+        : 'DivergenceMonitor was not attached to this run: add it to Trainer(callbacks=[…]) to get findings.';
       this.detail.replaceChildren(el('p', {className: 'muted', textContent: text}));
     }
     this.#place();
@@ -44,16 +58,23 @@ export class Findings {
 
   #mark(finding, i) {
     return el('button', {
-      type: 'button', className: `mark ${finding.severity}`, textContent: SHAPE[finding.severity], title: `${finding.rule}, step ${finding.step}`,
-      'aria-label': `${finding.severity}: ${finding.rule} at step ${finding.step}`, onclick: () => this.#go(i),
+      type: 'button',
+      className: `mark ${finding.severity}`,
+      textContent: SHAPE[finding.severity],
+      title: `${finding.rule}, step ${finding.step}`,
+      'aria-label': `${finding.severity}: ${finding.rule} at step ${finding.step}`,
+      onclick: () => this.#go(i),
     });
   }
 
   #item(finding, i) {
-    return el('button', {type: 'button', className: 'finding-item', onclick: () => this.#go(i)},
+    return el(
+      'button',
+      {type: 'button', className: 'finding-item', onclick: () => this.#go(i)},
       el('span', {className: `sign ${finding.severity}`, textContent: SHAPE[finding.severity]}),
       el('span', {className: 'rule', textContent: finding.rule}),
-      el('span', {className: 'when', textContent: `step ${finding.step.toLocaleString('en')}`}));
+      el('span', {className: 'when', textContent: `step ${finding.step.toLocaleString('en')}`}),
+    );
   }
 
   #go(i) {
@@ -69,11 +90,21 @@ export class Findings {
   }
 
   #tell(finding) {
-    const evidence = Object.entries(finding.evidence).flatMap(([name, value]) => [el('dt', {textContent: name.replaceAll('_', ' ')}), el('dd', {textContent: format(asNumber(value))})]);
+    const evidence = Object.entries(finding.evidence).flatMap(([name, value]) => [
+      el('dt', {textContent: name.replaceAll('_', ' ')}),
+      el('dd', {textContent: format(asNumber(value))}),
+    ]);
     const parts = [
-      el('h3', {}, el('span', {className: `badge ${finding.severity}`, textContent: `${SHAPE[finding.severity]} ${finding.severity}`}), `${finding.rule} at step ${finding.step.toLocaleString('en')}`),
+      el(
+        'h3',
+        {},
+        el('span', {className: `badge ${finding.severity}`, textContent: `${SHAPE[finding.severity]} ${finding.severity}`}),
+        `${finding.rule} at step ${finding.step.toLocaleString('en')}`,
+      ),
       el('p', {className: 'message', textContent: finding.message}),
-      finding.remedy ? el('p', {className: 'remedy'}, el('b', {textContent: 'What to do: '}), el('span', {textContent: finding.remedy})) : null,
+      finding.remedy
+        ? el('p', {className: 'remedy'}, el('b', {textContent: 'What to do: '}), el('span', {textContent: finding.remedy}))
+        : null,
       evidence.length ? el('dl', {className: 'evidence'}, ...evidence) : null,
       this.#parameters(finding.parameters),
     ];
@@ -82,14 +113,31 @@ export class Findings {
 
   #parameters(names) {
     if (!names.length) return null;
-    const shown = names.slice(0, 6).map((name) => el('button', {type: 'button', className: 'chip', textContent: name, title: `show ${name} below`, onclick: () => this.actions.pick(name)}));
-    const all = el('button', {type: 'button', className: 'link', textContent: names.length > 6 ? `show all ${names.length} in the heatmap` : 'show only these in the heatmap', onclick: () => this.actions.filter(names)});
+    const shown = names
+      .slice(0, 6)
+      .map((name) =>
+        el('button', {
+          type: 'button',
+          className: 'chip',
+          textContent: name,
+          title: `show ${name} below`,
+          onclick: () => this.actions.pick(name),
+        }),
+      );
+    const all = el('button', {
+      type: 'button',
+      className: 'link',
+      textContent: names.length > 6 ? `show all ${names.length} in the heatmap` : 'show only these in the heatmap',
+      onclick: () => this.actions.filter(names),
+    });
     return el('p', {className: 'parameters'}, ...shown, all);
   }
 
   /** Marks that would cover each other go into lanes. */
   #place() {
-    const [low, high] = this.view.shown, width = this.lane.clientWidth, ends = [];
+    const [low, high] = this.view.shown,
+      width = this.lane.clientWidth,
+      ends = [];
     for (const [i, mark] of [...this.lane.children].entries()) {
       const x = ((this.findings[i].step - low) / (high - low)) * width;
       mark.hidden = x < -1 || x > width + 1;
@@ -105,4 +153,3 @@ export class Findings {
 
 /** JSON cannot carry NaN: TensorBoard writes it as a string. */
 const asNumber = (value) => (['NaN', 'Infinity', '-Infinity'].includes(value) ? Number(value) : value);
-

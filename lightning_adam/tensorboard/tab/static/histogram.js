@@ -2,7 +2,9 @@
 
 import {el, perFrame} from './dom.js';
 
-const HEIGHT = 130, BOTTOM = 18, TOP = 20;
+const HEIGHT = 130,
+  BOTTOM = 18,
+  TOP = 20;
 
 export class Histogram {
   constructor(title) {
@@ -16,12 +18,16 @@ export class Histogram {
   /** answer: {step, bins: [low, high, count]} of log10 values; marks: {label: value} of the tensor, in plain units. */
   set(answer, marks, colour) {
     Object.assign(this, {answer, marks, colour});
-    this.note.textContent = answer.step === null ? 'not written by this run' : `all tensors together, step ${answer.step}; the marks are this tensor's`;
+    this.note.textContent =
+      answer.step === null
+        ? 'not written by this run'
+        : `all tensors together, step ${answer.step}; the marks are this tensor's`;
     this.draw();
   }
 
   draw() {
-    const width = this.element.clientWidth, ratio = devicePixelRatio || 1;
+    const width = this.element.clientWidth,
+      ratio = devicePixelRatio || 1;
     if (!width || !this.answer) return;
     this.canvas.width = width * ratio;
     this.canvas.height = HEIGHT * ratio;
@@ -30,15 +36,20 @@ export class Histogram {
     g.font = '11px Roboto, system-ui, Arial, sans-serif';
     const used = this.answer.bins.filter((bin) => bin[2] > 0);
     if (!used.length) return this.#nothing(g, width);
-    const marked = Object.values(this.marks).filter((v) => v > 0 && Number.isFinite(v)).map(Math.log10);
-    const low = Math.floor(Math.min(used[0][0], ...marked)), high = Math.ceil(Math.max(used.at(-1)[1], ...marked));
+    const marked = Object.values(this.marks)
+      .filter((v) => v > 0 && Number.isFinite(v))
+      .map(Math.log10);
+    const low = Math.floor(Math.min(used[0][0], ...marked)),
+      high = Math.ceil(Math.max(used.at(-1)[1], ...marked));
     const x = (v) => 8 + ((v - low) / Math.max(1, high - low)) * (width - 16);
     this.#bars(g, used, x);
     this.#axis(g, low, high, x, width);
     this.#marks(g, x);
   }
 
-  #colour(name) { return getComputedStyle(document.body).getPropertyValue(`--${name}`).trim(); }
+  #colour(name) {
+    return getComputedStyle(document.body).getPropertyValue(`--${name}`).trim();
+  }
 
   #nothing(g, width) {
     if (this.answer.step === null) return;
@@ -48,7 +59,8 @@ export class Histogram {
   }
 
   #bars(g, used, x) {
-    const most = Math.max(...used.map((bin) => bin[2])), room = HEIGHT - BOTTOM - TOP;
+    const most = Math.max(...used.map((bin) => bin[2])),
+      room = HEIGHT - BOTTOM - TOP;
     g.fillStyle = this.#colour('bar');
     for (const [low, high, count] of used) {
       const height = Math.max(1, (count / most) * room);
@@ -62,7 +74,8 @@ export class Histogram {
     g.textBaseline = 'top';
     g.textAlign = 'center';
     const every = Math.ceil((high - low) / Math.max(1, width / 50));
-    for (let decade = low; decade <= high; decade += every) g.fillText(`1e${decade}`, Math.min(width - 14, Math.max(14, x(decade))), HEIGHT - BOTTOM + 4);
+    for (let decade = low; decade <= high; decade += every)
+      g.fillText(`1e${decade}`, Math.min(width - 14, Math.max(14, x(decade))), HEIGHT - BOTTOM + 4);
   }
 
   #marks(g, x) {
@@ -78,7 +91,10 @@ export class Histogram {
       g.moveTo(at, TOP - 4);
       g.lineTo(at, HEIGHT - BOTTOM);
       g.stroke();
-      if (at - last > 30) { g.fillText(label, at, TOP - 8); last = at; }
+      if (at - last > 30) {
+        g.fillText(label, at, TOP - 8);
+        last = at;
+      }
     }
   }
 }

@@ -17,33 +17,84 @@ const collator = new Intl.Collator('en', {numeric: true});
 class App {
   constructor() {
     const asked = addressed();
-    Object.assign(this, {names: {run: asked.run, other: asked.other ?? '', prefix: asked.optimizer}, listing: {runs: {}, others: []}, runs: [], row: null, loss: null, token: 0});
+    Object.assign(this, {
+      names: {run: asked.run, other: asked.other ?? '', prefix: asked.optimizer},
+      listing: {runs: {}, others: []},
+      runs: [],
+      row: null,
+      loss: null,
+      token: 0,
+    });
     this.view = new View();
-    this.tensors = new Tensors(this.view, {pick: (row, step) => this.pick(row, step), chosen: () => this.row, report: (work) => this.report(work)});
+    this.tensors = new Tensors(this.view, {
+      pick: (row, step) => this.pick(row, step),
+      chosen: () => this.row,
+      report: (work) => this.report(work),
+    });
     if (asked.quantity) this.tensors.quantity = asked.quantity;
-    this.timeline = new Timeline(this.view, (tag) => { this.loss = tag; this.report(this.load()); });
-    this.findings = new Findings(this.view, {pick: (name) => this.pick(this.runs[0].optimizer.names.indexOf(name), null), filter: (names) => this.tensors.only(names)});
+    this.timeline = new Timeline(this.view, (tag) => {
+      this.loss = tag;
+      this.report(this.load());
+    });
+    this.findings = new Findings(this.view, {
+      pick: (name) => this.pick(this.runs[0].optimizer.names.indexOf(name), null),
+      filter: (names) => this.tensors.only(names),
+    });
     this.layer = new LayerView(this.view, (row) => this.pick(row, null));
     this.#build();
   }
 
   #build() {
-    const select = (label, name) => el('select', {'aria-label': label, onchange: (event) => { this.names[name] = event.target.value; this.report(this.load()); }});
+    const select = (label, name) =>
+      el('select', {
+        'aria-label': label,
+        onchange: (event) => {
+          this.names[name] = event.target.value;
+          this.report(this.load());
+        },
+      });
     this.pickRun = select('run', 'run');
     this.pickOther = select('run to compare with', 'other');
     this.pickPrefix = select('optimizer', 'prefix');
     this.optimizerLabel = el('label', {}, 'Optimizer', this.pickPrefix);
     this.live = el('input', {type: 'checkbox', checked: true});
-    this.reset = el('button', {type: 'button', textContent: 'Show all steps', title: 'Escape or a double click does the same', onclick: () => this.view.zoom(null)});
+    this.reset = el('button', {
+      type: 'button',
+      textContent: 'Show all steps',
+      title: 'Escape or a double click does the same',
+      onclick: () => this.view.zoom(null),
+    });
     this.status = el('span', {className: 'muted status', role: 'status'});
     this.banner = el('div', {className: 'banner', role: 'alert', hidden: true});
-    this.bar = el('header', {className: 'bar'}, el('label', {}, 'Run', this.pickRun), el('label', {}, 'Compare with', this.pickOther), this.optimizerLabel, el('label', {}, this.live, 'Live'), this.reset, this.status);
-    const timeline = el('section', {className: 'card'}, el('div', {className: 'toolbar'}, el('h2', {textContent: 'Run'}), el('span', {className: 'muted', textContent: 'drag over any chart to zoom all of them; click to choose a step'})),
-      this.findings.strip, ...this.timeline.elements, this.findings.card);
+    this.bar = el(
+      'header',
+      {className: 'bar'},
+      el('label', {}, 'Run', this.pickRun),
+      el('label', {}, 'Compare with', this.pickOther),
+      this.optimizerLabel,
+      el('label', {}, this.live, 'Live'),
+      this.reset,
+      this.status,
+    );
+    const timeline = el(
+      'section',
+      {className: 'card'},
+      el(
+        'div',
+        {className: 'toolbar'},
+        el('h2', {textContent: 'Run'}),
+        el('span', {className: 'muted', textContent: 'drag over any chart to zoom all of them; click to choose a step'}),
+      ),
+      this.findings.strip,
+      ...this.timeline.elements,
+      this.findings.card,
+    );
     this.page = el('main', {hidden: true}, timeline, this.tensors.element, this.layer.element);
     this.empty = el('div', {className: 'empty', hidden: true});
     document.body.append(this.bar, this.banner, this.empty, this.page);
-    this.view.onDraw(() => { this.reset.disabled = !this.view.range; });
+    this.view.onDraw(() => {
+      this.reset.disabled = !this.view.range;
+    });
     this.view.redraw();
   }
 
@@ -71,18 +122,32 @@ class App {
     const newest = names.reduce((best, name) => (this.listing.runs[name] > this.listing.runs[best] ? name : best));
     if (!names.includes(this.names.run)) this.names.run = newest;
     if (!names.includes(this.names.other) || this.names.other === this.names.run) this.names.other = '';
-    setOptions(this.pickRun, names.map((name) => [name, name]), this.names.run);
-    setOptions(this.pickOther, [['', 'no other run'], ...names.filter((name) => name !== this.names.run).map((name) => [name, name])], this.names.other);
+    setOptions(
+      this.pickRun,
+      names.map((name) => [name, name]),
+      this.names.run,
+    );
+    setOptions(
+      this.pickOther,
+      [['', 'no other run'], ...names.filter((name) => name !== this.names.run).map((name) => [name, name])],
+      this.names.other,
+    );
     this.pickOther.parentElement.hidden = names.length < 2;
     await this.load();
   }
 
   #showEmpty() {
     const others = this.listing.others.length;
-    const why = others ? `${others} ${others === 1 ? 'run' : 'runs'} in this log folder, none with data for this tab.` : 'There is nothing in this log folder yet.';
+    const why = others
+      ? `${others} ${others === 1 ? 'run' : 'runs'} in this log folder, none with data for this tab.`
+      : 'There is nothing in this log folder yet.';
     const line = (before, code) => el('p', {}, before, el('code', {textContent: code}));
-    this.empty.replaceChildren(el('h1', {textContent: 'No Adam data here yet'}), el('p', {className: 'muted', textContent: `${why} The page fills by itself when data comes.`}),
-      line('In your training: ', 'Trainer(callbacks=[OptimizerMonitor(), DivergenceMonitor()])'), line('Or see it now: ', 'lightning-adam demo --logdir runs/demo'));
+    this.empty.replaceChildren(
+      el('h1', {textContent: 'No Adam data here yet'}),
+      el('p', {className: 'muted', textContent: `${why} The page fills by itself when data comes.`}),
+      line('In your training: ', 'Trainer(callbacks=[OptimizerMonitor(), DivergenceMonitor()])'),
+      line('Or see it now: ', 'lightning-adam demo --logdir runs/demo'),
+    );
   }
 
   /** Load the chosen run or runs and draw them. */
@@ -94,13 +159,21 @@ class App {
     if (token !== this.token) return;
     this.runs = runs;
     this.pickOther.value = this.names.other;
-    const [first] = runs, {optimizers} = first.info;
-    setOptions(this.pickPrefix, optimizers.map((o) => [o.prefix, o.prefix]), first.optimizer?.prefix);
+    const [first] = runs,
+      {optimizers} = first.info;
+    setOptions(
+      this.pickPrefix,
+      optimizers.map((o) => [o.prefix, o.prefix]),
+      first.optimizer?.prefix,
+    );
     this.optimizerLabel.hidden = optimizers.length < 2;
     this.bar.classList.toggle('two', runs.length > 1);
     this.timeline.set(runs);
     this.#steps();
-    this.findings.set(first.optimizer?.findings ?? [], first.info.scalars.some((tag) => tag.endsWith('/findings_total')));
+    this.findings.set(
+      first.optimizer?.findings ?? [],
+      first.info.scalars.some((tag) => tag.endsWith('/findings_total')),
+    );
     this.#say();
     await this.#drawTensors();
   }
@@ -133,7 +206,8 @@ class App {
   }
 
   async #drawTensors() {
-    const {runs} = this, has = runs[0].optimizer?.names.length > 0;
+    const {runs} = this,
+      has = runs[0].optimizer?.names.length > 0;
     this.tensors.element.hidden = this.layer.element.hidden = !has;
     if (!has) return;
     const measured = runs.filter((run) => run.optimizer?.names.length);
@@ -144,13 +218,24 @@ class App {
 
   /** The tensor that a finding names, else the first weight matrix. */
   #suspect({optimizer}) {
-    const named = this.findings.findings.flatMap((f) => f.parameters).map((name) => optimizer.names.indexOf(name)).find((row) => row >= 0);
-    return named ?? Math.max(0, optimizer.names.findIndex((name) => name.endsWith('weight')));
+    const named = this.findings.findings
+      .flatMap((f) => f.parameters)
+      .map((name) => optimizer.names.indexOf(name))
+      .find((row) => row >= 0);
+    return (
+      named ??
+      Math.max(
+        0,
+        optimizer.names.findIndex((name) => name.endsWith('weight')),
+      )
+    );
   }
 
   #say() {
     const {optimizer, name} = this.runs[0];
-    this.status.textContent = optimizer?.names.length ? `${optimizer.names.length.toLocaleString('en')} tensors, last step ${optimizer.max_step.toLocaleString('en')}` : `${name} has findings, but no OptimizerMonitor data`;
+    this.status.textContent = optimizer?.names.length
+      ? `${optimizer.names.length.toLocaleString('en')} tensors, last step ${optimizer.max_step.toLocaleString('en')}`
+      : `${name} has findings, but no OptimizerMonitor data`;
   }
 
   /** Another tensor, and another step where one is given. */
@@ -158,8 +243,14 @@ class App {
     const count = this.runs[0]?.optimizer?.names.length ?? 0;
     if (!(row >= 0 && row < count)) return;
     this.row = row;
-    if (step !== null) this.view.choose(step); else this.view.redraw();
-    this.report(this.layer.show(this.runs.filter((run) => run.optimizer?.names.length), row));
+    if (step !== null) this.view.choose(step);
+    else this.view.redraw();
+    this.report(
+      this.layer.show(
+        this.runs.filter((run) => run.optimizer?.names.length),
+        row,
+      ),
+    );
   }
 
   /** While the page is visible: is there anything new? */
@@ -173,7 +264,9 @@ class App {
 export async function render() {
   document.documentElement.lang = 'en';
   const style = el('link', {rel: 'stylesheet', href: new URL('style.css', import.meta.url).href});
-  const styled = new Promise((resolve) => { style.onload = style.onerror = resolve; });
+  const styled = new Promise((resolve) => {
+    style.onload = style.onerror = resolve;
+  });
   document.head.append(el('meta', {name: 'viewport', content: 'width=device-width'}), style);
   const theme = () => document.documentElement.classList.toggle('dark', isDark());
   theme();
@@ -182,7 +275,10 @@ export async function render() {
   const guard = (event) => fail(event.reason ?? event.error ?? new Error(event.message));
   window.addEventListener('error', guard);
   window.addEventListener('unhandledrejection', guard);
-  onTheme(() => { theme(); if (app.runs.length) app.report(app.load()); });
+  onTheme(() => {
+    theme();
+    if (app.runs.length) app.report(app.load());
+  });
   onReload(() => app.report(app.refresh()));
   await Promise.all([styled, app.report(app.refresh())]);
   app.view.redraw();

@@ -12,7 +12,13 @@ export function moduleTree(names) {
     node.rows.push(row);
     for (const part of parts.slice(0, -1)) {
       if (!node.byName.has(part)) {
-        const child = {label: part, path: node.path ? `${node.path}.${part}` : part, rows: [], children: [], byName: new Map()};
+        const child = {
+          label: part,
+          path: node.path ? `${node.path}.${part}` : part,
+          rows: [],
+          children: [],
+          byName: new Map(),
+        };
         node.byName.set(part, child);
         node.children.push(child);
       }
@@ -63,7 +69,8 @@ export function modulePaths(tree) {
 
 /** Open level by level while the rows stay few enough to look at; a handful of folded modules would tell too little. */
 export function defaultOpen(tree, most) {
-  let open = new Set(), level = tree.children.filter((c) => c.row === undefined);
+  let open = new Set(),
+    level = tree.children.filter((c) => c.row === undefined);
   while (level.length) {
     const next = new Set([...open, ...level.map((node) => node.path)]);
     if (visibleRows(tree, next).length > most && visibleRows(tree, open).length >= FEW) break;

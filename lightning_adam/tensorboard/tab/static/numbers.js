@@ -24,7 +24,8 @@ export function linearTicks(low, high, count) {
   if (!(high > low)) return [low];
   const step = niceStep(high - low, count);
   const ticks = [];
-  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++) ticks.push(Number((i * step).toPrecision(12)));
+  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++)
+    ticks.push(Number((i * step).toPrecision(12)));
   return ticks;
 }
 
@@ -37,7 +38,8 @@ export function stepTicks(low, high, count) {
 export function logTicks(low, high, count) {
   const span = high - low;
   if (span >= 1.8) {
-    const every = Math.ceil(span / count), first = Math.ceil(low / every) * every;
+    const every = Math.ceil(span / count),
+      first = Math.ceil(low / every) * every;
     return Array.from({length: Math.floor((high - first) / every) + 1}, (_, i) => first + i * every);
   }
   const fine = [];
@@ -46,16 +48,20 @@ export function logTicks(low, high, count) {
   }
   const inside = fine.filter((tick) => tick >= low && tick <= high);
   if (inside.length >= 2) return inside;
-  return linearTicks(10 ** low, 10 ** high, count).filter((t) => t > 0).map(Math.log10);
+  return linearTicks(10 ** low, 10 ** high, count)
+    .filter((t) => t > 0)
+    .map(Math.log10);
 }
 
 /** Index of the entry nearest to value in an ascending array; -1 where it is empty. */
 export function nearest(ascending, value) {
-  let low = 0, high = ascending.length - 1;
+  let low = 0,
+    high = ascending.length - 1;
   if (high < 0) return -1;
   while (low < high) {
     const middle = (low + high) >> 1;
-    if (ascending[middle] < value) low = middle + 1; else high = middle;
+    if (ascending[middle] < value) low = middle + 1;
+    else high = middle;
   }
   return low > 0 && value - ascending[low - 1] <= ascending[low] - value ? low - 1 : low;
 }

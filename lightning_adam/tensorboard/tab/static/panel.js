@@ -22,13 +22,23 @@ export class Panel {
     this.#listen();
   }
 
-  get width() { return Math.max(50, this.element.clientWidth - LEFT - RIGHT); }
+  get width() {
+    return Math.max(50, this.element.clientWidth - LEFT - RIGHT);
+  }
 
-  x(step) { const [low, high] = this.view.shown; return ((step - low) / (high - low)) * this.width; }
+  x(step) {
+    const [low, high] = this.view.shown;
+    return ((step - low) / (high - low)) * this.width;
+  }
 
-  step(x) { const [low, high] = this.view.shown; return low + (x / this.width) * (high - low); }
+  step(x) {
+    const [low, high] = this.view.shown;
+    return low + (x / this.width) * (high - low);
+  }
 
-  colour(name) { return getComputedStyle(document.body).getPropertyValue(`--${name}`).trim(); }
+  colour(name) {
+    return getComputedStyle(document.body).getPropertyValue(`--${name}`).trim();
+  }
 
   setHeight(height) {
     if (height === this.plotHeight) return;
@@ -38,8 +48,10 @@ export class Panel {
 
   #draw() {
     if (!this.element.clientWidth) return;
-    const ratio = devicePixelRatio || 1, axis = this.options.axis ? 20 : 0;
-    const width = this.element.clientWidth, height = this.plotHeight + axis;
+    const ratio = devicePixelRatio || 1,
+      axis = this.options.axis ? 20 : 0;
+    const width = this.element.clientWidth,
+      height = this.plotHeight + axis;
     if (this.canvas.width !== Math.round(width * ratio) || this.canvas.height !== Math.round(height * ratio)) {
       this.canvas.width = Math.round(width * ratio);
       this.canvas.height = Math.round(height * ratio);
@@ -72,7 +84,8 @@ export class Panel {
   }
 
   vertical(step, colour, dash) {
-    const {g} = this, x = Math.round(this.x(step)) + 0.5;
+    const {g} = this,
+      x = Math.round(this.x(step)) + 0.5;
     g.strokeStyle = colour;
     g.lineWidth = 1;
     g.setLineDash(dash);
@@ -122,26 +135,39 @@ export class Panel {
     this.canvas.addEventListener('pointermove', (event) => {
       const [x, y] = where(event);
       if (pressed !== null && Math.abs(x - pressed) > DRAG) {
-        this.view.brush = [this.step(Math.max(0, Math.min(pressed, x))), this.step(Math.min(this.width, Math.max(pressed, x)))];
+        this.view.brush = [
+          this.step(Math.max(0, Math.min(pressed, x))),
+          this.step(Math.min(this.width, Math.max(pressed, x))),
+        ];
       }
       const inside = x >= 0 && x <= this.width;
       this.view.point(inside ? this.step(x) : null);
-      if (inside && !this.view.brush) this.options.hover?.(this.step(x), y, event); else hideTip();
+      if (inside && !this.view.brush) this.options.hover?.(this.step(x), y, event);
+      else hideTip();
     });
     this.canvas.addEventListener('pointerup', (event) => {
-      const [x, y] = where(event), brush = this.view.brush, wasPressed = pressed !== null;
+      const [x, y] = where(event),
+        brush = this.view.brush,
+        wasPressed = pressed !== null;
       pressed = this.view.brush = null;
       if (brush) this.view.zoom(brush);
-      else if (wasPressed && x >= 0 && x <= this.width) (this.options.click ?? ((step) => this.view.choose(Math.round(step))))(this.step(x), y);
+      else if (wasPressed && x >= 0 && x <= this.width)
+        (this.options.click ?? ((step) => this.view.choose(Math.round(step))))(this.step(x), y);
     });
-    this.canvas.addEventListener('pointercancel', () => { pressed = this.view.brush = null; });
-    this.canvas.addEventListener('pointerleave', () => { hideTip(); this.view.point(null); });
+    this.canvas.addEventListener('pointercancel', () => {
+      pressed = this.view.brush = null;
+    });
+    this.canvas.addEventListener('pointerleave', () => {
+      hideTip();
+      this.view.point(null);
+    });
     this.canvas.addEventListener('dblclick', () => this.view.zoom(null));
     this.canvas.addEventListener('keydown', (event) => this.#key(event));
   }
 
   #key(event) {
-    const {view} = this, [low, high] = view.shown;
+    const {view} = this,
+      [low, high] = view.shown;
     const clamp = (step) => Math.min(Math.floor(high), Math.max(Math.ceil(low), 0, Math.round(step)));
     const move = (by) => view.choose(clamp((view.chosen ?? low) + by));
     const actions = {

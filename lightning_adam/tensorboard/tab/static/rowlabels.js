@@ -8,7 +8,12 @@ export class RowLabels {
   /** actions: pick(row), fold(path), scroll(rows). */
   constructor(actions) {
     this.actions = actions;
-    this.element = el('div', {className: 'row-labels', role: 'tree', 'aria-label': 'tensors', onkeydown: (event) => this.#key(event)});
+    this.element = el('div', {
+      className: 'row-labels',
+      role: 'tree',
+      'aria-label': 'tensors',
+      onkeydown: (event) => this.#key(event),
+    });
   }
 
   /** rows: {node, depth} to show; offset: pixels of the first one's top; chosen: the picked tensor's index. */
@@ -16,7 +21,8 @@ export class RowLabels {
     while (this.element.children.length < rows.length) this.element.append(this.#label());
     while (this.element.children.length > rows.length) this.element.lastChild.remove();
     rows.forEach(({node, depth}, i) => {
-      const label = this.element.children[i], isModule = node.row === undefined;
+      const label = this.element.children[i],
+        isModule = node.row === undefined;
       label.style.transform = `translateY(${offset + i * height}px)`;
       label.style.height = `${height}px`;
       label.style.lineHeight = `${height}px`;
@@ -30,13 +36,20 @@ export class RowLabels {
       label.title = isModule ? `${node.path}: ${node.rows.length} tensors` : node.path;
       label.node = node;
       label.setAttribute('aria-selected', String(!isModule && node.row === chosen));
-      if (isModule) label.setAttribute('aria-expanded', String(open.has(node.path))); else label.removeAttribute('aria-expanded');
+      if (isModule) label.setAttribute('aria-expanded', String(open.has(node.path)));
+      else label.removeAttribute('aria-expanded');
     });
   }
 
   #label() {
-    const label = el('button', {type: 'button', className: 'row-label', role: 'treeitem'}, el('span', {className: 'text'}), el('span', {className: 'count'}));
-    label.onclick = () => (label.node.row === undefined ? this.actions.fold(label.node.path) : this.actions.pick(label.node.row));
+    const label = el(
+      'button',
+      {type: 'button', className: 'row-label', role: 'treeitem'},
+      el('span', {className: 'text'}),
+      el('span', {className: 'count'}),
+    );
+    label.onclick = () =>
+      label.node.row === undefined ? this.actions.fold(label.node.path) : this.actions.pick(label.node.row);
     return label;
   }
 
@@ -45,7 +58,8 @@ export class RowLabels {
     const node = event.target.node;
     if (by) {
       const next = by > 0 ? event.target.nextSibling : event.target.previousSibling;
-      if (next) next.focus({preventScroll: true}); else this.actions.scroll(by);
+      if (next) next.focus({preventScroll: true});
+      else this.actions.scroll(by);
     } else if (node?.row === undefined && ['ArrowLeft', 'ArrowRight'].includes(event.key)) {
       const isOpen = event.target.getAttribute('aria-expanded') === 'true';
       if (isOpen === (event.key === 'ArrowLeft')) this.actions.fold(node.path);

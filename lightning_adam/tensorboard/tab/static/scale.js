@@ -27,7 +27,9 @@ export class ColourScale {
   #range(matrices) {
     const {spec} = this;
     if (spec.high !== undefined) return [spec.low, spec.high];
-    const values = matrices.flatMap((m) => quantiles(spec.log ? m.values.map(Math.log10) : m.values, TRIMMED)).filter(Number.isFinite);
+    const values = matrices
+      .flatMap((m) => quantiles(spec.log ? m.values.map(Math.log10) : m.values, TRIMMED))
+      .filter(Number.isFinite);
     let [low, high] = values.length ? [Math.min(...values), Math.max(...values)] : [-1, 1];
     if (spec.centre !== undefined) {
       const most = spec.log ? MOST_DECADES : Infinity;
@@ -54,10 +56,20 @@ export class ColourScale {
     const stops = this.table.filter((_, i) => i % 15 === 0).map(css);
     const bar = el('span', {className: 'legend-bar'});
     bar.style.background = `linear-gradient(90deg, ${stops.join(', ')})`;
-    const name = (at) => (this.spec.decades ? `${at > 0 ? '×' : at < 0 ? '÷' : ''}${format(10 ** Math.abs(at), 2)}` : format(this.spec.log ? 10 ** at : at, 2));
+    const name = (at) =>
+      this.spec.decades
+        ? `${at > 0 ? '×' : at < 0 ? '÷' : ''}${format(10 ** Math.abs(at), 2)}`
+        : format(this.spec.log ? 10 ** at : at, 2);
     const middle = this.spec.healthy ? el('span', {className: 'legend-middle', textContent: this.spec.healthy}) : null;
     const scale = el('span', {className: 'legend-scale'}, bar, middle);
-    return el('span', {className: 'legend'}, el('span', {textContent: name(this.low)}), scale, el('span', {textContent: name(this.high)}), ...this.#swatches(matrices));
+    return el(
+      'span',
+      {className: 'legend'},
+      el('span', {textContent: name(this.low)}),
+      scale,
+      el('span', {textContent: name(this.high)}),
+      ...this.#swatches(matrices),
+    );
   }
 
   #swatches(matrices) {
@@ -72,11 +84,13 @@ export class ColourScale {
       });
     }
     const texts = {nan: 'NaN', infinite: 'infinite', zero: 'exactly 0', never: 'NaN throughout'};
-    return Object.keys(texts).filter((name) => seen[name]).map((name) => {
-      const swatch = el('span', {className: 'swatch'});
-      swatch.style.background = css(this.special[name]);
-      return el('span', {className: 'special'}, swatch, texts[name]);
-    });
+    return Object.keys(texts)
+      .filter((name) => seen[name])
+      .map((name) => {
+        const swatch = el('span', {className: 'swatch'});
+        swatch.style.background = css(this.special[name]);
+        return el('span', {className: 'special'}, swatch, texts[name]);
+      });
   }
 
   /** How far a value is from healthy: what a folded module shows of its tensors. Exact zeros count last, NaN first. */

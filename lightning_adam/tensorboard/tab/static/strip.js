@@ -31,7 +31,8 @@ export class Strip {
     for (const s of this.series) {
       for (const values of [s.values, s.low, s.high]) {
         if (!values) continue;
-        for (let i = 0; i < values.length; i++) if (s.steps[i] >= low && s.steps[i] <= high && Number.isFinite(values[i])) all.push(values[i]);
+        for (let i = 0; i < values.length; i++)
+          if (s.steps[i] >= low && s.steps[i] <= high && Number.isFinite(values[i])) all.push(values[i]);
       }
     }
     return all;
@@ -40,9 +41,14 @@ export class Strip {
   #scale() {
     const visible = this.#visible();
     const positive = visible.filter((v) => v > 0);
-    let low = Infinity, high = -Infinity;
-    for (const v of visible) { if (v < low) low = v; if (v > high) high = v; }
-    const log = this.asked === 'auto' ? positive.length > 0 && low > 0 && high / low > 10 : Boolean(this.asked) && positive.length > 0;
+    let low = Infinity,
+      high = -Infinity;
+    for (const v of visible) {
+      if (v < low) low = v;
+      if (v > high) high = v;
+    }
+    const log =
+      this.asked === 'auto' ? positive.length > 0 && low > 0 && high / low > 10 : Boolean(this.asked) && positive.length > 0;
     if (log) [low, high] = [Math.log10(positive.reduce((a, b) => Math.min(a, b))), Math.log10(high)];
     if (!(high >= low)) [low, high] = [0, 1];
     const pad = (high - low) * 0.08 || Math.abs(high) * 0.1 || 0.5;
@@ -71,7 +77,8 @@ export class Strip {
   }
 
   #ticks(panel, scale) {
-    const {g, width, plotHeight} = panel, count = Math.max(2, plotHeight / 24);
+    const {g, width, plotHeight} = panel,
+      count = Math.max(2, plotHeight / 24);
     g.textAlign = 'right';
     g.textBaseline = 'middle';
     let last = Infinity;
@@ -98,10 +105,13 @@ export class Strip {
     let drawing = false;
     for (let i = 0; i < s.steps.length; i++) {
       const at = y(s.values[i]);
-      if (!Number.isFinite(at)) { drawing = false; continue; }
+      if (!Number.isFinite(at)) {
+        drawing = false;
+        continue;
+      }
       const x = panel.x(s.steps[i]);
       const alone = !drawing && !Number.isFinite(y(s.values[i + 1] ?? NaN));
-      if (alone) g.rect(x - 1, at - 1, 2, 2);
+      if (alone) g.rect(x - 1.5, at - 1.5, 3, 3);
       else if (drawing) g.lineTo(x, at);
       else g.moveTo(x, at);
       drawing = !alone;
@@ -112,6 +122,7 @@ export class Strip {
   }
 
   #nonFinite(panel, s) {
+    if (!s.values.some(Number.isFinite)) return; // not measured, most likely: the text says it once
     const {g} = panel;
     g.fillStyle = panel.colour('nan');
     g.textAlign = 'center';
@@ -142,13 +153,18 @@ export class Strip {
   /** The values under the pointer, else at the chosen step, else the last ones. */
   #read() {
     const at = this.view.cursor ?? this.view.chosen ?? Infinity;
-    this.readout.replaceChildren(...this.series.map((s) => {
-      const i = nearest(s.steps, at);
-      const key = el('span', {className: 'key'});
-      key.style.setProperty('--key', `var(--${s.colour})`);
-      const value = el('span', {className: 'value', textContent: i < 0 ? 'none' : format(s.values[i], 4)});
-      const band = s.low && i >= 0 && this.series.length === 1 ? el('span', {className: 'band', textContent: `${format(s.low[i], 2)} … ${format(s.high[i], 2)}`}) : null;
-      return el('div', {title: i < 0 ? s.name : `${s.name}, step ${s.steps[i]}`}, key, value, band);
-    }));
+    this.readout.replaceChildren(
+      ...this.series.map((s) => {
+        const i = nearest(s.steps, at);
+        const key = el('span', {className: 'key'});
+        key.style.setProperty('--key', `var(--${s.colour})`);
+        const value = el('span', {className: 'value', textContent: i < 0 ? 'none' : format(s.values[i], 4)});
+        const band =
+          s.low && i >= 0 && this.series.length === 1
+            ? el('span', {className: 'band', textContent: `${format(s.low[i], 2)} … ${format(s.high[i], 2)}`})
+            : null;
+        return el('div', {title: i < 0 ? s.name : `${s.name}, step ${s.steps[i]}`}, key, value, band);
+      }),
+    );
   }
 }

@@ -18,14 +18,18 @@ export function onReload(callback) {
 export function isDark() {
   try {
     if (window.parent !== window) return window.parent.document.body.classList.contains('dark-mode');
-  } catch { /* another origin */ }
+  } catch {
+    /* another origin */
+  }
   return matchMedia('(prefers-color-scheme: dark)').matches;
 }
 
 export function onTheme(callback) {
   try {
     new MutationObserver(callback).observe(window.parent.document.body, {attributes: true, attributeFilter: ['class']});
-  } catch { /* another origin */ }
+  } catch {
+    /* another origin */
+  }
   matchMedia('(prefers-color-scheme: dark)').addEventListener('change', callback);
 }
 

@@ -3,7 +3,15 @@
 import {el, setOptions} from './dom.js';
 import {Strip} from './strip.js';
 
-const LOSSES = [/^train_loss$/, /^train\/loss$/, /^loss$/, /^training_loss$/, /^loss\/train$/, /train.*loss(_step)?$/i, /loss/i];
+const LOSSES = [
+  /^train_loss$/,
+  /^train\/loss$/,
+  /^loss$/,
+  /^training_loss$/,
+  /^loss\/train$/,
+  /train.*loss(_step)?$/i,
+  /loss/i,
+];
 const NEVER_LOSS = /^(epoch|hp_metric|global_step)$|^lr(-|$)/;
 const RATES = [/^lr(-|$)/, /learning_rate/i];
 const NORMS = [/grad.*norm/i];
@@ -12,7 +20,8 @@ const firstMatch = (tags, patterns) => patterns.map((p) => tags.find((tag) => p.
 
 /** Which scalars of a run the timeline shows: {loss, rate, norm} and what else may be asked for as a loss. */
 export function timelineTags(run) {
-  const {scalars} = run.info, prefix = run.optimizer?.prefix ?? 'adam';
+  const {scalars} = run.info,
+    prefix = run.optimizer?.prefix ?? 'adam';
   const foreign = scalars.filter((tag) => !/^adam[^/]*\//.test(tag)).sort();
   const candidates = foreign.filter((tag) => !NEVER_LOSS.test(tag));
   const own = (name) => (scalars.includes(`${prefix}/${name}`) ? `${prefix}/${name}` : null);
@@ -27,7 +36,11 @@ export function timelineTags(run) {
 export class Timeline {
   /** onLoss(tag): the user wants another scalar as the loss. */
   constructor(view, onLoss) {
-    this.pickLoss = el('select', {'aria-label': 'scalar shown as the loss', className: 'small', onchange: () => onLoss(this.pickLoss.value)});
+    this.pickLoss = el('select', {
+      'aria-label': 'scalar shown as the loss',
+      className: 'small',
+      onchange: () => onLoss(this.pickLoss.value),
+    });
     this.loss = new Strip(view, {title: 'Loss', height: 110, log: 'auto', control: this.pickLoss});
     this.rate = new Strip(view, {title: 'Learning rate', height: 72, log: 'auto'});
     this.norm = new Strip(view, {title: 'Gradient norm', height: 84, log: true, axis: true});
@@ -38,14 +51,20 @@ export class Timeline {
   set(runs) {
     const [{tags}] = runs;
     const choices = runs.flatMap((run) => run.tags.candidates);
-    setOptions(this.pickLoss, [...new Set(choices)].map((tag) => [tag, tag]), tags.loss);
+    setOptions(
+      this.pickLoss,
+      [...new Set(choices)].map((tag) => [tag, tag]),
+      tags.loss,
+    );
     this.pickLoss.hidden = !choices.length;
-    const series = (role) => runs.flatMap((run) => {
-      const tag = run.tags[role], found = tag && run.scalars[tag];
-      if (!found) return [];
-      const values = tag.includes('log10') ? found[1].map((v) => 10 ** v) : found[1];
-      return [{name: `${run.name}: ${tag}`, steps: found[0], values, colour: run.colour, dash: run.dash}];
-    });
+    const series = (role) =>
+      runs.flatMap((run) => {
+        const tag = run.tags[role],
+          found = tag && run.scalars[tag];
+        if (!found) return [];
+        const values = tag.includes('log10') ? found[1].map((v) => 10 ** v) : found[1];
+        return [{name: `${run.name}: ${tag}`, steps: found[0], values, colour: run.colour, dash: run.dash}];
+      });
     this.loss.set(series('loss'), 'auto');
     this.rate.set(series('rate'), 'auto');
     this.norm.set(series('norm'), true);

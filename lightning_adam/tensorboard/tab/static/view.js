@@ -15,20 +15,33 @@ export class View {
     this.chosen = null; // step of the histograms
   }
 
-  get shown() { return this.range ?? this.full ?? [0, 1]; }
+  get shown() {
+    return this.range ?? this.full ?? [0, 1];
+  }
 
   /** Listen to anything that needs a redraw. */
-  onDraw(callback) { this.#listeners.add(callback); }
+  onDraw(callback) {
+    this.#listeners.add(callback);
+  }
 
   /** Listen to changes of what is shown or chosen: these may need new data. */
-  onChange(callback) { this.#late.add(callback); }
+  onChange(callback) {
+    this.#late.add(callback);
+  }
 
-  redraw() { for (const callback of this.#listeners) callback(); }
+  redraw() {
+    for (const callback of this.#listeners) callback();
+  }
 
-  #changed() { this.redraw(); for (const callback of this.#late) callback(); }
+  #changed() {
+    this.redraw();
+    for (const callback of this.#late) callback();
+  }
 
   /** Forget the steps of the run before. */
-  clear() { this.full = null; }
+  clear() {
+    this.full = null;
+  }
 
   /** All steps of the runs lie between these. */
   cover(steps) {
@@ -53,11 +66,19 @@ export class View {
 
   /** Zoom by a factor around the pointer, or shift by a share of what is shown. */
   zoomBy(factor, shift = 0) {
-    const [low, high] = this.shown, middle = this.cursor ?? (low + high) / 2, move = shift * (high - low);
+    const [low, high] = this.shown,
+      middle = this.cursor ?? (low + high) / 2,
+      move = shift * (high - low);
     this.zoom([middle + (low - middle) * factor + move, middle + (high - middle) * factor + move]);
   }
 
-  point(step) { this.cursor = step; this.redraw(); }
+  point(step) {
+    this.cursor = step;
+    this.redraw();
+  }
 
-  choose(step) { this.chosen = step; this.#changed(); }
+  choose(step) {
+    this.chosen = step;
+    this.#changed();
+  }
 }
