@@ -438,5 +438,7 @@ def test_empty_folder_says_what_to_do_and_fills_by_itself(browser: Any, opened: 
         ) == len(steps)
         written = tab_runs.update_ratio(steps, "blocks.1.a.weight", 300)
         assert float(tab.hover(300, "blocks.1.a.weight").split()[0]) == pytest.approx(written, rel=5e-4)
+        tab_runs.write(tmp_path / "runs" / "live", range(900, 1000, 10))
+        tab.frame.get_by_text("11 tensors, last step 990").wait_for(timeout=20_000)
         assert "Traceback" not in server.log()
         tab.page.close()

@@ -174,6 +174,8 @@ def _optimizers(tags: Mapping[str, Any]) -> list[OptimizerSeries]:
     found: dict[str, OptimizerSeries] = {}
     for tag, series in tags.items():
         prefix, is_matrix, quantity = tag.partition(MATRIX)
+        if not is_matrix and not tag.endswith(EVENTS):
+            continue
         prefix = prefix if is_matrix else tag.removesuffix(EVENTS)
         optimizer = found.setdefault(prefix, OptimizerSeries(prefix))
         if is_matrix:
