@@ -45,7 +45,7 @@ export class Tensors {
       },
     );
     this.legend = el('span', {className: 'legend-box'});
-    this.text = el('span', {className: 'muted'});
+    this.text = el('div', {className: 'explanation'});
     this.maps = [0, 1].map(
       (i) =>
         new Heatmap(view, this.folding, {
