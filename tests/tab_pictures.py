@@ -18,7 +18,7 @@ from playwright.sync_api import sync_playwright
 from tests.test_tab import CHROMIUM, QUIET, get, tensorboard
 
 OUT = Path(__file__).resolve().parents[1] / "examples"
-WIDTH = 1360
+WIDTH = 1440
 
 
 def picture(browser: Any, url: str, name: str, dark: bool = False, difference: bool = False, hover: str = "") -> None:
@@ -28,11 +28,12 @@ def picture(browser: Any, url: str, name: str, dark: bool = False, difference: b
     page.wait_for_selector("iframe", state="attached")
     frame = next(f for f in page.frames if f != page.main_frame)
     frame.wait_for_selector("body[data-ready]")
-    height = frame.evaluate("document.documentElement.scrollHeight") + 64
-    page.set_viewport_size({"width": WIDTH, "height": height})
     if difference:
         frame.get_by_role("button", name="Difference").click()
     page.wait_for_timeout(1500)
+    height = frame.evaluate("document.documentElement.scrollHeight") + 64
+    page.set_viewport_size({"width": WIDTH, "height": height})
+    page.wait_for_timeout(500)
     if hover:
         row = frame.locator(f'.row-label[title="{hover}"]').first.bounding_box()
         page.mouse.move(WIDTH * 0.45, row["y"] + row["height"] / 2)

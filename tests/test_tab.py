@@ -38,7 +38,6 @@ CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 QUIET = ["no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking"]
 QUIET += ["disable-component-update", "disable-sync"]
 STEPS = range(0, 200, 10)
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
 
 
 @contextmanager
@@ -103,6 +102,7 @@ def server(logdir: Path) -> Iterator[SimpleNamespace]:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """Headless Chromium."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
     if CHROMIUM is None:
         pytest.skip("chromium is not installed: apt-get install chromium, or name it in the variable CHROMIUM")
     with playwright.sync_playwright() as driver:
@@ -391,6 +391,9 @@ def test_two_runs_and_their_difference(server: SimpleNamespace, opened: Callable
     assert tab.frame.locator(".heat:visible").count() == 1
     assert tab.hover(40, "blocks.2.c.bias").startswith("×1 ")
     assert "not logged" in tab.hover(150, "blocks.2.c.bias")
+    tab.choose("run", "truncated")
+    others = tab.frame.get_by_label("run to compare with").locator("option").all_inner_texts()
+    assert others == ["no other run", *sorted(OURS - {"truncated"})]
 
 
 def test_keys_move_the_step(server: SimpleNamespace, opened: Callable[..., Tab]) -> None:

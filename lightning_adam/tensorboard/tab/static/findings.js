@@ -113,17 +113,15 @@ export class Findings {
 
   #parameters(names) {
     if (!names.length) return null;
-    const shown = names
-      .slice(0, 6)
-      .map((name) =>
-        el('button', {
-          type: 'button',
-          className: 'chip',
-          textContent: name,
-          title: `show ${name} below`,
-          onclick: () => this.actions.pick(name),
-        }),
-      );
+    const shown = names.slice(0, 6).map((name) =>
+      el('button', {
+        type: 'button',
+        className: 'chip',
+        textContent: name,
+        title: `show ${name} below`,
+        onclick: () => this.actions.pick(name),
+      }),
+    );
     const all = el('button', {
       type: 'button',
       className: 'link',

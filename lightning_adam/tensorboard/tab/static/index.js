@@ -9,7 +9,7 @@ import {Tensors} from './tensors.js';
 import {Timeline, timelineTags} from './timeline.js';
 import {View} from './view.js';
 
-const POLL = 5000; // milliseconds; TensorBoard looks at the files about as often
+const POLL = 3000; // milliseconds
 // The second run's lines are dashed: where the two agree, both stay visible.
 const LOOKS = [{colour: 'first'}, {colour: 'second', dash: [7, 5]}];
 const collator = new Intl.Collator('en', {numeric: true});
@@ -115,25 +115,24 @@ class App {
 
   async refresh() {
     this.listing = await api.runs();
-    const names = Object.keys(this.listing.runs).sort(collator.compare);
+    const names = Object.keys(this.listing.runs);
     this.bar.hidden = this.page.hidden = !names.length;
     this.empty.hidden = Boolean(names.length);
     if (!names.length) return this.#showEmpty();
     const newest = names.reduce((best, name) => (this.listing.runs[name] > this.listing.runs[best] ? name : best));
     if (!names.includes(this.names.run)) this.names.run = newest;
     if (!names.includes(this.names.other) || this.names.other === this.names.run) this.names.other = '';
-    setOptions(
-      this.pickRun,
-      names.map((name) => [name, name]),
-      this.names.run,
-    );
-    setOptions(
-      this.pickOther,
-      [['', 'no other run'], ...names.filter((name) => name !== this.names.run).map((name) => [name, name])],
-      this.names.other,
-    );
-    this.pickOther.parentElement.hidden = names.length < 2;
     await this.load();
+  }
+
+  #offerRuns() {
+    const pairs = Object.keys(this.listing.runs)
+      .sort(collator.compare)
+      .map((name) => [name, name]);
+    const {run, other} = this.names;
+    setOptions(this.pickRun, pairs, run);
+    setOptions(this.pickOther, [['', 'no other run'], ...pairs.filter(([name]) => name !== run)], other);
+    this.pickOther.parentElement.hidden = pairs.length < 2;
   }
 
   #showEmpty() {
@@ -154,11 +153,11 @@ class App {
   async load() {
     const token = ++this.token;
     if (this.names.other === this.names.run) this.names.other = '';
+    this.#offerRuns();
     const wanted = [this.names.run, this.names.other].filter(Boolean);
     const runs = await Promise.all(wanted.map((name, i) => this.#read(name, LOOKS[i])));
     if (token !== this.token) return;
     this.runs = runs;
-    this.pickOther.value = this.names.other;
     const [first] = runs,
       {optimizers} = first.info;
     setOptions(
