@@ -15,7 +15,7 @@ from typing import Any
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from tests.test_tab import CHROMIUM, QUIET, get, tensorboard
+from tests.tab_browser import CHROMIUM, QUIET, get, tensorboard
 
 OUT = Path(__file__).resolve().parents[1] / "examples"
 WIDTH = 1440
@@ -39,7 +39,7 @@ def picture(browser: Any, url: str, name: str, dark: bool = False, difference: b
         page.mouse.move(WIDTH * 0.45, row["y"] + row["height"] / 2)
         page.wait_for_timeout(500)
     shot = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
-    shot.quantize(255, dither=Image.Dither.NONE).save(OUT / f"{name}.png", optimize=True)
+    shot.quantize(255, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(OUT / f"{name}.png", optimize=True)
     print(f"{name}.png", f"{(OUT / f'{name}.png').stat().st_size / 1e3:.0f} KB")
     page.close()
 

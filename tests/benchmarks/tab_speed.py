@@ -20,7 +20,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from lightning_adam.statistics import COLUMNS, LOG10_EDGES, Snapshot
 from lightning_adam.tensorboard import TensorBoardWriter
-from tests.test_tab import CHROMIUM, QUIET, get, tensorboard, wait_for
+from tests.tab_browser import CHROMIUM, QUIET, get, tensorboard, wait_for
 
 TENSORS, STEPS, SCROLLS = 1000, 2000, 60
 PARTS = ("norm1.weight", "norm1.bias", "qkv.weight", "qkv.bias", "out.weight", "out.bias")
