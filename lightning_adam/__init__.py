@@ -1,12 +1,17 @@
 """One call to set up any Adam-family optimizer in Lightning, and the numbers and diagnoses that show what it does."""
 
-from lightning_adam.clipping import ClipAdaptive, ClipNorm, ClipPercentile, ClipValue, ZClip
-from lightning_adam.config import OptimizerConfig
-from lightning_adam.configure import configure_optimizers
-from lightning_adam.describe import describe, plot_schedule
-from lightning_adam.diagnosis import Finding
-from lightning_adam.errors import ConfigError, LightningAdamWarning
-from lightning_adam.optimizers import available_optimizers
+from typing import TYPE_CHECKING
+
+from lightning_adam._lazy import lazy
+
+if TYPE_CHECKING:
+    from lightning_adam.clipping import ClipAdaptive, ClipNorm, ClipPercentile, ClipValue, ZClip
+    from lightning_adam.config import OptimizerConfig
+    from lightning_adam.configure import configure_optimizers
+    from lightning_adam.describe import describe, plot_schedule
+    from lightning_adam.diagnosis import Finding
+    from lightning_adam.errors import ConfigError, LightningAdamWarning
+    from lightning_adam.optimizers import available_optimizers
 
 __version__ = "0.1.0"
 
@@ -26,3 +31,21 @@ __all__ = [
     "describe",
     "plot_schedule",
 ]
+
+if not TYPE_CHECKING:  # a __getattr__ that type checkers see would let every misspelt name pass
+    __getattr__ = lazy(
+        __name__,
+        dict.fromkeys(("ClipAdaptive", "ClipNorm", "ClipPercentile", "ClipValue", "ZClip"), "lightning_adam.clipping")
+        | dict.fromkeys(("ConfigError", "LightningAdamWarning"), "lightning_adam.errors")
+        | dict.fromkeys(("describe", "plot_schedule"), "lightning_adam.describe")
+        | {
+            "Finding": "lightning_adam.diagnosis",
+            "OptimizerConfig": "lightning_adam.config",
+            "available_optimizers": "lightning_adam.optimizers",
+            "configure_optimizers": "lightning_adam.configure",
+        },
+    )
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -39,6 +39,7 @@ def test_wheel_has_one_top_level_module(wheel: Path) -> None:
     assert "lightning_adam/py.typed" in names
     assert "lightning_adam/statistics/kernel.cpp" in names
     assert "lightning_adam/callbacks/optimizer_monitor.py" in names
+    assert "lightning_adam/tensorboard/tab/static/index.js" in names
 
 
 def test_installed_wheel_imports_its_callbacks(wheel: Path, tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+PLUGIN = "lightning_adam"
+"""The plugin name of the series that only our own tools read: the Adam tab, the doctor."""
+
 HEADLINE: dict[str, str] = {
     "log10_lr": "log10 of the learning rate that this step used. Healthy: as you scheduled it.",
     "log10_update_ratio_p10": "log10 ‖Δθ‖/‖θ‖ of the tensor at the 10th percentile. Far below -4: it hardly learns.",

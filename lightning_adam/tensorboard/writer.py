@@ -10,6 +10,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,9 +28,11 @@ from tensorboard.util import tensor_util
 from lightning_adam.statistics import LOG10_EDGES, QUANTITIES, Snapshot
 from lightning_adam.tensorboard.heatmap import draw_heatmap
 from lightning_adam.tensorboard.layout import layout
-from lightning_adam.tensorboard.tags import description
+from lightning_adam.tensorboard.tags import PLUGIN, description
 
-PLUGIN = "lightning_adam"
+_NAMED: WeakKeyDictionary[Any, dict[str, list[str]]] = WeakKeyDictionary()
+"""The rows' names that a file has for each series: readers take them from there. With each event, they would outweigh the
+numbers."""
 
 
 class TensorBoardWriter:
@@ -67,7 +70,7 @@ class TensorBoardWriter:
             histogram(f"{self.prefix}.dist/log10_effective_lr", snapshot.hist_effective_lr),
         ]
         for index, quantity in enumerate(QUANTITIES if matrix else ()):
-            values.append(matrix_row(f"{self.prefix}_matrix/{quantity}", snapshot.table[:, index], snapshot.names))
+            values.append(self._matrix_row(f"{self.prefix}_matrix/{quantity}", snapshot.table[:, index], snapshot.names))
             tag = f"{self.prefix}.tensors/{quantity}"
             values += [scalar(f"{tag}/{snapshot.names[i]}", snapshot.table[i, index]) for i in tensor_scalars]
         self._add(step, values)
@@ -113,6 +116,12 @@ class TensorBoardWriter:
         }
         self.experiment.add_custom_scalars(charts)
 
+    def _matrix_row(self, tag: str, values: NDArray[np.float32], names: Sequence[str]) -> Any:
+        named = _NAMED.setdefault(self._files, {})
+        known = named.get(tag) == list(names)
+        named[tag] = list(names)
+        return matrix_row(tag, values, None if known else names)
+
     def _add(self, step: int, values: Sequence[Any]) -> None:
         self._files.add_summary(Summary(value=values), step)
 
@@ -144,9 +153,9 @@ def histogram(tag: str, counts: NDArray[np.int64]) -> Any:
     return Summary.Value(tag=tag, metadata=metadata, histo=proto)
 
 
-def matrix_row(tag: str, values: NDArray[np.float32], names: Sequence[str]) -> Any:
-    """One quantity of all tensors, float32 [n_tensors]; the rows' names are in the plugin content."""
-    metadata = plugin_metadata(tag, json.dumps({"version": 1, "rows": list(names)}))
+def matrix_row(tag: str, values: NDArray[np.float32], names: Sequence[str] | None) -> Any:
+    """One quantity of all tensors, float32 [n_tensors]; the rows' names, where given, are in the plugin content."""
+    metadata = plugin_metadata(tag, "" if names is None else json.dumps({"version": 1, "rows": list(names)}))
     return Summary.Value(tag=tag, metadata=metadata, tensor=tensor_util.make_tensor_proto(values.astype(np.float32)))
 
 

@@ -1,0 +1,141 @@
+"""Answers the page's requests."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tensorboard import errors, plugin_util
+from tensorboard.backend import http_util
+from tensorboard.plugins import base_plugin
+from werkzeug import wrappers
+from werkzeug.exceptions import HTTPException
+
+from lightning_adam.tensorboard.tab.series import MATRIX, SeriesReader
+from lightning_adam.tensorboard.tab.tiles import Matrix, tile
+from lightning_adam.tensorboard.tags import PLUGIN, QUANTITY_TEXTS
+
+LOG = logging.getLogger(__name__)
+STATIC = Path(__file__).parent / "static"
+MIME = {".js": "text/javascript", ".css": "text/css"}
+MOST_COLUMNS = 4096
+
+Where = tuple[Any, str]
+"""TensorBoard's request context and experiment: the first arguments of every reader method."""
+
+
+class AdamPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
+    """The tab's server side.
+
+    Args:
+        context: TensorBoard's ``TBContext``.
+    """
+
+    plugin_name = PLUGIN
+
+    def __init__(self, context: Any) -> None:
+        self._series = SeriesReader(context.data_provider, context.sampling_hints or {})
+
+    def is_active(self) -> bool:
+        """TensorBoard shows the tab by itself where a run has our series; else it is in the list of inactive ones."""
+        return False
+
+    def frontend_metadata(self) -> Any:
+        """The page's entry module and the tab's name."""
+        return base_plugin.FrontendMetadata(es_module_path="/static/index.js", tab_name="Adam")
+
+    def get_plugin_apps(self) -> dict[str, Any]:
+        """Route to WSGI application; the files are those that exist at the start, so no path leads out of the folder."""
+        answers = {
+            "/runs": self._runs,
+            "/run": self._run,
+            "/scalars": self._scalars,
+            "/rows": self._rows,
+            "/histogram": self._histogram,
+        }
+        files = {f"/static/{path.name}": _file(path) for path in STATIC.iterdir() if path.suffix in MIME}
+        return (
+            files
+            | {route: _application(make, "application/json") for route, make in answers.items()}
+            | {"/matrix": _application(self._matrix, "application/octet-stream")}
+        )
+
+    def _runs(self, request: wrappers.Request) -> dict[str, Any]:
+        where = _where(request)
+        ours = self._series.optimizers(*where)
+        return {
+            "runs": {run: max(o.max_wall_time for o in optimizers) for run, optimizers in ours.items()},
+            "others": [run for run in self._series.runs(*where) if run not in ours],
+        }
+
+    def _run(self, request: wrappers.Request) -> dict[str, Any]:
+        where, run = _where(request), request.args["run"]
+        optimizers = self._series.optimizers(*where, run).get(run, [])
+        return {
+            "run": run,
+            "scalars": self._series.scalar_tags(*where, run),
+            "texts": QUANTITY_TEXTS,
+            "optimizers": [
+                asdict(o) | {"findings": self._series.findings(*where, run, o.prefix) if o.findings else []}
+                for o in optimizers
+            ],
+        }
+
+    def _scalars(self, request: wrappers.Request) -> dict[str, Any]:
+        return self._series.scalars(*_where(request), request.args["run"], request.args.getlist("tag"))
+
+    def _matrix(self, request: wrappers.Request) -> bytes:
+        tag = request.args["prefix"] + MATRIX + request.args["quantity"]
+        found = self._series.matrices(*_where(request), request.args["run"], [tag])
+        columns = min(max(request.args.get("columns", 1024, int), 1), MOST_COLUMNS)
+        first, last = request.args.get("first", type=int), request.args.get("last", type=int)
+        return tile(found.get(tag, Matrix.stack([])).between(first, last), columns)
+
+    def _rows(self, request: wrappers.Request) -> dict[str, Any]:
+        """One tensor's quantities over time: {quantity: [steps, values]}."""
+        row, prefix = request.args.get("row", 0, int), request.args["prefix"] + MATRIX
+        tags = [prefix + quantity for quantity in request.args.getlist("quantity")]
+        found = self._series.matrices(*_where(request), request.args["run"], tags)
+        return {
+            tag.removeprefix(prefix): [matrix.steps.tolist(), matrix.values[:, row].tolist()]
+            for tag, matrix in found.items()
+            if 0 <= row < matrix.values.shape[1]
+        }
+
+    def _histogram(self, request: wrappers.Request) -> dict[str, Any]:
+        step = request.args.get("step", 0, int)
+        return self._series.histogram(*_where(request), request.args["run"], request.args["tag"], step)
+
+
+def _where(request: wrappers.Request) -> Where:
+    return plugin_util.context(request.environ), plugin_util.experiment_id(request.environ)
+
+
+def _file(path: Path) -> Any:
+    return _application(lambda _: path.read_bytes(), MIME[path.suffix])
+
+
+def _application(make: Callable[[wrappers.Request], Any], content_type: str) -> Any:
+    """A WSGI application. What goes wrong is told to the page in a sentence and to the log in a line."""
+
+    @wrappers.Request.application
+    def answer(request: wrappers.Request) -> wrappers.Response:
+        try:
+            return http_util.Respond(request, make(request), content_type)  # type: ignore[no-any-return]
+        except Exception as error:
+            code, text = _reason(error)
+            LOG.warning("Adam tab: %s: %s", request.path, text)
+            return http_util.Respond(request, {"error": text}, "application/json", code=code)  # type: ignore[no-any-return]
+
+    return answer
+
+
+def _reason(error: Exception) -> tuple[int, str]:
+    if isinstance(error, HTTPException):
+        return error.code or 400, str(error)
+    if isinstance(error, errors.PublicError):
+        return error.http_code, str(error)
+    return 500, f"{type(error).__name__}: {error}"

@@ -1,0 +1,153 @@
+// Findings: marks on the step axis, a list, and what one of them says.
+
+import {el, perFrame} from './dom.js';
+import {format} from './numbers.js';
+
+const RANK = {critical: 0, warning: 1, info: 2};
+const SHAPE = {critical: '◆', warning: '▲', info: '●'};
+const MARK = 16; // pixels
+const LANES = 3;
+
+export class Findings {
+  /** actions: pick(name) chooses a tensor, filter(names) shows only these, choose(finding). */
+  constructor(view, actions) {
+    Object.assign(this, {view, actions, findings: [], selected: -1});
+    this.lane = el('div', {className: 'lane', role: 'group', 'aria-label': 'findings on the step axis'});
+    this.count = el('div', {className: 'readout'});
+    const label = el(
+      'div',
+      {className: 'strip-label'},
+      el('div', {className: 'strip-title', textContent: 'Findings'}),
+      this.count,
+    );
+    this.strip = el('div', {className: 'strip'}, label, this.lane);
+    this.list = el('div', {className: 'finding-list'});
+    this.detail = el('div', {className: 'finding-detail', 'aria-live': 'polite'});
+    this.card = el('div', {className: 'findings'}, this.list, this.detail);
+    view.onDraw(() => this.#place());
+    new ResizeObserver(perFrame(() => this.#place())).observe(this.lane);
+  }
+
+  /** watched: whether a DivergenceMonitor was there at all. */
+  set(findings, watched) {
+    const kept = this.findings[this.selected];
+    this.findings = findings;
+    const same = kept ? findings.findIndex((f) => f.rule === kept.rule && f.step === kept.step) : -1;
+    const worst = findings.reduce(
+      (best, f, i) => (best < 0 || RANK[f.severity] < RANK[findings[best].severity] ? i : best),
+      -1,
+    );
+    this.view.marks = findings;
+    this.count.textContent = findings.length
+      ? `${findings.length} in this run`
+      : watched
+        ? 'none in this run'
+        : 'not watched';
+    this.lane.replaceChildren(...findings.map((f, i) => this.#mark(f, i)));
+    this.list.replaceChildren(...findings.map((f, i) => this.#item(f, i)));
+    this.list.hidden = !findings.length;
+    this.select(same >= 0 ? same : worst);
+    if (!findings.length) {
+      const text = watched
+        ? 'No findings: the monitor had nothing to complain about.'
+        : 'DivergenceMonitor was not attached to this run: add it to Trainer(callbacks=[…]) to get findings.';
+      this.detail.replaceChildren(el('p', {className: 'muted', textContent: text}));
+    }
+    this.#place();
+  }
+
+  #mark(finding, i) {
+    return el('button', {
+      type: 'button',
+      className: `mark ${finding.severity}`,
+      textContent: SHAPE[finding.severity],
+      title: `${finding.rule}, step ${finding.step}`,
+      'aria-label': `${finding.severity}: ${finding.rule} at step ${finding.step}`,
+      onclick: () => this.#go(i),
+    });
+  }
+
+  #item(finding, i) {
+    return el(
+      'button',
+      {type: 'button', className: 'finding-item', onclick: () => this.#go(i)},
+      el('span', {className: `sign ${finding.severity}`, textContent: SHAPE[finding.severity]}),
+      el('span', {className: 'rule', textContent: finding.rule}),
+      el('span', {className: 'when', textContent: `step ${finding.step.toLocaleString('en')}`}),
+    );
+  }
+
+  #go(i) {
+    this.select(i);
+    this.view.choose(this.findings[i].step);
+  }
+
+  select(i) {
+    this.selected = i;
+    for (const [at, item] of [...this.list.children].entries()) item.setAttribute('aria-current', String(at === i));
+    for (const [at, mark] of [...this.lane.children].entries()) mark.setAttribute('aria-pressed', String(at === i));
+    if (this.findings[i]) this.#tell(this.findings[i]);
+  }
+
+  #tell(finding) {
+    const evidence = Object.entries(finding.evidence).flatMap(([name, value]) => [
+      el('dt', {textContent: name.replaceAll('_', ' ')}),
+      el('dd', {textContent: format(asNumber(value))}),
+    ]);
+    const parts = [
+      el(
+        'h3',
+        {},
+        el('span', {className: `badge ${finding.severity}`, textContent: `${SHAPE[finding.severity]} ${finding.severity}`}),
+        `${finding.rule} at step ${finding.step.toLocaleString('en')}`,
+      ),
+      el('p', {className: 'message', textContent: finding.message}),
+      finding.remedy
+        ? el('p', {className: 'remedy'}, el('b', {textContent: 'What to do: '}), el('span', {textContent: finding.remedy}))
+        : null,
+      evidence.length ? el('dl', {className: 'evidence'}, ...evidence) : null,
+      this.#parameters(finding.parameters),
+    ];
+    this.detail.replaceChildren(...parts.filter(Boolean));
+  }
+
+  #parameters(names) {
+    if (!names.length) return null;
+    const shown = names.slice(0, 6).map((name) =>
+      el('button', {
+        type: 'button',
+        className: 'chip',
+        textContent: name,
+        title: `show ${name} below`,
+        onclick: () => this.actions.pick(name),
+      }),
+    );
+    const all = el('button', {
+      type: 'button',
+      className: 'link',
+      textContent: names.length > 6 ? `show all ${names.length} in the heatmap` : 'show only these in the heatmap',
+      onclick: () => this.actions.filter(names),
+    });
+    return el('p', {className: 'parameters'}, ...shown, all);
+  }
+
+  /** Marks that would cover each other go into lanes. */
+  #place() {
+    const [low, high] = this.view.shown,
+      width = this.lane.clientWidth,
+      ends = [];
+    for (const [i, mark] of [...this.lane.children].entries()) {
+      const x = ((this.findings[i].step - low) / (high - low)) * width;
+      mark.hidden = x < -1 || x > width + 1;
+      if (mark.hidden) continue;
+      let lane = ends.findIndex((end) => x - end >= MARK);
+      if (lane < 0) lane = ends.length < LANES ? ends.length : ends.indexOf(Math.min(...ends));
+      ends[lane] = x;
+      mark.style.transform = `translate(${x - MARK / 2}px, ${lane * MARK}px)`;
+    }
+    this.lane.style.height = `${Math.max(1, ends.length) * MARK + 4}px`;
+  }
+}
+
+/** JSON cannot carry NaN: TensorBoard writes it as a string. */
+const asNumber = (value) => (['NaN', 'Infinity', '-Infinity'].includes(value) ? Number(value) : value);

@@ -1,0 +1,124 @@
+// One tensor over time: fan charts, moments, and where it lies among all elements at the chosen step.
+
+import * as api from './api.js';
+import {el, setOptions} from './dom.js';
+import {Histogram} from './histogram.js';
+import {nearest} from './numbers.js';
+import {Strip} from './strip.js';
+
+// title; the line; what line and band are; the band's low and high
+const CHARTS = [
+  ['Effective learning rate', 'effective_lr_p50', 'p50, p01 … p99', 'effective_lr_p01', 'effective_lr_p99'],
+  ['Step size |Δθ|', 'step_size_rms', 'rms, up to the largest', 'step_size_rms', 'step_size_max'],
+  ['First moment m̂', 'first_moment_rms', 'rms, up to the largest', 'first_moment_rms', 'first_moment_max'],
+  ['Second moment √v̂', 'second_moment_rms', 'rms, smallest … largest', 'second_moment_min', 'second_moment_max'],
+  ['Update ratio', 'update_ratio', '‖Δθ‖/‖θ‖', null, null],
+];
+const QUANTITIES = [...new Set(CHARTS.flatMap(([, line, , low, high]) => [line, low, high]).filter(Boolean))];
+
+export class LayerView {
+  /** onPick(row): another tensor is wanted. */
+  constructor(view, onPick) {
+    Object.assign(this, {view, token: 0, data: [], runs: []});
+    this.select = el('select', {'aria-label': 'tensor', onchange: () => onPick(Number(this.select.value))});
+    const step = (by, text, title) =>
+      el('button', {
+        type: 'button',
+        textContent: text,
+        title,
+        'aria-label': title,
+        onclick: () => onPick(Number(this.select.value) + by),
+      });
+    this.toolbar = el(
+      'div',
+      {className: 'toolbar'},
+      el('h2', {textContent: 'One tensor'}),
+      step(-1, '‹', 'previous tensor'),
+      this.select,
+      step(1, '›', 'next tensor'),
+      el('span', {className: 'muted', textContent: 'click a row or a step above; arrow keys move the step'}),
+    );
+    this.strips = CHARTS.map(
+      ([title, , note], i) => new Strip(view, {title, note, height: 84, log: true, axis: i === CHARTS.length - 1}),
+    );
+    this.stepSizes = new Histogram('Step size |Δθ| at the chosen step');
+    this.rates = new Histogram('Effective learning rate at the chosen step');
+    this.element = el(
+      'section',
+      {className: 'card layer'},
+      this.toolbar,
+      ...this.strips.map((s) => s.element),
+      el('div', {className: 'histograms'}, this.stepSizes.element, this.rates.element),
+    );
+    view.onChange(() => this.#histograms());
+  }
+
+  /** runs: one or two of {name, colour, dash, optimizer}; row: the tensor's index in the first. */
+  async show(runs, row) {
+    const token = ++this.token,
+      {names} = runs[0].optimizer;
+    this.runs = runs;
+    if (this.names !== names)
+      setOptions(
+        this.select,
+        names.map((name, i) => [i, name]),
+        row,
+      );
+    this.names = names;
+    this.select.value = row;
+    const data = await Promise.all(runs.map((run) => this.#read(run, names[row])));
+    if (token !== this.token) return;
+    this.data = data;
+    this.#draw();
+    await this.#histograms();
+  }
+
+  #read(run, name) {
+    const row = run.optimizer.names.indexOf(name);
+    return row < 0
+      ? {}
+      : api.rows(
+          run.name,
+          run.optimizer.prefix,
+          row,
+          QUANTITIES.filter((q) => run.optimizer.quantities.includes(q)),
+        );
+  }
+
+  #draw() {
+    CHARTS.forEach(([, line, , low, high], i) => {
+      this.strips[i].set(
+        this.data.flatMap((data, at) => {
+          if (!data[line]) return [];
+          const run = this.runs[at];
+          const band = low && data[low] && data[high] ? {low: data[low][1], high: data[high][1]} : {};
+          return [
+            {name: run.name, steps: data[line][0], values: data[line][1], colour: run.colour, dash: run.dash, ...band},
+          ];
+        }),
+      );
+    });
+  }
+
+  async #histograms() {
+    const [run] = this.runs,
+      [data] = this.data,
+      token = this.token;
+    if (!run || !data?.update_ratio) return;
+    const steps = data.update_ratio[0],
+      step = this.view.chosen ?? steps.at(-1) ?? 0;
+    const at = (q) => (data[q] ? data[q][1][nearest(data[q][0], step)] : NaN);
+    const [sizes, rates] = await Promise.all(
+      ['log10_step_size', 'log10_effective_lr'].map((tag) =>
+        api.histogram(run.name, `${run.optimizer.prefix}.dist/${tag}`, step),
+      ),
+    );
+    if (token !== this.token) return;
+    this.stepSizes.set(sizes, {rms: at('step_size_rms'), max: at('step_size_max')}, run.colour);
+    this.rates.set(
+      rates,
+      {p01: at('effective_lr_p01'), p50: at('effective_lr_p50'), p99: at('effective_lr_p99')},
+      run.colour,
+    );
+  }
+}

@@ -1,0 +1,214 @@
+// The card with the heatmap: quantity, folding, filter, legend; one run, two, or their difference.
+
+import * as api from './api.js';
+import {differenceMatrix} from './compare.js';
+import {choice, el, setOptions, settled} from './dom.js';
+import {Folding, Heatmap, edges} from './heatmap.js';
+import {defaultOpen, modulePaths, moduleTree} from './modules.js';
+import {difference, ordered, quantity} from './quantities.js';
+import {ColourScale} from './scale.js';
+import {isDark} from './tensorboard.js';
+
+const TALLEST = {one: 540, two: 270};
+const MOST_ROWS = 90;
+const WAIT = 120; // milliseconds after a zoom before finer data is asked for
+
+export class Tensors {
+  /** actions: pick(row, step), chosen(), report(promise). */
+  constructor(view, actions) {
+    Object.assign(this, {view, actions, token: 0, quantity: 'update_ratio', mode: 'both', runs: [], full: []});
+    this.folding = new Folding();
+    this.pickQuantity = el('select', {
+      id: 'quantity',
+      'aria-label': 'quantity',
+      onchange: () => {
+        this.quantity = this.pickQuantity.value;
+        actions.report(this.load());
+      },
+    });
+    this.filter = el('input', {
+      type: 'search',
+      placeholder: 'filter tensors',
+      'aria-label': 'filter tensors (part of a name, or a regular expression)',
+      oninput: settled(() => this.#filter(), 80),
+    });
+    this.modes = choice(
+      'comparison',
+      [
+        ['both', 'Both', 'one above the other'],
+        ['difference', 'Difference', 'the first run less the second'],
+      ],
+      'both',
+      (mode) => {
+        this.mode = mode;
+        this.#draw();
+      },
+    );
+    this.legend = el('span', {className: 'legend-box'});
+    this.text = el('div', {className: 'explanation'});
+    this.maps = [0, 1].map(
+      (i) =>
+        new Heatmap(view, this.folding, {
+          title: i ? 'second run' : 'tensors',
+          tallest: TALLEST.one,
+          pick: actions.pick,
+          chosen: actions.chosen,
+          scrolled: (from) => this.#follow(from),
+        }),
+    );
+    const fold = (text, open) =>
+      el('button', {
+        type: 'button',
+        textContent: text,
+        onclick: () => {
+          this.folding.open = open();
+          this.folding.changed();
+        },
+      });
+    this.element = el(
+      'section',
+      {className: 'card'},
+      el(
+        'div',
+        {className: 'toolbar'},
+        el('h2', {textContent: 'Tensors × steps'}),
+        this.pickQuantity,
+        fold('Fold', () => new Set()),
+        fold('Unfold', () => new Set(modulePaths(this.folding.tree))),
+        this.filter,
+        this.modes,
+        this.legend,
+      ),
+      this.text,
+      ...this.maps.map((map) => map.element),
+    );
+    view.onChange(settled(() => actions.report(this.#tiles()), WAIT));
+  }
+
+  /** runs: one or two of {name, optimizer}. */
+  async show(runs) {
+    const {names, quantities} = runs[0].optimizer;
+    if (String(names) !== String(this.folding.names)) {
+      const tree = moduleTree(names);
+      Object.assign(this.folding, {tree, names, open: defaultOpen(tree, MOST_ROWS), kept: null});
+      this.filter.value = '';
+    }
+    this.runs = runs;
+    if (!quantities.includes(this.quantity)) this.quantity = ordered(quantities)[0];
+    setOptions(
+      this.pickQuantity,
+      ordered(quantities).map((name) => [name, quantity(name).label]),
+      this.quantity,
+    );
+    this.modes.hidden = runs.length < 2;
+    await this.load();
+  }
+
+  /** The whole range of the quantity, then a finer tile where the view is zoomed. */
+  async load() {
+    const token = ++this.token;
+    const full = await this.#fetch(null);
+    if (token !== this.token) return;
+    this.full = full;
+    this.shown = full;
+    this.view.cover(full.filter((m) => m.columns).flatMap((m) => [edges(m, 0)[0], edges(m, m.columns - 1)[1]]));
+    this.#draw();
+    if (this.view.range) await this.#tiles();
+  }
+
+  #fetch(range) {
+    const columns = Math.max(64, Math.floor(this.maps[0].panel.width));
+    return Promise.all(this.runs.map((run) => api.matrix(run.name, run.optimizer.prefix, this.quantity, columns, range)));
+  }
+
+  async #tiles() {
+    if (!this.full.length) return;
+    const token = this.token,
+      range = this.view.range;
+    const thinned = this.full.some((m) => m.first.some((step, c) => step !== m.last[c]));
+    const shown = range && thinned ? await this.#fetch(range) : this.full;
+    if (token !== this.token || range !== this.view.range || shown === this.shown) return;
+    this.shown = shown;
+    this.#draw();
+  }
+
+  /** Colours span the whole run, zoomed or not. */
+  #draw() {
+    if (!this.full.length) return;
+    const two = this.runs.length > 1,
+      minus = two && this.mode === 'difference',
+      of = quantity(this.quantity);
+    const spec = minus ? difference(of) : of;
+    const pictures = (matrices) =>
+      minus ? [this.#difference(matrices, of.log)] : matrices.map((m, i) => (i ? this.#reordered(m) : m));
+    const wholes = pictures(this.full),
+      scale = new ColourScale(spec, wholes, isDark());
+    pictures(this.shown).forEach((matrix, i) => {
+      this.maps[i].options.tallest = two && !minus ? TALLEST.two : TALLEST.one;
+      this.maps[i].set(matrix, scale, two && !minus ? this.runs[i].name : '');
+    });
+    this.maps[1].element.hidden = !two || minus;
+    this.legend.replaceChildren(scale.legend(wholes));
+    this.text.textContent = this.#explain(spec, minus);
+  }
+
+  #explain(spec, minus) {
+    if (minus) return `${spec.label}. ${this.runs[0].name} against ${this.runs[1].name}.`;
+    const {texts} = this.runs[0].info,
+      columns = this.full[0].columns;
+    if (!columns) return 'No step has been logged yet.';
+    if (this.maps[0].never.size === this.full[0].rows)
+      return `${spec.label}: NaN throughout. Either this optimizer has no such quantity, or nothing was finite from the first logged step on.`;
+    return texts[this.quantity] ?? '';
+  }
+
+  #difference([a, b], log) {
+    return differenceMatrix(a, b, this.runs[0].optimizer.names, this.runs[1].optimizer.names, log);
+  }
+
+  /** The second run's rows in the order of the first's names; what it lacks stays empty. */
+  #reordered(matrix) {
+    const {names} = this.runs[1].optimizer,
+      wanted = this.runs[0].optimizer.names;
+    if (String(names) === String(wanted)) return matrix;
+    const places = new Map(names.map((name, row) => [name, row]));
+    const values = new Float32Array(wanted.length * matrix.columns).fill(NaN);
+    wanted.forEach((name, row) => {
+      const from = places.get(name);
+      if (from !== undefined)
+        values.set(matrix.values.subarray(from * matrix.columns, (from + 1) * matrix.columns), row * matrix.columns);
+    });
+    return {...matrix, rows: wanted.length, values};
+  }
+
+  #follow(from) {
+    for (const map of this.maps)
+      if (map !== from && map.scroller.scrollTop !== from.scroller.scrollTop)
+        map.scroller.scrollTop = from.scroller.scrollTop;
+  }
+
+  only(names) {
+    const escaped = names.map((name) => `^${name.replace(/[.*+?^${}()|[\]\\]/g, '\\$&')}$`);
+    this.filter.value = escaped.join('|');
+    this.#filter();
+    this.element.scrollIntoView({behavior: 'smooth', block: 'start'});
+  }
+
+  #filter() {
+    const {folding, filter} = this,
+      text = filter.value;
+    folding.kept = text ? new Set([...folding.names.keys()].filter((row) => matches(folding.names[row], text))) : null;
+    if (text) folding.open = new Set(modulePaths(folding.tree));
+    folding.changed();
+  }
+}
+
+/** Part of a name, or a regular expression; one that is not finished yet counts as plain text. */
+function matches(name, text) {
+  if (name.includes(text)) return true;
+  try {
+    return new RegExp(text).test(name);
+  } catch {
+    return false;
+  }
+}

@@ -1,0 +1,360 @@
+"""The Adam tab, in a real TensorBoard and a real Chromium."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util import tensor_util
+
+import lightning_adam as la
+from lightning_adam.tensorboard.tab.loader import KEPT_STEPS, AdamLoader
+from lightning_adam.tensorboard.tab.plugin import STATIC
+from lightning_adam.tensorboard.tab.tiles import Matrix, tile
+from tests import tab_runs
+from tests.tab_browser import CHROMIUM, QUIET, ROOT, Tab, get, is_error, tensorboard, wait_for
+from tests.tab_runs import EVIL, FINDING, NAMES
+
+STEPS = range(0, 200, 10)
+
+
+@pytest.fixture(scope="module")
+def logdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained run, a made-up one, and everything that can be wrong with a run."""
+    folder = tmp_path_factory.mktemp("tab") / "runs"
+    tab_runs.train(folder)
+    tab_runs.write(folder / "known", STEPS)
+    tab_runs.write(folder / "bad-numbers", STEPS, bad=True)
+    tab_runs.write(folder / "one-step", range(7, 8), finding=False)
+    tab_runs.write(folder / "no-step", range(0))
+    tab_runs.write_foreign(folder / "foreign")
+    tab_runs.write_truncated(folder / "truncated")
+    tab_runs.write_nonsense(folder / "nonsense")
+    return folder
+
+
+OURS = {"trained", "known", "bad-numbers", "one-step", "no-step", "truncated", "nonsense"}
+
+
+@pytest.fixture(scope="module")
+def server(logdir: Path) -> Iterator[SimpleNamespace]:
+    """TensorBoard as it starts by itself; at the end its log must hold no traceback."""
+    with tensorboard(logdir) as running:
+        wait_for(running, OURS)
+        yield running
+        assert "Traceback" not in running.log()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Headless Chromium."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
+    if CHROMIUM is None:
+        pytest.skip("chromium is not installed: apt-get install chromium, or name it in the variable CHROMIUM")
+    with playwright.sync_playwright() as driver:
+        started = driver.chromium.launch(executable_path=CHROMIUM, args=[f"--{flag}" for flag in QUIET])
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def opened(browser: Any) -> Iterator[Callable[..., Tab]]:
+    """Opens the tab of a server; afterwards the page must not have complained, nor asked another machine."""
+    tabs: list[Tab] = []
+
+    def open_tab(server: SimpleNamespace, around: str = "", **asked: str) -> Tab:
+        """The tab alone, or with TensorBoard ``around`` it, which takes seconds: its theme, ``light`` or ``dark``."""
+        page = browser.new_page(viewport={"width": 1400, "height": 1800})
+        tab = Tab(page, page, [], [])
+        tabs.append(tab)
+        page.on("request", lambda request: tab.requests.append(request.url))
+        page.on("pageerror", lambda error: tab.complaints.append(str(error)))
+        page.on(
+            "console",
+            lambda message: tab.complaints.append(f"{message.text} {message.location}") if is_error(message) else None,
+        )
+        choices = "lightning_adam" + "".join(f"&p.lightning_adam.{name}={value}" for name, value in asked.items())
+        if around:
+            page.goto(f"{server.url}/?darkMode={'true' if around == 'dark' else 'false'}#{choices}")
+            page.wait_for_selector("iframe", state="attached")
+            tab.frame = next(frame for frame in page.frames if frame != page.main_frame)
+        else:
+            page.goto(f"{server.url}/data/plugin_entry.html?name=lightning_adam#{choices}")
+        tab.frame.wait_for_selector("body[data-ready]")
+        tab.settle()
+        return tab
+
+    yield open_tab
+    for tab in tabs:
+        tab.page.close()
+        assert tab.complaints == []
+        assert [url for url in tab.requests if not url.startswith(("http://127.0.0.1:", "data:", "blob:"))] == []
+
+
+def test_entry_module_needs_neither_torch_nor_lightning(tmp_path: Path) -> None:
+    """TensorBoard imports it unprotected: it loads where torch, Lightning and NumPy raise, and none of our heavy rooms."""
+    for broken in ("torch", "lightning", "pytorch_lightning", "numpy"):
+        (tmp_path / f"{broken}.py").write_text("raise RuntimeError('broken environment')")
+    code = "import sys, lightning_adam.tensorboard.tab.loader\n"
+    code += "print(sorted(name for name in sys.modules if name.startswith('lightning')))"
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+
+    ours = ["", "._lazy", ".tensorboard", ".tensorboard.tab", ".tensorboard.tab.loader", ".tensorboard.tags"]
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.strip() == str([f"lightning_adam{name}" for name in ours])
+
+
+def test_entry_point_names_the_loader() -> None:
+    """Nothing is to be configured: TensorBoard finds the tab by the package's entry point."""
+    found = [point for point in entry_points(group="tensorboard_plugins") if point.name == "lightning_adam"]
+
+    assert [point.load() for point in found] == [AdamLoader]
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ({}, {}),
+        ({"samples_per_plugin": {"scalars": 0}}, {"scalars": 0}),
+        ({"samples_per_plugin": {"lightning_adam": 50}}, {}),
+    ],
+)
+def test_sampling_limit_is_raised_but_never_the_users(given: dict[str, Any], kept: dict[str, int]) -> None:
+    """TensorBoard would keep 100 steps, or 10; what --samples_per_plugin says counts."""
+    flags = SimpleNamespace(**given)
+    AdamLoader().fix_flags(flags)
+
+    ours = given.get("samples_per_plugin", {}).get("lightning_adam", KEPT_STEPS)
+    assert flags.samples_per_plugin == {"lightning_adam": ours, **kept}
+
+
+def test_public_names_are_there_when_asked_for() -> None:
+    """Lazily imported, they are what their modules define, even where a submodule has the same name."""
+    import_module("lightning_adam.describe")
+
+    assert {name: getattr(la, name) for name in la.__all__}["Finding"] is import_module("lightning_adam.diagnosis").Finding
+    assert la.describe is import_module("lightning_adam.describe").describe
+    assert set(la.__all__) <= set(dir(la))
+    with pytest.raises(AttributeError, match="has no attribute 'configure_optimizer'"):
+        _ = la.configure_optimizer  # type: ignore[attr-defined]
+
+
+def parse(data: bytes) -> tuple[dict[str, Any], Any]:
+    """Header and values of a tile, as the page reads them."""
+    length = int(np.frombuffer(data[:4], "<u4")[0])
+    header = json.loads(data[4 : 4 + length])
+    return header, np.frombuffer(data[4 + length :], "<f4").reshape(header["rows"], header["columns"])
+
+
+def test_tile_keeps_spikes_and_nan() -> None:
+    """2,000 steps on 100 columns: a spike of one step and a NaN of one step are still there, at the right columns."""
+    values = np.ones((2000, 3), np.float32)
+    values[777, 1], values[1201, 2] = 50.0, np.nan
+    header, thinned = parse(tile(Matrix(np.arange(2000) * 5, values), 100))
+
+    assert thinned.shape == (3, 100)
+    assert thinned[1, 38] == 50.0 and math.isnan(thinned[2, 60])
+    assert np.nansum(thinned) == 300 - 1 + 49
+    assert (header["first"][38], header["last"][38]) == (760 * 5, 779 * 5)
+
+
+def test_tile_of_few_steps_is_exact() -> None:
+    """Where there is room, every logged step has its own column."""
+    matrix = Matrix.stack([(20, np.array([2.0, 3.0])), (10, np.array([1.0])), (20, np.array([4.0, 5.0]))])
+    header, values = parse(tile(matrix, 100))
+
+    assert header["first"] == header["last"] == [10, 20]
+    np.testing.assert_array_equal(values, [[1.0, 4.0], [np.nan, 5.0]])
+    assert parse(tile(Matrix.stack([]), 100))[1].size == 0
+
+
+def test_zoomed_tile_has_every_step() -> None:
+    """Between two steps, thinned data comes back in full, with a neighbour on either side."""
+    matrix = Matrix(np.arange(2000), np.arange(2000, dtype=np.float32)[:, None])
+
+    assert matrix.between(100, 120).steps.tolist() == list(range(99, 122))
+
+
+def test_assets_are_small_and_complete() -> None:
+    """Under 500 KB, and the page asks for nothing that is not in the folder."""
+    texts = {path.name: path.read_text() for path in STATIC.iterdir()}
+    imported = {name for text in texts.values() for name in re.findall(r"from '\./([\w.]+)'", text)}
+
+    assert sum(len(text.encode()) for text in texts.values()) < 500_000
+    assert imported | {"index.js", "style.css"} == set(texts)
+
+
+def test_wrong_request_gets_a_sentence(server: SimpleNamespace) -> None:
+    """A missing argument, a run or row that is not there: an answer, never a traceback."""
+    with pytest.raises(HTTPError) as error:
+        get(server, "run")
+
+    assert error.value.code == 400
+    assert "error" in json.load(error.value)
+    assert get(server, "run?run=nowhere")["optimizers"] == []
+    assert get(server, "rows?run=known&prefix=adam&row=999&quantity=update_ratio&quantity=nothing") == {}
+    assert get(server, "scalars?run=known&tag=nothing") == {}
+
+
+def test_tab_draws_a_trained_run(server: SimpleNamespace, opened: Callable[..., Tab], logdir: Path) -> None:
+    """Real training, read live from its event file: hover shows the number that the file holds."""
+    tab = opened(server, run="trained")
+    stored = (
+        EventAccumulator(str(logdir / "trained"), size_guidance={"tensors": 0}).Reload().Tensors("adam_matrix/update_ratio")
+    )
+    names = get(server, "run?run=trained")["optimizers"][0]["names"]
+    at = {e.step: float(tensor_util.make_ndarray(e.tensor_proto)[names.index("net.2.weight")]) for e in stored}
+
+    text = tab.hover(7, "net.2.weight")
+
+    assert float(text.split()[0]) == pytest.approx(at[7], rel=5e-4)
+    assert "step 7" in text and "net.2.weight" in text
+    assert tab.colours() > 30
+    assert tab.frame.locator(".mark").count() >= 1
+
+
+def test_click_on_a_finding_tells_it(server: SimpleNamespace, opened: Callable[..., Tab]) -> None:
+    """Message, evidence and remedy; what comes from the file is text, never markup."""
+    tab = opened(server, run="known")
+    tab.frame.get_by_label("warning: LR-HIGH at step 60").click()
+    text = tab.frame.locator(".finding-detail").inner_text()
+
+    assert str(FINDING["message"]) in text
+    assert str(FINDING["remedy"]) in text
+    assert EVIL in text and "0.25" in text and "NaN" in text
+    assert tab.frame.locator("script").count() == 1  # TensorBoard's own
+    assert tab.frame.title() != "broken"
+    tab.frame.locator(".chip").click()
+    assert tab.frame.get_by_label("tensor", exact=True).evaluate("s => s.selectedOptions[0].textContent") == EVIL
+
+
+def test_bad_input_never_gives_a_blank_page(server: SimpleNamespace, opened: Callable[..., Tab]) -> None:
+    """NaN, infinity, zeros, one step, none, a cut file, contents that are not ours: each run opens and says what it has."""
+    tab = opened(server, run="known")
+    for run, status in {
+        "bad-numbers": "11 tensors, last step 190",
+        "one-step": "11 tensors, last step 7",
+        "no-step": "no-step has findings, but no OptimizerMonitor data",
+        "truncated": "11 tensors, last step 80",
+        "nonsense": "4 tensors, last step 3",
+    }.items():
+        tab.choose("run", run)
+        assert tab.frame.locator(".status").inner_text() == status
+        assert tab.frame.locator(".banner").is_hidden(), tab.frame.locator(".banner").inner_text()
+    tab.choose("run", "bad-numbers")
+    assert tab.frame.locator(".special").all_inner_texts() == ["infinite", "exactly 0", "NaN throughout"]
+    assert "+Inf" in tab.hover(100, "blocks.0.a.weight")
+    assert "NaN at every step" in tab.hover(100, "embed.weight")
+
+
+def test_brush_zooms_all_panels_and_a_double_click_shows_all(server: SimpleNamespace, opened: Callable[..., Tab]) -> None:
+    """A drag over the heatmap is a drag over the step axis that all panels share."""
+    tab = opened(server, run="known")
+    before = [tab.frame.locator("canvas.plot").nth(i).screenshot() for i in (0, 3, 5)]
+    tab.page.mouse.move(*tab.heat(50, "blocks.1.a.weight"))
+    tab.page.mouse.down()
+    tab.page.mouse.move(*tab.heat(100, "blocks.1.b.weight"), steps=4)
+    tab.page.mouse.up()
+    tab.settle()
+    low, high = tab.frame.evaluate("window.adamTab.view.shown")
+
+    assert (low, high) == (pytest.approx(50, abs=1), pytest.approx(100, abs=1))
+    assert all(tab.frame.locator("canvas.plot").nth(i).screenshot() != old for i, old in zip((0, 3, 5), before, strict=True))
+    tab.frame.locator("canvas.plot").first.dblclick(position={"x": 600, "y": 40})
+    assert tab.frame.evaluate("window.adamTab.view.range") is None
+
+
+def test_modules_fold_and_the_filter_keeps_what_matches(server: SimpleNamespace, opened: Callable[..., Tab]) -> None:
+    """Rows stand in model order under their modules; a folded module shows its worst tensor."""
+    tab = opened(server, run="known")
+    rows = [title.split(":")[0] for title in tab.frame.locator(".row-label").evaluate_all("all => all.map(l => l.title)")]
+    assert [name for name in rows if name in NAMES] == [*NAMES[:4], EVIL, *NAMES[4:-1]]
+    tab.frame.get_by_role("button", name="Fold", exact=True).click()
+    tab.settle()
+    assert tab.frame.locator(".row-label").count() == 2
+    assert "farthest from healthy of 10: blocks." in tab.hover(100, "blocks: 10 tensors")
+    tab.frame.get_by_placeholder("filter tensors").fill("b.weight")
+    tab.settle()
+    assert tab.frame.locator(".row-label:not(.module)").count() == 3
+
+
+def test_two_runs_and_their_difference(server: SimpleNamespace, opened: Callable[..., Tab]) -> None:
+    """Both heatmaps on one step axis, or the first over the second: a run against its equal shows a factor of one."""
+    tab = opened(server, run="known", other="truncated")
+    assert tab.frame.locator(".heat:visible").count() == 2
+    tab.frame.get_by_role("button", name="Difference").click()
+    tab.settle()
+
+    assert tab.frame.locator(".heat:visible").count() == 1
+    assert tab.hover(40, "blocks.2.c.bias").startswith("×1 ")
+    assert "not logged" in tab.hover(150, "blocks.2.c.bias")
+    tab.choose("run", "truncated")
+    others = tab.frame.get_by_label("run to compare with").locator("option").all_inner_texts()
+    assert others == ["no other run", *sorted(OURS - {"truncated"})]
+
+
+def test_keys_move_the_step(server: SimpleNamespace, opened: Callable[..., Tab]) -> None:
+    """Every chart can be reached and used without a pointer."""
+    tab = opened(server, run="known")
+    chart = tab.frame.locator("canvas.plot").first
+    chart.focus()
+    for key in ("ArrowRight", "ArrowRight", "+"):
+        chart.press(key)
+
+    assert tab.frame.evaluate("window.adamTab.view.chosen") == pytest.approx(4, abs=2)
+    assert tab.frame.get_by_role("button", name="Show all steps").is_enabled()
+    chart.press("Escape")
+    assert tab.frame.evaluate("window.adamTab.view.range") is None
+
+
+def test_dark_page_follows_tensorboard(server: SimpleNamespace, opened: Callable[..., Tab]) -> None:
+    """TensorBoard does not tell its frames: the tab looks at the page around it, also when the switch is used."""
+    tab = opened(server, "dark", run="known")
+    background = "getComputedStyle(document.body).backgroundColor"
+    assert tab.frame.evaluate(background) == "rgb(29, 31, 33)"
+    tab.page.evaluate("document.body.classList.remove('dark-mode')")
+    tab.settle()
+
+    assert tab.frame.evaluate(background) == "rgb(244, 245, 247)"
+
+
+def test_empty_folder_says_what_to_do_and_fills_by_itself(browser: Any, opened: Callable[..., Tab], tmp_path: Path) -> None:
+    """With the Python loader and a path prefix: an empty state, then the run that starts, then the steps that it adds."""
+    (tmp_path / "runs").mkdir()
+    with tensorboard(tmp_path / "runs", "--load_fast=false", "--path_prefix=/some/where", "--reload_interval=1") as server:
+        tab = opened(server)
+        empty = tab.frame.locator(".empty").inner_text()
+        assert "OptimizerMonitor()" in empty and "lightning-adam demo" in empty
+        steps = range(0, 900, 10)
+        tab_runs.write(tmp_path / "runs" / "live", steps)
+        tab.frame.locator("main").wait_for(state="visible", timeout=20_000)
+        tab.settle()
+
+        assert tab.frame.locator(".status").inner_text() == "11 tensors, last step 890"
+        assert len(
+            parse(
+                urlopen(f"{server.url}/data/plugin/lightning_adam/matrix?run=live&prefix=adam&quantity=update_ratio").read()
+            )[0]["first"]
+        ) == len(steps)
+        written = tab_runs.update_ratio(steps, "blocks.1.a.weight", 300)
+        assert float(tab.hover(300, "blocks.1.a.weight").split()[0]) == pytest.approx(written, rel=5e-4)
+        tab_runs.write(tmp_path / "runs" / "live", range(900, 1000, 10))
+        tab.frame.get_by_text("11 tensors, last step 990").wait_for(timeout=20_000)
+        assert "Traceback" not in server.log()
+        tab.page.close()
