@@ -27,7 +27,7 @@ class History:
         taken: steps that moved the weights.
         losses: the last finite losses, oldest first.
         norms: the last finite gradient norms.
-        first_losses: the first finite losses, at most five.
+        first_losses: the first finite losses, at most 25.
         first_norms: the first finite gradient norms, at most five.
         best_loss: lowest median of 25 losses so far.
         best_level: the same over the losses before the last 25: what the present level is compared with.
@@ -81,7 +81,7 @@ class History:
     @property
     def initial_loss(self) -> float:
         """L0: the median of the first five losses."""
-        return median(self.first_losses)
+        return median(self.first_losses[:5])
 
     @property
     def level(self) -> float:
@@ -146,7 +146,7 @@ class History:
 
     def _remember_loss(self, loss: float) -> None:
         self.losses = [*self.losses, loss][-WINDOW:]
-        if len(self.first_losses) < 5:
+        if len(self.first_losses) < 25:
             self.first_losses.append(loss)
         if len(self.losses) >= 25:
             self.best_loss = min(self.best_loss, self.level)

@@ -160,7 +160,7 @@ def _trainer(scenario: Scenario, monitor: DivergenceMonitor, steps: int) -> L.Tr
 
 def _quiet() -> None:
     warnings.filterwarnings("ignore")
-    for name in ("lightning.pytorch", "lightning.fabric", "lightning_adam", "pytorch_lightning"):
+    for name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning"):
         logging.getLogger(name).setLevel(logging.ERROR)
     torch.set_num_threads(1)
     import lightning_adam.callbacks.divergence_monitor as monitor_file
