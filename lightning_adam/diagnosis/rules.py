@@ -82,6 +82,5 @@ BETTER: dict[str, tuple[str, ...]] = {
     "GRAD-EXPLODING": ("BETA2-STALE",),
     "NON-FINITE": ("SCALER-SKIPS",),
     "LOSS-DIVERGED": ("BETA2-STALE", "STATE-CORRUPT", "STATE-LOST"),
-    "STATE-LOST": ("STATE-CORRUPT",),
 }
 """What a first diagnosis turns into when the steps after it show more."""

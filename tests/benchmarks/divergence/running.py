@@ -102,6 +102,8 @@ def train(scenario: Scenario, seed: int) -> Run:
         module, monitor = _until(scenario, module, monitor, batches)
     else:
         _trainer(scenario, monitor, scenario.steps).fit(module, _loader(batches))
+    if failed := monitor.__dict__.get("_failed"):
+        raise RuntimeError(f"{scenario.name}: the monitor failed in {failed}.")
     records = [monitor.kept.get(i, []) for i in range(max(monitor.kept, default=0) + 1)]
     run = Run(scenario.name, seed, records, monitor.findings, 0.0, time.perf_counter() - began)
     return replace(run, final=final_loss(run.losses))
@@ -160,7 +162,7 @@ def _trainer(scenario: Scenario, monitor: DivergenceMonitor, steps: int) -> L.Tr
 
 def _quiet() -> None:
     warnings.filterwarnings("ignore")
-    for name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning"):
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning_adam", "pytorch_lightning"):
         logging.getLogger(name).setLevel(logging.ERROR)
     torch.set_num_threads(1)
     import lightning_adam.callbacks.divergence_monitor as monitor_file
