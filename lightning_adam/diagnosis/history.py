@@ -12,7 +12,7 @@ from lightning_adam.diagnosis.signals import HeavySignals, RunSignals, StepSigna
 
 WINDOW = 200
 """Steps of loss and gradient norm that are remembered."""
-PASSES = 16
+PASSES = 24
 """Passes over all tensors that are remembered."""
 EARLY = 10
 """Steps at the beginning that all get the pass: missing warmup and a hopeless rate show there, and nowhere earlier."""
@@ -93,11 +93,14 @@ class History:
         return [v for v in self.passes.get(signal, [])[-passes:] if not math.isnan(v)]
 
     def lasts(self, signal: str, passes: int, steps: int, low: float, high: float = math.inf) -> bool:
-        """Whether the signal lay between the limits on all of the last passes, and these span so many steps."""
-        values = self.recent(signal, passes)
-        if len(values) < passes or self.pass_counts[-1] - self.pass_counts[-passes] < steps:
-            return False
-        return all(low < v < high for v in values)
+        """Whether the signal lay between the limits on the last passes: at least so many, over at least so many steps."""
+        needed = next((k for k in range(passes, len(self.pass_counts) + 1) if self._span(k) >= steps), None)
+        values = self.recent(signal, needed or 0)
+        return needed is not None and len(values) == needed and all(low < v < high for v in values)
+
+    def _span(self, passes: int) -> int:
+        """Steps from the first to the last of the last passes."""
+        return self.pass_counts[-1] - self.pass_counts[-passes]
 
     def before_step(self, now: StepSignals) -> None:
         """Take in what this step's rules must already know of it: counters and the pass."""
