@@ -79,9 +79,10 @@ class Actions:
         weights = {k: v.detach().clone() for k, v in module.state_dict().items() if isinstance(v, Tensor)}
         self._kept = [*self._kept, (step, weights, [copy.deepcopy(o.state_dict()) for o in trainer.optimizers])][-2:]
 
-    def answer(self, trainer: Trainer, module: LightningModule, fresh: Sequence[Finding]) -> str:
-        """Act on fresh findings; returns what was done, in words, or nothing."""
-        serious = [f for f in fresh if f.severity == "critical" or (f.severity == "warning" and self.kind == "reduce_lr")]
+    def answer(self, trainer: Trainer, module: LightningModule, fresh: Sequence[Finding], lasting: Sequence[Finding]) -> str:
+        """Act on fresh findings, and on those that an action has not mended; returns what was done, in words, or nothing."""
+        still = [f for f in lasting if self.taken and f.last_step >= self._last + PAUSE]
+        serious = [f for f in (*fresh, *still) if f.severity == "critical" or (f.severity == "warning" and self.kind == "reduce_lr")]
         due = bool(serious) and self.taken < self.most and trainer.global_step - self._last >= PAUSE
         if self.kind in ("warn", "skip_step") or not trainer.strategy.reduce_boolean_decision(due, all=False):
             return ""

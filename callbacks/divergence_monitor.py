@@ -283,9 +283,10 @@ class DivergenceMonitor(Callback):
 
     @never_raises
     def _act(self, trainer: Trainer, module: LightningModule, fresh: Sequence[Finding]) -> None:
-        done = self._actions.answer(trainer, module, fresh)
+        lasting = [f for d in self._diagnoses for f in d.findings if not f.over]
+        done = self._actions.answer(trainer, module, fresh, lasting)
         if done:
-            self._tell_action(fresh[-1].rule if fresh else "LOSS-DIVERGED", done)
+            self._tell_action((*lasting, *fresh)[-1].rule, done)
             for diagnosis in self._diagnoses:
                 diagnosis.history.non_finite = False
         open_ = any(not f.over and f.severity != "info" for d in self._diagnoses for f in d.findings)
