@@ -1,0 +1,152 @@
+"""From what a run left behind to what is wrong with it, and what could not be told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from lightning_adam.diagnosis import RULES, Diagnosis, Finding
+from lightning_adam.doctor.curves import Curve, curves
+from lightning_adam.doctor.evidence import Evidence, gather
+from lightning_adam.doctor.roles import prefixes
+from lightning_adam.tensorboard.reader import RunLog
+
+SEVERITIES = ("critical", "warning", "info")
+"""The worst first."""
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Rules that could not be judged.
+
+    Attributes:
+        missing: what the log does not hold.
+        rules: their codes.
+        remedy: what to turn on.
+    """
+
+    missing: str
+    rules: tuple[str, ...]
+    remedy: str
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """One run, judged.
+
+    Attributes:
+        name: the run.
+        path: its folder or file.
+        findings: by step.
+        gaps: what could not be judged.
+        notes: what could not be read.
+        basis: what the judgement rests on, in words.
+        curves: what can be drawn.
+    """
+
+    name: str
+    path: Path
+    findings: tuple[Finding, ...]
+    gaps: tuple[Gap, ...]
+    notes: tuple[str, ...]
+    basis: str
+    curves: tuple[Curve, ...]
+
+    def count(self, severity: str) -> int:
+        """How many findings of this severity."""
+        return sum(finding.severity == severity for finding in self.findings)
+
+    @property
+    def trouble(self) -> tuple[int, ...]:
+        """Orders runs by trouble: critical findings, then warnings, then advice."""
+        return tuple(self.count(severity) for severity in SEVERITIES)
+
+    @property
+    def worst(self) -> str | None:
+        """The worst severity, or None for a run without findings."""
+        return next((severity for severity in SEVERITIES if self.count(severity)), None)
+
+    @property
+    def steps(self) -> tuple[int, int]:
+        """First and last step of anything that was logged."""
+        every = [step for curve in self.curves for step in (int(curve.steps[0]), int(curve.steps[-1]))]
+        every += [finding.step for finding in self.findings]
+        return min(every, default=0), max(every, default=0)
+
+
+NEEDS: dict[str, tuple[str, ...]] = {
+    "NON-FINITE": ("loss",),
+    "LOSS-SPIKE": ("loss",),
+    "LOSS-DIVERGED": ("loss",),
+    "BAD-BATCH": ("gradient norm", "loss"),
+    "GRAD-EXPLODING": ("gradient norm",),
+    "NO-WARMUP": ("update ratios", "lr"),
+    "LR-HIGH": ("update ratios", "lr"),
+}
+"""What a rule needs at least to be judged from a log without records; one that is not named here needs records."""
+
+TURN_ON: dict[str, str] = {
+    "loss": 'self.log("train_loss", loss) in training_step, or attach DivergenceMonitor()',
+    "gradient norm": "attach DivergenceMonitor(), or log the total norm in on_before_optimizer_step",
+    "lr": "attach DivergenceMonitor() or Lightning's LearningRateMonitor()",
+    "update ratios": "attach DivergenceMonitor() or OptimizerMonitor()",
+    "records": "attach DivergenceMonitor(): it records what every rule needs",
+}
+"""What to turn on, by what is missing."""
+
+
+def judge(run: RunLog) -> RunReport:
+    """Judge one run by the same rules as the live monitor, from the best evidence that its log holds."""
+    judged = [_judge_optimizer(run, prefix) for prefix in prefixes(run) or [""]]
+    findings = sorted((finding for found, _, _ in judged for finding in found), key=lambda finding: finding.step)
+    gaps = dict.fromkeys(gap for _, missing, _ in judged for gap in missing)
+    basis = "; ".join(dict.fromkeys(basis for _, _, basis in judged))
+    return RunReport(run.name, run.path, tuple(findings), tuple(gaps), tuple(run.notes), basis, tuple(curves(run)))
+
+
+Judged = tuple[list[Finding], list[Gap], str]
+
+
+def _judge_optimizer(run: RunLog, prefix: str) -> Judged:
+    if f"{prefix}/findings_total" in run.scalars or f"{prefix}_events" in run.texts:
+        return live_findings(run, prefix), [], "what DivergenceMonitor found live"
+    evidence = gather(run, prefix)
+    diagnosis = Diagnosis()
+    for signals in evidence.signals:
+        diagnosis.observe(signals)
+    return diagnosis.findings, _gaps(evidence), _basis(evidence)
+
+
+def live_findings(run: RunLog, prefix: str) -> list[Finding]:
+    """What the live monitor wrote; a damaged entry is passed over."""
+    found = []
+    for _, text in run.texts.get(f"{prefix}_events", ()):
+        try:
+            found += [Finding.from_dict(stored) for stored in json.loads(text)]
+        except (ValueError, TypeError, KeyError):
+            run.notes.append(f"an entry of {prefix}_events is damaged")
+    return found
+
+
+def _basis(evidence: Evidence) -> str:
+    steps = [signals.step for signals in evidence.signals]
+    every = max(1, (steps[-1] - steps[0]) // (len(steps) - 1)) if len(steps) > 1 else 1
+    apart = f", {every} steps apart: what happened between them is unseen" if every > 1 else ""
+    return f"{len(steps)} logged steps of {', '.join(evidence.tags)}{apart}" if steps else "nothing that a rule reads"
+
+
+def _gaps(evidence: Evidence) -> list[Gap]:
+    """Rules by the first thing that they lack."""
+    lacking: dict[str, list[str]] = {}
+    for rule in RULES:
+        missing = next((need for need in NEEDS.get(rule, ("records",)) if need not in evidence.present), None)
+        if missing is not None:
+            lacking.setdefault(missing, []).append(rule)
+    return [Gap(missing, tuple(rules), TURN_ON[missing]) for missing, rules in lacking.items()]
+
+
+def ranked(reports: Iterable[RunReport]) -> list[RunReport]:
+    """The most troubled run first."""
+    return sorted(reports, key=lambda report: (tuple(-n for n in report.trouble), report.name))
