@@ -51,9 +51,7 @@ def _signals(
         bad = NonFinite("loss")
     elif norm_logged and not math.isfinite(norm):
         bad = NonFinite("gradient")
-    return StepSignals(
-        step=step, loss=loss, gradient_norm=norm, lr=lr, non_finite=bad, update_ratios=ratios or None
-    )
+    return StepSignals(step=step, loss=loss, gradient_norm=norm, lr=lr, non_finite=bad, update_ratios=ratios or None)
 
 
 def _by_step(series: Series) -> dict[int, float]:

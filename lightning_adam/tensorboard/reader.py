@@ -192,7 +192,7 @@ def next_header(content: bytes, start: int) -> int:
 def _is_header(content: bytes, place: int) -> bool:
     if place + _HEADER > len(content):
         return False
-    (stored,) = _CHECKSUM.unpack_from(content, place + 8)
+    stored: int = _CHECKSUM.unpack_from(content, place + 8)[0]
     return masked_crc32c(content[place : place + 8]) == stored
 
 
