@@ -179,7 +179,7 @@ def test_findings_of_an_abandoned_stretch_are_gone(tmp_path: Path) -> None:
     run = read(tmp_path)
 
     assert run.tables["adam_matrix/update_ratio"].steps.tolist() == list(range(12))
-    assert run.texts.get("adam_events") == []
+    assert run.texts["adam_events"] == []
 
 
 def test_purge_step_is_obeyed(tmp_path: Path) -> None:

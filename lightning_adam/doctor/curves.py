@@ -23,6 +23,7 @@ class Curve:
         values: float64 [n]; NaN and infinities as they were logged.
         low: lower edge of a band, or None.
         high: upper edge of a band, or None.
+        healthy: what it should be about, or None where there is no such value.
     """
 
     title: str
@@ -31,6 +32,11 @@ class Curve:
     values: NDArray[np.float64]
     low: NDArray[np.float64] | None = None
     high: NDArray[np.float64] | None = None
+    healthy: float | None = None
+
+
+HEALTHY_RATIO = 1e-3
+"""Update ratio of a healthy run (Karpathy's rule; research/divergence.md §5: it holds within a factor of two)."""
 
 
 def curves(run: RunLog) -> list[Curve]:
@@ -60,7 +66,7 @@ def update_ratio_band(run: RunLog, prefix: str, title: str) -> Curve | None:
             warnings.simplefilter("ignore", RuntimeWarning)
             finite = np.where(np.isfinite(table.values), table.values, np.nan)
             low, middle, high = np.nanquantile(finite, (0.1, 0.5, 0.9), axis=1)
-        return Curve(title, f"{prefix}_matrix/update_ratio", table.steps, middle, low, high)
+        return Curve(title, f"{prefix}_matrix/update_ratio", table.steps, middle, low, high, HEALTHY_RATIO)
     return _logged_band(run, prefix, title)
 
 
@@ -71,7 +77,7 @@ def _logged_band(run: RunLog, prefix: str, title: str) -> Curve | None:
     if middle is None:
         return None
     edges = [_at(edge, middle.steps) if edge is not None else None for edge in (low, high)]
-    return Curve(title, tags[1], middle.steps, np.power(10.0, middle.values), *edges)
+    return Curve(title, tags[1], middle.steps, np.power(10.0, middle.values), *edges, healthy=HEALTHY_RATIO)
 
 
 def _at(series: Series, steps: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lightning_adam.diagnosis import Finding
 from lightning_adam.doctor.judgement import RunReport
-from lightning_adam.doctor.plots import chart
+from lightning_adam.doctor.plots import charts
 from lightning_adam.doctor.wording import evidence_text, gap_texts, headline, loss_course, state
 
 if TYPE_CHECKING:
@@ -34,8 +34,9 @@ overflow-wrap:anywhere}
 .la-state{color:var(--edge);font-weight:600}
 .la-chart{width:100%;height:auto;display:block;margin-top:10px;overflow:visible}
 .la-chart text{font:11px system-ui,sans-serif;fill:var(--soft)}.la-chart .la-title{font-size:12.5px;fill:var(--ink)}
-.la-grid{stroke:var(--line)}.la-line{fill:none;stroke:var(--curve);stroke-width:1.5;stroke-linejoin:round}
+.la-grid{stroke:var(--line)}.la-healthy{stroke:var(--good);stroke-dasharray:2 4}.la-line{fill:none;stroke:var(--curve);stroke-width:1.5;stroke-linejoin:round}
 .la-dot{fill:var(--curve)}.la-band{fill:var(--band)}.la-chart .la-nan{fill:var(--critical);font-size:14px;font-weight:700}
+.la-chart .la-code{fill:var(--edge);font-weight:600;paint-order:stroke;stroke:var(--paper);stroke-width:4px}
 .la-mark line{stroke:var(--edge);stroke-width:1.5;stroke-dasharray:4 3}.la-mark circle{fill:var(--edge)}
 .la-mark:hover line{stroke-width:3;stroke-dasharray:none}
 """
@@ -98,7 +99,7 @@ def _run(run: RunReport, number: int) -> str:
         f'<p>{_state(run)} <span class="la-soft">judged by {html.escape(run.basis)}</span></p>',
         *(_finding(finding) for finding in run.findings),
         *(f'<p class="la-soft">Note: {html.escape(note)}</p>' for note in run.notes),
-        *(chart(curve, run.findings, run.steps) for curve in run.curves),
+        *charts(run.curves, run.findings, run.steps),
         _gaps(run),
         "</section>",
     ]

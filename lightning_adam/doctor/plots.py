@@ -21,13 +21,20 @@ Axis = tuple[float, float, bool]
 """Lower end, upper end, logarithmic."""
 
 
-def chart(curve: Curve, findings: Sequence[Finding], steps: tuple[int, int]) -> str:
+def charts(curves: Sequence[Curve], findings: Sequence[Finding], steps: tuple[int, int]) -> list[str]:
+    """All curves of a run on one axis; the findings' codes stand over the first."""
+    labels = [_labels(findings, steps)] + [""] * len(curves)
+    return [chart(curve, findings, steps, label) for curve, label in zip(curves, labels, strict=False)]
+
+
+def chart(curve: Curve, findings: Sequence[Finding], steps: tuple[int, int], labels: str = "") -> str:
     """One curve with the findings as marks.
 
     Args:
         curve: what to draw.
         findings: a line at each one's step; hovering tells what it says.
         steps: the first and the last step of the axis, the same for all charts of a run.
+        labels: what stands over the marks.
     """
     axis = _axis(curve)
     title = html.escape(curve.title)
@@ -36,10 +43,12 @@ def chart(curve: Curve, findings: Sequence[Finding], steps: tuple[int, int]) -> 
         f'<text class="la-title" x="{LEFT}" y="14">{title}</text>',
         f'<text class="la-tag" x="{WIDTH - RIGHT}" y="14" text-anchor="end">{html.escape(curve.tag)}</text>',
         *_grid(axis, steps),
+        _healthy(curve, axis),
         _band(curve, axis, steps),
         *_marks(findings, steps),
         *_line(curve, axis, steps),
         *_missing(curve, steps),
+        labels,
         "</svg>",
     ]
     return "".join(parts)
@@ -48,7 +57,7 @@ def chart(curve: Curve, findings: Sequence[Finding], steps: tuple[int, int]) -> 
 def _axis(curve: Curve) -> Axis:
     """Logarithmic where the values span more than a factor of 20; spikes are never cut off."""
     rows = [row for row in (curve.values, curve.low, curve.high) if row is not None]
-    values = np.concatenate(rows)
+    values = np.concatenate([*rows, [] if curve.healthy is None else [curve.healthy]])
     finite = values[np.isfinite(values)]
     if not finite.size:
         return 0.0, 1.0, False
@@ -83,6 +92,15 @@ def _grid(axis: Axis, steps: tuple[int, int]) -> list[str]:
         x = _x(step, steps)
         parts.append(f'<text class="la-tick" x="{x:.1f}" y="{HEIGHT - 5}" text-anchor="middle">{step}</text>')
     return parts
+
+
+def _healthy(curve: Curve, axis: Axis) -> str:
+    if curve.healthy is None:
+        return ""
+    y = float(_y(np.array([curve.healthy]), axis)[0])
+    line = f'<line class="la-healthy" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
+    text = f"healthy: about {curve.healthy:g}"
+    return f'{line}<text class="la-tick" x="{WIDTH - RIGHT}" y="{y - 4:.1f}" text-anchor="end">{text}</text>'
 
 
 def ticks(axis: Axis) -> list[float]:
@@ -185,6 +203,23 @@ def _marks(findings: Sequence[Finding], steps: tuple[int, int]) -> list[str]:
         severity = html.escape(finding.severity)
         parts.append(f'<g class="la-mark la-{severity}"><title>{told}</title>{line}{head}</g>')
     return parts
+
+
+def _labels(findings: Sequence[Finding], steps: tuple[int, int]) -> str:
+    """Each finding's code beside its mark, on the side that has room; none where it would cover another."""
+    parts, free = [], LEFT + 8.0
+    for finding in sorted(findings, key=lambda f: f.step):
+        x, width = _x(finding.step, steps), 7.5 * len(finding.rule) + 8
+        to_the_left = x + width > WIDTH - RIGHT
+        start = x - width if to_the_left else x
+        if start + 8 < free and finding is not findings[0]:
+            continue
+        anchor, place = ("end", x - 8) if to_the_left else ("start", x + 8)
+        free = start + width + 8
+        style = f'class="la-code la-{html.escape(finding.severity)}"'
+        code = html.escape(finding.rule)
+        parts.append(f'<text {style} x="{place:.1f}" y="{TOP + 4}" text-anchor="{anchor}">{code}</text>')
+    return "".join(parts)
 
 
 def _points(pairs: Sequence[tuple[float, float]]) -> str:

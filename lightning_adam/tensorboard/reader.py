@@ -25,6 +25,9 @@ from tensorboard.compat.proto.types_pb2 import DT_FLOAT, DT_STRING
 EVENT_FILE = "tfevents"
 """What TensorBoard, too, knows an event file by: this word in its name."""
 
+RECORDS = "_signals"
+"""Ending of the tag of recorded signals, which are written in stretches."""
+
 _LENGTH = struct.Struct("<Q")
 _CHECKSUM = struct.Struct("<I")
 _HEADER, _FOOTER = 12, 4
@@ -68,7 +71,8 @@ class RunLog:
         path: its folder, or its file.
         scalars: by tag.
         tables: by tag, such as ``adam_matrix/update_ratio``.
-        texts: the string series of this package by tag, such as ``adam_events``: (step, text) in order.
+        texts: series of strings by tag, such as ``adam_events``: (step, content) in order. ``…_signals`` is kept as it
+            was written, stretches that a resumed run did again included: its records tell where they go on.
         notes: what could not be read.
     """
 
@@ -76,7 +80,7 @@ class RunLog:
     path: Path
     scalars: dict[str, Series] = field(default_factory=dict)
     tables: dict[str, Table] = field(default_factory=dict)
-    texts: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
+    texts: dict[str, list[tuple[int, bytes]]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
@@ -121,7 +125,7 @@ def read_run(name: str, path: Path, files: Sequence[Path]) -> RunLog:
         run.notes += [f"{file.name}: {note}" for note in problems.notes()]
     run.scalars = {tag: _series(points) for tag, points in collected.scalars.items()}
     run.tables = {tag: _table(points) for tag, points in collected.tables.items()}
-    run.texts = {tag: _texts(points) for tag, points in collected.texts.items()}
+    run.texts = {tag: _texts(points, tag.endswith(RECORDS)) for tag, points in collected.texts.items()}
     return run
 
 
@@ -213,7 +217,7 @@ class _Collected:
     def __init__(self) -> None:
         self.scalars: dict[str, tuple[list[int], list[float]]] = {}
         self.tables: dict[str, tuple[list[int], list[tuple[bytes, NDArray[Any]]]]] = {}
-        self.texts: dict[str, tuple[list[int], list[list[str]]]] = {}
+        self.texts: dict[str, tuple[list[int], list[list[bytes]]]] = {}
         self._names: dict[str, bytes] = {}
         self._own_step, self._new_file = -1, False
 
@@ -228,11 +232,11 @@ class _Collected:
 
     def _purge_own(self, step: int) -> None:
         _cut(self.tables.values(), step)
-        _cut(self.texts.values(), step)
+        _cut((points for tag, points in self.texts.items() if not tag.endswith(RECORDS)), step)
 
     def _going_on(self, tag: str, step: int) -> None:
         """Where our own series go back, findings of the abandoned stretch go too, though none may replace them."""
-        if not tag.split("/")[0].endswith(("_matrix", "_events", "_signals")):
+        if not tag.split("/")[0].endswith(("_matrix", "_events")):
             return
         if self._new_file or step < self._own_step:
             self._purge_own(step)
@@ -246,7 +250,7 @@ class _Collected:
             self._names[tag] = content
         if tensor.dtype == DT_STRING:
             self._going_on(tag, step)
-            self._append(self.texts, tag, step, [text.decode(errors="replace") for text in tensor.string_val])
+            self._append(self.texts, tag, step, list(tensor.string_val))
         elif tensor.dtype == DT_FLOAT and tag in self._names:
             self._going_on(tag, step)
             values = np.frombuffer(tensor.tensor_content, "<f4") if tensor.tensor_content else np.array(tensor.float_val)
@@ -301,8 +305,8 @@ def _series(points: tuple[list[int], list[float]]) -> Series:
     return Series(steps[kept], np.asarray(points[1], dtype=np.float64)[kept])
 
 
-def _texts(points: tuple[list[int], list[list[str]]]) -> list[tuple[int, str]]:
-    kept = latest(np.asarray(points[0], dtype=np.int64))
+def _texts(points: tuple[list[int], list[list[bytes]]], whole: bool) -> list[tuple[int, bytes]]:
+    kept = range(len(points[0])) if whole else latest(np.asarray(points[0], dtype=np.int64)).tolist()
     return [(points[0][i], text) for i in kept for text in points[1][i]]
 
 
