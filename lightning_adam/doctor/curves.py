@@ -77,7 +77,7 @@ def _logged_band(run: RunLog, prefix: str, title: str) -> Curve | None:
     if middle is None:
         return None
     edges = [_at(edge, middle.steps) if edge is not None else None for edge in (low, high)]
-    return Curve(title, tags[1], middle.steps, np.power(10.0, middle.values), *edges, healthy=HEALTHY_RATIO)
+    return Curve(title, tags[1], middle.steps, np.power(10.0, middle.values), edges[0], edges[1], HEALTHY_RATIO)
 
 
 def _at(series: Series, steps: NDArray[np.int64]) -> NDArray[np.float64]:

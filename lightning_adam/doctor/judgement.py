@@ -120,14 +120,24 @@ def _judge_optimizer(run: RunLog, prefix: str) -> Judged:
 
 
 def live_findings(run: RunLog, prefix: str) -> list[Finding]:
-    """What the live monitor wrote; a damaged entry is passed over."""
-    found = []
-    for _, text in run.texts.get(f"{prefix}_events", ()):
+    """What the live monitor wrote; a damaged entry is passed over, with a note."""
+    found: list[Finding] = []
+    for step, text in run.texts.get(f"{prefix}_events", ()):
         try:
-            found += [Finding.from_dict(stored) for stored in json.loads(text)]
-        except (ValueError, TypeError, KeyError):
-            run.notes.append(f"an entry of {prefix}_events is damaged")
+            found += [_checked(Finding.from_dict(stored)) for stored in json.loads(text)]
+        except (ValueError, TypeError, KeyError, AttributeError):
+            run.notes.append(f"the findings of step {step} are damaged ({prefix}_events)")
     return found
+
+
+def _checked(finding: Finding) -> Finding:
+    """Types as declared: the reports rely on them, and a log may hold anything."""
+    words = (finding.rule, finding.message, finding.remedy, *finding.parameters, *finding.evidence)
+    if finding.severity not in SEVERITIES or not all(isinstance(word, str) for word in words):
+        raise ValueError(finding)
+    if not isinstance(finding.step, int) or not all(isinstance(v, str | int | float) for v in finding.evidence.values()):
+        raise ValueError(finding)
+    return finding
 
 
 def _basis(evidence: Evidence) -> str:

@@ -48,6 +48,6 @@ def escaped(text: str) -> str:
         'a\\\\|b &lt;script&gt; \\\\*x\\\\*'
     """
     flat = html.escape(" ".join(text.split()), quote=False)
-    for sign in ("\\", "|", "*", "_", "`", "[", "]"):
+    for sign in ("\\", "|", "*", "`", "[", "]"):
         flat = flat.replace(sign, f"\\{sign}")
     return flat

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import zlib
 from typing import TYPE_CHECKING
 
 from lightning_adam.diagnosis import Finding
@@ -34,7 +35,8 @@ overflow-wrap:anywhere}
 .la-state{color:var(--edge);font-weight:600}
 .la-chart{width:100%;height:auto;display:block;margin-top:10px;overflow:visible}
 .la-chart text{font:11px system-ui,sans-serif;fill:var(--soft)}.la-chart .la-title{font-size:12.5px;fill:var(--ink)}
-.la-grid{stroke:var(--line)}.la-healthy{stroke:var(--good);stroke-dasharray:2 4}.la-line{fill:none;stroke:var(--curve);stroke-width:1.5;stroke-linejoin:round}
+.la-grid{stroke:var(--line)}.la-healthy{stroke:var(--good);stroke-dasharray:2 4}
+.la-line{fill:none;stroke:var(--curve);stroke-width:1.5;stroke-linejoin:round}
 .la-dot{fill:var(--curve)}.la-band{fill:var(--band)}.la-chart .la-nan{fill:var(--critical);font-size:14px;font-weight:700}
 .la-chart .la-code{fill:var(--edge);font-weight:600;paint-order:stroke;stroke:var(--paper);stroke-width:4px}
 .la-mark line{stroke:var(--edge);stroke-width:1.5;stroke-dasharray:4 3}.la-mark circle{fill:var(--edge)}
@@ -71,7 +73,7 @@ def as_fragment(report: Report) -> str:
         f"<h1>{html.escape(headline(report))}</h1>",
         f'<p class="la-soft">{html.escape(report.logdir)} · lightning-adam doctor</p>',
         _overview(report) if len(report.runs) > 1 else "",
-        *(_run(run, number) for number, run in enumerate(report.runs)),
+        *(_run(run) for run in report.runs),
         "</div>",
     ]
     return "\n".join(parts)
@@ -79,23 +81,28 @@ def as_fragment(report: Report) -> str:
 
 def _overview(report: Report) -> str:
     rows = []
-    for number, run in enumerate(report.runs):
+    for run in report.runs:
         first = f"{run.findings[0].rule} at step {run.findings[0].step}" if run.findings else ""
         cells = (f"{run.steps[0]}–{run.steps[1]}", loss_course(run), first)
         told = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
-        name = f'<td><a href="#la-run-{number}">{html.escape(run.name)}</a></td>'
+        name = f'<td><a href="#{_anchor(run)}">{html.escape(run.name)}</a></td>'
         rows.append(f"<tr>{name}<td>{_state(run)}</td>{told}</tr>")
     head = "".join(f"<th>{column}</th>" for column in ("run", "state", "steps", "loss", "first finding"))
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+
+
+def _anchor(run: RunReport) -> str:
+    """The same run twice in a notebook is the same place, two runs never are."""
+    return f"la-{zlib.crc32(f'{run.path} {run.name}'.encode()):08x}"
 
 
 def _state(run: RunReport) -> str:
     return f'<span class="la-state la-{run.worst or "good"}">{html.escape(state(run))}</span>'
 
 
-def _run(run: RunReport, number: int) -> str:
+def _run(run: RunReport) -> str:
     parts = [
-        f'<section id="la-run-{number}"><h2>{html.escape(run.name)}</h2>',
+        f'<section id="{_anchor(run)}"><h2>{html.escape(run.name)}</h2>',
         f'<p>{_state(run)} <span class="la-soft">judged by {html.escape(run.basis)}</span></p>',
         *(_finding(finding) for finding in run.findings),
         *(f'<p class="la-soft">Note: {html.escape(note)}</p>' for note in run.notes),

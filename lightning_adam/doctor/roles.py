@@ -44,7 +44,7 @@ ROLES: dict[str, Role] = {
     ),
     "lr": Role(
         (
-            r"lr-[^/]+(/pg1)?",
+            r"lr-.+",
             r"(train(ing)?[_/.])?(lr|learning[_-]?rate)([_/-].*)?",
             r".*[_/.-](lr|learning[_-]?rate)([_/-]?[0-9]+)?",
         ),
@@ -86,8 +86,17 @@ def find(run: RunLog, role: str, prefix: str) -> tuple[str, Series] | None:
         matching = [tag for tag in candidates if re.fullmatch(pattern, tag.lower())]
         if matching:
             tag = max(matching, key=lambda name: len(candidates[name].steps))
-            return tag, candidates[tag]
+            return tag, _largest([candidates[name] for name in matching]) if role == "lr" else candidates[tag]
     return None
+
+
+def _largest(groups: list[Series]) -> Series:
+    """LearningRateMonitor writes one series per parameter group; the rules read the largest."""
+    steps = np.unique(np.concatenate([group.steps for group in groups]))
+    rows = np.full((len(groups), len(steps)), -np.inf)
+    for row, group in zip(rows, groups, strict=True):
+        row[np.searchsorted(steps, group.steps)] = group.values
+    return Series(steps, rows.max(axis=0))
 
 
 OWN_TAGS: Mapping[str, str] = {"lr": "log10_lr", "gradient norm": "log10_gradient_norm"}
