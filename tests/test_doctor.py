@@ -94,7 +94,7 @@ def test_plain_lightning_log_is_judged(tmp_path: Path) -> None:
 
     assert run.findings[0].rule == "NON-FINITE"
     assert run.findings[0].step == 34
-    assert [curve.tag for curve in run.curves] == ["train_loss", "lr-AdamW/decay", "grad_norm"]
+    assert [curve.tag for curve in run.curves] == ["train_loss", "lr/decay", "grad_norm"]
 
 
 def test_what_a_plain_log_cannot_tell_is_said(tmp_path: Path) -> None:

@@ -44,9 +44,8 @@ def rendered(report: Report) -> Group:
     parts: list[RenderableType] = [Text(f"{report.logdir}: {headline(report)}", style="bold")]
     if several:
         parts += [Text(), _overview(report)]
-    for run in report.runs:
-        if run.findings or run.notes or not several:
-            parts += [Text(), _run(run)]
+    parts.append(Text())
+    parts += [_run(run) for run in report.runs if run.findings or run.notes or not several]
     parts += _common_gaps(report)
     return Group(*parts)
 
@@ -68,13 +67,13 @@ def _run(run: RunReport) -> Group:
     parts: list[RenderableType] = [heading, Text(f"judged by {run.basis}", style="dim")]
     if run.findings:
         parts.append(_findings(run.findings))
-    parts += [Text(f"note: {note}", style="yellow") for note in run.notes]
-    return Group(*parts)
+    notes = [Text(f"note: {note}", style="yellow") for note in run.notes]
+    return Group(*parts, *notes, *([Text()] if notes or not run.findings else []))
 
 
 def _findings(findings: tuple[Finding, ...]) -> Table:
     table = Table(box=None, padding=(0, 2, 1, 0), show_header=False)
-    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True, min_width=14)
     table.add_column(overflow="fold")
     for finding in findings:
         style = STYLES.get(finding.severity, "")
@@ -104,7 +103,7 @@ def _common_gaps(report: Report) -> list[RenderableType]:
             lacking.setdefault(text, []).append(run.name)
     if not lacking:
         return []
-    parts: list[RenderableType] = [Text(), Text("Not judged", style="bold")]
+    parts: list[RenderableType] = [Text("Not judged", style="bold")]
     for text, runs in lacking.items():
         where = "" if len(runs) == len(report.runs) else f" ({plural(len(runs), 'run')}: {', '.join(runs[:3])})"
         parts.append(Padding(Text(text + where), (0, 0, 0, 2)))

@@ -24,11 +24,11 @@ def headline(report: Report) -> str:
 
 
 def state(run: RunReport) -> str:
-    """A run in two or three words."""
+    """A run in two or three words; healthy is only one of which everything could be judged."""
     counts = [f"{run.count(severity)} {severity}" for severity in SEVERITIES if run.count(severity)]
     if counts:
         return ", ".join(counts)
-    return "nothing found in what could be judged" if run.gaps else "healthy"
+    return "nothing found" if run.gaps else "healthy"
 
 
 def loss_course(run: RunReport) -> str:
