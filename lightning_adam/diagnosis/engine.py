@@ -2,68 +2,152 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
+from lightning_adam.diagnosis.codec import Record
 from lightning_adam.diagnosis.finding import Finding
-from lightning_adam.diagnosis.rules import CAUSES, RULES, stands_out
-from lightning_adam.diagnosis.signals import History, StepSignals
+from lightning_adam.diagnosis.history import EARLY, PASSES, Case, History, median
+from lightning_adam.diagnosis.rules import BETTER, CAUSES, LINTS, RULES
+from lightning_adam.diagnosis.rules_gradients import stands_out
+from lightning_adam.diagnosis.signals import RunSignals, StepSignals
 
 QUIET_STEPS = 100
-"""A rule that was silent for so many steps starts a new episode when it fires again."""
+"""A sickness that was silent for so many steps is over; if it comes back, it is a new one."""
+SECOND_LOOK = 40
+"""So many steps after a finding its name may still change: what a first step looks like, several have."""
 
 
 class Diagnosis:
     """The diagnosis of one optimizer's run.
 
+    Args:
+        run: what is known when it begins.
+
     Attributes:
-        findings: all findings so far, in order.
+        findings: all findings so far, in order; the last step of each, whether it is over, and sometimes its name are
+            brought up to date as the run goes on.
         history: what the rules remember.
+        run: what is known of the run.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, run: RunSignals | None = None) -> None:
         self.findings: list[Finding] = []
         self.history = History()
-        self._last_fired: dict[str, int] = {}
+        self.run = run or RunSignals()
+        self._seen: list[int] = []  # per finding: the count of steps when it was seen last
+        self._began: list[int] = []  # per finding: the count of steps when it began
+        self._since_start = 0
+        if self.run.state is not None:
+            self.load_state_dict(self.run.state)
 
     def observe(self, signals: StepSignals) -> list[Finding]:
-        """Take in one step; returns the findings that begin with it."""
-        if signals.update_ratios:
-            self.history.observe_ratios(signals.update_ratios)
-        said = [finding for rule in RULES.values() if (finding := rule(signals, self.history)) is not None]
-        if stands_out(signals, self.history):
-            self.history.spikes = [*self.history.spikes, signals.step][-50:]
-        self.history.remember(signals)
-        fresh = [finding for finding in said if self._starts_episode(finding)]
-        self.findings += fresh
+        """Take in one step; returns the findings that begin with it, or that got a better name."""
+        self.history.before_step(signals)
+        case = Case(signals, self.history, self.run)
+        said = self._ask(case)
+        if stands_out(case):
+            self.history.spikes = [*self.history.spikes, self.history.count][-50:]
+        fresh = [told for finding in said if (told := self._place(finding)) is not None]
+        self._close_old()
+        self.history.after_step(signals)
+        self._since_start += 1
         return fresh
 
-    def _starts_episode(self, finding: Finding) -> bool:
-        """Whether neither this rule nor a cause of it has fired lately: a consequence is not a second sickness."""
-        explained = any(self._is_open(rule) for rule in (finding.rule, *CAUSES.get(finding.rule, ())))
-        self._last_fired[finding.rule] = self.history.count
-        return not explained
+    def _ask(self, case: Case) -> list[Finding]:
+        rules = [*LINTS, *RULES.values()] if self.history.count == 0 else RULES.values()
+        return [finding for rule in rules if (finding := rule(case)) is not None]
 
-    def _is_open(self, rule: str) -> bool:
-        last = self._last_fired.get(rule)
-        return last is not None and self.history.count - last <= QUIET_STEPS
+    def _place(self, finding: Finding) -> Finding | None:
+        """Into an open episode where it belongs to one: then nothing new is told, or only a better name."""
+        open_ = {f.rule: i for i, f in enumerate(self.findings) if self.history.count - self._seen[i] <= QUIET_STEPS and not f.over}
+        if finding.rule in open_ and self.findings[open_[finding.rule]].severity != "info":
+            self._continue(open_[finding.rule], finding)
+            return None
+        for worse, better in BETTER.items():
+            if finding.rule in better and worse in open_ and self.history.count - self._began[open_[worse]] <= SECOND_LOOK:
+                return self._rename(open_[worse], finding)
+        causes = [open_[rule] for rule in CAUSES.get(finding.rule, ()) if rule in open_]
+        causes = [i for i in causes if self.findings[i].severity != "info" or finding.severity == "info"]
+        if causes:
+            self._fold(causes[0], finding)
+            return None
+        if finding.rule in open_ and finding.severity == "info":
+            self._continue(open_[finding.rule], finding)
+            return None
+        return self._begin(finding)
 
-    def wants_measurement(self, gradient_norm: float, every: int) -> bool:
-        """Whether this step's update ratios are worth measuring: the first ten, every n-th, and heavy gradients."""
-        count, norms = self.history.count, self.history.norms
-        usual = sorted(norms[-50:])[len(norms[-50:]) // 2] if norms else gradient_norm
-        return count < 10 or count % every == 0 or gradient_norm > 5 * usual
+    def _begin(self, finding: Finding) -> Finding:
+        self.findings.append(finding)
+        self._seen.append(self.history.count)
+        self._began.append(self.history.count)
+        return finding
+
+    def _continue(self, index: int, finding: Finding) -> None:
+        self._seen[index] = self.history.count
+        worse = finding.severity == "critical" and self.findings[index].severity == "warning"
+        severity = "critical" if worse else self.findings[index].severity
+        self.findings[index] = replace(self.findings[index], last_step=finding.step, severity=severity)
+
+    def _fold(self, index: int, consequence: Finding) -> None:
+        """Under its cause: which becomes critical, and says so, when its consequence is."""
+        self._seen[index] = self.history.count
+        cause = replace(self.findings[index], last_step=consequence.step)
+        if consequence.severity == "critical" and f"then {consequence.rule}" not in cause.evidence:
+            evidence = {**cause.evidence, f"then {consequence.rule}": f"at step {consequence.step}"}
+            cause = replace(cause, evidence=evidence, severity="critical")
+        self.findings[index] = cause
+
+    def _rename(self, index: int, finding: Finding) -> Finding:
+        first = self.findings[index]
+        message = f"{finding.message} At step {first.step} it looked like {first.rule}."
+        renamed = replace(finding, step=first.step, last_step=finding.step, message=message)
+        self.findings[index] = renamed
+        self._seen[index] = self.history.count
+        return renamed
+
+    def _close_old(self) -> None:
+        for index, finding in enumerate(self.findings):
+            if not finding.over and self.history.count - self._seen[index] > QUIET_STEPS:
+                self.findings[index] = replace(finding, over=True)
+
+    def wants_measurement(self, every: int, gradient_norm: float = float("nan")) -> bool:
+        """Whether this step is worth the pass over all tensors: the first ten, every n-th, a heavy gradient, a suspicion."""
+        past = self.history
+        if self._since_start < EARLY or past.count % every == 0:
+            return True
+        if len(past.pass_counts) == PASSES and past.count - past.pass_counts[0] < 2 * every:
+            return False
+        heavy = gradient_norm > 5 * median(past.norms[-50:])
+        return heavy or past.ratio_average > 0.02
 
     def state_dict(self) -> dict[str, Any]:
         """Plain types: Lightning loads checkpoints with ``weights_only=True``."""
         return {
             "findings": [finding.to_dict() for finding in self.findings],
             "history": self.history.to_dict(),
-            "last_fired": dict(self._last_fired),
+            "seen": list(self._seen),
+            "began": list(self._began),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where :meth:`state_dict` was taken."""
         self.findings = [Finding.from_dict(stored) for stored in state["findings"]]
-        self.history = History(**state["history"])
-        self._last_fired = dict(state["last_fired"])
+        self.history = History.from_dict(state["history"])
+        self._seen, self._began = list(state["seen"]), list(state["began"])
+
+
+def replay(records: Iterable[Record]) -> Diagnosis:
+    """The diagnosis of recorded signals: finds what the live one found.
+
+    Args:
+        records: as :func:`lightning_adam.diagnosis.decode` gives them, of one optimizer, in order.
+    """
+    diagnosis = Diagnosis()
+    for record in records:
+        if isinstance(record, RunSignals):
+            diagnosis = Diagnosis(record)
+        else:
+            diagnosis.observe(record)
+    return diagnosis

@@ -20,7 +20,12 @@ class Finding:
         message: one sentence.
         evidence: the numbers behind it.
         parameters: the tensors it concerns.
-        remedy: what to change, with the value to try.
+        remedy: what to change, concretely, with the value to try.
+        changes: the same for a machine: arguments of ``la.configure_optimizers`` to their new values; empty where no
+            argument mends it.
+        last_step: the step where it was seen last.
+        over: whether it was not seen for so long that it counts as past.
+        optimizer: the prefix of the optimizer's tags, where there are several.
     """
 
     rule: str
@@ -30,32 +35,49 @@ class Finding:
     evidence: Mapping[str, float | str] = field(default_factory=dict)
     parameters: tuple[str, ...] = ()
     remedy: str = ""
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    last_step: int = -1
+    over: bool = False
+    optimizer: str = ""
+
+    def __post_init__(self) -> None:
+        """A new finding was seen last where it was seen first."""
+        if self.last_step < self.step:
+            object.__setattr__(self, "last_step", self.step)
 
     def line(self) -> str:
         """The finding as one console line."""
-        return f"[{self.rule}] step {self.step}: {self.message} {self.remedy}".rstrip()
+        whose = f" ({self.optimizer})" if self.optimizer else ""
+        return f"[{self.rule}] step {self.step}{whose}: {self.message} {self.remedy}".rstrip()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types only, as checkpoints (loaded with ``weights_only``) and event files need them."""
-        return {**asdict(self), "evidence": dict(self.evidence), "parameters": list(self.parameters)}
+        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in self.changes.items()}
+        return {**asdict(self), "evidence": dict(self.evidence), "changes": plain, "parameters": list(self.parameters)}
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Finding:
         """The inverse of :meth:`to_dict`."""
-        return cls(**{**stored, "parameters": tuple(stored["parameters"])})
+        changes = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.get("changes", {}).items()}
+        return cls(**{**stored, "parameters": tuple(stored["parameters"]), "changes": changes})
 
 
 def findings_table(findings: Iterable[Finding]) -> str:
     """All findings as a Markdown table, in order."""
     rows = [
-        "| step | rule | severity | what | evidence | what to do |",
+        "| steps | rule | severity | what | evidence | what to do |",
         "|---:|---|---|---|---|---|",
     ]
     for f in findings:
         evidence = ", ".join(f"{name} {_number(value)}" for name, value in f.evidence.items())
-        cells = (str(f.step), f"**{f.rule}**", f.severity, f.message, evidence, f.remedy)
-        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+        cells = (_span(f), f"**{f.rule}**", f.severity, f.message, evidence, f.remedy)
+        rows.append("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")
     return "\n".join(rows) if len(rows) > 2 else "No findings."
+
+
+def _span(finding: Finding) -> str:
+    span = f"{finding.step}" if finding.last_step == finding.step else f"{finding.step}–{finding.last_step}"
+    return f"{span} {finding.optimizer}".rstrip() + (" (over)" if finding.over else "")
 
 
 def _number(value: float | str) -> str:

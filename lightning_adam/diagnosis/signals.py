@@ -1,15 +1,19 @@
-"""The numbers that the rules read: one step's signals, and what is remembered of the steps before."""
+"""What one run, and one optimizer step of it, showed: plain numbers, with no tensor and no trainer in them.
+
+A number that is not known is NaN. Light signals are there at every step; ``heavy`` is None on steps without the pass over
+all tensors.
+"""
 
 from __future__ import annotations
 
 import math
-import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-WINDOW = 200
-"""Steps of loss and gradient norm that are remembered."""
+NAN = math.nan
+DIGITS = 6
+"""Significant digits that a signal keeps: what is stored is what the rules saw, and a replay finds the same."""
 
 
 @dataclass(frozen=True)
@@ -21,107 +25,175 @@ class NonFinite:
 
 
 @dataclass(frozen=True)
+class RunSignals:
+    """What is known of an optimizer when its run (or the rest of it, after a resume) begins.
+
+    Attributes:
+        optimizer: class name.
+        position: which of the trainer's optimizers this is, from 0.
+        optimizers: how many the trainer has.
+        first_step: the step on the log's x-axis that comes next; above 0 after a resume.
+        beta1: largest β₁ of the groups.
+        beta2: β₂ of the group with that β₁.
+        eps: largest ε of the groups.
+        smallest_eps: smallest ε of the groups.
+        weight_decay: largest λ of the groups.
+        plain_moments: whether m and v are averages of g and g², as in Adam: what has bounds then.
+        dtype: of the smallest parameters, such as ``bfloat16``.
+        state_dtype: of the smallest moments, such as ``uint8``; empty while there are none.
+        schedule: name of the helper's schedule; empty where the schedule is not the helper's.
+        warmup: its warmup in steps; NaN where it is not known.
+        total_steps: length of the run; NaN where it is not known.
+        clip: the total norm that gradients are clipped to; NaN where there is none or another rule.
+        scaled: whether fp16 scales the loss.
+        accumulation: batches per optimizer step.
+        tensors: trainable tensors in the optimizer.
+        zero_tensors: weight matrices that are all zero.
+        matrices: weight matrices.
+        state: the diagnosis' own state at this point, after a resume.
+    """
+
+    optimizer: str = ""
+    position: int = 0
+    optimizers: int = 1
+    first_step: int = 0
+    beta1: float = NAN
+    beta2: float = NAN
+    eps: float = NAN
+    smallest_eps: float = NAN
+    weight_decay: float = 0.0
+    plain_moments: bool = False
+    dtype: str = "float32"
+    state_dtype: str = ""
+    schedule: str = ""
+    warmup: float = NAN
+    total_steps: float = NAN
+    clip: float = NAN
+    scaled: bool = False
+    accumulation: int = 1
+    tensors: int = 0
+    zero_tensors: int = 0
+    matrices: int = 0
+    state: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class HeavySignals:
+    """The pass over all tensors of one step, summed up; ``…_in`` names the tensor where an extreme was.
+
+    Attributes:
+        update_ratio_p50: median over the weight matrices of ‖Δθ‖/‖θ‖.
+        update_ratio_max: its largest.
+        normalised_rms: rms over all elements of |m̂|/(√v̂+ε).
+        normalised_rms_max: largest rms of one tensor.
+        bound_excess: largest |m̂|/(√v̂+ε) of an element over its bound at this tensor's t; above 1 is impossible for Adam.
+        surprise_p50: median over the tensors of RMS_t.
+        surprise_max: its largest.
+        eps_share: mean over the tensors of the share of ε in √v̂+ε, where v > 0.
+        zero_gradients: mean over the weight matrices of the share of elements with g = 0.
+        zero_gradients_max: largest share of one weight matrix.
+        dead_tensors: how many tensors have no gradient but zeros.
+        zero_second_moments: mean over the weight matrices of the share of elements with v = 0.
+        lost_updates: share of 16-bit elements that should have moved and did not.
+        decay_ratio: the decay's pull on all weights over the optimizer's step.
+        first_last: rms of the first weight matrix' gradient over the last one's.
+        alignment: cosine of the gradient with the momentum before it; pure noise gives 0, bouncing is negative.
+        second_moment_p50: median over the tensors of the rms of √v̂.
+        state_step: largest number of updates that the state has counted.
+        input_max: largest |x| of the batch's floating-point tensors.
+        input_rms: their largest rms.
+        input_offset: their largest |mean|/standard deviation.
+    """
+
+    update_ratio_p50: float = NAN
+    update_ratio_max: float = NAN
+    update_ratio_max_in: str = ""
+    normalised_rms: float = NAN
+    normalised_rms_max: float = NAN
+    normalised_rms_max_in: str = ""
+    bound_excess: float = NAN
+    bound_excess_in: str = ""
+    surprise_p50: float = NAN
+    surprise_max: float = NAN
+    surprise_max_in: str = ""
+    eps_share: float = NAN
+    eps_share_max_in: str = ""
+    zero_gradients: float = NAN
+    zero_gradients_max: float = NAN
+    zero_gradients_max_in: str = ""
+    dead_tensors: int = 0
+    zero_second_moments: float = NAN
+    lost_updates: float = NAN
+    lost_updates_max_in: str = ""
+    decay_ratio: float = NAN
+    decay_ratio_max_in: str = ""
+    first_last: float = NAN
+    first_matrix: str = ""
+    alignment: float = NAN
+    second_moment_p50: float = NAN
+    state_step: float = NAN
+    input_max: float = NAN
+    input_rms: float = NAN
+    input_offset: float = NAN
+
+
+@dataclass(frozen=True)
 class StepSignals:
-    """What one optimizer step showed, as plain numbers.
+    """One optimizer step.
 
     Attributes:
         step: the log's x-axis.
-        loss: training loss of this step (the mean over accumulated batches), or None where it is not known.
-        gradient_norm: total norm before clipping, after unscaling.
-        lr: the largest learning rate of the groups, as this step used it.
-        beta2: the largest β₂ of the groups, or NaN.
         batch: index of the batch in its epoch.
+        loss: training loss (the mean over accumulated batches), without fp16's scale.
+        gradient_norm: total norm before clipping, without fp16's scale.
+        clip_coefficient: what clipping multiplied the gradients by; 1 where it did nothing.
+        lr: the largest learning rate of the groups, as this step used it.
+        beta1: β₁ as this step used it.
+        beta2: β₂ as this step used it.
+        parameter_norm: ‖θ‖ over all tensors after the step.
+        scale: fp16's loss scale.
+        skipped: whether the scaler left this step out.
+        not_zeroed: whether the gradients of the last step were still there and were added to.
+        without_gradient: how many parameters of the optimizer had no gradient.
+        unused: the first few of their names.
+        logit_max: largest |output| of the modules that the user watches.
         non_finite: the first non-finite thing, or None.
-        update_ratios: ‖Δθ‖/‖θ‖ per weight matrix, or None on steps that did not measure it.
+        heavy: the pass over all tensors, or None.
     """
 
     step: int
-    loss: float | None
-    gradient_norm: float
-    lr: float
-    beta2: float = math.nan
     batch: int = 0
+    loss: float = NAN
+    gradient_norm: float = NAN
+    clip_coefficient: float = NAN
+    lr: float = NAN
+    beta1: float = NAN
+    beta2: float = NAN
+    parameter_norm: float = NAN
+    scale: float = NAN
+    skipped: bool = False
+    not_zeroed: bool = False
+    without_gradient: int = 0
+    unused: tuple[str, ...] = ()
+    logit_max: float = NAN
     non_finite: NonFinite | None = None
-    update_ratios: Mapping[str, float] | None = None
+    heavy: HeavySignals | None = None
+
+    def __post_init__(self) -> None:
+        """Round, so that what the live rules see is what :func:`encode` stores."""
+        _round_floats(self)
+        if self.heavy is not None:
+            _round_floats(self.heavy)
 
 
-@dataclass
-class History:
-    """What is remembered of the run before the present step; every field is a plain type.
-
-    Attributes:
-        count: steps seen.
-        losses: the last losses, oldest first.
-        norms: the last gradient norms, oldest first.
-        first_loss: the first finite losses, at most five.
-        best_loss: lowest median of 25 losses so far.
-        first_lr: learning rate of the first step.
-        peak_lr: highest learning rate so far.
-        ratio_average: moving average (0.8) of the median update ratio over measured steps.
-        early_ratio: largest update ratio of a weight matrix in the first ten steps.
-        early_tensor: where that was.
-        spikes: steps at which the gradient norm stood out, at most 50.
-    """
-
-    count: int = 0
-    losses: list[float] = field(default_factory=list)
-    norms: list[float] = field(default_factory=list)
-    first_loss: list[float] = field(default_factory=list)
-    best_loss: float = math.inf
-    first_lr: float = math.nan
-    peak_lr: float = 0.0
-    ratio_average: float = math.nan
-    early_ratio: float = 0.0
-    early_tensor: str = ""
-    spikes: list[int] = field(default_factory=list)
-
-    @property
-    def initial_loss(self) -> float:
-        """L0: the median of the first five losses."""
-        return median(self.first_loss)
-
-    def recent_losses(self, length: int) -> list[float]:
-        """The last losses, at most ``length``."""
-        return self.losses[-length:]
-
-    def observe_ratios(self, ratios: Mapping[str, float]) -> None:
-        """Take in the update ratios of a measured step (before its rules are asked)."""
-        middle = median(list(ratios.values()))
-        start = math.isnan(self.ratio_average)
-        self.ratio_average = middle if start else 0.8 * self.ratio_average + 0.2 * middle
-        name, largest = max(ratios.items(), key=lambda item: item[1])
-        if self.count < 10 and largest > self.early_ratio:
-            self.early_ratio, self.early_tensor = largest, name
-
-    def remember(self, signals: StepSignals) -> None:
-        """Take in a step after its rules were asked; what is not finite is not remembered."""
-        if self.count == 0:
-            self.first_lr = signals.lr
-        self.count += 1
-        self.peak_lr = max(self.peak_lr, signals.lr)
-        if math.isfinite(signals.gradient_norm):
-            self.norms = [*self.norms, signals.gradient_norm][-WINDOW:]
-        if signals.loss is not None and math.isfinite(signals.loss):
-            self._remember_loss(signals.loss)
-
-    def _remember_loss(self, loss: float) -> None:
-        self.losses = [*self.losses, loss][-WINDOW:]
-        if len(self.first_loss) < 5:
-            self.first_loss.append(loss)
-        if len(self.losses) >= 25:
-            self.best_loss = min(self.best_loss, median(self.recent_losses(25)))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain types, for a checkpoint."""
-        return asdict(self)
+def _round_floats(signals: StepSignals | HeavySignals) -> None:
+    for name in _FLOATS[type(signals)]:
+        value = getattr(signals, name)
+        if value != 0.0 and math.isfinite(value):
+            object.__setattr__(signals, name, float(f"{value:.{DIGITS}g}"))
 
 
-def median(values: Sequence[float]) -> float:
-    """The median; NaN for nothing."""
-    return statistics.median(values) if values else math.nan
-
-
-def spread(values: Sequence[float]) -> float:
-    """Robust standard deviation, 1.4826 · median absolute deviation; NaN for nothing."""
-    centre = median(values)
-    return 1.4826 * median([abs(v - centre) for v in values])
+_FLOATS: dict[type, tuple[str, ...]] = {
+    kind: tuple(f.name for f in fields(kind) if f.type == "float")  # type: ignore[arg-type]
+    for kind in (StepSignals, HeavySignals)
+}

@@ -82,6 +82,12 @@ class TensorBoardWriter:
         self._add(step, [Summary.Value(tag=f"{self.prefix}_events", metadata=metadata, tensor=tensor)])
         self.experiment.flush()
 
+    def write_signals(self, step: int, payload: bytes) -> None:
+        """A stretch of the diagnosis' signals (``lightning_adam.diagnosis.encode``), for the doctor to replay."""
+        tag = f"{self.prefix}_signals"
+        tensor = TensorProto(dtype="DT_STRING", string_val=[payload])
+        self._add(step, [Summary.Value(tag=tag, metadata=plugin_metadata(tag, ""), tensor=tensor)])
+
     def write_heatmap(
         self, step: int, steps: Sequence[int], names: Sequence[str], matrix: NDArray[np.floating[Any]]
     ) -> None:

@@ -1,0 +1,203 @@
+"""What the rules remember of the steps before the present one; every field is a plain type."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from lightning_adam.diagnosis.signals import HeavySignals, RunSignals, StepSignals
+
+WINDOW = 200
+"""Steps of loss and gradient norm that are remembered."""
+PASSES = 16
+"""Passes over all tensors that are remembered."""
+EARLY = 10
+"""Steps at the beginning that all get the pass: missing warmup and a hopeless rate show there, and nowhere earlier."""
+
+
+@dataclass
+class History:
+    """The run so far.
+
+    Attributes:
+        count: steps seen, skipped ones included.
+        taken: steps that moved the weights.
+        losses: the last finite losses, oldest first.
+        norms: the last finite gradient norms.
+        first_losses: the first finite losses, at most five.
+        first_norms: the first finite gradient norms, at most five.
+        best_loss: lowest median of 25 losses so far.
+        best_level: the same over the losses before the last 25: what the present level is compared with.
+        first_lr: learning rate of the first step.
+        peak_lr: highest learning rate so far.
+        low_lr: steps in a row under 1 % of it.
+        skips: steps in a row that the scaler left out.
+        bad_losses: how many of these had a loss that was not finite.
+        unzeroed: steps in a row whose gradients were added to the last step's.
+        without_gradient: steps in a row with the same number of parameters without a gradient.
+        missing: that number.
+        clips: the last clip coefficients.
+        logits: the first ten watched logits.
+        early_ratio: largest update ratio of a weight matrix in the first ten steps.
+        early_ratio_in: where that was.
+        early_lr: learning rate of that step.
+        spikes: counts of steps whose gradient stood out, at most 50.
+        passes: per heavy signal its last values, oldest first.
+        pass_counts: the count of steps before each of these passes.
+        ratio_average: moving average of the median update ratio, over about five steps.
+        non_finite: whether something was not finite before.
+    """
+
+    count: int = 0
+    taken: int = 0
+    losses: list[float] = field(default_factory=list)
+    norms: list[float] = field(default_factory=list)
+    first_losses: list[float] = field(default_factory=list)
+    first_norms: list[float] = field(default_factory=list)
+    best_loss: float = math.inf
+    best_level: float = math.inf
+    first_lr: float = math.nan
+    peak_lr: float = 0.0
+    low_lr: int = 0
+    skips: int = 0
+    bad_losses: int = 0
+    unzeroed: int = 0
+    without_gradient: int = 0
+    missing: int = 0
+    clips: list[float] = field(default_factory=list)
+    logits: list[float] = field(default_factory=list)
+    early_ratio: float = 0.0
+    early_ratio_in: str = ""
+    early_lr: float = 0.0
+    spikes: list[int] = field(default_factory=list)
+    passes: dict[str, list[float]] = field(default_factory=dict)
+    pass_counts: list[int] = field(default_factory=list)
+    ratio_average: float = math.nan
+    non_finite: bool = False
+
+    @property
+    def initial_loss(self) -> float:
+        """L0: the median of the first five losses."""
+        return median(self.first_losses)
+
+    @property
+    def level(self) -> float:
+        """The median of the last 25 losses: where the loss is now."""
+        return median(self.losses[-25:])
+
+    def recent(self, signal: str, passes: int) -> list[float]:
+        """A heavy signal on the last passes, oldest first, NaN left out."""
+        return [v for v in self.passes.get(signal, [])[-passes:] if not math.isnan(v)]
+
+    def lasts(self, signal: str, passes: int, steps: int, low: float, high: float = math.inf) -> bool:
+        """Whether the signal lay between the limits on all of the last passes, and these span so many steps."""
+        values = self.recent(signal, passes)
+        if len(values) < passes or self.pass_counts[-1] - self.pass_counts[-passes] < steps:
+            return False
+        return all(low < v < high for v in values)
+
+    def before_step(self, now: StepSignals) -> None:
+        """Take in what this step's rules must already know of it: counters and the pass."""
+        self.skips = self.skips + 1 if now.skipped else 0
+        self.bad_losses = self.bad_losses + (not math.isfinite(now.loss)) if now.skipped else 0
+        self.unzeroed = self.unzeroed + 1 if now.not_zeroed else 0
+        same = now.without_gradient > 0 and now.without_gradient == self.missing
+        self.without_gradient = self.without_gradient + 1 if same else int(now.without_gradient > 0)
+        self.missing = now.without_gradient
+        self.peak_lr = max(self.peak_lr, now.lr) if math.isfinite(now.lr) else self.peak_lr
+        self.low_lr = self.low_lr + 1 if now.lr < 0.01 * self.peak_lr else 0
+        self.first_lr = now.lr if self.count == 0 else self.first_lr
+        if now.heavy is not None:
+            self._remember_pass(now, now.heavy)
+
+    def after_step(self, now: StepSignals) -> None:
+        """Take in the rest, once the rules were asked; what is not finite is not remembered."""
+        self.count += 1
+        self.taken += not now.skipped
+        self.non_finite = self.non_finite or now.non_finite is not None
+        if math.isfinite(now.clip_coefficient):
+            self.clips = [*self.clips, now.clip_coefficient][-50:]
+        if math.isfinite(now.logit_max) and len(self.logits) < 10:
+            self.logits.append(now.logit_max)
+        if math.isfinite(now.gradient_norm):
+            self.norms = [*self.norms, now.gradient_norm][-WINDOW:]
+            self.first_norms = [*self.first_norms, now.gradient_norm][:5]
+        if math.isfinite(now.loss):
+            self._remember_loss(now.loss)
+
+    def _remember_pass(self, now: StepSignals, heavy: HeavySignals) -> None:
+        for name in _NUMBERS:
+            self.passes[name] = [*self.passes.get(name, []), float(getattr(heavy, name))][-PASSES:]
+        self.pass_counts = [*self.pass_counts, self.count][-PASSES:]
+        if not math.isnan(heavy.update_ratio_p50):
+            self._average_ratio(heavy.update_ratio_p50)
+        if self.count < EARLY and heavy.update_ratio_max > self.early_ratio:
+            self.early_ratio, self.early_ratio_in = heavy.update_ratio_max, heavy.update_ratio_max_in
+            self.early_lr = now.lr
+
+    def _average_ratio(self, ratio: float) -> None:
+        """Forgets by 0.8 per step since the last pass, as an average over every step would."""
+        gap = self.pass_counts[-1] - self.pass_counts[-2] if len(self.pass_counts) > 1 else 1
+        keep = 0.0 if math.isnan(self.ratio_average) else 0.8 ** min(gap, 5)
+        self.ratio_average = keep * (self.ratio_average if keep else 0.0) + (1 - keep) * ratio
+
+    def _remember_loss(self, loss: float) -> None:
+        self.losses = [*self.losses, loss][-WINDOW:]
+        if len(self.first_losses) < 5:
+            self.first_losses.append(loss)
+        if len(self.losses) >= 25:
+            self.best_loss = min(self.best_loss, self.level)
+        if len(self.losses) >= 50:
+            self.best_level = min(self.best_level, median(self.losses[-50:-25]))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types, for a checkpoint."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> History:
+        """The inverse of :meth:`to_dict`; fields that are not known any more are left out."""
+        known = {f.name for f in fields(cls)}
+        return cls(**{k: v for k, v in stored.items() if k in known})
+
+
+_NUMBERS = tuple(f.name for f in fields(HeavySignals) if f.type in ("float", "int"))
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a rule is asked about: the present step, the steps before it, and the run."""
+
+    now: StepSignals
+    past: History
+    run: RunSignals
+
+    @property
+    def loss_is_high(self) -> bool:
+        """Whether there is something left to learn: not true once the loss is under 30 % of where it began."""
+        return not self.past.losses or self.past.level > 0.3 * self.past.initial_loss
+
+    @property
+    def loss_falls_by_itself(self) -> bool:
+        """Whether the loss measures progress: of several optimizers, each other's adversary, it does not."""
+        return self.run.optimizers == 1 and self.past.initial_loss > 0
+
+    @property
+    def progress(self) -> float:
+        """Share of the run that is over; NaN where its length is not known."""
+        total = self.run.total_steps
+        return (self.now.step + 1) / total if total > 0 and math.isfinite(total) else math.nan
+
+
+def median(values: Sequence[float]) -> float:
+    """The median; NaN for nothing."""
+    return statistics.median(values) if values else math.nan
+
+
+def spread(values: Sequence[float]) -> float:
+    """Robust standard deviation, 1.4826 · median absolute deviation; NaN for nothing."""
+    centre = median(values)
+    return 1.4826 * median([abs(v - centre) for v in values])

@@ -1,0 +1,61 @@
+"""What Adam's arithmetic allows and what pure noise gives: thresholds that follow from β₁ and β₂ and need no tuning.
+
+With u = m̂/(√v̂+ε), m and v exponential averages of g and g² (Kingma & Ba 2014, arXiv:1412.6980).
+"""
+
+from __future__ import annotations
+
+import math
+
+
+def noise_floor(beta1: float) -> float:
+    """rms of u when gradients are pure noise, and β₂ is near 1: √((1-β₁)/(1+β₁)), the share of g that averaging leaves.
+
+    Example:
+        >>> round(noise_floor(0.9), 3)
+        0.229
+    """
+    return math.sqrt((1 - beta1) / (1 + beta1))
+
+
+def update_bound(beta1: float, beta2: float, step: float = math.inf) -> float:
+    """Largest |u| that any sequence of gradients can give at update ``step``; infinite where β₁ ≥ √β₂.
+
+    Cauchy-Schwarz on m̂ = Σ wᵢ·g and v̂ = Σ zᵢ·g²: |u|² ≤ Σ wᵢ²/zᵢ, with wᵢ = (1-β₁)·β₁ⁱ/(1-β₁ᵗ) and
+    zᵢ = (1-β₂)·β₂ⁱ/(1-β₂ᵗ). At t = ∞ it is (1-β₁)/√(1-β₂)/√(1-β₁²/β₂).
+
+    Example:
+        >>> round(update_bound(0.9, 0.999), 2), update_bound(0.9, 0.999, 1), update_bound(0.9, 0.5)
+        (7.27, 1.0, inf)
+    """
+    if not (0 <= beta1 < 1 and 0 < beta2 < 1):
+        return math.inf
+    ratio = beta1 * beta1 / beta2
+    if math.isinf(step):
+        return math.inf if ratio >= 1 else (1 - beta1) / math.sqrt((1 - beta2) * (1 - ratio))
+    terms = step if ratio == 1 else (1 - ratio**step) / (1 - ratio)
+    first = (1 - beta1) / (1 - beta1**step)
+    return float(round(first * math.sqrt(terms * (1 - beta2**step) / (1 - beta2)), 12))
+
+
+def is_unbounded(beta1: float, beta2: float) -> bool:
+    """β₁ ≥ √β₂: the step has no bound, and Adam may diverge on convex problems.
+
+    Reddi et al. 2018 (arXiv:1904.09237); for β₁ < √β₂ and large β₂ it converges (Zhang et al. 2022, arXiv:2208.09632).
+    """
+    return 0 < beta2 < 1 and beta1 >= math.sqrt(beta2)
+
+
+def untuned_warmup(beta2: float) -> int:
+    """Linear warmup of 2/(1-β₂) steps, which needs no tuning (Ma & Yarats 2019, arXiv:1910.04209): 40 at 0.95."""
+    return round(2 / (1 - beta2)) if 0 < beta2 < 1 else 100
+
+
+def slowest_decay(beta2: float, steps: int, before: float) -> float:
+    """What is at least left of √v̂ after ``steps`` more updates, as a share, when all of their gradients are zero.
+
+    v shrinks by β₂ per step, and v̂ = v/(1-β₂ᵗ); ``before`` is t at the start. Below it, v was not carried on.
+    """
+    if not 0 < beta2 < 1 or before < 1:
+        return 0.0
+    return math.sqrt(beta2**steps * (1 - beta2**before) / (1 - beta2 ** (before + steps)))
