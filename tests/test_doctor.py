@@ -20,9 +20,11 @@ from torch.utils.tensorboard import SummaryWriter
 
 from lightning_adam.callbacks import OptimizerMonitor
 from lightning_adam.cli import main
+from lightning_adam.diagnosis import Diagnosis, HeavySignals, NonFinite, RunSignals, StepSignals, encode
 from lightning_adam.doctor import Report, UnusableLog, report
 from lightning_adam.doctor.plots import thin
 from lightning_adam.tensorboard import TensorBoardWriter
+from lightning_adam.tensorboard.writer import matrix_row, scalar
 from tests.digits import Digits, digits_loader, trainer
 
 SCRIPT = "<script>alert(1)</script>"
@@ -250,7 +252,7 @@ def test_run_without_anything_known_is_reported(tmp_path: Path) -> None:
     (run,) = report(event_run(tmp_path, falling(), "temperature")).runs
 
     assert run.findings == ()
-    assert {"loss", "gradient norm"} <= {gap.missing for gap in run.gaps}
+    assert {"training loss", "gradient norm"} <= {gap.missing for gap in run.gaps}
 
 
 @pytest.mark.parametrize(
@@ -380,3 +382,109 @@ def test_optimizer_monitor_alone_shows_update_ratios(tmp_path: Path) -> None:
 
     assert run.findings[0].rule in ("LR-HIGH", "NO-WARMUP")
     assert "adam_matrix/update_ratio" in run.basis
+
+
+RUN = RunSignals(optimizer="AdamW", beta1=0.9, beta2=0.999, eps=1e-8, smallest_eps=1e-8, plain_moments=True, total_steps=200)
+
+
+def signals(step: int, **changes: Any) -> StepSignals:
+    """A healthy step, with changes."""
+    heavy = HeavySignals(update_ratio_p50=2e-3, update_ratio_max=5e-3, update_ratio_max_in="w", surprise_max=1.5)
+    usual = {"loss": 2.3 * math.exp(-step / 60), "gradient_norm": 1.0, "lr": 1e-3, "beta1": 0.9, "beta2": 0.999}
+    return StepSignals(step, **{**usual, "heavy": heavy if step % 10 == 0 else None, **changes})
+
+
+def recorded_run(folder: Path, stretches: list[list[Any]], later: str = "") -> Path:
+    """An event file with recorded signals, a stretch per event, as DivergenceMonitor writes them."""
+    writer = SummaryWriter(folder, filename_suffix=later)
+    for stretch in stretches:
+        TensorBoardWriter(writer).write_signals(stretch[-1].step, encode(stretch))
+    writer.close()
+    return folder
+
+
+def live(records: list[Any]) -> list[Any]:
+    """What a monitor that saw these records found."""
+    diagnosis = Diagnosis(records[0])
+    for record in records[1:]:
+        diagnosis.observe(record)
+    return diagnosis.findings
+
+
+def test_recorded_signals_are_replayed(tmp_path: Path) -> None:
+    """A spike at step 90 and a NaN at step 150: the same findings, evidence and remedies as live, from the file alone."""
+    steps = [signals(step) for step in range(200)]
+    steps[90] = signals(90, gradient_norm=900.0, loss=50.0, batch=90)
+    steps[150:] = [signals(s, loss=math.nan, gradient_norm=math.nan, non_finite=NonFinite("loss")) for s in range(150, 200)]
+    (run,) = report(recorded_run(tmp_path, [[RUN, *steps[:120]], steps[120:]])).runs
+
+    assert [finding.rule for finding in run.findings] == ["BAD-BATCH", "NON-FINITE"]
+    np.testing.assert_equal([f.to_dict() for f in run.findings], [f.to_dict() for f in live([RUN, *steps])])
+    assert run.gaps == ()
+    assert run.basis == "the recorded signals of 200 steps"
+
+
+def test_recorded_curves_have_every_step(tmp_path: Path) -> None:
+    """The spike between two logged steps is in the picture; where the loss was not finite, the curve is NaN."""
+    steps = [signals(step) for step in range(50)]
+    steps[33] = signals(33, loss=70.0)
+    steps[49] = signals(49, loss=math.nan, non_finite=NonFinite("loss"))
+    (run,) = report(recorded_run(tmp_path, [[RUN, *steps]])).runs
+    loss = next(curve for curve in run.curves if curve.title == "loss")
+
+    assert loss.steps.tolist() == list(range(50))
+    assert loss.values[33] == 70.0
+    assert math.isnan(loss.values[49])
+
+
+def test_resumed_records_go_on_where_the_checkpoint_was(tmp_path: Path) -> None:
+    """The first part ran to step 99, the second goes on at step 80 with the state of that checkpoint: 80-99 count once."""
+    steps = [signals(step) for step in range(160)]
+    steps[60] = signals(60, gradient_norm=900.0, loss=50.0)
+    abandoned = [signals(s, loss=math.nan, non_finite=NonFinite("loss")) if s == 95 else signals(s) for s in range(80, 100)]
+    half = Diagnosis(RUN)
+    for step in steps[:80]:
+        half.observe(step)
+    rest = RunSignals(**{**vars(RUN), "first_step": 80, "state": json.loads(json.dumps(half.state_dict()))})
+    recorded_run(tmp_path, [[RUN, *steps[:80]], abandoned], ".a")
+    next(tmp_path.glob("*tfevents*")).rename(tmp_path / "events.out.tfevents.1000000000.host")
+    recorded_run(tmp_path, [[rest, *steps[80:]]], ".b")
+    (run,) = report(tmp_path).runs
+
+    assert [f.to_dict() for f in run.findings] == [f.to_dict() for f in live([rest, *steps[80:]])]
+    assert [f.rule for f in run.findings] == ["BAD-BATCH"]
+    assert run.curves[0].steps.tolist() == list(range(160))
+
+
+@pytest.mark.parametrize("stored", [b"", b"{}", b"x\x9c nonsense", encode([RUN])[:-9]])
+def test_damaged_records_are_noted(tmp_path: Path, stored: bytes) -> None:
+    """A stretch that cannot be decoded is left out; the others are judged."""
+    recorded_run(tmp_path, [[RUN, signals(0)]])
+    writer = SummaryWriter(tmp_path, filename_suffix=".b")
+    TensorBoardWriter(writer).write_signals(9, stored)
+    writer.close()
+    (run,) = report(tmp_path).runs
+
+    assert "damaged" in run.notes[0]
+    assert run.basis == "the recorded signals of 1 step"
+
+
+def test_sparse_log_keeps_the_rules_clock(tmp_path: Path) -> None:
+    """Logged at every 50th step, a large ratio at step 150 is no early step: LR-HIGH, and not NO-WARMUP."""
+    writer = SummaryWriter(tmp_path)
+    for step in range(49, 1000, 50):
+        row = matrix_row("adam_matrix/update_ratio", np.array([0.3 if step > 100 else 2e-3], "f4"), ["net.weight"])
+        TensorBoardWriter(writer)._add(step, [row, scalar("adam/log10_lr", -3.0), scalar("train_loss", 1.0)])
+    writer.close()
+    (run,) = report(tmp_path).runs
+
+    assert [(finding.rule, finding.step) for finding in run.findings] == [("LR-HIGH", 199)]
+    assert "50 steps apart" in run.basis
+    assert "NO-WARMUP" in [rule for gap in run.gaps for rule in gap.rules]
+
+
+def test_configuration_is_read_from_the_log(tmp_path: Path) -> None:
+    """β₁ ≥ √β₂ is told from the table that OptimizerMonitor wrote, although the first step was not logged."""
+    train(Plain(betas=(0.9, 0.5)), TensorBoardLogger(tmp_path, name="", version="run"), [OptimizerMonitor()])
+
+    assert ("BETA2-LOW", 0) in [(finding.rule, finding.step) for _, finding in report(tmp_path).findings]

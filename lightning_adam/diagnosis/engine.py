@@ -61,7 +61,11 @@ class Diagnosis:
 
     def _place(self, finding: Finding) -> Finding | None:
         """Into an open episode where it belongs to one: then nothing new is told, or only a better name."""
-        open_ = {f.rule: i for i, f in enumerate(self.findings) if self.history.count - self._seen[i] <= QUIET_STEPS and not f.over}
+        open_ = {
+            f.rule: i
+            for i, f in enumerate(self.findings)
+            if self.history.count - self._seen[i] <= QUIET_STEPS and not f.over
+        }
         if finding.rule in open_ and self.findings[open_[finding.rule]].severity != "info":
             self._continue(open_[finding.rule], finding)
             return None

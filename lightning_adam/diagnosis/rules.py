@@ -72,7 +72,16 @@ CAUSES: dict[str, tuple[str, ...]] = {
     "LR-LOW": ("BF16-STALL", "EPS-HIGH", "CLIP-ALWAYS", "SCHEDULE-COLLAPSED", *_ANY),
     "SCHEDULE-COLLAPSED": (*_ROOTS, "LR-HIGH", "NO-WARMUP"),
     "NO-LEARNING": (*_ANY, "LR-LOW", "EPS-HIGH", "CLIP-ALWAYS", "BF16-STALL", "GRAD-VANISHING", "SCHEDULE-COLLAPSED"),
-    "PLATEAU": (*_ANY, "LR-LOW", "EPS-HIGH", "CLIP-ALWAYS", "BF16-STALL", "GRAD-VANISHING", "SCHEDULE-COLLAPSED", "NO-LEARNING"),
+    "PLATEAU": (
+        *_ANY,
+        "LR-LOW",
+        "EPS-HIGH",
+        "CLIP-ALWAYS",
+        "BF16-STALL",
+        "GRAD-VANISHING",
+        "SCHEDULE-COLLAPSED",
+        "NO-LEARNING",
+    ),
 }
 """What explains a finding that follows it: the consequence is told under its cause, and makes the cause critical where it is."""
 

@@ -15,7 +15,11 @@ HEAVY = 20
 def stands_out(case: Case) -> bool:
     """|g| > 20 medians of 50, and the loss at 3 medians too: alone, deep nets near zero loss reach 65 medians."""
     past, now = case.past, case.now
-    if len(past.norms) < 20 or not now.gradient_norm > HEAVY * median(past.norms[-50:]) or not math.isfinite(now.gradient_norm):
+    if (
+        len(past.norms) < 20
+        or not now.gradient_norm > HEAVY * median(past.norms[-50:])
+        or not math.isfinite(now.gradient_norm)
+    ):
         return False
     if not math.isfinite(now.loss) or not past.losses:
         return now.gradient_norm > 10 * HEAVY * median(past.norms[-50:])

@@ -238,8 +238,11 @@ def eps_lint(case: Case) -> Finding | None:
 def warmup_lint(case: Case) -> Finding | None:
     """Advice at step 0: no warmup to speak of (under 2 % of the run, and under 2/(1-β₂) steps), where both are known."""
     run = case.run
-    if case.past.count > 0 or run.first_step > 0 or not run.plain_moments or not run.warmup < min(
-        untuned_warmup(case.now.beta2), 0.02 * run.total_steps
+    if (
+        case.past.count > 0
+        or run.first_step > 0
+        or not run.plain_moments
+        or not run.warmup < min(untuned_warmup(case.now.beta2), 0.02 * run.total_steps)
     ):
         return None
     steps = min(untuned_warmup(case.now.beta2), round(run.total_steps / 20))

@@ -24,13 +24,13 @@ def run_signals(run: RunLog, prefix: str, first_step: int, last_step: int, optim
     """
     texts = run.texts.get(f"{prefix}/config/text_summary", [])
     text = texts[-1][1].decode(errors="replace") if texts else ""
-    name = re.match(r"\*\*(\w+)\*\*", text)
+    name = _found(r"\A\*\*(\w+)\*\*", text) or ""
     rows = [_cells(line) for line in text.splitlines() if line.startswith("| ")][1:]
     betas = [pair for row in rows if (pair := _numbers(row.get("betas", "")))]
     beta1, beta2 = max(betas, key=lambda pair: pair[0])[:2] if betas and len(betas[0]) > 1 else (math.nan, math.nan)
     eps = [value for row in rows for value in _numbers(row.get("eps", ""))]
     return RunSignals(
-        optimizer=name[1] if name else "",
+        optimizer=name,
         optimizers=optimizers,
         first_step=first_step,
         beta1=beta1,
@@ -38,7 +38,7 @@ def run_signals(run: RunLog, prefix: str, first_step: int, last_step: int, optim
         eps=max(eps, default=math.nan),
         smallest_eps=min(eps, default=math.nan),
         weight_decay=max((value for row in rows for value in _numbers(row.get("weight decay", ""))), default=0.0),
-        plain_moments=bool(name) and name[1] in PLAIN_MOMENTS,
+        plain_moments=name in PLAIN_MOMENTS,
         schedule=_found(r"schedule: (\w+)", text) or "",
         warmup=float(_found(r"warmup ([\d.]+) steps", text) or math.nan),
         total_steps=float(_found(r"in all ([\d.]+) steps", text) or last_step + 1),

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_adam.diagnosis import StepSignals
+from lightning_adam.doctor.evidence import Record
 from lightning_adam.doctor.roles import find, prefixes
-from lightning_adam.tensorboard.reader import RunLog, Series
+from lightning_adam.tensorboard.reader import RECORDS, RunLog, Series
 
 
 @dataclass(frozen=True)
@@ -39,23 +43,63 @@ HEALTHY_RATIO = 1e-3
 """Update ratio of a healthy run (Karpathy's rule; research/divergence.md §5: it holds within a factor of two)."""
 
 
-def curves(run: RunLog) -> list[Curve]:
-    """The curves of a run that are there: the loss once, the others per optimizer."""
-    found = [_scalar(run, "loss", "", "loss")]
+def curves(run: RunLog, records: Mapping[str, Sequence[Record]] | None = None) -> list[Curve]:
+    """The curves of a run that are there: the loss once, the others per optimizer.
+
+    Args:
+        run: the log.
+        records: the recorded signals per optimizer: they have every step, where the log has some.
+    """
+    records = records or {}
     own = prefixes(run) or [""]
+    found = [_best(run, "loss", own[0], "loss", records)]
     for prefix in own:
         suffix = f" of {prefix}" if len(own) > 1 else ""
         found += [
-            _scalar(run, "lr", prefix, f"learning rate{suffix}"),
-            _scalar(run, "gradient norm", prefix, f"gradient norm{suffix}"),
-            update_ratio_band(run, prefix, f"update ratio ‖Δθ‖/‖θ‖{suffix}"),
+            _best(run, "lr", prefix, f"learning rate{suffix}", records),
+            _best(run, "gradient norm", prefix, f"gradient norm{suffix}", records),
+            update_ratio_band(run, prefix, f"update ratio ‖Δθ‖/‖θ‖{suffix}")
+            or _recorded_band(records.get(prefix, ()), f"{prefix}{RECORDS}", f"update ratio, median to largest{suffix}"),
         ]
     return [curve for curve in found if curve is not None and len(curve.steps)]
 
 
-def _scalar(run: RunLog, role: str, prefix: str, title: str) -> Curve | None:
+SIGNALS: dict[str, tuple[Callable[[StepSignals], float], str]] = {
+    "loss": (lambda signals: signals.loss, "loss"),
+    "lr": (lambda signals: signals.lr, ""),
+    "gradient norm": (lambda signals: signals.gradient_norm, "gradient"),
+}
+"""A role's recorded signal, and what NonFinite calls it."""
+
+
+def _best(run: RunLog, role: str, prefix: str, title: str, records: Mapping[str, Sequence[Record]]) -> Curve | None:
+    signal, name = SIGNALS[role]
+    points = _points(records.get(prefix, ()), signal, name)
+    if points:
+        steps, values = zip(*points, strict=True)
+        return Curve(title, f"{prefix}{RECORDS}", np.array(steps, dtype=np.int64), np.array(values, dtype=np.float64))
     found = find(run, role, prefix)
     return Curve(title, found[0], found[1].steps, found[1].values) if found else None
+
+
+def _points(records: Sequence[Record], signal: Callable[[StepSignals], float], name: str) -> list[tuple[int, float]]:
+    """(step, value); NaN means unknown, but for the step where it was the first thing that was not finite."""
+    points = []
+    for record in records:
+        if isinstance(record, StepSignals):
+            value, bad = signal(record), record.non_finite
+            if not math.isnan(value) or (bad is not None and bad.where == name):
+                points.append((record.step, value))
+    return points
+
+
+def _recorded_band(records: Sequence[Record], tag: str, title: str) -> Curve | None:
+    passes = [(r.step, r.heavy) for r in records if isinstance(r, StepSignals) and r.heavy is not None]
+    if not passes:
+        return None
+    steps = np.array([step for step, _ in passes], dtype=np.int64)
+    middle = np.array([heavy.update_ratio_p50 for _, heavy in passes])
+    return Curve(title, tag, steps, middle, middle, np.array([heavy.update_ratio_max for _, heavy in passes]), HEALTHY_RATIO)
 
 
 def update_ratio_band(run: RunLog, prefix: str, title: str) -> Curve | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -72,6 +72,8 @@ class Evidence:
         return [StepSignals(self.run.first_step, lr=first, beta1=self.run.beta1, beta2=self.run.beta2, batch=UNKNOWN)]
 
 
+EARLY = 10
+"""Steps in which a missing warmup shows."""
 UNKNOWN = -1
 """Index of a batch that the log does not tell."""
 
@@ -86,6 +88,9 @@ def gather(run: RunLog, prefix: str, optimizers: int = 1) -> Evidence:
     tags = [pair[0] for pair in found.values() if pair] + [f"{prefix}_matrix/{name}" for name in tables]
     logged = sorted({*loss, *norm, *heavy})
     about = run_signals(run, prefix, _first_step(logged), max(logged, default=0), optimizers)
+    present |= {"configuration"} if math.isfinite(about.beta1) else set()
+    early = any(step - about.first_step < EARLY and passed.update_ratio_max > 0 for step, passed in heavy.items())
+    present |= {"early update ratios"} if early else set()
     rate, steps = math.nan, []
     for step in logged:
         rate = lr.get(step, rate)
@@ -100,8 +105,13 @@ def _with_light(signals: StepSignals, loss: float | None, norm: float | None) ->
         bad = NonFinite("loss")
     elif norm is not None and not math.isfinite(norm):
         bad = NonFinite("gradient")
-    values = {"loss": math.nan if loss is None else loss, "gradient_norm": math.nan if norm is None else norm}
-    return replace(signals, non_finite=bad, **values)
+    unknown = math.nan
+    return replace(
+        signals,
+        non_finite=bad,
+        loss=unknown if loss is None else loss,
+        gradient_norm=unknown if norm is None else norm,
+    )
 
 
 def _first_step(logged: list[int]) -> int:
@@ -188,21 +198,20 @@ def is_vector(name: str) -> bool:
 
 
 def _without_unknowns(finding: Finding) -> Finding:
-    """Rules print the batch's index and the rate; a log may know neither."""
-    texts = {"message": finding.message, "remedy": finding.remedy}
-    for name, text in texts.items():
-        batch = text.replace(f"batch {UNKNOWN}", f"the batch of step {finding.step}")
-        texts[name] = re.sub(r"lr=(0\.0|nan) \((was|now) (0|nan)\)", "a third of the learning rate", batch)
+    """Rules print the batch's index, the rate and a count of steps; a log may know neither, and counts what it logged."""
     changes = {k: v for k, v in finding.changes.items() if not (k == "lr" and not v > 0)}
     evidence = {k: v for k, v in finding.evidence.items() if _is_known(k, v)}
-    return replace(finding, changes=changes, evidence=evidence, **texts)
+    message, remedy = (_reworded(text, finding.step) for text in (finding.message, finding.remedy))
+    return replace(finding, message=message, remedy=remedy, changes=changes, evidence=evidence)
+
+
+def _reworded(text: str, step: int) -> str:
+    text = text.replace(f"batch {UNKNOWN}", f"the batch of step {step}")
+    text = re.sub(r"lr=(0\.0|nan) \((was|now) (0|nan)\)", "a third of the learning rate", text)
+    return re.sub(r"(in|over) (\d+) steps", r"\1 \2 logged steps", text)
 
 
 def _is_known(name: str, value: float | str) -> bool:
-    return not (name == "batch" and value == UNKNOWN) and not (name != "loss" and isinstance(value, float) and math.isnan(value))
-
-
-def series(steps: Iterable[StepSignals], value: Callable[[StepSignals], float], bad: str = "") -> Series:
-    """One signal of recorded steps as a series; NaN only where the signal itself was not finite, not where it is unknown."""
-    points = [(s.step, v) for s in steps if (v := value(s)) == v or (s.non_finite is not None and s.non_finite.where == bad)]
-    return Series(np.array([step for step, _ in points], dtype=np.int64), np.array([v for _, v in points], dtype=np.float64))
+    return not (name == "batch" and value == UNKNOWN) and not (
+        name != "loss" and isinstance(value, float) and math.isnan(value)
+    )

@@ -7,9 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lightning_adam.diagnosis import RULES, Diagnosis, Finding
+import numpy as np
+
+from lightning_adam.diagnosis import RULES, Finding, StepSignals, replay
 from lightning_adam.doctor.curves import Curve, curves
-from lightning_adam.doctor.evidence import Evidence, gather
+from lightning_adam.doctor.evidence import Evidence, Record, gather, recorded
 from lightning_adam.doctor.roles import prefixes
 from lightning_adam.tensorboard.reader import RunLog
 
@@ -80,43 +82,63 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "NON-FINITE": ("loss",),
     "LOSS-SPIKE": ("loss",),
     "LOSS-DIVERGED": ("loss",),
+    "NO-LEARNING": ("loss",),
+    "PLATEAU": ("loss", "lr"),
     "BAD-BATCH": ("gradient norm", "loss"),
-    "GRAD-EXPLODING": ("gradient norm",),
-    "NO-WARMUP": ("update ratios", "lr"),
+    "GRAD-EXPLODING": ("gradient norm", "loss"),
+    "SCHEDULE-COLLAPSED": ("lr", "loss"),
     "LR-HIGH": ("update ratios", "lr"),
+    "LR-LOW": ("update ratios", "lr", "loss"),
+    "NO-WARMUP": ("update ratios", "early update ratios", "lr"),
+    "BETA2-STALE": ("update ratios", "surprise", "configuration"),
+    "EPS-HIGH": ("update ratios", "eps share", "configuration"),
+    "BETA2-LOW": ("update ratios", "configuration"),
 }
-"""What a rule needs at least to be judged from a log without records; one that is not named here needs records."""
+"""What a rule needs at least to be judged from a log without records, OptimizerMonitor's series ("update ratios") before
+what is only in them; a rule that is not named here needs records."""
 
-TURN_ON: dict[str, str] = {
-    "loss": 'self.log("train_loss", loss) in training_step, or attach DivergenceMonitor()',
-    "gradient norm": "attach DivergenceMonitor(), or log the total norm in on_before_optimizer_step",
-    "lr": "attach DivergenceMonitor() or Lightning's LearningRateMonitor()",
-    "update ratios": "attach DivergenceMonitor() or OptimizerMonitor()",
-    "records": "attach DivergenceMonitor(): it records what every rule needs",
+TURN_ON: dict[str, tuple[str, str]] = {
+    "loss": ("training loss", 'self.log("train_loss", loss) in training_step, or DivergenceMonitor()'),
+    "gradient norm": ("gradient norm", "DivergenceMonitor(), or log the total norm in on_before_optimizer_step"),
+    "lr": ("learning rate", "DivergenceMonitor(), or Lightning's LearningRateMonitor()"),
+    "update ratios": ("update ratios", "DivergenceMonitor() or OptimizerMonitor()"),
+    "early update ratios": ("update ratios of the first ten steps", "DivergenceMonitor()"),
+    "surprise": ("gradient surprise", "DivergenceMonitor() or OptimizerMonitor()"),
+    "eps share": ("share of eps in the denominator", "DivergenceMonitor() or OptimizerMonitor()"),
+    "configuration": ("configuration of the optimizer", "DivergenceMonitor() or OptimizerMonitor()"),
+    "records": ("signals of every step", "DivergenceMonitor()"),
 }
-"""What to turn on, by what is missing."""
+"""What is missing in words, and what to turn on."""
 
 
 def judge(run: RunLog) -> RunReport:
     """Judge one run by the same rules as the live monitor, from the best evidence that its log holds."""
-    judged = [_judge_optimizer(run, prefix) for prefix in prefixes(run) or [""]]
+    names = prefixes(run) or [""]
+    records = {prefix: recorded(run, prefix) for prefix in names}
+    judged = [_judge_optimizer(run, prefix, records[prefix], len(names)) for prefix in names]
     findings = sorted((finding for found, _, _ in judged for finding in found), key=lambda finding: finding.step)
     gaps = dict.fromkeys(gap for _, missing, _ in judged for gap in missing)
     basis = "; ".join(dict.fromkeys(basis for _, _, basis in judged))
-    return RunReport(run.name, run.path, tuple(findings), tuple(gaps), tuple(run.notes), basis, tuple(curves(run)))
+    drawn = tuple(curves(run, records))
+    return RunReport(run.name, run.path, tuple(findings), tuple(gaps), tuple(run.notes), basis, drawn)
 
 
 Judged = tuple[list[Finding], list[Gap], str]
 
 
-def _judge_optimizer(run: RunLog, prefix: str) -> Judged:
-    if f"{prefix}/findings_total" in run.scalars or f"{prefix}_events" in run.texts:
+def _judge_optimizer(run: RunLog, prefix: str, records: list[Record], optimizers: int) -> Judged:
+    """By the records; without them, by what was found live; without that, by what else there is."""
+    if records:
+        steps = sum(isinstance(record, StepSignals) for record in records)
+        return replay(records).findings, [], f"the recorded signals of {plural(steps, 'step')}"
+    total = run.scalars.get(f"{prefix}/findings_total")
+    counted = int(total.values.max()) if total is not None and np.isfinite(total.values).all() else None
+    if counted == 0 or f"{prefix}_events" in run.texts:
         return live_findings(run, prefix), [], "what DivergenceMonitor found live"
-    evidence = gather(run, prefix)
-    diagnosis = Diagnosis()
-    for signals in evidence.signals:
-        diagnosis.observe(signals)
-    return diagnosis.findings, _gaps(evidence), _basis(evidence)
+    if counted:
+        run.notes.append(f"DivergenceMonitor counted {plural(counted, 'finding')}; their text is only in event files")
+    evidence = gather(run, prefix, optimizers)
+    return evidence.judged(), _gaps(evidence), _basis(evidence)
 
 
 def live_findings(run: RunLog, prefix: str) -> list[Finding]:
@@ -141,7 +163,7 @@ def _checked(finding: Finding) -> Finding:
 
 
 def _basis(evidence: Evidence) -> str:
-    steps = [signals.step for signals in evidence.signals]
+    steps = [signals.step for signals in evidence.steps]
     every = max(1, (steps[-1] - steps[0]) // (len(steps) - 1)) if len(steps) > 1 else 1
     apart = f", {every} steps apart: what happened between them is unseen" if every > 1 else ""
     return f"{len(steps)} logged steps of {', '.join(evidence.tags)}{apart}" if steps else "nothing that a rule reads"
@@ -154,7 +176,12 @@ def _gaps(evidence: Evidence) -> list[Gap]:
         missing = next((need for need in NEEDS.get(rule, ("records",)) if need not in evidence.present), None)
         if missing is not None:
             lacking.setdefault(missing, []).append(rule)
-    return [Gap(missing, tuple(rules), TURN_ON[missing]) for missing, rules in lacking.items()]
+    return [Gap(TURN_ON[missing][0], tuple(rules), TURN_ON[missing][1]) for missing, rules in lacking.items()]
+
+
+def plural(count: int, noun: str) -> str:
+    """1 run, 2 runs."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def ranked(reports: Iterable[RunReport]) -> list[RunReport]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lightning_adam.diagnosis import Finding
 from lightning_adam.doctor.judgement import RunReport
-from lightning_adam.doctor.wording import evidence_text, gap_texts, headline, loss_course, state
+from lightning_adam.doctor.wording import code, evidence_text, gap_texts, headline, loss_course, span, state
 
 if TYPE_CHECKING:
     from lightning_adam.doctor.report import Report
@@ -26,7 +26,7 @@ def as_markdown(report: Report) -> str:
 def _run(run: RunReport) -> list[str]:
     lines = [f"## {escaped(run.name)}: {state(run)}", "", f"Judged by {escaped(run.basis)}."]
     if run.findings:
-        lines += ["", "| step | finding | what | what to do | evidence |", "|---:|---|---|---|---|"]
+        lines += ["", "| when | finding | what | what to do | evidence |", "|---|---|---|---|---|"]
         lines += [_row(finding) for finding in run.findings]
     lines += [line for note in run.notes for line in ("", f"Note: {escaped(note)}.")]
     if run.gaps:
@@ -36,8 +36,9 @@ def _run(run: RunReport) -> list[str]:
 
 def _row(finding: Finding) -> str:
     what = f"**{escaped(finding.rule)}** ({escaped(finding.severity)})"
-    cells = (escaped(finding.message), escaped(finding.remedy), escaped(evidence_text(finding.evidence)))
-    return f"| {finding.step} | {what} | {' | '.join(cells)} |"
+    remedy = " ".join(part for part in (finding.remedy, code(finding) and f"({code(finding)})") if part)
+    cells = (span(finding), what, *map(escaped, (finding.message, remedy, evidence_text(finding.evidence))))
+    return f"| {' | '.join(cells)} |"
 
 
 def escaped(text: str) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from lightning_adam.diagnosis import Finding
 from lightning_adam.doctor.judgement import RunReport
 from lightning_adam.doctor.plots import charts
-from lightning_adam.doctor.wording import evidence_text, gap_texts, headline, loss_course, state
+from lightning_adam.doctor.wording import code, evidence_text, gap_texts, headline, loss_course, span, state
 
 if TYPE_CHECKING:
     from lightning_adam.doctor.report import Report
@@ -31,6 +31,7 @@ overflow-wrap:anywhere;background:none;font-size:14px}
 .la-finding{background:var(--card);border-left:4px solid var(--edge);border-radius:4px;padding:10px 14px;margin:12px 0;
 overflow-wrap:anywhere}
 .la-finding b{color:var(--edge)}.la-remedy{font-weight:600}
+.la-report code{font:13px ui-monospace,monospace;background:none;color:inherit}
 .la-critical{--edge:var(--critical)}.la-warning{--edge:var(--warning)}.la-info{--edge:var(--info)}.la-good{--edge:var(--good)}
 .la-state{color:var(--edge);font-weight:600}
 .la-chart{width:100%;height:auto;display:block;margin-top:10px;overflow:visible}
@@ -116,13 +117,18 @@ def _run(run: RunReport) -> str:
 def _finding(finding: Finding) -> str:
     evidence = html.escape(evidence_text(finding.evidence))
     names = html.escape(", ".join(finding.parameters[:8]) + (" …" if len(finding.parameters) > 8 else ""))
+    whose = f" · {html.escape(finding.optimizer)}" if finding.optimizer else ""
     return (
         f'<div class="la-finding la-{html.escape(finding.severity)}">'
-        f"<p><b>{html.escape(finding.rule)}</b> step {finding.step} · {html.escape(finding.severity)}</p>"
+        f"<p><b>{html.escape(finding.rule)}</b> {span(finding)} · {html.escape(finding.severity)}{whose}</p>"
         f"<p>{html.escape(finding.message)}</p>"
-        f'<p class="la-remedy">→ {html.escape(finding.remedy)}</p>'
+        f'<p class="la-remedy">→ {html.escape(finding.remedy)}</p>{_code(finding)}'
         f'<p class="la-soft">{evidence}{f" · {names}" if names else ""}</p></div>'
     )
+
+
+def _code(finding: Finding) -> str:
+    return f"<p><code>la.configure_optimizers(…, {html.escape(code(finding))})</code></p>" if finding.changes else ""
 
 
 def _gaps(run: RunReport) -> str:

@@ -6,14 +6,13 @@ import io
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
-from rich.padding import Padding
 from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
 from lightning_adam.diagnosis import Finding
-from lightning_adam.doctor.judgement import RunReport
-from lightning_adam.doctor.wording import evidence_text, gap_texts, headline, loss_course, plural, sparkline, state
+from lightning_adam.doctor.judgement import Gap, RunReport
+from lightning_adam.doctor.wording import code, evidence_text, headline, loss_course, span, sparkline, state
 
 if TYPE_CHECKING:
     from lightning_adam.doctor.report import Report
@@ -77,7 +76,8 @@ def _findings(findings: tuple[Finding, ...]) -> Table:
     table.add_column(overflow="fold")
     for finding in findings:
         style = STYLES.get(finding.severity, "")
-        who = Text.assemble((finding.rule, style), "\n", f"step {finding.step}\n", (finding.severity, style))
+        whose = f"\n{finding.optimizer}" if finding.optimizer else ""
+        who = Text.assemble((finding.rule, style), f"\n{span(finding)}\n", (finding.severity, style), whose)
         table.add_row(who, _told(finding))
     return table
 
@@ -86,6 +86,8 @@ def _told(finding: Finding) -> Text:
     text = Text(finding.message)
     if finding.remedy:
         text.append("\n→ ", style="bold green").append(finding.remedy, style="bold")
+    if finding.changes:
+        text.append(f"\n  la.configure_optimizers(…, {code(finding)})", style="green")
     if finding.evidence:
         text.append(f"\n{evidence_text(finding.evidence)}", style="dim")
     if len(finding.parameters) > 1:
@@ -97,14 +99,16 @@ def _told(finding: Finding) -> Text:
 
 def _common_gaps(report: Report) -> list[RenderableType]:
     """What could not be judged, once for all runs that lack the same."""
-    lacking: dict[str, list[str]] = {}
+    lacking: dict[Gap, list[str]] = {}
     for run in report.runs:
-        for text in gap_texts(run):
-            lacking.setdefault(text, []).append(run.name)
+        for gap in run.gaps:
+            lacking.setdefault(gap, []).append(run.name)
     if not lacking:
         return []
-    parts: list[RenderableType] = [Text("Not judged", style="bold")]
-    for text, runs in lacking.items():
-        where = "" if len(runs) == len(report.runs) else f" ({plural(len(runs), 'run')}: {', '.join(runs[:3])})"
-        parts.append(Padding(Text(text + where), (0, 0, 0, 2)))
-    return parts
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", title_justify="left")
+    for column in ("not judged", "for the log has no", "turn on"):
+        table.add_column(column, overflow="fold", ratio=1)
+    for gap, runs in lacking.items():
+        where = "" if len(runs) == len(report.runs) else f" (in {', '.join(runs[:3])}{', …' if len(runs) > 3 else ''})"
+        table.add_row(Text(", ".join(gap.rules)), Text(gap.missing + where), Text(gap.remedy))
+    return [table]

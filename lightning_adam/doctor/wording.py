@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from lightning_adam.doctor.judgement import SEVERITIES, RunReport
+from lightning_adam.diagnosis import Finding
+from lightning_adam.doctor.judgement import SEVERITIES, RunReport, plural
 
 if TYPE_CHECKING:
     from lightning_adam.doctor.report import Report
@@ -71,9 +72,15 @@ def _number(value: object) -> str:
 
 def gap_texts(run: RunReport) -> list[str]:
     """What could not be judged, a sentence each."""
-    return [f"{', '.join(gap.rules)}: no {gap.missing} in the log. To turn on: {gap.remedy}." for gap in run.gaps]
+    return [f"{', '.join(gap.rules)}: the log has no {gap.missing}. Turn on {gap.remedy}." for gap in run.gaps]
 
 
-def plural(count: int, noun: str) -> str:
-    """1 run, 2 runs."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+def span(finding: Finding) -> str:
+    """When it was seen. NON-FINITE is told once, where it began: its silence afterwards is no recovery."""
+    steps = f"step {finding.step}" if finding.last_step == finding.step else f"steps {finding.step}–{finding.last_step}"
+    return f"{steps}, over" if finding.over and finding.rule != "NON-FINITE" else steps
+
+
+def code(finding: Finding) -> str:
+    """The remedy as arguments of ``la.configure_optimizers``; empty where no argument mends it."""
+    return ", ".join(f"{name}={value!r}" for name, value in finding.changes.items())
