@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,11 +31,17 @@ SICK: dict[str, dict[str, Any]] = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand; 0 is success, 2 a wrong argument, 130 Ctrl-C."""
     arguments = _parser().parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that cannot show "→" shows "?" rather than a traceback
     try:
         return int(arguments.run(arguments))
     except ConfigError as error:
         print(f"lightning-adam: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -90,9 +98,12 @@ def optimizers_command(arguments: argparse.Namespace) -> int:
 
 def doctor_command(arguments: argparse.Namespace) -> int:
     """Judge the runs below a folder; 1 where a finding is as severe as ``--fail-on``."""
+    from rich.console import Console
+
     from lightning_adam.doctor import report
 
-    found = report(arguments.logdir)
+    with Console(stderr=True).status(f"reading {arguments.logdir} ..."):
+        found = report(arguments.logdir)
     if arguments.output is None and arguments.format == "text":
         from lightning_adam.doctor.terminal import show
 
@@ -109,7 +120,7 @@ def _write(text: str, place: Path | None) -> None:
         return
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(text, encoding="utf-8")
+        place.write_text(text, encoding="utf-8", errors="replace")
     except OSError as error:
         raise ConfigError(f"--output {place} cannot be written: {error.strerror}.") from error
     print(f"report  {place}", file=sys.stderr)

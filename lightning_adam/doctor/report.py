@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from lightning_adam.diagnosis import Finding
 from lightning_adam.doctor.judgement import SEVERITIES, RunReport, judge, ranked
@@ -12,6 +12,13 @@ from lightning_adam.doctor.sources import read_runs
 
 if TYPE_CHECKING:
     import pandas
+
+
+class Found(NamedTuple):
+    """A finding, and the run that it is of."""
+
+    run: str
+    finding: Finding
 
 
 @dataclass(frozen=True)
@@ -27,9 +34,9 @@ class Report:
     runs: tuple[RunReport, ...]
 
     @property
-    def findings(self) -> list[tuple[str, Finding]]:
-        """(run, finding) of all runs, in their order."""
-        return [(run.name, finding) for run in self.runs for finding in run.findings]
+    def findings(self) -> list[Found]:
+        """The findings of all runs, in their order."""
+        return [Found(run.name, finding) for run in self.runs for finding in run.findings]
 
     def reaches(self, severity: str) -> bool:
         """Whether any finding is at least this severe.

@@ -27,37 +27,44 @@ def show(report: Report) -> None:
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=PLAIN_WIDTH)
-    console.print(rendered(report))
+    console.print(rendered(report, console.width))
 
 
 def as_text(report: Report, width: int) -> str:
     """The same without colour."""
     buffer = io.StringIO()
-    Console(file=buffer, highlight=False, width=width, color_system=None).print(rendered(report))
+    Console(file=buffer, highlight=False, width=width, color_system=None).print(rendered(report, width))
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
 
 
-def rendered(report: Report) -> Group:
-    """An overview where there are several runs, then each run that has something to say, the most troubled first."""
+def rendered(report: Report, width: int) -> Group:
+    """An overview where there are several runs, then each run that has something to say, the most troubled first.
+
+    Args:
+        report: all runs.
+        width: of the terminal, in columns.
+    """
     several = len(report.runs) > 1
     parts: list[RenderableType] = [Text(f"{report.logdir}: {headline(report)}", style="bold")]
     if several:
-        parts += [Text(), _overview(report)]
+        parts += [Text(), _overview(report, width)]
     parts.append(Text())
     parts += [_run(run) for run in report.runs if run.findings or run.notes or not several]
     parts += _common_gaps(report)
     return Group(*parts)
 
 
-def _overview(report: Report) -> Table:
+def _overview(report: Report, width: int) -> Table:
+    """Without the picture of the loss where the names of the runs need its room."""
+    rows = [(run, sparkline(run) if width >= PLAIN_WIDTH else "") for run in report.runs]
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for column in ("run", "state", "steps", "loss", "", "first"):
+    for column in ("run", "state", "steps", "loss", "first finding"):
         table.add_column(column, no_wrap=column not in ("run", "state"), overflow="fold")
-    for run in report.runs:
+    for run, picture in rows:
         first = f"{run.findings[0].rule} at {run.findings[0].step}" if run.findings else ""
         verdict = Text(state(run), style=STYLES[run.worst] if run.worst else "green")
-        steps = f"{run.steps[0]}–{run.steps[1]}"
-        table.add_row(Text(run.name), verdict, steps, loss_course(run), sparkline(run), first)
+        loss = f"{loss_course(run):<13}  {picture}".rstrip()
+        table.add_row(Text(run.name), verdict, f"{run.steps[0]}–{run.steps[1]}", loss, first)
     return table
 
 
