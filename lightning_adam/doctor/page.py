@@ -7,7 +7,7 @@ import zlib
 from typing import TYPE_CHECKING
 
 from lightning_adam.diagnosis import Finding
-from lightning_adam.doctor.judgement import RunReport
+from lightning_adam.doctor.judgement import RunReport, plural
 from lightning_adam.doctor.plots import charts
 from lightning_adam.doctor.wording import code, evidence_text, gap_texts, headline, loss_course, span, state
 
@@ -32,7 +32,7 @@ overflow-wrap:anywhere;background:none;font-size:14px}
 overflow-wrap:anywhere}
 .la-finding b{color:var(--edge)}.la-remedy{font-weight:600}
 .la-report code{font:13px ui-monospace,monospace;background:none;color:inherit}
-.la-critical{--edge:var(--critical)}.la-warning{--edge:var(--warning)}.la-info{--edge:var(--info)}.la-good{--edge:var(--good)}
+.la-critical{--edge:var(--critical)}.la-warning{--edge:var(--warning)}.la-info{--edge:var(--info)}.la-good{--edge:var(--good)}.la-open{--edge:var(--ink)}
 .la-state{color:var(--edge);font-weight:600}
 .la-chart{width:100%;height:auto;display:block;margin-top:10px;overflow:visible}
 .la-chart text{font:11px system-ui,sans-serif;fill:var(--soft)}.la-chart .la-title{font-size:12.5px;fill:var(--ink)}
@@ -98,7 +98,7 @@ def _anchor(run: RunReport) -> str:
 
 
 def _state(run: RunReport) -> str:
-    return f'<span class="la-state la-{run.worst or "good"}">{html.escape(state(run))}</span>'
+    return f'<span class="la-state la-{run.worst or ("open" if run.gaps else "good")}">{html.escape(state(run))}</span>'
 
 
 def _run(run: RunReport) -> str:
@@ -135,4 +135,7 @@ def _gaps(run: RunReport) -> str:
     if not run.gaps:
         return ""
     items = "".join(f"<li>{html.escape(text)}</li>" for text in gap_texts(run))
-    return f'<div class="la-soft"><p>Not judged:</p><ul>{items}</ul></div>'
+    count = plural(sum(len(gap.rules) for gap in run.gaps), "rule")
+    return (
+        f'<details class="la-soft"><summary>{count} could not be judged for lack of data</summary><ul>{items}</ul></details>'
+    )

@@ -55,26 +55,32 @@ def rendered(report: Report, width: int) -> Group:
 
 
 def _overview(report: Report, width: int) -> Table:
-    """Without the picture of the loss where the names of the runs need its room."""
-    rows = [(run, sparkline(run) if width >= PLAIN_WIDTH else "") for run in report.runs]
+    """A narrow terminal needs the room of the steps and of the loss's picture for the names."""
+    wide = width >= PLAIN_WIDTH
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for column in ("run", "state", "steps", "loss", "first finding"):
+    for column in ("run", "state", *(["steps"] if wide else []), "loss", "first finding"):
         table.add_column(column, no_wrap=column not in ("run", "state"), overflow="fold")
-    for run, picture in rows:
+    for run in report.runs:
         first = f"{run.findings[0].rule} at {run.findings[0].step}" if run.findings else ""
-        verdict = Text(state(run), style=STYLES[run.worst] if run.worst else "green")
-        loss = f"{loss_course(run):<13}  {picture}".rstrip()
-        table.add_row(Text(run.name), verdict, f"{run.steps[0]}–{run.steps[1]}", loss, first)
+        verdict = Text(state(run), style=_style(run))
+        loss = f"{loss_course(run):<13}  {sparkline(run)}" if wide else loss_course(run)
+        steps = [f"{run.steps[0]}–{run.steps[1]}"] if wide else []
+        table.add_row(Text(run.name), verdict, *steps, loss, first)
     return table
 
 
 def _run(run: RunReport) -> Group:
-    heading = Rule(Text(f"{run.name} · {state(run)}"), style=STYLES[run.worst] if run.worst else "green", align="left")
+    heading = Rule(Text(f"{run.name} · {state(run)}"), style=_style(run), align="left")
     parts: list[RenderableType] = [heading, Text(f"judged by {run.basis}", style="dim")]
     if run.findings:
         parts.append(_findings(run.findings))
     notes = [Text(f"note: {note}", style="yellow") for note in run.notes]
     return Group(*parts, *notes, *([Text()] if notes or not run.findings else []))
+
+
+def _style(run: RunReport) -> str:
+    """Green is for a run of which everything could be judged."""
+    return STYLES[run.worst] if run.worst else "" if run.gaps else "green"
 
 
 def _findings(findings: tuple[Finding, ...]) -> Table:
