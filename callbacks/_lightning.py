@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
@@ -35,6 +36,13 @@ def loss_scale(trainer: Trainer) -> float:
     """What fp16 multiplies the loss by before ``on_before_backward`` sees it; 1 without a GradScaler."""
     scaler = getattr(trainer.precision_plugin, "scaler", None)
     return float(scaler.get_scale()) if scaler is not None else 1.0
+
+
+def scale_on_device(trainer: Trainer) -> Tensor | float:
+    """The same as :func:`loss_scale` without waiting for the device: the scaler's own tensor once it has one."""
+    scaler = getattr(trainer.precision_plugin, "scaler", None)
+    scale = getattr(scaler, "_scale", None)
+    return scale.detach() if isinstance(scale, Tensor) else loss_scale(trainer)
 
 
 def gradient_scale(trainer: Trainer, optimizer: Optimizer) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -116,10 +117,16 @@ class Diagnosis:
             if not finding.over and self.history.count - self._seen[index] > QUIET_STEPS:
                 self.findings[index] = replace(finding, over=True)
 
-    def wants_measurement(self, every: int, gradient_norm: float = float("nan")) -> bool:
-        """Whether this step is worth the pass over all tensors: the first ten, every n-th, a heavy gradient, a suspicion."""
+    def wants_measurement(self, every: int, gradient_norm: float = math.nan, ahead: int = 0) -> bool:
+        """Whether the next step is worth the pass over all tensors: the first ten, every n-th, a heavy gradient, a suspicion.
+
+        Args:
+            every: steps between two regular passes.
+            gradient_norm: of this step, where it is known already.
+            ahead: steps that were taken and not yet observed (a GPU's numbers arrive late).
+        """
         past = self.history
-        if self._since_start < EARLY or past.count % every == 0:
+        if self._since_start + ahead < EARLY or (past.count + ahead) % every == 0:
             return True
         if len(past.pass_counts) == PASSES and past.count - past.pass_counts[0] < 2 * every:
             return False

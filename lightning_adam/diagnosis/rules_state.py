@@ -202,7 +202,7 @@ def state_corrupt(case: Case) -> Finding | None:
 def scaler_skips(case: Case) -> Finding | None:
     """The fp16 scaler left out five steps in a row (a start from 65536 takes up to three), or its scale is under 1."""
     past, now = case.past, case.now
-    if not (past.skips >= 5 or (now.scale < 1 and past.count > 5)):
+    if not case.run.scaled or not (past.skips >= 5 or (now.scale < 1 and past.count > 5)):
         return None
     forward = past.bad_losses >= past.skips > 0
     return Finding(

@@ -150,7 +150,6 @@ class StepSignals:
         lr: the largest learning rate of the groups, as this step used it.
         beta1: β₁ as this step used it.
         beta2: β₂ as this step used it.
-        parameter_norm: ‖θ‖ over all tensors after the step.
         scale: fp16's loss scale.
         skipped: whether the scaler left this step out.
         not_zeroed: whether the gradients of the last step were still there and were added to.
@@ -169,7 +168,6 @@ class StepSignals:
     lr: float = NAN
     beta1: float = NAN
     beta2: float = NAN
-    parameter_norm: float = NAN
     scale: float = NAN
     skipped: bool = False
     not_zeroed: bool = False

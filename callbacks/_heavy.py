@@ -1,0 +1,281 @@
+"""From the table of all tensors to what the rules read of it; and what is known of an optimizer when its run begins."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lightning_adam.diagnosis import HeavySignals, RunSignals
+from lightning_adam.diagnosis.theory import update_bound
+from lightning_adam.moments import read_moments
+from lightning_adam.schedules import Schedule
+from lightning_adam.statistics import Snapshot, TensorReading, take_snapshot
+
+Floats = NDArray[np.float64]
+
+PLAIN = ("Adam", "AdamW", "NAdam", "RAdam", "Adam8bit", "AdamW8bit", "PagedAdam", "PagedAdamW", "PagedAdam8bit", "PagedAdamW8bit")
+"""Optimizers whose m and v are averages of g and g² with two betas."""
+TINY_START = 0.1
+"""A matrix that begins under so many times 1/√fan-in began at zero on purpose (heads, LoRA's B): its ratio says nothing."""
+
+
+def heavy_signals(
+    readings: Sequence[TensorReading], norms_before: Mapping[str, float], embeddings: frozenset[str], inputs: Floats
+) -> HeavySignals | None:
+    """One pass over all tensors, summed up.
+
+    Args:
+        readings: of the step just taken.
+        norms_before: ‖θ‖ before the step by name, where it was taken: a first step can be larger than the weights.
+        embeddings: names of embedding tables, whose gradients are zero for tokens that a batch has not.
+        inputs: maximum, rms and offset of the batch, from :func:`input_scale`.
+    """
+    if not readings:
+        return None
+    table = _Table(readings, take_snapshot(0, readings), norms_before, embeddings)
+    return HeavySignals(
+        **table.updates(),
+        **table.normalised(),
+        **table.gradients(),
+        **table.state(),
+        alignment=_alignment(readings),
+        input_max=float(inputs[0]),
+        input_rms=float(inputs[1]),
+        input_offset=float(inputs[2]),
+    )
+
+
+class _Table:
+    """The snapshot's columns in float64, with which rows are weight matrices."""
+
+    def __init__(
+        self, readings: Sequence[TensorReading], snapshot: Snapshot, before: Mapping[str, float], embeddings: frozenset[str]
+    ) -> None:
+        self.readings, self.snapshot, self.names = readings, snapshot, snapshot.names
+        self.sizes = np.asarray(snapshot.sizes, dtype=np.float64)
+        self.matrix = np.array([r.parameter.dim() >= 2 for r in readings])
+        if not self.matrix.any():
+            self.matrix[:] = True
+        self.table = self.matrix & ~np.array([name in embeddings for name in self.names])
+        self.before = np.array([before.get(name, math.nan) for name in self.names])
+
+    def column(self, name: str) -> Floats:
+        values: Floats = self.snapshot.column(name).astype(np.float64)
+        return values
+
+    def updates(self) -> dict[str, Any]:
+        """How far the step moved the weights."""
+        norm = np.where(np.isnan(self.before), self.column("parameter_norm"), self.before)
+        moved = self.column("step_size_rms") * np.sqrt(self.sizes)
+        rows = np.array([r.parameter.shape[0] if r.parameter.dim() else 1 for r in self.readings], dtype=np.float64)
+        usual = np.sqrt(rows)  # the norm of a matrix whose elements have the size 1/√fan-in
+        ratio = np.where(self.matrix & (norm > TINY_START * usual), moved / np.maximum(norm, 1e-300), math.nan)
+        largest, where = _largest(ratio, self.names)
+        lost, lost_in = _largest(self.column("lost_update_share"), self.names)
+        return {
+            "update_ratio_p50": _middle(ratio),
+            "update_ratio_max": largest,
+            "update_ratio_max_in": where,
+            "lost_updates": _mean(self.column("lost_update_share"), self.sizes),
+            "lost_updates_max_in": lost_in if lost == lost else "",
+            **self._decay(moved),
+        }
+
+    def _decay(self, moved: Floats) -> dict[str, Any]:
+        """The decay of all tensors together over their step; of tensors alone it is large where a step is small."""
+        gradient = self.column("gradient_norm")
+        against = np.where([r.decoupled for r in self.readings], moved, gradient)
+        pull = np.nan_to_num(self.column("decay_ratio") * against)
+        total = float(np.sqrt(np.nansum(against**2)))
+        _, where = _largest(np.where(pull > 0, pull, math.nan), self.names)
+        return {"decay_ratio": float(np.sqrt((pull**2).sum())) / total if total > 0 else math.nan, "decay_ratio_max_in": where}
+
+    def normalised(self) -> dict[str, Any]:
+        """|m̂|/(√v̂+ε) against its floor and bound."""
+        rms = self.column("normalised_update_rms")
+        bounds = np.array([_bound(r) for r in self.readings])
+        largest, where = _largest(rms, self.names)
+        excess, excess_in = _largest(rms / bounds, self.names)
+        return {
+            "normalised_rms": math.sqrt(_mean(rms**2, self.sizes)),
+            "normalised_rms_max": largest,
+            "normalised_rms_max_in": where,
+            "bound_excess": excess,
+            "bound_excess_in": excess_in,
+        }
+
+    def gradients(self) -> dict[str, Any]:
+        """Zeros, surprise, and the first layer's against the last one's."""
+        zeros = np.where(self.table if self.table.any() else self.matrix, self.column("zero_gradient_share"), math.nan)
+        share, where = _largest(zeros, self.names)
+        surprise, surprise_in = _largest(self.column("gradient_surprise"), self.names)
+        rms = (self.column("gradient_norm") / np.sqrt(self.sizes))[self.matrix]
+        return {
+            "zero_gradients": _mean(zeros, np.ones_like(zeros)),
+            "zero_gradients_max": share,
+            "zero_gradients_max_in": where,
+            "dead_tensors": int((zeros == 1).sum()),
+            "surprise_p50": _middle(self.column("gradient_surprise")),
+            "surprise_max": surprise,
+            "surprise_max_in": surprise_in,
+            "first_last": float(rms[0] / rms[-1]) if len(rms) > 1 and rms[-1] > 0 else math.nan,
+            "first_matrix": self.names[int(np.argmax(self.matrix))],
+        }
+
+    def state(self) -> dict[str, Any]:
+        """The second moment, ε in it, and the state's own count."""
+        eps, zeros = self.column("eps_dominated"), np.where(self.matrix, self.column("zero_second_moment_share"), math.nan)
+        steps = [r.moments.step for r in self.readings if r.moments is not None]
+        return {
+            "eps_share": _mean(eps, np.ones_like(eps)),
+            "eps_share_max_in": _largest(eps, self.names)[1],
+            "zero_second_moments": _mean(zeros, np.ones_like(zeros)),
+            "second_moment_p50": _middle(self.column("second_moment_rms")),
+            "state_step": float(max(steps)) if steps else math.nan,
+        }
+
+
+def _bound(reading: TensorReading) -> float:
+    m = reading.moments
+    return math.nan if m is None else update_bound(m.beta1, m.beta2, float(m.step))
+
+
+def _largest(values: Floats, names: Sequence[str]) -> tuple[float, str]:
+    if np.isnan(values).all():
+        return math.nan, ""
+    index = int(np.nanargmax(values))
+    return float(values[index]), names[index]
+
+
+def _middle(values: Floats) -> float:
+    return float(np.nanmedian(values)) if not np.isnan(values).all() else math.nan
+
+
+def _mean(values: Floats, weights: Floats) -> float:
+    known = ~np.isnan(values)
+    return float(np.average(values[known], weights=weights[known])) if known.any() else math.nan
+
+
+@torch.no_grad()
+def _alignment(readings: Iterable[TensorReading]) -> float:
+    """cos(gₜ, mₜ₋₁) over the weight matrices, with mₜ₋₁ = (mₜ - (1-β₁)·gₜ)/β₁: needs no copy of the last gradient."""
+    sums = []
+    for r in readings:
+        m = r.moments
+        if m is None or r.gradient is None or r.parameter.dim() < 2 or not m.beta1 > 0:
+            continue
+        if m.step < 2 or m.first.shape != r.gradient.shape or m.first.is_complex():
+            continue
+        g = r.gradient.float()
+        before = torch.sub(m.first.float(), g, alpha=1 - m.beta1).div_(m.beta1)
+        sums.append(torch.stack([torch.dot(g.flatten(), before.flatten()), g.square().sum(), before.square().sum()]))
+    if not sums:
+        return math.nan
+    dot, gradient, momentum = torch.stack([s.to(sums[0].device) for s in sums]).sum(0).tolist()
+    return float(dot / math.sqrt(gradient * momentum)) if gradient > 0 and momentum > 0 else math.nan
+
+
+@torch.no_grad()
+def input_scale(batch: Any) -> Floats:
+    """Largest |x|, rms, and |mean|/standard deviation, each the largest over the batch's floating-point tensors."""
+    found = [t.detach().float() for t in _tensors(batch) if t.is_floating_point() and t.numel() > 1]
+    if not found:
+        return np.full(3, math.nan)
+    rows = []
+    for t in found:
+        spread, mean = torch.std_mean(t)
+        rows.append(torch.stack([t.abs().max(), torch.sqrt(spread**2 + mean**2), mean.abs() / spread]).cpu())
+    values: Floats = torch.stack(rows).numpy().astype(np.float64)
+    return np.array([_largest(column, [""] * len(column))[0] for column in values.T])
+
+
+def _tensors(batch: Any, depth: int = 4) -> list[Tensor]:
+    if isinstance(batch, Tensor):
+        return [batch]
+    if depth and isinstance(batch, Mapping):
+        batch = list(batch.values())
+    if depth and isinstance(batch, (list, tuple)):
+        return [t for part in batch for t in _tensors(part, depth - 1)]
+    return []
+
+
+def embedding_names(module: LightningModule, names: Mapping[int, str]) -> frozenset[str]:
+    """Names of embedding tables."""
+    tables = [m for m in module.modules() if isinstance(m, (nn.Embedding, nn.EmbeddingBag))]
+    return frozenset(names[id(t.weight)] for t in tables if id(t.weight) in names)
+
+
+def run_signals(
+    trainer: Trainer, optimizer: Optimizer, step: int, zero_tensors: int, state: Mapping[str, Any] | None
+) -> RunSignals:
+    """What is known after the first step, when the state exists.
+
+    Args:
+        trainer: with all its optimizers.
+        optimizer: the one that has stepped.
+        step: the log's x-axis.
+        zero_tensors: weight matrices that were all zero before it.
+        state: of the diagnosis, after a resume.
+    """
+    groups = optimizer.param_groups
+    parameters = [p for g in groups for p in g["params"] if p.requires_grad]
+    matrices = [p for p in parameters if p.dim() >= 2]
+    moments = [m for g in groups for p in g["params"][:8] if (m := read_moments(optimizer, g, p)) is not None]
+    epsilons = [float(g["eps"]) for g in groups if isinstance(g.get("eps"), float)]
+    schedule = getattr(optimizer, "adam_schedule", None)
+    known = isinstance(schedule, Schedule)
+    beta1, beta2 = betas_of(optimizer)
+    return RunSignals(
+        optimizer=type(optimizer).__name__,
+        position=next(i for i, o in enumerate(trainer.optimizers) if o is optimizer),
+        optimizers=len(trainer.optimizers),
+        first_step=step,
+        beta1=beta1,
+        beta2=beta2,
+        eps=max(epsilons, default=math.nan),
+        smallest_eps=min(epsilons, default=math.nan),
+        weight_decay=max((float(g.get("weight_decay") or 0.0) for g in groups), default=0.0),
+        plain_moments=type(optimizer).__name__ in PLAIN and bool(moments),
+        dtype=_name(min((p.dtype for p in parameters), key=lambda d: d.itemsize, default=torch.float32)),
+        state_dtype=_name(min((_stored_dtype(optimizer, p) for p in parameters[:64]), key=lambda d: d.itemsize)),
+        schedule=schedule.name if known else "",
+        warmup=float(schedule.phases.warmup) if known else math.nan,
+        total_steps=_total_steps(trainer),
+        clip=float(getattr(getattr(optimizer, "adam_rule", None), "max_norm", trainer.gradient_clip_val or math.nan)),
+        scaled=getattr(trainer.precision_plugin, "scaler", None) is not None,
+        accumulation=trainer.accumulate_grad_batches,
+        tensors=len(parameters),
+        zero_tensors=zero_tensors,
+        matrices=len(matrices),
+        state=state,
+    )
+
+
+def _stored_dtype(optimizer: Optimizer, parameter: Tensor) -> torch.dtype:
+    state = optimizer.state.get(parameter, {})
+    kinds = [v.dtype for k, v in state.items() if isinstance(v, Tensor) and k in ("exp_avg_sq", "state2")]
+    return min(kinds, key=lambda d: d.itemsize, default=torch.float32)
+
+
+def _total_steps(trainer: Trainer) -> float:
+    total = float(trainer.estimated_stepping_batches)
+    return total if math.isfinite(total) and total > 0 else math.nan
+
+
+def betas_of(optimizer: Optimizer) -> tuple[float, float]:
+    """β₁ and β₂ where the optimizer has exactly these two, of the group with the largest β₁; else NaN."""
+    pairs = [tuple(map(float, g["betas"])) for g in optimizer.param_groups if len(g.get("betas") or ()) == 2]
+    first, second = max(pairs, default=(math.nan, math.nan))
+    return first, second
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

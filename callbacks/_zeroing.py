@@ -1,0 +1,59 @@
+"""Sees exactly whether gradients were cleared between two steps, without reading a number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
+
+
+class ZeroingWatch:
+    """Follows one gradient tensor of one optimizer from step to step.
+
+    A gradient that nobody cleared is the same tensor as at the last step, and autograd's additions are the only changes to
+    it: its version counter (which every in-place change raises) then moves from hook to hook by these alone. In a GAN the
+    other network's backward adds to it, too: cleared before the own backward, it counts as cleared.
+    """
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self._parameter = next((p for g in optimizer.param_groups for p in g["params"] if p.requires_grad), None)
+        self._handles: list[RemovableHandle] = []
+        self._carried, self._added, self._version = False, False, -1
+        if self._parameter is not None and self._parameter.is_leaf:
+            self._handles = [
+                self._parameter.register_hook(self._before_addition),
+                self._parameter.register_post_accumulate_grad_hook(self._after_addition),
+            ]
+
+    @property
+    def not_zeroed(self) -> bool:
+        """At a step: whether its gradient still holds the one that the last step used."""
+        return self._carried and self._added
+
+    def after_step(self) -> None:
+        """The gradient is used up."""
+        gradient = None if self._parameter is None else self._parameter.grad
+        self._carried, self._added = gradient is not None, False
+        self._version = -1 if gradient is None else gradient._version
+
+    def detach(self) -> None:
+        """Leave nothing behind."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    def _before_addition(self, addition: Tensor) -> None:
+        gradient = None if self._parameter is None else self._parameter.grad
+        self._added = True
+        if gradient is None or gradient._version != self._version:
+            self._carried = False
+
+    def _after_addition(self, parameter: Tensor) -> None:
+        self._version = -1 if parameter.grad is None else parameter.grad._version
+
+
+def watch_zeroing(optimizers: Sequence[Optimizer]) -> list[ZeroingWatch]:
+    """One watch per optimizer."""
+    return [ZeroingWatch(optimizer) for optimizer in optimizers]
