@@ -25,6 +25,9 @@ from lightning_adam.doctor import Report, UnusableLog, report
 from lightning_adam.doctor.plots import thin
 from lightning_adam.tensorboard import TensorBoardWriter
 from lightning_adam.tensorboard.writer import matrix_row, scalar
+from tests.benchmarks.divergence import running
+from tests.benchmarks.divergence.healthy import HEALTHY
+from tests.benchmarks.divergence.sick import SICK
 from tests.digits import Digits, digits_loader, trainer
 
 SCRIPT = "<script>alert(1)</script>"
@@ -488,3 +491,39 @@ def test_configuration_is_read_from_the_log(tmp_path: Path) -> None:
     train(Plain(betas=(0.9, 0.5)), TensorBoardLogger(tmp_path, name="", version="run"), [OptimizerMonitor()])
 
     assert ("BETA2-LOW", 0) in [(finding.rule, finding.step) for _, finding in report(tmp_path).findings]
+
+
+AGREEING = (
+    "digits",
+    "resumed",
+    "gan",
+    "lr-high-digits",
+    "lr-high-gan",
+    "no-warmup-cnn",
+    "bad-batch",
+    "nan-gradient",
+    "v-lost",
+    "resume-lost",
+    "fp16-overflow",
+    "not-zeroed",
+)
+
+
+@pytest.mark.parametrize("name", AGREEING)
+def test_doctor_finds_what_the_live_monitor_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """The benchmark's scenario through a real Trainer with a TensorBoardLogger: the log alone gives the same findings."""
+    scenario = next(s for s in (*HEALTHY, *SICK) if s.name == name)
+    bare = running._trainer
+
+    def with_logger(*arguments: Any) -> Any:
+        made = bare(*arguments)
+        made.logger = TensorBoardLogger(tmp_path, name="", version="run")
+        return made
+
+    monkeypatch.setattr(running, "_trainer", with_logger)
+    found = running.train(scenario, seed=0).findings
+    (run,) = report(tmp_path).runs
+
+    assert [repr(finding) for finding in run.findings] == [repr(finding) for finding in found]
+    assert any(finding.severity != "info" for finding in found) == bool(scenario.cause)
+    assert run.gaps == ()

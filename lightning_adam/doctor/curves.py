@@ -73,13 +73,16 @@ SIGNALS: dict[str, tuple[Callable[[StepSignals], float], str]] = {
 
 
 def _best(run: RunLog, role: str, prefix: str, title: str, records: Mapping[str, Sequence[Record]]) -> Curve | None:
+    """Recorded steps, and behind the last of them what the log has: records are written in stretches."""
     signal, name = SIGNALS[role]
     points = _points(records.get(prefix, ()), signal, name)
-    if points:
-        steps, values = zip(*points, strict=True)
-        return Curve(title, f"{prefix}{RECORDS}", np.array(steps, dtype=np.int64), np.array(values, dtype=np.float64))
     found = find(run, role, prefix)
-    return Curve(title, found[0], found[1].steps, found[1].values) if found else None
+    if not points:
+        return Curve(title, found[0], found[1].steps, found[1].values) if found else None
+    later = zip(found[1].steps.tolist(), found[1].values.tolist(), strict=True) if found else ()
+    points += [(step, value) for step, value in later if step > points[-1][0]]
+    steps, values = zip(*points, strict=True)
+    return Curve(title, f"{prefix}{RECORDS}", np.array(steps, dtype=np.int64), np.array(values, dtype=np.float64))
 
 
 def _points(records: Sequence[Record], signal: Callable[[StepSignals], float], name: str) -> list[tuple[int, float]]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from lightning_adam.diagnosis import RULES, Finding, StepSignals, replay
+from lightning_adam.diagnosis import RULES, Finding, RunSignals, StepSignals, replay
 from lightning_adam.doctor.curves import Curve, curves
 from lightning_adam.doctor.evidence import Evidence, Record, gather, recorded
 from lightning_adam.doctor.roles import prefixes
@@ -113,8 +113,8 @@ TURN_ON: dict[str, tuple[str, str]] = {
 
 def judge(run: RunLog) -> RunReport:
     """Judge one run by the same rules as the live monitor, from the best evidence that its log holds."""
-    names = prefixes(run) or [""]
-    records = {prefix: recorded(run, prefix) for prefix in names}
+    records = {prefix: recorded(run, prefix) for prefix in prefixes(run) or [""]}
+    names = sorted(records, key=lambda prefix: (_position(records[prefix]), prefix))
     judged = [_judge_optimizer(run, prefix, records[prefix], len(names)) for prefix in names]
     findings = sorted((finding for found, _, _ in judged for finding in found), key=lambda finding: finding.step)
     gaps = dict.fromkeys(gap for _, missing, _ in judged for gap in missing)
@@ -123,14 +123,20 @@ def judge(run: RunLog) -> RunReport:
     return RunReport(run.name, run.path, tuple(findings), tuple(gaps), tuple(run.notes), basis, drawn)
 
 
+def _position(records: list[Record]) -> int:
+    """Which of the trainer's optimizers these are of: their findings of one step come in this order."""
+    return next((record.position for record in records if isinstance(record, RunSignals)), 0)
+
+
 Judged = tuple[list[Finding], list[Gap], str]
 
 
 def _judge_optimizer(run: RunLog, prefix: str, records: list[Record], optimizers: int) -> Judged:
     """By the records; without them, by what was found live; without that, by what else there is."""
-    if records:
-        steps = sum(isinstance(record, StepSignals) for record in records)
-        return replay(records).findings, [], f"the recorded signals of {plural(steps, 'step')}"
+    steps = [record.step for record in records if isinstance(record, StepSignals)]
+    if steps:
+        found = _replayed(run, prefix, records, optimizers)
+        return found, [], f"the recorded signals of {plural(len(steps), 'step')}"
     total = run.scalars.get(f"{prefix}/findings_total")
     counted = int(total.values.max()) if total is not None and np.isfinite(total.values).all() else None
     if counted == 0 or f"{prefix}_events" in run.texts:
@@ -139,6 +145,22 @@ def _judge_optimizer(run: RunLog, prefix: str, records: list[Record], optimizers
         run.notes.append(f"DivergenceMonitor counted {plural(counted, 'finding')}; their text is only in event files")
     evidence = gather(run, prefix, optimizers)
     return evidence.judged(), _gaps(evidence), _basis(evidence)
+
+
+def _replayed(run: RunLog, prefix: str, records: list[Record], optimizers: int) -> list[Finding]:
+    """What the records give, and what they cannot: the monitor's own actions, and what came after the last of them.
+
+    Records are written in stretches: a run that was killed leaves findings without the signals that led to them. After an
+    action (a rollback) the live rules started afresh, which is not recorded either.
+    """
+    found = replay(records).findings
+    if optimizers > 1:
+        found = [replace(finding, optimizer=prefix) for finding in found]
+    told = live_findings(run, prefix)
+    acted, known = any("action" in finding.evidence for finding in told), {finding.step for finding in found}
+    last = max(record.step for record in records if isinstance(record, StepSignals))
+    more = [f for f in told if "action" in f.evidence or (f.step not in known and (acted or f.step > last))]
+    return [*found, *more]
 
 
 def live_findings(run: RunLog, prefix: str) -> list[Finding]:

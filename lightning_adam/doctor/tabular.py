@@ -20,13 +20,17 @@ Row = Mapping[str, Any]
 
 
 def is_history(place: Path) -> bool:
-    """Whether a table that has no telling name is a history that WandB exported: ``_step`` is in its beginning."""
+    """Whether a table that has no telling name is a history that WandB exported: it begins with a column ``_step``."""
     try:
         with place.open("rb") as file:
             beginning = file.read(4096)
     except OSError:
         return False
-    return b"_step" in beginning or (place.suffix == ".csv" and beginning.lstrip(b'\xef\xbb\xbf"').startswith(b"Step"))
+    if place.suffix != ".csv":
+        return b'"_step"' in beginning
+    header = beginning.splitlines()[0].lstrip(b"\xef\xbb\xbf") if beginning else b""
+    columns = [column.strip(b'"') for column in header.split(b",")]
+    return b"_step" in columns or columns[0] == b"Step"
 
 
 def read_history(place: Path, name: str) -> list[RunLog]:
