@@ -18,7 +18,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from lightning_adam.callbacks import OptimizerMonitor
+from lightning_adam.callbacks import DivergenceMonitor, OptimizerMonitor
 from lightning_adam.cli import main
 from lightning_adam.diagnosis import Diagnosis, HeavySignals, NonFinite, RunSignals, StepSignals, encode
 from lightning_adam.doctor import Report, UnusableLog, report
@@ -527,3 +527,35 @@ def test_doctor_finds_what_the_live_monitor_found(tmp_path: Path, monkeypatch: p
     assert [repr(finding) for finding in run.findings] == [repr(finding) for finding in found]
     assert any(finding.severity != "info" for finding in found) == bool(scenario.cause)
     assert run.gaps == ()
+
+
+def test_what_the_monitor_did_is_told(tmp_path: Path) -> None:
+    """A rollback is in no signal: the doctor takes it from the findings that were written live."""
+    monitor = DivergenceMonitor(on_divergence="rollback")
+    train(Digits(poison=(40,)), TensorBoardLogger(tmp_path, name="", version="run"), [monitor])
+    (run,) = report(tmp_path).runs
+
+    assert [repr(finding) for finding in run.findings] == [repr(finding) for finding in monitor.findings]
+    assert "rollback" in " ".join(finding.message for finding in run.findings)
+
+
+def test_killed_run_keeps_findings_whose_signals_are_lost(tmp_path: Path) -> None:
+    """Signals are written in stretches of 100 steps: the finding of step 130 is there, and its loss in the picture."""
+    finding_event(tmp_path, step=130)
+    writer = SummaryWriter(tmp_path, filename_suffix=".b")
+    TensorBoardWriter(writer).write_signals(99, encode([RUN, *(signals(step) for step in range(100))]))
+    writer.add_scalar("train_loss", 7.0, 131)
+    writer.close()
+    (run,) = report(tmp_path).runs
+
+    assert [(finding.rule, finding.step) for finding in run.findings] == [("NON-FINITE", 130)]
+    assert run.curves[0].steps.tolist() == [*range(100), 131]
+    assert run.steps == (0, 131)
+
+
+def test_ring_buffer_of_the_monitor_is_no_run(tmp_path: Path) -> None:
+    """DivergenceMonitor leaves adam_last_steps_40.json beside the event file: it is not taken for a WandB history."""
+    train(Digits(poison=(40,)), TensorBoardLogger(tmp_path, name="", version="run"), [DivergenceMonitor()])
+
+    assert list(tmp_path.rglob("*_last_steps_*.json"))
+    assert [run.name for run in report(tmp_path).runs] == ["run"]

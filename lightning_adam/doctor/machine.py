@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lightning_adam.doctor.judgement import RunReport
 
 if TYPE_CHECKING:
-    from lightning_adam.doctor.report import Report
+    from lightning_adam.doctor.reporting import Report
 
 
 def as_json(report: Report) -> str:

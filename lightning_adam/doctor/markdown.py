@@ -10,7 +10,7 @@ from lightning_adam.doctor.judgement import RunReport
 from lightning_adam.doctor.wording import code, evidence_text, gap_texts, headline, loss_course, span, state
 
 if TYPE_CHECKING:
-    from lightning_adam.doctor.report import Report
+    from lightning_adam.doctor.reporting import Report
 
 
 def as_markdown(report: Report) -> str:

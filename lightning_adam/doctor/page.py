@@ -12,7 +12,7 @@ from lightning_adam.doctor.plots import charts
 from lightning_adam.doctor.wording import code, evidence_text, gap_texts, headline, loss_course, span, state
 
 if TYPE_CHECKING:
-    from lightning_adam.doctor.report import Report
+    from lightning_adam.doctor.reporting import Report
 
 STYLE = """
 .la-report{--ink:#1b1f24;--soft:#59636e;--line:#d9dee3;--paper:#fff;--card:#f6f8fa;--curve:#0969da;--band:#0969da2e;

@@ -15,7 +15,7 @@ from lightning_adam.doctor.judgement import Gap, RunReport
 from lightning_adam.doctor.wording import code, evidence_text, headline, loss_course, span, sparkline, state
 
 if TYPE_CHECKING:
-    from lightning_adam.doctor.report import Report
+    from lightning_adam.doctor.reporting import Report
 
 STYLES = {"critical": "bold red", "warning": "yellow", "info": "cyan"}
 PLAIN_WIDTH = 100

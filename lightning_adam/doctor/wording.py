@@ -10,7 +10,7 @@ from lightning_adam.diagnosis import Finding
 from lightning_adam.doctor.judgement import SEVERITIES, RunReport, plural
 
 if TYPE_CHECKING:
-    from lightning_adam.doctor.report import Report
+    from lightning_adam.doctor.reporting import Report
 
 
 def headline(report: Report) -> str:
