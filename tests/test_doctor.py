@@ -559,3 +559,18 @@ def test_ring_buffer_of_the_monitor_is_no_run(tmp_path: Path) -> None:
 
     assert list(tmp_path.rglob("*_last_steps_*.json"))
     assert [run.name for run in report(tmp_path).runs] == ["run"]
+
+
+def test_one_file_may_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An event file from within its folder: the run is called like the folder."""
+    monkeypatch.chdir(event_run(tmp_path / "run_7", falling()))
+
+    assert [run.name for run in report(next(Path().glob("*tfevents*"))).runs] == ["run_7"]
+
+
+def test_summaries_of_wandb_are_no_runs(tmp_path: Path) -> None:
+    """WandbLogger's folder has last values with a _step; they are not a history."""
+    event_run(tmp_path / "run", falling())
+    (tmp_path / "wandb-summary.json").write_text('{"_step": 499, "loss": 1.0}')
+
+    assert [run.name for run in report(tmp_path).runs] == ["run"]

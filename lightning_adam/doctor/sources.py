@@ -11,6 +11,8 @@ from lightning_adam.tensorboard.reader import EVENT_FILE, RunLog, find_event_fil
 
 TABLES = (".csv", ".json", ".jsonl")
 """Endings of the tables that may be a run's history."""
+LAST_VALUES = "wandb-summary.json"
+"""What WandB keeps beside a run: it has a ``_step``, and no history."""
 
 
 class UnusableLog(ConfigError):
@@ -57,8 +59,8 @@ def _nothing(place: Path, runs: list[RunLog]) -> str:
 
 def _read_file(place: Path) -> list[RunLog]:
     if EVENT_FILE in place.name:
-        return [read_run(place.parent.name, place.parent, [place])]
-    return read_history(place, place.parent.name if place.name == "metrics.csv" else place.stem)
+        return [read_run(place.absolute().parent.name, place.parent, [place])]
+    return read_history(place, place.absolute().parent.name if place.name == "metrics.csv" else place.stem)
 
 
 def _read_folder(root: Path) -> list[RunLog]:
@@ -76,7 +78,7 @@ def _tables(root: Path) -> list[tuple[Path, Path]]:
     found = []
     for folder, subfolders, names in os.walk(root):
         subfolders.sort()
-        places = [Path(folder, name) for name in sorted(names) if name.endswith(TABLES)]
+        places = [Path(folder, name) for name in sorted(names) if name.endswith(TABLES) and name != LAST_VALUES]
         found += [(Path(folder), place) for place in places if place.name == "metrics.csv" or is_history(place)]
     return found
 
