@@ -74,7 +74,7 @@ class RunReport:
     def steps(self) -> tuple[int, int]:
         """First and last step of anything that was logged."""
         every = [step for curve in self.curves for step in (int(curve.steps[0]), int(curve.steps[-1]))]
-        every += [finding.step for finding in self.findings]
+        every += [step for finding in self.findings for step in (finding.step, finding.last_step)]
         return min(every, default=0), max(every, default=0)
 
 

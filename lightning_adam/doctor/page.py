@@ -41,6 +41,7 @@ overflow-wrap:anywhere}
 .la-dot{fill:var(--curve)}.la-band{fill:var(--band)}.la-chart .la-nan{fill:var(--critical);font-size:14px;font-weight:700}
 .la-chart .la-code{fill:var(--edge);font-weight:600;paint-order:stroke;stroke:var(--paper);stroke-width:4px}
 .la-mark line{stroke:var(--edge);stroke-width:1.5;stroke-dasharray:4 3}.la-mark circle{fill:var(--edge)}
+.la-mark rect{fill:var(--edge);opacity:.08}
 .la-mark:hover line{stroke-width:3;stroke-dasharray:none}
 """
 

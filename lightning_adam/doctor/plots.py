@@ -17,6 +17,8 @@ LEFT, RIGHT, TOP, BOTTOM = 64, 14, 24, 20
 MOST_POINTS = 700
 """Points per curve; with more, each bucket of steps keeps its lowest and its highest value, so no spike is lost."""
 
+MOST_DECADES = 8
+
 Axis = tuple[float, float, bool]
 """Lower end, upper end, logarithmic."""
 
@@ -28,7 +30,7 @@ def charts(curves: Sequence[Curve], findings: Sequence[Finding], steps: tuple[in
 
 
 def chart(curve: Curve, findings: Sequence[Finding], steps: tuple[int, int], labels: str = "") -> str:
-    """One curve with the findings as marks.
+    """One curve with the findings as marks: a line where each began, and a shade while it lasted.
 
     Args:
         curve: what to draw.
@@ -55,7 +57,7 @@ def chart(curve: Curve, findings: Sequence[Finding], steps: tuple[int, int], lab
 
 
 def _axis(curve: Curve) -> Axis:
-    """Logarithmic where the values span more than a factor of 20; spikes are never cut off."""
+    """Logarithmic where values span more than a factor of 20, over eight decades at most: the largest are never cut off."""
     rows = [row for row in (curve.values, curve.low, curve.high) if row is not None]
     values = np.concatenate([*rows, [] if curve.healthy is None else [curve.healthy]])
     finite = values[np.isfinite(values)]
@@ -63,7 +65,8 @@ def _axis(curve: Curve) -> Axis:
         return 0.0, 1.0, False
     positive = finite[finite > 0]
     if positive.size and finite.min() >= 0 and positive.max() > 20 * positive.min():
-        return math.log10(positive.min()) - 0.05, math.log10(positive.max()) + 0.05, True
+        high = math.log10(positive.max())
+        return max(math.log10(positive.min()), high - MOST_DECADES) - 0.05, high + 0.05, True
     low, high = float(finite.min()), float(finite.max())
     room = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
     return low - room, high + room, False
@@ -198,10 +201,12 @@ def _marks(findings: Sequence[Finding], steps: tuple[int, int]) -> list[str]:
     for finding in findings:
         x = _x(finding.step, steps)
         told = html.escape(f"{finding.rule}, step {finding.step}: {finding.message}")
+        width = _x(finding.last_step, steps) - x
+        lasts = f'<rect x="{x:.1f}" y="{TOP}" width="{width:.1f}" height="{HEIGHT - TOP - BOTTOM}"/>' if width > 1 else ""
         line = f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'
         head = f'<circle cx="{x:.1f}" cy="{TOP}" r="4"/>'
         severity = html.escape(finding.severity)
-        parts.append(f'<g class="la-mark la-{severity}"><title>{told}</title>{line}{head}</g>')
+        parts.append(f'<g class="la-mark la-{severity}"><title>{told}</title>{lasts}{line}{head}</g>')
     return parts
 
 
