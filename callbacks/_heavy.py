@@ -170,7 +170,7 @@ def _alignment(readings: Iterable[TensorReading]) -> float:
     sums = []
     for r in readings:
         m = r.moments
-        if m is None or r.gradient is None or r.parameter.dim() < 2 or not m.beta1 > 0:
+        if m is None or m.first is None or r.gradient is None or r.parameter.dim() < 2 or not m.beta1 > 0:
             continue
         if m.step < 2 or m.first.shape != r.gradient.shape or m.first.is_complex():
             continue

@@ -234,7 +234,8 @@ class OptimizerWatch:
         if not bad:
             return None
         moments = read_moments(self.optimizer, *bad[0])
-        finite = moments is None or bool(torch.isfinite(moments.first).all() and torch.isfinite(moments.second).all())
+        kept = [m for m in (moments.first, moments.second) if m is not None] if moments is not None else []
+        finite = all(bool(torch.isfinite(moment).all()) for moment in kept)
         names = tuple(self._names.get(id(p), "a parameter") for _, p in bad)
         return NonFinite("parameter" if finite else "moment", names)
 

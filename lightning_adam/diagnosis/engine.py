@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -145,7 +146,7 @@ class Diagnosis:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where :meth:`state_dict` was taken."""
         self.findings = [Finding.from_dict(stored) for stored in state["findings"]]
-        self.history = History.from_dict(state["history"])
+        self.history = History.from_dict(copy.deepcopy(dict(state["history"])))
         self._seen, self._began = list(state["seen"]), list(state["began"])
 
 

@@ -12,7 +12,7 @@ from lightning_adam.diagnosis.signals import HeavySignals, RunSignals, StepSigna
 
 WINDOW = 200
 """Steps of loss and gradient norm that are remembered."""
-PASSES = 16
+PASSES = 24
 """Passes over all tensors that are remembered."""
 EARLY = 10
 """Steps at the beginning that all get the pass: missing warmup and a hopeless rate show there, and nowhere earlier."""
@@ -27,7 +27,7 @@ class History:
         taken: steps that moved the weights.
         losses: the last finite losses, oldest first.
         norms: the last finite gradient norms.
-        first_losses: the first finite losses, at most five.
+        first_losses: the first finite losses, at most 25.
         first_norms: the first finite gradient norms, at most five.
         best_loss: lowest median of 25 losses so far.
         best_level: the same over the losses before the last 25: what the present level is compared with.
@@ -81,7 +81,7 @@ class History:
     @property
     def initial_loss(self) -> float:
         """L0: the median of the first five losses."""
-        return median(self.first_losses)
+        return median(self.first_losses[:5])
 
     @property
     def level(self) -> float:
@@ -93,11 +93,14 @@ class History:
         return [v for v in self.passes.get(signal, [])[-passes:] if not math.isnan(v)]
 
     def lasts(self, signal: str, passes: int, steps: int, low: float, high: float = math.inf) -> bool:
-        """Whether the signal lay between the limits on all of the last passes, and these span so many steps."""
-        values = self.recent(signal, passes)
-        if len(values) < passes or self.pass_counts[-1] - self.pass_counts[-passes] < steps:
-            return False
-        return all(low < v < high for v in values)
+        """Whether the signal lay between the limits on the last passes: at least so many, over at least so many steps."""
+        needed = next((k for k in range(passes, len(self.pass_counts) + 1) if self._span(k) >= steps), None)
+        values = self.recent(signal, needed or 0)
+        return needed is not None and len(values) == needed and all(low < v < high for v in values)
+
+    def _span(self, passes: int) -> int:
+        """Steps from the first to the last of the last passes."""
+        return self.pass_counts[-1] - self.pass_counts[-passes]
 
     def before_step(self, now: StepSignals) -> None:
         """Take in what this step's rules must already know of it: counters and the pass."""
@@ -146,7 +149,7 @@ class History:
 
     def _remember_loss(self, loss: float) -> None:
         self.losses = [*self.losses, loss][-WINDOW:]
-        if len(self.first_losses) < 5:
+        if len(self.first_losses) < 25:
             self.first_losses.append(loss)
         if len(self.losses) >= 25:
             self.best_loss = min(self.best_loss, self.level)

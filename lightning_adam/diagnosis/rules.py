@@ -90,7 +90,7 @@ BETTER: dict[str, tuple[str, ...]] = {
     "LR-HIGH": ("BETA2-STALE", "STATE-CORRUPT", "STATE-LOST", "GRAD-NOT-ZEROED"),
     "GRAD-EXPLODING": ("BETA2-STALE",),
     "NON-FINITE": ("SCALER-SKIPS",),
+    "LOSS-SPIKE": ("LOSS-DIVERGED",),
     "LOSS-DIVERGED": ("BETA2-STALE", "STATE-CORRUPT", "STATE-LOST"),
-    "STATE-LOST": ("STATE-CORRUPT",),
 }
 """What a first diagnosis turns into when the steps after it show more."""

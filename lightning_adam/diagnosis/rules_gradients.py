@@ -56,15 +56,18 @@ def _inputs_clause(case: Case) -> str:
 
 
 def gradient_exploding(case: Case) -> Finding | None:
-    """Heavy gradients that recur: a second cluster at least five steps after the first, or five steps in a row."""
+    """Heavy gradients that recur: after five steps or more, with usual ones (under 5 medians) between; or that grow for five.
+
+    What follows a single bad batch is neither: the damaged model's gradients are heavy, and fall.
+    """
     past, now = case.past, case.now
     if not stands_out(case) or not past.spikes:
         return None
-    again = past.count - past.spikes[-1] >= 5
-    lasting = past.spikes[-4:] == list(range(past.count - 4, past.count))
+    level, gap = median(past.norms[-50:]), past.count - past.spikes[-1]
+    again = gap >= 5 and min(past.norms[-(gap - 1) :]) < 5 * level
+    lasting = past.spikes[-4:] == list(range(past.count - 4, past.count)) and now.gradient_norm > max(past.norms[-4:])
     if not (again or lasting):
         return None
-    level = median(past.norms[-50:])
     held = now.clip_coefficient < 0.5
     return Finding(
         "GRAD-EXPLODING",

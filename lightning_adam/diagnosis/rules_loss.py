@@ -96,26 +96,29 @@ def loss_spike(case: Case) -> Finding | None:
 def no_learning(case: Case) -> Finding | None:
     """Nothing is learnt: all weights began at zero, or at 40 % of the run the loss is where it began.
 
-    The median of the last 50 losses > 96.5 % of L0, L0 is not just noise around it, and the last 50 are no lower than
-    the 50 before by a standard error and a half: a slow start (rare labels) still falls.
+    The median of the last 50 losses against that of the first 25: less than 3.5 % lower, and known to a tenth (three
+    standard errors of both medians), so that noise is not mistaken for a start. Before 70 % of the run it must also be no
+    significant fall (three standard errors): a slow start falls slowly.
     """
     past, run = case.past, case.run
     if past.count == 0 and run.matrices > 0 and run.zero_tensors == run.matrices:
         return _zero_weights(case)
     if not case.progress >= 0.4 or len(past.losses) < 100 or not case.loss_falls_by_itself:
         return None
-    now, before = past.losses[-50:], past.losses[-100:-50]
-    error = 1.25 * spread(now) * math.sqrt(2 / 50)
-    level, falls = median(now), median(before) - median(now) > 1.5 * error
-    if falls or not level > 0.965 * past.initial_loss or level > 1.5 * past.initial_loss:
+    first, level = median(past.first_losses), median(past.losses[-50:])
+    error = 1.25 * spread(past.losses[-50:]) * math.sqrt(1 / 25 + 1 / 50)
+    fall = first - level
+    if fall > 0.035 * first or 3 * error > 0.1 * first or level > 1.5 * first or past.best_loss < 0.9 * first:
+        return None
+    if fall > 3 * error and case.progress < 0.7:
         return None
     floor, ratio = median(past.recent("normalised_rms", 3)), median(past.recent("update_ratio_p50", 3))
     return Finding(
         "NO-LEARNING",
         "warning",
         case.now.step,
-        f"after {case.progress:.0%} of the run the loss is {level:.4g}, and it began at {past.initial_loss:.4g}.",
-        {"level": level, "first": past.initial_loss, "update_ratio": ratio, "normalised_rms": floor},
+        f"after {case.progress:.0%} of the run the loss is {level:.4g}, and it began at {first:.4g}.",
+        {"level": level, "first": first, "update_ratio": ratio, "normalised_rms": floor},
         remedy="The optimizer steps as it should (weights move "
         f"{ratio:.2%} of their norm per step): look at the labels, whether they belong to the inputs, and at what the "
         "loss compares; try to overfit one batch.",

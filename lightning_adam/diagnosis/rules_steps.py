@@ -24,10 +24,13 @@ def no_warmup(case: Case) -> Finding | None:
     """The first steps move a weight matrix by more than 20 % of its norm, at the full rate: a warmup mends it.
 
     At t = 1 Adam's |u| is 1 for every element, 1/noise_floor times its later value: this is what warmup is for. Up to
-    250 %; beyond, and where the rate is rising, it is the rate itself.
+    250 %; beyond, where the rate is rising, and without a second moment (Lion's and SGD's later steps are no smaller), it
+    is the rate itself.
     """
     past = case.past
-    if not LARGE_FIRST_STEP < past.early_ratio <= HOPELESS_FIRST_STEP or not _is_early(case) or _warms_up(case):
+    if not LARGE_FIRST_STEP < past.early_ratio <= HOPELESS_FIRST_STEP or not _is_early(case):
+        return None
+    if _warms_up(case) or not _has_second_moment(case):
         return None
     steps = max(20, min(2000, untuned_warmup(case.now.beta2)))
     if math.isfinite(case.run.total_steps):
@@ -59,7 +62,7 @@ def lr_high(case: Case) -> Finding | None:
         return _lr_high_early(case)
     limit = LARGE_RATIO * _floor_scale(case.now.beta1)
     recent = past.recent("update_ratio_p50", 2)
-    if case.now.heavy is None or past.count < 30 or not past.ratio_average > limit or min(recent) < 0.7 * limit:
+    if case.now.heavy is None or past.count < 30 or not past.ratio_average > limit or not min(recent, default=math.nan) > 0.7 * limit:
         return None
     if not case.now.lr >= 0.3 * past.peak_lr or median(past.recent("decay_ratio", 3)) > 0.5:
         return None
@@ -80,8 +83,8 @@ def lr_high(case: Case) -> Finding | None:
 
 def _lr_high_early(case: Case) -> Finding | None:
     past = case.past
-    rising = past.early_ratio > LARGE_FIRST_STEP and _warms_up(case)
-    if not (past.early_ratio > HOPELESS_FIRST_STEP or rising):
+    stays = past.early_ratio > LARGE_FIRST_STEP and (_warms_up(case) or not _has_second_moment(case))
+    if not (past.early_ratio > HOPELESS_FIRST_STEP or stays):
         return None
     peak = _planned_peak(case)
     lower = rounded(min(peak / 3, past.early_lr * GOOD_FIRST_STEP / past.early_ratio))
@@ -182,6 +185,10 @@ def _is_early(case: Case) -> bool:
 def _warms_up(case: Case) -> bool:
     """The helper's schedule says so, or the rate has risen."""
     return case.run.warmup > 1 or case.now.lr > case.past.first_lr * 1.001
+
+
+def _has_second_moment(case: Case) -> bool:
+    return bool(case.past.recent("second_moment_p50", 16))
 
 
 def _planned_peak(case: Case) -> float:

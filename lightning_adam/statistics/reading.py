@@ -88,12 +88,18 @@ def _readings(optimizer: Optimizer, names: Mapping[int, str], before: Mapping[in
                 gradient=_real(parameter.grad.detach()),
                 moments=moments,
                 lr=float(group["lr"]),
-                eps=float(group.get("eps") or 0.0),
+                eps=_eps(group),
                 measured_step=None if copy is None else _measured(optimizer, group, parameter, copy),
                 decay=float(group.get("weight_decay") or 0.0),
                 decoupled=decay_is_decoupled(optimizer, group),
                 lost=_lost(parameter, copy, moments) if copy is not None and parameter.element_size() < 4 else None,
             )
+
+
+def _eps(group: Mapping[str, Any]) -> float:
+    """ε as a number; Adafactor has two, neither of them this one."""
+    eps = group.get("eps")
+    return float(eps) if isinstance(eps, (int, float)) else 0.0
 
 
 def _measured(optimizer: Optimizer, group: Mapping[str, Any], parameter: Tensor, before: Tensor) -> Tensor:

@@ -105,6 +105,11 @@ def loss_times(factor: float, first: int = 0) -> LossFault:
     return lambda step, loss, out: loss * factor if step >= first else loss
 
 
+def gradient_times(factor: float, first: int) -> LossFault:
+    """Gradients are larger from a step on, as when a frozen part wakes up; the loss is told as before."""
+    return lambda step, loss, out: loss.detach() + factor * (loss - loss.detach()) if step >= first else loss
+
+
 def log_of_zero(first: int) -> LossFault:
     """An infinite loss: the logarithm of a probability that underflowed."""
     return lambda step, loss, out: loss - torch.log((out.float().mean() * 0).clamp(min=0)) if step == first else loss

@@ -44,7 +44,7 @@ HEALTHY = (
     Scenario("gru-no-clip", **GRU, lr=2e-3, warmup=20, steps=250),
     Scenario("label-noise", **DIGITS, lr=1e-3, batch_fault=f.noisy(0.3, 10), steps=400),
     Scenario("batch-of-4", draw=rows(digits(), 4), net=DIGITS["net"], lr=5e-4, steps=600),
-    Scenario("rare-words", **WORDS, lr=3e-3, steps=500),
+    Scenario("rare-words", **WORDS, lr=1e-2, steps=600),
     Scenario("restarts", **DIGITS, lr=2e-3, factor=f.restarts(100), steps=400),
     Scenario("overfit-100", draw=rows(digits(), 32, first=100), net=DIGITS["net"], lr=1e-3, steps=600),
     Scenario("norm-large-rate", draw=rows(digits(), 64), net=lambda: mlp([64, 64, 64, 10], norm=True), lr=1e-2, warmup=40,

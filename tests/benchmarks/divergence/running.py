@@ -102,6 +102,8 @@ def train(scenario: Scenario, seed: int) -> Run:
         module, monitor = _until(scenario, module, monitor, batches)
     else:
         _trainer(scenario, monitor, scenario.steps).fit(module, _loader(batches))
+    if failed := monitor.__dict__.get("_failed"):
+        raise RuntimeError(f"{scenario.name}: the monitor failed in {failed}.")
     records = [monitor.kept.get(i, []) for i in range(max(monitor.kept, default=0) + 1)]
     run = Run(scenario.name, seed, records, monitor.findings, 0.0, time.perf_counter() - began)
     return replace(run, final=final_loss(run.losses))
