@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_adam.errors import ConfigError
-from lightning_adam.optimizers import available_optimizers, get_optimizer
 
 if TYPE_CHECKING:
     from lightning_adam.callbacks import DivergenceMonitor
@@ -34,11 +35,17 @@ WIDE = 180
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand; 0 is success, 2 a wrong argument, 130 Ctrl-C."""
     arguments = _parser().parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that cannot show "→" shows "?" rather than a traceback
     try:
         return int(arguments.run(arguments))
     except ConfigError as error:
         print(f"lightning-adam: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -53,6 +60,17 @@ def _parser() -> argparse.ArgumentParser:
     listing = commands.add_parser("optimizers", help="print the catalogue")
     listing.add_argument("--json", action="store_true")
     listing.set_defaults(run=optimizers_command)
+    doctor = commands.add_parser("doctor", help="diagnose finished or running runs from their logs")
+    doctor.add_argument("logdir", type=Path, help="folder with runs, event file, metrics.csv, or WandB history (CSV, JSON)")
+    doctor.add_argument("--format", choices=("text", "json", "markdown", "html"), default="text")
+    doctor.add_argument("--output", type=Path, help="write the report to this file instead of the terminal")
+    doctor.add_argument(
+        "--fail-on",
+        choices=("info", "warning", "critical"),
+        default="warning",
+        help="exit with 1 where a finding is at least so severe (default warning); 2 is unusable input",
+    )
+    doctor.set_defaults(run=doctor_command)
     return parser
 
 
@@ -64,6 +82,8 @@ def _positive(text: str) -> int:
 
 def optimizers_command(arguments: argparse.Namespace) -> int:
     """Print the catalogue as a table or as JSON."""
+    from lightning_adam.optimizers import available_optimizers
+
     rows = available_optimizers()
     if arguments.json:
         print(json.dumps([asdict(row) for row in rows], indent=2))
@@ -93,8 +113,40 @@ def _catalogue(wide: bool) -> Any:
     return table
 
 
+def doctor_command(arguments: argparse.Namespace) -> int:
+    """Judge the runs below a folder; 1 where a finding is as severe as ``--fail-on``."""
+    from rich.console import Console
+
+    from lightning_adam.doctor import report
+
+    with Console(stderr=True).status(f"reading {arguments.logdir} ..."):
+        found = report(arguments.logdir)
+    if arguments.output is None and arguments.format == "text":
+        from lightning_adam.doctor.terminal import show
+
+        show(found)
+    else:
+        forms = {"text": found.to_text, "json": found.to_json, "markdown": found.to_markdown, "html": found.to_html}
+        _write(forms[arguments.format](), arguments.output)
+    return int(found.reaches(arguments.fail_on))
+
+
+def _write(text: str, place: Path | None) -> None:
+    if place is None:
+        print(text)
+        return
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(text, encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise ConfigError(f"--output {place} cannot be written: {error.strerror}.") from error
+    print(f"report  {place}", file=sys.stderr)
+
+
 def demo_command(arguments: argparse.Namespace) -> int:
     """Train the example, then say what was seen and where it is."""
+    from lightning_adam.optimizers import get_optimizer
+
     get_optimizer(arguments.optimizer)
     print("loading torch and lightning ...", flush=True)
     import lightning as L

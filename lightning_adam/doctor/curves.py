@@ -1,0 +1,132 @@
+"""What the report draws: loss, learning rate, gradient norm and update ratios on one step axis."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_adam.diagnosis import StepSignals
+from lightning_adam.doctor.evidence import Record
+from lightning_adam.doctor.roles import find, prefixes
+from lightning_adam.tensorboard.reader import RECORDS, RunLog, Series
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One quantity over the run.
+
+    Attributes:
+        title: what it is.
+        tag: where it was read.
+        steps: int64 [n].
+        values: float64 [n]; NaN and infinities as they were logged.
+        low: lower edge of a band, or None.
+        high: upper edge of a band, or None.
+        healthy: what it should be about, or None where there is no such value.
+    """
+
+    title: str
+    tag: str
+    steps: NDArray[np.int64]
+    values: NDArray[np.float64]
+    low: NDArray[np.float64] | None = None
+    high: NDArray[np.float64] | None = None
+    healthy: float | None = None
+
+
+HEALTHY_RATIO = 1e-3
+"""Update ratio of a healthy run (Karpathy's rule; research/divergence.md §5: it holds within a factor of two)."""
+
+
+def curves(run: RunLog, records: Mapping[str, Sequence[Record]] | None = None) -> list[Curve]:
+    """The curves of a run that are there: the loss once, the others per optimizer.
+
+    Args:
+        run: the log.
+        records: the recorded signals per optimizer: they have every step, where the log has some.
+    """
+    records = records or {}
+    own = prefixes(run) or [""]
+    found = [_best(run, "loss", own[0], "loss", records)]
+    for prefix in own:
+        suffix = f" of {prefix}" if len(own) > 1 else ""
+        found += [
+            _best(run, "lr", prefix, f"learning rate{suffix}", records),
+            _best(run, "gradient norm", prefix, f"gradient norm{suffix}", records),
+            update_ratio_band(run, prefix, f"update ratio ‖Δθ‖/‖θ‖{suffix}")
+            or _recorded_band(records.get(prefix, ()), f"{prefix}{RECORDS}", f"update ratio, median to largest{suffix}"),
+        ]
+    return [curve for curve in found if curve is not None and len(curve.steps)]
+
+
+SIGNALS: dict[str, tuple[Callable[[StepSignals], float], str]] = {
+    "loss": (lambda signals: signals.loss, "loss"),
+    "lr": (lambda signals: signals.lr, ""),
+    "gradient norm": (lambda signals: signals.gradient_norm, "gradient"),
+}
+"""A role's recorded signal, and what NonFinite calls it."""
+
+
+def _best(run: RunLog, role: str, prefix: str, title: str, records: Mapping[str, Sequence[Record]]) -> Curve | None:
+    """Recorded steps, and behind the last of them what the log has: records are written in stretches."""
+    signal, name = SIGNALS[role]
+    points = _points(records.get(prefix, ()), signal, name)
+    found = find(run, role, prefix)
+    if not points:
+        return Curve(title, found[0], found[1].steps, found[1].values) if found else None
+    later = zip(found[1].steps.tolist(), found[1].values.tolist(), strict=True) if found else ()
+    points += [(step, value) for step, value in later if step > points[-1][0]]
+    steps, values = zip(*points, strict=True)
+    return Curve(title, f"{prefix}{RECORDS}", np.array(steps, dtype=np.int64), np.array(values, dtype=np.float64))
+
+
+def _points(records: Sequence[Record], signal: Callable[[StepSignals], float], name: str) -> list[tuple[int, float]]:
+    """(step, value); NaN means unknown, but for the step where it was the first thing that was not finite."""
+    points = []
+    for record in records:
+        if isinstance(record, StepSignals):
+            value, bad = signal(record), record.non_finite
+            if not math.isnan(value) or (bad is not None and bad.where == name):
+                points.append((record.step, value))
+    return points
+
+
+def _recorded_band(records: Sequence[Record], tag: str, title: str) -> Curve | None:
+    passes = [(r.step, r.heavy) for r in records if isinstance(r, StepSignals) and r.heavy is not None]
+    if not passes:
+        return None
+    steps = np.array([step for step, _ in passes], dtype=np.int64)
+    middle = np.array([heavy.update_ratio_p50 for _, heavy in passes])
+    return Curve(title, tag, steps, middle, middle, np.array([heavy.update_ratio_max for _, heavy in passes]), HEALTHY_RATIO)
+
+
+def update_ratio_band(run: RunLog, prefix: str, title: str) -> Curve | None:
+    """10th percentile, median and 90th percentile over the tensors."""
+    table = run.tables.get(f"{prefix}_matrix/update_ratio")
+    if table is not None and table.values.size:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            finite = np.where(np.isfinite(table.values), table.values, np.nan)
+            low, middle, high = np.nanquantile(finite, (0.1, 0.5, 0.9), axis=1)
+        return Curve(title, f"{prefix}_matrix/update_ratio", table.steps, middle, low, high, HEALTHY_RATIO)
+    return _logged_band(run, prefix, title)
+
+
+def _logged_band(run: RunLog, prefix: str, title: str) -> Curve | None:
+    tags = [f"{prefix}/log10_update_ratio_{part}" for part in ("p10", "p50", "p90")]
+    series = [run.scalars.get(tag) for tag in tags]
+    low, middle, high = series
+    if middle is None:
+        return None
+    edges = [_at(edge, middle.steps) if edge is not None else None for edge in (low, high)]
+    return Curve(title, tags[1], middle.steps, np.power(10.0, middle.values), edges[0], edges[1], HEALTHY_RATIO)
+
+
+def _at(series: Series, steps: NDArray[np.int64]) -> NDArray[np.float64]:
+    known = dict(zip(series.steps.tolist(), np.power(10.0, series.values).tolist(), strict=True))
+    return np.array([known.get(step, np.nan) for step in steps.tolist()])

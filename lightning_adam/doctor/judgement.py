@@ -1,0 +1,211 @@
+"""From what a run left behind to what is wrong with it, and what could not be told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from lightning_adam.diagnosis import RULES, Finding, RunSignals, StepSignals, replay
+from lightning_adam.doctor.curves import Curve, curves
+from lightning_adam.doctor.evidence import Evidence, Record, gather, recorded
+from lightning_adam.doctor.roles import prefixes
+from lightning_adam.tensorboard.reader import RunLog
+
+SEVERITIES = ("critical", "warning", "info")
+"""The worst first."""
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Rules that could not be judged.
+
+    Attributes:
+        missing: what the log does not hold.
+        rules: their codes.
+        remedy: what to turn on.
+    """
+
+    missing: str
+    rules: tuple[str, ...]
+    remedy: str
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """One run, judged.
+
+    Attributes:
+        name: the run.
+        path: its folder or file.
+        findings: by step.
+        gaps: what could not be judged.
+        notes: what could not be read.
+        basis: what the judgement rests on, in words.
+        curves: what can be drawn.
+    """
+
+    name: str
+    path: Path
+    findings: tuple[Finding, ...]
+    gaps: tuple[Gap, ...]
+    notes: tuple[str, ...]
+    basis: str
+    curves: tuple[Curve, ...]
+
+    def count(self, severity: str) -> int:
+        """How many findings of this severity."""
+        return sum(finding.severity == severity for finding in self.findings)
+
+    @property
+    def trouble(self) -> tuple[int, ...]:
+        """Orders runs by trouble: critical findings, then warnings, then advice."""
+        return tuple(self.count(severity) for severity in SEVERITIES)
+
+    @property
+    def worst(self) -> str | None:
+        """The worst severity, or None for a run without findings."""
+        return next((severity for severity in SEVERITIES if self.count(severity)), None)
+
+    @property
+    def steps(self) -> tuple[int, int]:
+        """First and last step of anything that was logged."""
+        every = [step for curve in self.curves for step in (int(curve.steps[0]), int(curve.steps[-1]))]
+        every += [step for finding in self.findings for step in (finding.step, finding.last_step)]
+        return min(every, default=0), max(every, default=0)
+
+
+NEEDS: dict[str, tuple[str, ...]] = {
+    "NON-FINITE": ("loss",),
+    "LOSS-SPIKE": ("loss",),
+    "LOSS-DIVERGED": ("loss",),
+    "NO-LEARNING": ("loss",),
+    "PLATEAU": ("loss", "lr"),
+    "BAD-BATCH": ("gradient norm", "loss"),
+    "GRAD-EXPLODING": ("gradient norm", "loss"),
+    "SCHEDULE-COLLAPSED": ("lr", "loss"),
+    "LR-HIGH": ("update ratios", "lr"),
+    "LR-LOW": ("update ratios", "lr", "loss"),
+    "NO-WARMUP": ("update ratios", "early update ratios", "lr"),
+    "BETA2-STALE": ("update ratios", "surprise", "configuration"),
+    "EPS-HIGH": ("update ratios", "eps share", "configuration"),
+    "BETA2-LOW": ("update ratios", "configuration"),
+}
+"""What a rule needs at least to be judged from a log without records, OptimizerMonitor's series ("update ratios") before
+what is only in them; a rule that is not named here needs records."""
+
+TURN_ON: dict[str, tuple[str, str]] = {
+    "loss": ("training loss", 'self.log("train_loss", loss) in training_step, or DivergenceMonitor()'),
+    "gradient norm": ("gradient norm", "DivergenceMonitor(), or log the total norm in on_before_optimizer_step"),
+    "lr": ("learning rate", "DivergenceMonitor(), or Lightning's LearningRateMonitor()"),
+    "update ratios": ("update ratios", "DivergenceMonitor() or OptimizerMonitor()"),
+    "early update ratios": ("update ratios of the first ten steps", "DivergenceMonitor()"),
+    "surprise": ("gradient surprise", "DivergenceMonitor() or OptimizerMonitor()"),
+    "eps share": ("share of eps in the denominator", "DivergenceMonitor() or OptimizerMonitor()"),
+    "configuration": ("configuration of the optimizer", "DivergenceMonitor() or OptimizerMonitor()"),
+    "records": ("signals of every step", "DivergenceMonitor()"),
+}
+"""What is missing in words, and what to turn on."""
+
+
+def judge(run: RunLog) -> RunReport:
+    """Judge one run by the same rules as the live monitor, from the best evidence that its log holds."""
+    records = {prefix: recorded(run, prefix) for prefix in prefixes(run) or [""]}
+    names = sorted(records, key=lambda prefix: (_position(records[prefix]), prefix))
+    judged = [_judge_optimizer(run, prefix, records[prefix], len(names)) for prefix in names]
+    findings = sorted((finding for found, _, _ in judged for finding in found), key=lambda finding: finding.step)
+    gaps = dict.fromkeys(gap for _, missing, _ in judged for gap in missing)
+    basis = "; ".join(dict.fromkeys(basis for _, _, basis in judged))
+    drawn = tuple(curves(run, records))
+    return RunReport(run.name, run.path, tuple(findings), tuple(gaps), tuple(run.notes), basis, drawn)
+
+
+def _position(records: list[Record]) -> int:
+    """Which of the trainer's optimizers these are of: their findings of one step come in this order."""
+    return next((record.position for record in records if isinstance(record, RunSignals)), 0)
+
+
+Judged = tuple[list[Finding], list[Gap], str]
+
+
+def _judge_optimizer(run: RunLog, prefix: str, records: list[Record], optimizers: int) -> Judged:
+    """By the records; without them, by what was found live; without that, by what else there is."""
+    steps = [record.step for record in records if isinstance(record, StepSignals)]
+    if steps:
+        found = _replayed(run, prefix, records, optimizers)
+        return found, [], f"the recorded signals of {plural(len(steps), 'step')}"
+    total = run.scalars.get(f"{prefix}/findings_total")
+    counted = int(total.values.max()) if total is not None and np.isfinite(total.values).all() else None
+    if counted == 0 or f"{prefix}_events" in run.texts:
+        return live_findings(run, prefix), [], "what DivergenceMonitor found live"
+    if counted:
+        run.notes.append(f"DivergenceMonitor counted {plural(counted, 'finding')}; their text is only in event files")
+    evidence = gather(run, prefix, optimizers)
+    return evidence.judged(), _gaps(evidence), _basis(evidence)
+
+
+def _replayed(run: RunLog, prefix: str, records: list[Record], optimizers: int) -> list[Finding]:
+    """What the records give, and what they cannot: the monitor's own actions, and what came after the last of them.
+
+    Records are written in stretches: a run that was killed leaves findings without the signals that led to them. After an
+    action (a rollback) the live rules started afresh, which is not recorded either.
+    """
+    found = replay(records).findings
+    if optimizers > 1:
+        found = [replace(finding, optimizer=prefix) for finding in found]
+    told = live_findings(run, prefix)
+    acted, known = any("action" in finding.evidence for finding in told), {finding.step for finding in found}
+    last = max(record.step for record in records if isinstance(record, StepSignals))
+    more = [f for f in told if "action" in f.evidence or (f.step not in known and (acted or f.step > last))]
+    return [*found, *more]
+
+
+def live_findings(run: RunLog, prefix: str) -> list[Finding]:
+    """What the live monitor wrote; a damaged entry is passed over, with a note."""
+    found: list[Finding] = []
+    for step, text in run.texts.get(f"{prefix}_events", ()):
+        try:
+            found += [_checked(Finding.from_dict(stored)) for stored in json.loads(text)]
+        except (ValueError, TypeError, KeyError, AttributeError):
+            run.notes.append(f"the findings of step {step} are damaged ({prefix}_events)")
+    return found
+
+
+def _checked(finding: Finding) -> Finding:
+    """Types as declared: the reports rely on them, and a log may hold anything."""
+    words = (finding.rule, finding.message, finding.remedy, *finding.parameters, *finding.evidence)
+    if finding.severity not in SEVERITIES or not all(isinstance(word, str) for word in words):
+        raise ValueError(finding)
+    if not isinstance(finding.step, int) or not all(isinstance(v, str | int | float) for v in finding.evidence.values()):
+        raise ValueError(finding)
+    return finding
+
+
+def _basis(evidence: Evidence) -> str:
+    steps = [signals.step for signals in evidence.steps]
+    every = max(1, (steps[-1] - steps[0]) // (len(steps) - 1)) if len(steps) > 1 else 1
+    apart = f", {every} steps apart: what happened between them is unseen" if every > 1 else ""
+    return f"{len(steps)} logged steps of {', '.join(evidence.tags)}{apart}" if steps else "nothing that a rule reads"
+
+
+def _gaps(evidence: Evidence) -> list[Gap]:
+    """Rules by the first thing that they lack."""
+    lacking: dict[str, list[str]] = {}
+    for rule in RULES:
+        missing = next((need for need in NEEDS.get(rule, ("records",)) if need not in evidence.present), None)
+        if missing is not None:
+            lacking.setdefault(missing, []).append(rule)
+    return [Gap(TURN_ON[missing][0], tuple(rules), TURN_ON[missing][1]) for missing, rules in lacking.items()]
+
+
+def plural(count: int, noun: str) -> str:
+    """1 run, 2 runs."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def ranked(reports: Iterable[RunReport]) -> list[RunReport]:
+    """The most troubled run first."""
+    return sorted(reports, key=lambda report: (tuple(-n for n in report.trouble), report.name))

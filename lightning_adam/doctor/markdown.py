@@ -1,0 +1,54 @@
+"""The report as Markdown."""
+
+from __future__ import annotations
+
+import html
+from typing import TYPE_CHECKING
+
+from lightning_adam.diagnosis import Finding
+from lightning_adam.doctor.judgement import RunReport
+from lightning_adam.doctor.wording import code, evidence_text, gap_texts, headline, loss_course, span, state
+
+if TYPE_CHECKING:
+    from lightning_adam.doctor.reporting import Report
+
+
+def as_markdown(report: Report) -> str:
+    """An overview, then each run."""
+    lines = [f"# {escaped(report.logdir)}: {headline(report)}", "", "| run | state | steps | loss |", "|---|---|---|---|"]
+    for run in report.runs:
+        lines.append(f"| {escaped(run.name)} | {state(run)} | {run.steps[0]}–{run.steps[1]} | {loss_course(run)} |")
+    for run in report.runs:
+        lines += ["", *_run(run)]
+    return "\n".join(lines) + "\n"
+
+
+def _run(run: RunReport) -> list[str]:
+    lines = [f"## {escaped(run.name)}: {state(run)}", "", f"Judged by {escaped(run.basis)}."]
+    if run.findings:
+        lines += ["", "| when | finding | what | what to do | evidence |", "|---|---|---|---|---|"]
+        lines += [_row(finding) for finding in run.findings]
+    lines += [line for note in run.notes for line in ("", f"Note: {escaped(note)}.")]
+    if run.gaps:
+        lines += ["", "Not judged:", "", *(f"- {escaped(text)}" for text in gap_texts(run))]
+    return lines
+
+
+def _row(finding: Finding) -> str:
+    what = f"**{escaped(finding.rule)}** ({escaped(finding.severity)})"
+    remedy = " ".join(part for part in (finding.remedy, code(finding) and f"({code(finding)})") if part)
+    cells = (span(finding), what, *map(escaped, (finding.message, remedy, evidence_text(finding.evidence))))
+    return f"| {' | '.join(cells)} |"
+
+
+def escaped(text: str) -> str:
+    """Text that stays text: names come from a log that somebody else may have written.
+
+    Example:
+        >>> escaped("a|b <script> *x*")
+        'a\\\\|b &lt;script&gt; \\\\*x\\\\*'
+    """
+    flat = html.escape(" ".join(text.split()), quote=False)
+    for sign in ("\\", "|", "*", "`", "[", "]"):
+        flat = flat.replace(sign, f"\\{sign}")
+    return flat

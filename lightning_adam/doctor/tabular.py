@@ -1,0 +1,143 @@
+"""Histories as tables: Lightning's ``metrics.csv``, and what WandB exports as CSV or JSON."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lightning_adam.tensorboard.reader import RunLog, Series, latest
+
+STEPS = ("trainer/global_step", "_step", "step", "Step", "global_step")
+"""Names of the column that holds the step; the first that is there counts (WandB's ``_step`` counts its own calls)."""
+
+Row = Mapping[str, Any]
+
+
+def is_history(place: Path) -> bool:
+    """Whether a table that has no telling name is a history that WandB exported: it begins with a column ``_step``."""
+    try:
+        with place.open("rb") as file:
+            beginning = file.read(4096)
+    except OSError:
+        return False
+    if place.suffix != ".csv":
+        return b'"_step"' in beginning
+    header = beginning.splitlines()[0].lstrip(b"\xef\xbb\xbf") if beginning else b""
+    columns = [column.strip(b'"') for column in header.split(b",")]
+    return b"_step" in columns or columns[0] == b"Step"
+
+
+def read_history(place: Path, name: str) -> list[RunLog]:
+    """The run in one table; several where WandB's chart export put them side by side ("<run> - <metric>").
+
+    Args:
+        place: a CSV file, a JSON list of rows, JSON lines, or a JSON object of columns.
+        name: the run's name.
+    """
+    run = RunLog(name, place)
+    try:
+        rows = list(_csv_rows(place) if place.suffix == ".csv" else _json_rows(place.read_text("utf-8-sig")))
+    except (ValueError, UnicodeDecodeError, OSError, csv.Error) as error:
+        run.notes.append(f"{place.name} could not be read: {error}")
+        return [run]
+    run.scalars = _columns(rows, run.notes)
+    return _side_by_side(run) if any("Step" in row for row in rows[:1]) else [run]
+
+
+def _csv_rows(place: Path) -> Iterator[Row]:
+    with place.open(encoding="utf-8-sig", newline="", errors="replace") as file:
+        yield from csv.DictReader(line.replace("\0", "") for line in file)
+
+
+def _json_rows(text: str) -> Iterable[Row]:
+    try:
+        content = json.loads(text)
+    except ValueError:
+        return _json_lines(text)
+    if isinstance(content, dict):
+        return _transposed(content) if any(isinstance(v, list | dict) for v in content.values()) else [content]
+    if isinstance(content, list):
+        return [row for row in content if isinstance(row, dict)]
+    raise ValueError("neither a list of rows nor an object of columns")
+
+
+def _json_lines(text: str) -> list[Row]:
+    """One object per line; the last may be cut off."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            if number < len(lines) or number == 1:
+                raise ValueError(f"line {number} is not JSON ({error})") from error
+    return [row for row in rows if isinstance(row, dict)]
+
+
+def _transposed(columns: Mapping[str, Any]) -> list[Row]:
+    """``DataFrame.to_json()`` gives columns: {"loss": {"0": 2.3, "1": 2.1}}, or lists."""
+    rows: dict[str, dict[str, Any]] = {}
+    for name, column in columns.items():
+        cells = column.items() if isinstance(column, dict) else enumerate(column) if isinstance(column, list) else ()
+        for index, value in cells:
+            rows.setdefault(str(index), {})[name] = value
+    return list(rows.values())
+
+
+def _columns(rows: list[Row], notes: list[str]) -> dict[str, Series]:
+    key = next((name for name in STEPS if any(name in row for row in rows[:50])), None)
+    if key is None:
+        if rows:
+            notes.append(f"no column is named {', '.join(STEPS[:-1])} or {STEPS[-1]}")
+        return {}
+    points: dict[str, tuple[list[int], list[float]]] = {}
+    for row in rows:
+        step = number(row.get(key))
+        if step is None or not math.isfinite(step):
+            continue
+        for name, cell in row.items():
+            value = number(cell) if name != key and isinstance(name, str) else None
+            if value is not None:
+                steps, values = points.setdefault(name, ([], []))
+                steps.append(int(step))
+                values.append(value)
+    return {name: _series(*columns) for name, columns in points.items()}
+
+
+def _series(steps: list[int], values: list[float]) -> Series:
+    array = np.asarray(steps, dtype=np.int64)
+    kept = latest(array)
+    return Series(array[kept], np.asarray(values, dtype=np.float64)[kept])
+
+
+def number(cell: Any) -> float | None:
+    """A cell as a number; None for an empty one and for words. "NaN" and "Infinity" are numbers.
+
+    Example:
+        >>> number("1e-3"), number(""), number("Infinity"), number(True)
+        (0.001, None, inf, None)
+    """
+    if isinstance(cell, bool) or not isinstance(cell, str | int | float):
+        return None
+    try:
+        return float(cell)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _side_by_side(run: RunLog) -> list[RunLog]:
+    """WandB's chart export: columns "<run> - <metric>" with their minimum and maximum beside them."""
+    runs: dict[str, RunLog] = {}
+    for column, series in run.scalars.items():
+        name, dash, metric = column.rpartition(" - ")
+        if metric.endswith(("__MIN", "__MAX")) or metric == "_step":
+            continue
+        full = f"{run.name}/{name}" if dash else run.name
+        runs.setdefault(full, RunLog(full, run.path, notes=run.notes)).scalars[metric] = series
+    return list(runs.values()) or [run]

@@ -1,0 +1,86 @@
+"""What all forms of the report say alike."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from lightning_adam.diagnosis import Finding
+from lightning_adam.doctor.judgement import SEVERITIES, RunReport, plural
+
+if TYPE_CHECKING:
+    from lightning_adam.doctor.reporting import Report
+
+
+def headline(report: Report) -> str:
+    """The whole report in one sentence."""
+    sick = [run for run in report.runs if run.findings]
+    runs = plural(len(report.runs), "run")
+    if not sick:
+        return f"{runs}, no findings"
+    counts = [(sum(run.count(severity) for run in sick), severity) for severity in SEVERITIES]
+    told = ", ".join(f"{count} {severity}" for count, severity in counts if count)
+    return f"{runs}, {len(sick)} with findings: {told}"
+
+
+def state(run: RunReport) -> str:
+    """A run in two or three words; healthy is only one of which everything could be judged."""
+    counts = [f"{run.count(severity)} {severity}" for severity in SEVERITIES if run.count(severity)]
+    if counts:
+        return ", ".join(counts)
+    return "nothing found" if run.gaps else "healthy"
+
+
+def loss_course(run: RunReport) -> str:
+    """Where the loss came from and where it went."""
+    loss = next((curve for curve in run.curves if curve.title == "loss"), None)
+    if loss is None:
+        return "not logged"
+    first, last = float(loss.values[0]), float(loss.values[-1])
+    return f"{first:.3g} → {last:.3g}" if len(loss.values) > 1 else f"{first:.3g}"
+
+
+BARS = "▁▂▃▄▅▆▇█"
+
+
+def sparkline(run: RunReport, width: int = 16) -> str:
+    """The loss as a row of bars; × where it was not finite.
+
+    The upper end is the largest finite value, so a spike stays visible.
+    """
+    loss = next((curve for curve in run.curves if curve.title == "loss"), None)
+    if loss is None:
+        return ""
+    values = loss.values.tolist()
+    size = max(1, math.ceil(len(values) / width))
+    buckets = [values[i : i + size] for i in range(0, len(values), size)]
+    tops = [max(bucket) if all(map(math.isfinite, bucket)) else math.nan for bucket in buckets]
+    finite = [top for top in tops if math.isfinite(top)]
+    low, room = min(finite, default=0.0), max(finite, default=0.0) - min(finite, default=0.0)
+    return "".join("×" if math.isnan(top) else BARS[int(7 * (top - low) / room)] if room else BARS[0] for top in tops)
+
+
+def evidence_text(evidence: Mapping[str, float | str]) -> str:
+    """The numbers behind a finding, in one line."""
+    return ", ".join(f"{name.replace('_', ' ')} {_number(value)}" for name, value in evidence.items())
+
+
+def _number(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def gap_texts(run: RunReport) -> list[str]:
+    """What could not be judged, a sentence each."""
+    return [f"{', '.join(gap.rules)}: the log has no {gap.missing}. Turn on {gap.remedy}." for gap in run.gaps]
+
+
+def span(finding: Finding) -> str:
+    """When it was seen. NON-FINITE is told once, where it began: its silence afterwards is no recovery."""
+    steps = f"step {finding.step}" if finding.last_step == finding.step else f"steps {finding.step}–{finding.last_step}"
+    return f"{steps}, over" if finding.over and finding.rule != "NON-FINITE" else steps
+
+
+def code(finding: Finding) -> str:
+    """The remedy as arguments of ``la.configure_optimizers``; empty where no argument mends it."""
+    return ", ".join(f"{name}={value!r}" for name, value in finding.changes.items())
