@@ -21,7 +21,7 @@ export class Histogram {
     this.note.textContent =
       answer.step === null
         ? 'not written by this run'
-        : `all tensors together, step ${answer.step}; the marks are this tensor's`;
+        : `all tensors together, step ${answer.step}; outer bars hold what lies beyond; marks are this tensor's`;
     this.draw();
   }
 
