@@ -18,7 +18,14 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import lightning_adam as la
 from lightning_adam.callbacks import OptimizerMonitor
-from lightning_adam.statistics import flat_shards, read_optimizer, take_sharded_snapshot, take_snapshot
+from lightning_adam.statistics import (
+    copy_parameters,
+    flat_shards,
+    is_sharded,
+    read_optimizer,
+    take_sharded_snapshot,
+    take_snapshot,
+)
 from tests.digits import trainer
 
 STEPS, BATCH = 6, 32
@@ -126,6 +133,39 @@ def run_flat(folder: Path, world: int) -> None:
         torch.save({"names": snapshot.names, "table": torch.from_numpy(snapshot.table)}, folder / f"flat{world}.pt")
 
 
+def run_mixed(folder: Path, world: int) -> None:
+    """DTensors cut by rows, cut by columns, and whole on every rank, under one optimizer; or the same uncut."""
+    import torch.distributed as dist
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import Replicate, Shard, distribute_tensor
+
+    placements = (Shard(0), Shard(1), Replicate())
+    mesh = init_device_mesh("cpu", (2,)) if world > 1 else None
+
+    def placed(tensors: list[Tensor]) -> list[Tensor]:
+        if mesh is None:
+            return tensors
+        return [distribute_tensor(t, mesh, [how]) for t, how in zip(tensors, placements, strict=True)]
+
+    torch.manual_seed(0)
+    shapes = ((7, 10), (6, 9), (5, 4))
+    parameters = [nn.Parameter(t) for t in placed([torch.randn(shape) for shape in shapes])]
+    optimizer = torch.optim.RMSprop(parameters, lr=1e-2, foreach=False)
+    for _ in range(3):
+        before = copy_parameters(optimizer)
+        for parameter, gradient in zip(parameters, placed([torch.randn(shape) for shape in shapes]), strict=True):
+            parameter.grad = gradient
+        optimizer.step()
+    readings = read_optimizer(optimizer, {id(p): str(i) for i, p in enumerate(parameters)}, before)
+    assert is_sharded(optimizer) == (world > 1)
+    snapshot = (take_sharded_snapshot if world > 1 else take_snapshot)(0, readings)
+    if world == 1 or dist.get_rank() == 0:
+        torch.save({"names": snapshot.names, "table": torch.from_numpy(snapshot.table)}, folder / f"mixed{world}.pt")
+
+
+PLAIN_TORCH = {"flat": run_flat, "mixed": run_mixed}
+
+
 if __name__ == "__main__":
     for name in sys.argv[2:]:
-        run_flat(Path(sys.argv[1]), 2) if name == "flat" else run(Path(sys.argv[1]), name)
+        PLAIN_TORCH[name](Path(sys.argv[1]), 2) if name in PLAIN_TORCH else run(Path(sys.argv[1]), name)

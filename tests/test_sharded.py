@@ -15,10 +15,10 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_adam.statistics import QUANTITIES
-from tests.sharded_run import run, run_flat
+from tests.sharded_run import run, run_flat, run_mixed
 from tests.test_optimizer_monitor import matrices, row_names
 
-MODES = ("ddp-adamw", "fsdp2-adamw", "fsdp2-lion", "fsdp2-adamw-bare", "flat")
+MODES = ("ddp-adamw", "fsdp2-adamw", "fsdp2-lion", "fsdp2-adamw-bare", "flat", "mixed")
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for mode in ("single-adamw", "single-lion"):
         run(path, mode)
     run_flat(path, 1)
+    run_mixed(path, 1)
     outputs = [process.communicate(timeout=120)[0] for process in started]
     assert [process.returncode for process in started] == [0, 0], "\n".join(outputs)
     assert not any("failed and is incomplete" in output for output in outputs), "\n".join(outputs)
@@ -87,6 +88,14 @@ def test_flat_shards_of_fsdp1_are_put_together(folder: Path) -> None:
 
     assert ours["names"] == theirs["names"] == ["0.weight", "0.bias", "2.weight", "2.bias"]
     torch.testing.assert_close(ours["table"], theirs["table"], rtol=1e-4, atol=0, equal_nan=True)
+
+
+def test_rows_columns_and_replicas_are_put_together(folder: Path) -> None:
+    """Tensor parallelism cuts columns, hybrid sharding keeps replicas: each element counts once."""
+    ours, theirs = (torch.load(folder / f"mixed{world}.pt") for world in (2, 1))
+
+    assert ours["names"] == theirs["names"]
+    torch.testing.assert_close(ours["table"], theirs["table"], rtol=1e-5, atol=0, equal_nan=True)
 
 
 def test_shards_train_as_without_monitors(folder: Path) -> None:

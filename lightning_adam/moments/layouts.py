@@ -37,13 +37,13 @@ def read_moments(
         step: from :func:`read_steps`, if it has been read already.
     """
     state = optimizer.state.get(parameter, {})
-    read = _reader(kind_names(optimizer), frozenset(key for key, value in state.items() if value is not None))
+    read = _reader(kind_names(optimizer), tuple([key for key, value in state.items() if value is not None]))
     return None if read is None else read(Slot(optimizer, group, parameter, state, step))
 
 
 @functools.lru_cache(maxsize=256)
-def _reader(names: frozenset[str], keys: frozenset[str]) -> Reader | None:
-    fitting = (read for name, needed, read in _LAYOUTS if (name is None or name in names) and needed <= keys)
+def _reader(names: frozenset[str], keys: tuple[str, ...]) -> Reader | None:
+    fitting = (read for name, needed, read in _LAYOUTS if (name is None or name in names) and needed <= set(keys))
     return next(fitting, None)
 
 

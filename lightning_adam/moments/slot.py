@@ -76,8 +76,13 @@ class Slot:
         return 1
 
 
+_PLAIN = (Tensor, torch.nn.Parameter)
+
+
 def plain(tensor: Tensor) -> Tensor:
     """The local shard of a DTensor, and the numbers behind a low-bit tensor (torchao's have ``dequantize``)."""
+    if type(tensor) in _PLAIN:
+        return tensor
     local: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
     return local.dequantize() if type(local).dequantize is not Tensor.dequantize else local
 

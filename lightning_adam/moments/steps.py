@@ -68,9 +68,11 @@ def learning_rates(optimizer: Optimizer, before: Group) -> Callable[[Group, Tens
     """
     factor = next((f for name, f in _RATE_FACTORS.items() if name in kind_names(optimizer)), None)
 
+    if factor is None:
+        return _group_rate
+
     def rate(group: Group, parameter: Tensor) -> float:
-        lr = float(group["lr"])
-        return lr if factor is None else lr * factor(group, parameter, optimizer.state.get(parameter, {}), before)
+        return float(group["lr"]) * factor(group, parameter, optimizer.state.get(parameter, {}), before)
 
     return rate
 
@@ -166,7 +168,20 @@ def decays(optimizer: Optimizer, before: Group) -> Callable[[Group, Tensor, Tens
             share *= factor(group, parameter, copy)
         return Decay(share, "SOAP" in names, True)
 
-    return decay
+    return decay if factor is not None or rate is not _group_rate else _once_per_group(decay)
+
+
+def _once_per_group(
+    decay: Callable[[Group, Tensor, Tensor | None], Decay],
+) -> Callable[[Group, Tensor, Tensor | None], Decay]:
+    known: dict[int, Decay] = {}
+
+    def same(group: Group, parameter: Tensor, copy: Tensor | None) -> Decay:
+        if id(group) not in known:
+            known[id(group)] = decay(group, parameter, copy)
+        return known[id(group)]
+
+    return same
 
 
 def _group_rate(group: Group, parameter: Tensor) -> float:

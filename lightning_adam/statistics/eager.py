@@ -68,6 +68,15 @@ def reduce_eager(reading: TensorReading, places: Tensor) -> tuple[Tensor, Tensor
     return torch.cat([sums, counts.to(wide)]), maxima, sample
 
 
+@torch.no_grad()
+def update_ratio(reading: TensorReading) -> Tensor:
+    """‖Δθ‖/‖θ‖ alone, without the rest of the row; NaN where θ is all zero or the step is unknown."""
+    flat = _Flat.of(reading).at(slice(None))
+    step, size = _step(reading, flat), torch.linalg.vector_norm(flat.parameter)
+    moved = torch.full_like(size, math.nan) if step is None else torch.linalg.vector_norm(step)
+    return torch.where(size > 0, moved / size, math.nan)
+
+
 def _reduce_piece(reading: TensorReading, piece: _Flat, wide: torch.dtype) -> tuple[Tensor, Tensor]:
     sums = {"parameter_squared": _squares(piece.parameter, wide)}
     maxima: dict[str, Tensor] = {}

@@ -201,7 +201,7 @@ def _none_of(optimizer: Optimizer, parameter: Tensor) -> Moments | None:
 
 def _shard(parameter: Any) -> tuple[int, int | None, bool]:
     """Offset, whole size and whether it counts; shards lie one after the other, by the first dimension that is cut."""
-    if not hasattr(parameter, "placements"):
+    if type(parameter) is torch.nn.Parameter or not hasattr(parameter, "placements"):
         return 0, None, True
     from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 

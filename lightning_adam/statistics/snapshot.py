@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from lightning_adam.statistics import kernel
+from lightning_adam.statistics.eager import update_ratio
 from lightning_adam.statistics.finalise import finalise
 from lightning_adam.statistics.measure import measure
 from lightning_adam.statistics.quantities import COLUMNS
@@ -68,6 +71,15 @@ def snapshot_of(step: int, readings: Sequence[TensorReading], raw: RawTable) -> 
 def update_ratios(readings: Sequence[TensorReading]) -> dict[str, float]:
     """‖Δθ‖/‖θ‖ of the weight matrices: vectors start at 0 or 1 and would drown them."""
     matrices = [r for r in readings if r.parameter.dim() >= 2]
-    column = COLUMNS.index("update_ratio")
-    table, _ = finalise(matrices, measure(matrices).on_host())
-    return {r.name: ratio for r, ratio in zip(matrices, table[:, column].tolist(), strict=True) if ratio == ratio}
+    return {r.name: ratio for r, ratio in zip(matrices, _ratios(matrices), strict=True) if ratio == ratio}
+
+
+def _ratios(readings: Sequence[TensorReading]) -> list[float]:
+    """By the compiled pass where it serves all; eager torch would measure much that is not asked for."""
+    if not readings:
+        return []
+    if kernel.load() is not None and all(kernel.fits(reading) for reading in readings):
+        table, _ = finalise(readings, measure(readings))
+        ratios: list[float] = table[:, COLUMNS.index("update_ratio")].tolist()
+        return ratios
+    return [float(ratio) for ratio in torch.stack([update_ratio(reading) for reading in readings]).tolist()]
