@@ -494,9 +494,7 @@ def test_configuration_is_read_from_the_log(tmp_path: Path) -> None:
 
 
 AGREEING = (
-    "digits",
     "resumed",
-    "gan",
     "lr-high-digits",
     "lr-high-gan",
     "no-warmup-cnn",

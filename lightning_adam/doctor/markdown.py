@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lightning_adam.diagnosis import Finding
 from lightning_adam.doctor.judgement import RunReport
-from lightning_adam.doctor.wording import code, evidence_text, gap_texts, headline, loss_course, span, state
+from lightning_adam.doctor.wording import code, evidence_text, gap_texts, headline, leading, loss_course, span, state
 
 if TYPE_CHECKING:
     from lightning_adam.doctor.reporting import Report
@@ -15,9 +15,15 @@ if TYPE_CHECKING:
 
 def as_markdown(report: Report) -> str:
     """An overview, then each run."""
-    lines = [f"# {escaped(report.logdir)}: {headline(report)}", "", "| run | state | steps | loss |", "|---|---|---|---|"]
+    lines = [
+        f"# {escaped(report.logdir)}: {headline(report)}",
+        "",
+        "| run | state | steps | loss | gravest finding |",
+        "|---|---|---|---|---|",
+    ]
     for run in report.runs:
-        lines.append(f"| {escaped(run.name)} | {state(run)} | {run.steps[0]}–{run.steps[1]} | {loss_course(run)} |")
+        cells = (escaped(run.name), state(run), f"{run.steps[0]}–{run.steps[1]}", loss_course(run), escaped(leading(run)))
+        lines.append(f"| {' | '.join(cells)} |")
     for run in report.runs:
         lines += ["", *_run(run)]
     return "\n".join(lines) + "\n"

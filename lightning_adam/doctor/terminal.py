@@ -12,7 +12,7 @@ from rich.text import Text
 
 from lightning_adam.diagnosis import Finding
 from lightning_adam.doctor.judgement import Gap, RunReport
-from lightning_adam.doctor.wording import code, evidence_text, headline, loss_course, span, sparkline, state
+from lightning_adam.doctor.wording import code, evidence_text, headline, leading, loss_course, span, sparkline, state
 
 if TYPE_CHECKING:
     from lightning_adam.doctor.reporting import Report
@@ -58,14 +58,13 @@ def _overview(report: Report, width: int) -> Table:
     """A narrow terminal needs the room of the steps and of the loss's picture for the names."""
     wide = width >= PLAIN_WIDTH
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for column in ("run", "state", *(["steps"] if wide else []), "loss", "first finding"):
+    for column in ("run", "state", *(["steps"] if wide else []), "loss", "gravest finding"):
         table.add_column(column, no_wrap=column not in ("run", "state"), overflow="fold")
     for run in report.runs:
-        first = f"{run.findings[0].rule} at {run.findings[0].step}" if run.findings else ""
         verdict = Text(state(run), style=_style(run))
         loss = f"{loss_course(run):<13}  {sparkline(run)}" if wide else loss_course(run)
         steps = [f"{run.steps[0]}–{run.steps[1]}"] if wide else []
-        table.add_row(Text(run.name), verdict, *steps, loss, first)
+        table.add_row(Text(run.name), verdict, *steps, loss, leading(run))
     return table
 
 

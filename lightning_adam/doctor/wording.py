@@ -32,6 +32,12 @@ def state(run: RunReport) -> str:
     return "nothing found" if run.gaps else "healthy"
 
 
+def leading(run: RunReport) -> str:
+    """The first of the gravest findings: advice at step 0 must not hide what broke the run."""
+    gravest = next((finding for finding in run.findings if finding.severity == run.worst), None)
+    return f"{gravest.rule} at step {gravest.step}" if gravest else ""
+
+
 def loss_course(run: RunReport) -> str:
     """Where the loss came from and where it went."""
     loss = next((curve for curve in run.curves if curve.title == "loss"), None)
