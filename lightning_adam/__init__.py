@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from lightning_adam.configure import configure_optimizers
     from lightning_adam.describe import describe, plot_schedule
     from lightning_adam.diagnosis import Finding
+    from lightning_adam.doctor import report
     from lightning_adam.errors import ConfigError, LightningAdamWarning
     from lightning_adam.optimizers import available_optimizers
 
@@ -30,6 +31,7 @@ __all__ = [
     "configure_optimizers",
     "describe",
     "plot_schedule",
+    "report",
 ]
 
 if not TYPE_CHECKING:  # a __getattr__ that type checkers see would let every misspelt name pass
@@ -43,6 +45,7 @@ if not TYPE_CHECKING:  # a __getattr__ that type checkers see would let every mi
             "OptimizerConfig": "lightning_adam.config",
             "available_optimizers": "lightning_adam.optimizers",
             "configure_optimizers": "lightning_adam.configure",
+            "report": "lightning_adam.doctor",
         },
     )
 

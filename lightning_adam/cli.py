@@ -18,6 +18,7 @@ from lightning_adam.errors import ConfigError
 
 if TYPE_CHECKING:
     from lightning_adam.callbacks import DivergenceMonitor
+    from lightning_adam.optimizers import OptimizerSpec
 
 SICK: dict[str, dict[str, Any]] = {
     "no-warmup": {"warmup": 0.0, "lr": 1e-2},
@@ -93,11 +94,11 @@ def optimizers_command(arguments: argparse.Namespace) -> int:
     console = Console()
     if not console.is_terminal:
         console = Console(width=WIDE)
-    console.print(_catalogue(console.width >= WIDE))
+    console.print(_catalogue(rows, console.width >= WIDE))
     return 0
 
 
-def _catalogue(wide: bool) -> Any:
+def _catalogue(rows: Sequence[OptimizerSpec], wide: bool) -> Any:
     """What fits: state and source only on a wide screen."""
     from rich import box
     from rich.table import Column, Table
@@ -105,7 +106,7 @@ def _catalogue(wide: bool) -> Any:
     fixed = [Column(name, no_wrap=True) for name in ("name", "library", "bytes", "lr", "betas")]
     more = ["needs", "what", *(["state", "source"] if wide else [])]
     table = Table(*fixed, *more, box=box.SIMPLE_HEAD, pad_edge=False)
-    for row in available_optimizers():
+    for row in rows:
         what = f"{row.summary} (experimental)" if row.experimental else row.summary
         numbers = (f"{row.state_bytes:g}", f"{row.lr:g}", " ".join(f"{beta:g}" for beta in row.betas))
         rest = (", ".join(row.needs), what, *((row.state, row.source) if wide else ()))
