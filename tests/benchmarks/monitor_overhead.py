@@ -113,9 +113,9 @@ def pass_against_step(quick: bool) -> Table:
                 lambda o=optimizer, n=names: read_optimizer(o, n),
             ]
             step, measured, reading = interleaved(calls, 5 if total > 5e7 else 15)
-            peak = extra_memory(lambda r=readings: take_snapshot(0, r)) / (4 * total / count)
+            peak = extra_memory(lambda r=readings: take_snapshot(0, r)) / 2**20
             cells = [f"{total // 10**6}M in {count}", *(f"{1e3 * t:.2f}" for t in (step, measured, reading))]
-            rows.append((*cells, f"{measured / step:.2f}", f"{peak:.2f}"))
+            rows.append((*cells, f"{measured / step:.2f}", f"{peak:.2f} / {4 * total / count / 2**20:.2f}"))
             del optimizer, readings, calls
     header = (
         "parameters, tensors",
@@ -123,7 +123,7 @@ def pass_against_step(quick: bool) -> Table:
         "statistics ms",
         "reading state ms",
         "statistics ÷ step",
-        "memory ÷ tensor",
+        "extra MiB / largest tensor MiB",
     )
     kind = f"{DEVICE.type}, {torch.get_num_threads()} threads, {'compiled' if kernel.load() else 'eager'}"
     return Table(f"Statistics of all tensors against a fused AdamW step ({kind})", header, rows)
@@ -137,8 +137,8 @@ def extra_memory(call: Callable[[], object]) -> float:
         call()
         return float(torch.cuda.max_memory_allocated() - before)
     try:
-        Path("/proc/self/clear_refs").write_text("5")
         ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")
     except (OSError, AttributeError):
         return math.nan
     before = process_bytes("VmRSS")
