@@ -63,7 +63,11 @@ class Diagnosis:
 
     def _place(self, finding: Finding) -> Finding | None:
         """Into an open episode where it belongs to one: then nothing new is told, or only a better name."""
-        open_ = {f.rule: i for i, f in enumerate(self.findings) if self.history.count - self._seen[i] <= QUIET_STEPS and not f.over}
+        open_ = {
+            f.rule: i
+            for i, f in enumerate(self.findings)
+            if self.history.count - self._seen[i] <= QUIET_STEPS and not f.over
+        }
         if finding.rule in open_ and self.findings[open_[finding.rule]].severity != "info":
             self._continue(open_[finding.rule], finding)
             return None
@@ -115,7 +119,7 @@ class Diagnosis:
                 self.findings[index] = replace(finding, over=True)
 
     def wants_measurement(self, every: int, gradient_norm: float = math.nan, ahead: int = 0) -> bool:
-        """Whether the next step is worth the pass over all tensors: the first ten, every n-th, a heavy gradient, a suspicion.
+        """Whether the next step is worth the pass over all tensors: one of the first ten, every n-th, or a suspicion.
 
         Args:
             every: steps between two regular passes.

@@ -15,7 +15,11 @@ HEAVY = 20
 def stands_out(case: Case) -> bool:
     """|g| > 20 medians of 50, and the loss at 3 medians too: alone, deep nets near zero loss reach 65 medians."""
     past, now = case.past, case.now
-    if len(past.norms) < 20 or not now.gradient_norm > HEAVY * median(past.norms[-50:]) or not math.isfinite(now.gradient_norm):
+    if (
+        len(past.norms) < 20
+        or not now.gradient_norm > HEAVY * median(past.norms[-50:])
+        or not math.isfinite(now.gradient_norm)
+    ):
         return False
     if not math.isfinite(now.loss) or not past.losses:
         return now.gradient_norm > 10 * HEAVY * median(past.norms[-50:])
@@ -52,7 +56,7 @@ def _inputs_clause(case: Case) -> str:
 
 
 def gradient_exploding(case: Case) -> Finding | None:
-    """Heavy gradients that recur: after five steps or more, with usual ones (under 5 medians) between; or that grow for five.
+    """Heavy gradients that recur after five steps or more, with usual ones (under 5 medians) between; or grow for five.
 
     What follows a single bad batch is neither: the damaged model's gradients are heavy, and fall.
     """
@@ -92,8 +96,8 @@ def gradient_vanishing(case: Case) -> Finding | None:
         f"the gradient of {heavy.first_matrix} is {heavy.first_last:.1g} of the last layer's: early layers learn nothing.",
         {"first_last": heavy.first_last, "loss": case.now.loss},
         (heavy.first_matrix,) if heavy.first_matrix else (),
-        "Normalise between the layers (LayerNorm, BatchNorm), add residual connections, use ReLU or GELU instead of sigmoid or "
-        "tanh, and kaiming initialisation.",
+        "Normalise between the layers (LayerNorm, BatchNorm), add residual connections, use ReLU or GELU instead of "
+        "sigmoid or tanh, and kaiming initialisation.",
     )
 
 
