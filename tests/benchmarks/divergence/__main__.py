@@ -34,8 +34,8 @@ SCENARIOS = {s.name: s for s in (*HEALTHY, *SICK, *HELD_OUT)}
 STORED = Path("runs/divergence")
 QUICK = (
     "digits", "diabetes", "label-noise", "overfit-100", "always-clipped", "full-batch", "restarts", "bf16", "fp16", "gan",
-    "lion",    "lr-high-digits", "lr-low-digits", "beta2-low-digits", "eps-high-digits", "heavy-tail", "bad-target", "nan-gradient",
-    "dead-relu", "bf16-stall-digits", "lr-ramp-digits", "not-zeroed", "v-lost", "decay-digits", "schedule-collapsed-digits",
+    "lion", "lr-high-digits", "lr-low-digits", "beta2-low-digits", "eps-high-digits", "heavy-tail",
+    "bad-target", "nan-gradient", "dead-relu", "bf16-stall-digits", "lr-ramp-digits", "not-zeroed", "v-lost", "decay-digits", "schedule-collapsed-digits",
 )  # fmt: skip
 Pairs = list[tuple[Scenario, Run]]
 
@@ -128,7 +128,7 @@ def _tell_remedies(runs: Pairs, console: Console) -> None:
         mended += well
         if not well:
             console.print(
-                f"   not cured by its remedy: {scenario.name}: {run.final:.4g} -> {healed.final:.4g} (cure: {good.final:.4g})",
+                f"   not cured: {scenario.name}: {run.final:.4g} -> {healed.final:.4g} by its remedy, {good.final:.4g} by the cure",
                 style="yellow",
             )
     if asked:
