@@ -177,6 +177,7 @@ class DivergenceMonitor(Callback):
             "done": [finding.to_dict() for finding in self._done],
             "taken": self._actions.taken,
             "factor": self._actions.factor,
+            "last_action": self._actions.last,
         }
 
     @override
@@ -192,6 +193,7 @@ class DivergenceMonitor(Callback):
             diagnosis.load_state_dict(stored)
         self._done = [Finding.from_dict(stored) for stored in restored["done"]]
         self._actions.taken, self._actions.factor = restored["taken"], restored["factor"]
+        self._actions.last = restored["last_action"]
         if self._actions.factor != 1.0 and any(hasattr(o, "adam_schedule") for o in self._trainer.optimizers):
             scale_rates(self._trainer, self._actions.factor)  # the helper's schedule follows its configuration on a resume
 

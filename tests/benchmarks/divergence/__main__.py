@@ -127,10 +127,8 @@ def _tell_remedies(runs: Pairs, console: Console) -> None:
         asked, well = asked + 1, is_cured(scenario, run, healed, good)
         mended += well
         if not well:
-            console.print(
-                f"   not cured: {scenario.name}: {run.final:.4g} -> {healed.final:.4g} by its remedy, {good.final:.4g} by the cure",
-                style="yellow",
-            )
+            became = f"{run.final:.4g} -> {healed.final:.4g} by its remedy, {good.final:.4g} by the cure"
+            console.print(f"   not cured: {scenario.name}: {became}", style="yellow")
     if asked:
         console.print(f"remedies applied as printed: {mended}/{asked} = {mended / asked:.2f} of the sick runs are cured")
 
