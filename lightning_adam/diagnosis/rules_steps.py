@@ -15,7 +15,7 @@ HOPELESS_FIRST_STEP = 2.5
 """Beyond this no warmup helps: the steps that follow it are as large."""
 GOOD_FIRST_STEP = 0.02
 LARGE_RATIO = 0.03
-"""Median ‖Δθ‖/‖θ‖ in a running training: healthy at most 0.025, rising rates cross 0.03 59 steps before the loss shows or more."""
+"""Median ‖Δθ‖/‖θ‖ in a running training: healthy at most 0.025, rising rates cross it 59-144 steps before the loss."""
 HEALTHY_RATIO = 0.002
 """The median of 84 healthy runs is 0.0021 (p10 0.0012, p90 0.0049)."""
 

@@ -34,8 +34,9 @@ SCENARIOS = {s.name: s for s in (*HEALTHY, *SICK, *HELD_OUT)}
 STORED = Path("runs/divergence")
 QUICK = (
     "digits", "diabetes", "label-noise", "overfit-100", "always-clipped", "full-batch", "restarts", "bf16", "fp16", "gan",
-    "lion", "lr-high-digits", "lr-low-digits", "beta2-low-digits", "eps-high-digits", "heavy-tail",
-    "bad-target", "nan-gradient", "dead-relu", "bf16-stall-digits", "lr-ramp-digits", "not-zeroed", "v-lost", "decay-digits", "schedule-collapsed-digits",
+    "lion", "lr-high-digits", "lr-low-digits", "beta2-low-digits", "eps-high-digits", "heavy-tail", "bad-target",
+    "nan-gradient", "dead-relu", "bf16-stall-digits", "lr-ramp-digits", "not-zeroed", "v-lost", "decay-digits",
+    "schedule-collapsed-digits",
 )  # fmt: skip
 Pairs = list[tuple[Scenario, Run]]
 
