@@ -42,7 +42,7 @@ def main() -> None:
         va="top", ha="left",
     )  # fmt: skip
     if lost is not None:
-        axes[0].annotate(f"loss gone, step {lost} ", (lost, 1.6), color="0.3", va="bottom", ha="right")
+        axes[0].annotate(f" loss gone,\n step {lost}", (lost, 4), color="0.3", fontsize=8, va="bottom", ha="left")
     axes[2].set_xlabel("optimizer step")
     figure.suptitle(finding.line().split(";")[0], fontsize=9, color="0.2")
     figure.savefig(OUT)
@@ -66,6 +66,8 @@ def draw_signal(axis: Axes, sick: Run, cured: Run, signal: str, label: str, limi
     axis.axhline(limit, color="0.4", linestyle="--", linewidth=1)
     axis.annotate(limit_label, (395, limit), color="0.4", fontsize=8, va="bottom", ha="right")
     axis.set(ylabel=label, yscale="log", xlim=(-8, 400))
+    ticks = (0.002, 0.005, 0.01, 0.03, 0.1) if limit < 1 else (0.5, 1, 2, 4)
+    axis.set_yticks(ticks, [f"{100 * t:g} %" if limit < 1 else f"{t:g}" for t in ticks])
     axis.yaxis.set_minor_formatter(NullFormatter())
 
 
