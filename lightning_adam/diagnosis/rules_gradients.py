@@ -107,8 +107,9 @@ def gradient_vanishing(case: Case) -> Finding | None:
 def dead_parameter(case: Case) -> Finding | None:
     """A tensor's gradient is zero in every element, on four passes over nine steps or more, while the loss is high.
 
-    Exact zeros: dead ReLUs, a cut graph, all-zero weights. Or, over all weight matrices but embeddings, 80 % of the
-    elements (healthy at most 47 %, sick nearly all).
+    Exact zeros: dead ReLUs, a cut graph, all-zero weights; a warning for half of the weight matrices, advice for fewer (an
+    expert that no token chose). Or, over all weight matrices but embeddings, 80 % of the elements (healthy at most 47 %,
+    sick nearly all).
     """
     past, heavy = case.past, case.now.heavy
     if heavy is None or past.count < 9 or not case.loss_is_high:
@@ -119,7 +120,7 @@ def dead_parameter(case: Case) -> Finding | None:
     name = heavy.zero_gradients_max_in
     return Finding(
         "DEAD-PARAMETER",
-        "warning",
+        "warning" if most or 2 * heavy.dead_tensors >= case.run.matrices else "info",
         case.now.step,
         f"the gradient of {name} is zero in {percent(heavy.zero_gradients_max)} of its elements, of all weight matrices in "
         f"{percent(heavy.zero_gradients)}{loss_clause(case)}.",
