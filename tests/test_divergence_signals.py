@@ -1,4 +1,4 @@
-"""What DivergenceMonitor reads and writes in real runs: signals, several optimizers, resumes, and a log that can be replayed."""
+"""What DivergenceMonitor reads and writes in real runs: signals, several optimizers, resumes, a log to replay."""
 
 from __future__ import annotations
 
