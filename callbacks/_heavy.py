@@ -154,6 +154,7 @@ class _Table:
             "zero_second_moments": _mean(zeros, np.ones_like(zeros)),
             "second_moment_p50": _middle(self.column("second_moment_rms")),
             "state_step": float(max(steps)) if steps else math.nan,
+            "tensors": len(self.names),
         }
 
 
@@ -245,7 +246,7 @@ def run_signals(
     moments = [m for g in groups for p in g["params"][:8] if (m := read_moments(optimizer, g, p)) is not None]
     epsilons = [float(g["eps"]) for g in groups if isinstance(g.get("eps"), float)]
     schedule = getattr(optimizer, "adam_schedule", None)
-    known = isinstance(schedule, Schedule)
+    known = schedule if isinstance(schedule, Schedule) else None
     beta1, beta2 = betas_of(optimizer)
     return RunSignals(
         optimizer=type(optimizer).__name__,
@@ -260,8 +261,8 @@ def run_signals(
         plain_moments=type(optimizer).__name__ in PLAIN and bool(moments),
         dtype=_name(min((p.dtype for p in parameters), key=lambda d: d.itemsize, default=torch.float32)),
         state_dtype=_name(min((_stored_dtype(optimizer, p) for p in parameters[:64]), key=lambda d: d.itemsize)),
-        schedule=schedule.name if known else "",
-        warmup=float(schedule.phases.warmup) if known else math.nan,
+        schedule=known.name if known else "",
+        warmup=float(known.phases.warmup) if known else math.nan,
         total_steps=_total_steps(trainer),
         clip=float(getattr(getattr(optimizer, "adam_rule", None), "max_norm", trainer.gradient_clip_val or math.nan)),
         scaled=getattr(trainer.precision_plugin, "scaler", None) is not None,
