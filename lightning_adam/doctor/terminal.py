@@ -12,7 +12,7 @@ from rich.text import Text
 
 from lightning_adam.diagnosis import Finding
 from lightning_adam.doctor.judgement import Gap, RunReport
-from lightning_adam.doctor.wording import code, evidence_text, headline, leading, loss_course, span, sparkline, state
+from lightning_adam.doctor.wording import code, evidence_text, extent, headline, leading, loss_course, span, sparkline, state
 
 if TYPE_CHECKING:
     from lightning_adam.doctor.reporting import Report
@@ -63,7 +63,7 @@ def _overview(report: Report, width: int) -> Table:
     for run in report.runs:
         verdict = Text(state(run), style=_style(run))
         loss = f"{loss_course(run):<13}  {sparkline(run)}" if wide else loss_course(run)
-        steps = [f"{run.steps[0]}–{run.steps[1]}"] if wide else []
+        steps = [extent(run)] if wide else []
         table.add_row(Text(run.name), verdict, *steps, loss, leading(run))
     return table
 

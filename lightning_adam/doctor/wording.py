@@ -35,7 +35,12 @@ def state(run: RunReport) -> str:
 def leading(run: RunReport) -> str:
     """The first of the gravest findings: advice at step 0 must not hide what broke the run."""
     gravest = next((finding for finding in run.findings if finding.severity == run.worst), None)
-    return f"{gravest.rule} at step {gravest.step}" if gravest else ""
+    return f"{gravest.rule} at {gravest.step}" if gravest else ""
+
+
+def extent(run: RunReport) -> str:
+    """First and last step that anything is known of."""
+    return f"{run.steps[0]}–{run.steps[1]}" if run.curves or run.findings else "none yet"
 
 
 def loss_course(run: RunReport) -> str:
