@@ -52,7 +52,7 @@ class Actions:
     def __init__(self, kind: str, most: int) -> None:
         self.kind, self.most, self.taken = kind, most, 0
         self.factor = 1.0
-        self._last = -PAUSE
+        self.last = -PAUSE
         self._kept: list[tuple[int, dict[str, Tensor], list[Any]]] = []
 
     def vetoes(self, trainer: Trainer, watch: OptimizerWatch) -> bool:
@@ -79,14 +79,17 @@ class Actions:
         weights = {k: v.detach().clone() for k, v in module.state_dict().items() if isinstance(v, Tensor)}
         self._kept = [*self._kept, (step, weights, [copy.deepcopy(o.state_dict()) for o in trainer.optimizers])][-2:]
 
-    def answer(self, trainer: Trainer, module: LightningModule, fresh: Sequence[Finding]) -> str:
-        """Act on fresh findings; returns what was done, in words, or nothing."""
-        serious = [f for f in fresh if f.severity == "critical" or (f.severity == "warning" and self.kind == "reduce_lr")]
-        due = bool(serious) and self.taken < self.most and trainer.global_step - self._last >= PAUSE
+    def answer(self, trainer: Trainer, module: LightningModule, fresh: Sequence[Finding], lasting: Sequence[Finding]) -> str:
+        """Act on fresh findings, and on those that an action has not mended; returns what was done, in words, or nothing."""
+        still = [f for f in lasting if self.taken and f.last_step >= self.last + PAUSE]
+        serious = [
+            f for f in (*fresh, *still) if f.severity == "critical" or (f.severity == "warning" and self.kind == "reduce_lr")
+        ]
+        due = bool(serious) and self.taken < self.most and trainer.global_step - self.last >= PAUSE
         if self.kind in ("warn", "skip_step") or not trainer.strategy.reduce_boolean_decision(due, all=False):
             return ""
         self.taken += 1
-        self._last = trainer.global_step
+        self.last = trainer.global_step
         act: dict[str, Callable[[Trainer, LightningModule, Sequence[Finding]], str]] = {
             "stop": self._stop,
             "rollback": self._roll_back,
@@ -131,7 +134,7 @@ def _restore(optimizer: Optimizer, state: dict[str, Any]) -> None:
 
 def scale_rates(trainer: Trainer, factor: float) -> None:
     """Multiply every learning rate, and what schedulers compute the next ones from."""
-    schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
+    schedulers: list[Any] = [config.scheduler for config in trainer.lr_scheduler_configs]
     for optimizer in trainer.optimizers:
         for group in optimizer.param_groups:
             group.update({k: group[k] * factor for k in ("lr", "initial_lr", "max_lr", "min_lr") if k in group})

@@ -21,7 +21,18 @@ from lightning_adam.statistics import Snapshot, TensorReading, take_snapshot
 
 Floats = NDArray[np.float64]
 
-PLAIN = ("Adam", "AdamW", "NAdam", "RAdam", "Adam8bit", "AdamW8bit", "PagedAdam", "PagedAdamW", "PagedAdam8bit", "PagedAdamW8bit")
+PLAIN = (
+    "Adam",
+    "AdamW",
+    "NAdam",
+    "RAdam",
+    "Adam8bit",
+    "AdamW8bit",
+    "PagedAdam",
+    "PagedAdamW",
+    "PagedAdam8bit",
+    "PagedAdamW8bit",
+)
 """Optimizers whose m and v are averages of g and g² with two betas."""
 TINY_START = 0.1
 """A matrix that begins under so many times 1/√fan-in began at zero on purpose (heads, LoRA's B): its ratio says nothing."""
@@ -96,7 +107,10 @@ class _Table:
         pull = np.nan_to_num(self.column("decay_ratio") * against)
         total = float(np.sqrt(np.nansum(against**2)))
         _, where = _largest(np.where(pull > 0, pull, math.nan), self.names)
-        return {"decay_ratio": float(np.sqrt((pull**2).sum())) / total if total > 0 else math.nan, "decay_ratio_max_in": where}
+        return {
+            "decay_ratio": float(np.sqrt((pull**2).sum())) / total if total > 0 else math.nan,
+            "decay_ratio_max_in": where,
+        }
 
     def normalised(self) -> dict[str, Any]:
         """|m̂|/(√v̂+ε) against its floor and bound."""
@@ -231,7 +245,7 @@ def run_signals(
     moments = [m for g in groups for p in g["params"][:8] if (m := read_moments(optimizer, g, p)) is not None]
     epsilons = [float(g["eps"]) for g in groups if isinstance(g.get("eps"), float)]
     schedule = getattr(optimizer, "adam_schedule", None)
-    known = isinstance(schedule, Schedule)
+    known = schedule if isinstance(schedule, Schedule) else None
     beta1, beta2 = betas_of(optimizer)
     return RunSignals(
         optimizer=type(optimizer).__name__,
@@ -246,8 +260,8 @@ def run_signals(
         plain_moments=type(optimizer).__name__ in PLAIN and bool(moments),
         dtype=_name(min((p.dtype for p in parameters), key=lambda d: d.itemsize, default=torch.float32)),
         state_dtype=_name(min((_stored_dtype(optimizer, p) for p in parameters[:64]), key=lambda d: d.itemsize)),
-        schedule=schedule.name if known else "",
-        warmup=float(schedule.phases.warmup) if known else math.nan,
+        schedule=known.name if known else "",
+        warmup=float(known.phases.warmup) if known else math.nan,
         total_steps=_total_steps(trainer),
         clip=float(getattr(getattr(optimizer, "adam_rule", None), "max_norm", trainer.gradient_clip_val or math.nan)),
         scaled=getattr(trainer.precision_plugin, "scaler", None) is not None,

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
-from torch.optim import Optimizer
 
 from lightning_adam.callbacks._heavy import betas_of, embedding_names, heavy_signals, input_scale, run_signals
 from lightning_adam.callbacks._lightning import gradient_scale, log_step, scale_on_device
@@ -162,8 +161,8 @@ class OptimizerWatch:
             return _Light(values.cpu(), None, *rest)
         host = torch.empty(values.shape, pin_memory=True)
         host.copy_(values, non_blocking=True)
-        arrived = torch.cuda.Event()
-        arrived.record()  # type: ignore[no-untyped-call,unused-ignore]
+        arrived: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        arrived.record()
         return _Light(host, arrived, *rest)
 
     def _left_scale(self, device: torch.device) -> Tensor | float:
@@ -177,11 +176,13 @@ class OptimizerWatch:
         record = getattr(self.optimizer, "adam_clip", None)
         if record is not None:
             after = torch.where(record.norm_after.isnan(), record.norm_before, record.norm_after)
-            return after / record.norm_before.clamp(min=1e-30)
+            left: Tensor = after / record.norm_before.clamp(min=1e-30)
+            return left
         limit = self.trainer.gradient_clip_val
         if limit is None or self.trainer.gradient_clip_algorithm == "value" or self._norms is None:
             return torch.ones_like(nan)
-        return (float(limit) / (torch.linalg.vector_norm(self._norms) + 1e-6)).clamp(max=1.0)
+        scale: Tensor = (float(limit) / (torch.linalg.vector_norm(self._norms) + 1e-6)).clamp(max=1.0)
+        return scale
 
     def _arrive(self, everything: bool) -> None:
         """Hand over what has arrived, in order."""

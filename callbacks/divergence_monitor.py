@@ -46,9 +46,9 @@ class DivergenceMonitor(Callback):
 
     Looks at loss, gradient norm, clipping and finiteness at every step, and at all tensors (update ratios, moments against
     their bounds, zeros, rounding, …) on each of the first ten, on every 20th, and when a gradient stands out. Findings go to
-    the console, to TensorBoard's text tab (``adam/findings``), to ``adam/findings_total`` and ``adam_events``; the
-    signals themselves to ``adam_signals``, from which ``lightning-adam doctor`` repeats the diagnosis; and the last 200 steps
-    to a file in the log folder when something critical happens. It changes nothing, unless asked to:
+    the console, to TensorBoard's text tab (``adam/findings``), to ``adam/findings_total`` and ``adam_events``; the signals
+    themselves to ``adam_signals``, from which ``lightning-adam doctor`` repeats the diagnosis; and the last 200 steps to a
+    file in the log folder when something critical happens. It changes nothing, unless asked to:
 
     Args:
         on_divergence: ``warn`` only tells. ``stop`` ends the run on a critical finding, with a checkpoint saved.
@@ -177,6 +177,7 @@ class DivergenceMonitor(Callback):
             "done": [finding.to_dict() for finding in self._done],
             "taken": self._actions.taken,
             "factor": self._actions.factor,
+            "last_action": self._actions.last,
         }
 
     @override
@@ -192,6 +193,7 @@ class DivergenceMonitor(Callback):
             diagnosis.load_state_dict(stored)
         self._done = [Finding.from_dict(stored) for stored in restored["done"]]
         self._actions.taken, self._actions.factor = restored["taken"], restored["factor"]
+        self._actions.last = restored["last_action"]
         if self._actions.factor != 1.0 and any(hasattr(o, "adam_schedule") for o in self._trainer.optimizers):
             scale_rates(self._trainer, self._actions.factor)  # the helper's schedule follows its configuration on a resume
 
@@ -214,7 +216,9 @@ class DivergenceMonitor(Callback):
         if self._actions.vetoes(self._trainer, watch):
             norm, watch.vetoed = watch.gradient_norm(), True
             self._actions.leave_out(optimizer)
-            self._tell_action("NON-FINITE" if norm - norm else "BAD-BATCH", f"left out a step whose gradient norm is {norm:.3g}")
+            self._tell_action(
+                "NON-FINITE" if norm - norm else "BAD-BATCH", f"left out a step whose gradient norm is {norm:.3g}"
+            )
 
     @never_raises
     def _after_step(self, index: int, optimizer: Optimizer) -> None:
@@ -274,7 +278,7 @@ class DivergenceMonitor(Callback):
             writer.write_signals(step, encode(records))
 
     def _keep_last_steps(self, index: int, step: int) -> None:
-        if self._trainer.log_dir is None or not self._trainer.is_global_zero:
+        if not self._trainer.loggers or self._trainer.log_dir is None or not self._trainer.is_global_zero:
             return
         folder = Path(self._trainer.log_dir)
         folder.mkdir(parents=True, exist_ok=True)
@@ -283,9 +287,10 @@ class DivergenceMonitor(Callback):
 
     @never_raises
     def _act(self, trainer: Trainer, module: LightningModule, fresh: Sequence[Finding]) -> None:
-        done = self._actions.answer(trainer, module, fresh)
+        lasting = [f for d in self._diagnoses for f in d.findings if not f.over]
+        done = self._actions.answer(trainer, module, fresh, lasting)
         if done:
-            self._tell_action(fresh[-1].rule if fresh else "LOSS-DIVERGED", done)
+            self._tell_action((*lasting, *fresh)[-1].rule, done)
             for diagnosis in self._diagnoses:
                 diagnosis.history.non_finite = False
         open_ = any(not f.over and f.severity != "info" for d in self._diagnoses for f in d.findings)
@@ -294,7 +299,7 @@ class DivergenceMonitor(Callback):
     def _tell_action(self, rule: str, what: str) -> None:
         step = self._trainer.global_step
         left = self._actions.most - self._actions.taken
-        evidence = {"action": self._actions.kind, "actions_left": float(left)}
+        evidence: dict[str, float | str] = {"action": self._actions.kind, "actions_left": float(left)}
         finding = Finding(rule, "info", step, f"{self._actions.kind}: {what}.", evidence)
         self._done.append(finding)
         if self._trainer.is_global_zero:

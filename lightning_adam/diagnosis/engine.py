@@ -119,7 +119,7 @@ class Diagnosis:
                 self.findings[index] = replace(finding, over=True)
 
     def wants_measurement(self, every: int, gradient_norm: float = math.nan, ahead: int = 0) -> bool:
-        """Whether the next step is worth the pass over all tensors: the first ten, every n-th, a heavy gradient, a suspicion.
+        """Whether the next step is worth the pass over all tensors: one of the first ten, every n-th, or a suspicion.
 
         Args:
             every: steps between two regular passes.

@@ -1,7 +1,7 @@
 """All rules: each a pure function of one case (the step, the steps before, the run).
 
-Adding a rule is one function in a ``rules_*`` file and one row here; ``tests/test_every_rule.py`` asks for its examples. Where a
-docstring gives "healthy" and "sick" figures, they are of 84 healthy and 184 sick recorded runs.
+Adding a rule is one function in a ``rules_*`` file and one row here; ``tests/test_every_rule.py`` asks for its examples.
+Where a docstring gives "healthy" and "sick" figures, they are of 84 healthy and 184 sick recorded runs.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ CAUSES: dict[str, tuple[str, ...]] = {
         "NO-LEARNING",
     ),
 }
-"""What explains a finding that follows it: the consequence is told under its cause, and makes the cause critical where it is."""
+"""What explains a finding that follows it: it is told under its cause, and makes that critical where it is."""
 
 BETTER: dict[str, tuple[str, ...]] = {
     "BAD-BATCH": ("GRAD-EXPLODING", "BETA2-STALE", "STATE-CORRUPT", "STATE-LOST", "LR-HIGH"),

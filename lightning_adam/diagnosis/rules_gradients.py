@@ -56,7 +56,7 @@ def _inputs_clause(case: Case) -> str:
 
 
 def gradient_exploding(case: Case) -> Finding | None:
-    """Heavy gradients that recur: after five steps or more, with usual ones (under 5 medians) between; or that grow for five.
+    """Heavy gradients that recur after five steps or more, with usual ones (under 5 medians) between; or grow for five.
 
     What follows a single bad batch is neither: the damaged model's gradients are heavy, and fall.
     """
@@ -96,8 +96,8 @@ def gradient_vanishing(case: Case) -> Finding | None:
         f"the gradient of {heavy.first_matrix} is {heavy.first_last:.1g} of the last layer's: early layers learn nothing.",
         {"first_last": heavy.first_last, "loss": case.now.loss},
         (heavy.first_matrix,) if heavy.first_matrix else (),
-        "Normalise between the layers (LayerNorm, BatchNorm), add residual connections, use ReLU or GELU instead of sigmoid or "
-        "tanh, and kaiming initialisation.",
+        "Normalise between the layers (LayerNorm, BatchNorm), add residual connections, use ReLU or GELU instead of "
+        "sigmoid or tanh, and kaiming initialisation.",
     )
 
 

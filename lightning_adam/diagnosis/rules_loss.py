@@ -130,7 +130,7 @@ def _zero_weights(case: Case) -> Finding:
         "NO-LEARNING",
         "critical",
         case.now.step,
-        f"all {case.run.matrices} weight matrices are zero at the start: their gradients are, too, and nothing can be learnt.",
+        f"all {case.run.matrices} weight matrices are zero at the start, so their gradients are, too.",
         {"zero_tensors": case.run.zero_tensors, "matrices": case.run.matrices},
         remedy="Initialise the weights (torch.nn.init.kaiming_uniform_, or PyTorch's own reset_parameters()).",
     )

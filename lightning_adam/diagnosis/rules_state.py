@@ -109,7 +109,8 @@ def decay_dominates(case: Case) -> Finding | None:
         "DECAY-DOMINATES",
         "warning",
         case.now.step,
-        f"weight decay pulls {ratio:.2g} times as hard as the gradient's step{place(heavy.decay_ratio_max_in)}{loss_clause(case)}.",
+        f"weight decay pulls {ratio:.2g} times as hard as the gradient's step{place(heavy.decay_ratio_max_in)}"
+        f"{loss_clause(case)}.",
         {"decay_ratio": ratio, "weight_decay": case.run.weight_decay},
         (heavy.decay_ratio_max_in,) if heavy.decay_ratio_max_in else (),
         f"Use weight_decay={lower} (now {case.run.weight_decay:g}), decoupled (AdamW), and none on biases and norms.",
@@ -120,7 +121,8 @@ def decay_dominates(case: Case) -> Finding | None:
 def bf16_stall(case: Case) -> Finding | None:
     """Updates are rounded away: over 80 % of 16-bit elements do not move, on three passes (healthy ≤ 0.51, sick ≥ 0.94).
 
-    Round-to-nearest loses |Δ| under half the spacing, 2⁻⁹ to 2⁻⁸ of the weight in bf16. Not where the rate is small by design.
+    Round-to-nearest loses |Δ| under half the spacing, 2⁻⁹ to 2⁻⁸ of the weight in bf16. A rate that is small by design is
+    none.
     """
     past, heavy, now = case.past, case.now.heavy, case.now
     if heavy is None or past.count < 20 or not past.lasts("lost_updates", 3, 10, 0.8) or not case.loss_is_high:
@@ -131,12 +133,12 @@ def bf16_stall(case: Case) -> Finding | None:
         "BF16-STALL",
         "warning",
         now.step,
-        f"{percent(heavy.lost_updates)} of the {case.run.dtype} weights do not move: their updates are under half the spacing "
-        f"of the type{place(heavy.lost_updates_max_in)}{loss_clause(case)}.",
+        f"{percent(heavy.lost_updates)} of the {case.run.dtype} weights do not move: their updates are under half the "
+        f"spacing of the type{place(heavy.lost_updates_max_in)}{loss_clause(case)}.",
         {"lost_updates": heavy.lost_updates, "lr": now.lr},
         (heavy.lost_updates_max_in,) if heavy.lost_updates_max_in else (),
-        f"Keep the weights in 32 bit (Trainer(precision='bf16-mixed')), or try lr={rounded(10 * now.lr)}, or an optimizer with "
-        "stochastic rounding or Kahan summation.",
+        f"Keep the weights in 32 bit (Trainer(precision='bf16-mixed')), or try lr={rounded(10 * now.lr)}, or an optimizer "
+        "with stochastic rounding or Kahan summation.",
         {"lr": rounded(10 * now.lr), "precision": "bf16-mixed"},
     )
 
@@ -177,7 +179,7 @@ def _fell(case: Case, roots: list[float], steps: list[float]) -> bool:
 
 
 def state_corrupt(case: Case) -> Finding | None:
-    """A tensor's rms of |m̂|/(√v̂+ε) is over the bound that holds for any gradients (theory.py): m and v do not belong together.
+    """A tensor's rms of |m̂|/(√v̂+ε) is over the bound for any gradients (theory.py): m and v do not belong together.
 
     Proof, with 2 % for rounding; 8-bit states may err by 25 %. Healthy: at most 0.76 of the bound, spoilt: 72 and more.
     """

@@ -10,12 +10,12 @@ from lightning_adam.diagnosis.theory import noise_floor, untuned_warmup
 from lightning_adam.diagnosis.wording import loss_clause, percent, place, rounded
 
 LARGE_FIRST_STEP = 0.2
-"""‖Δθ‖/‖θ‖ of a weight matrix in one of the first ten steps: 84 healthy runs stayed under 0.102, 31 sick ones had 0.32 up."""
+"""‖Δθ‖/‖θ‖ of a weight matrix in one of the first ten steps: 84 healthy runs stayed under 0.102, 31 sick had 0.32 up."""
 HOPELESS_FIRST_STEP = 2.5
 """Beyond this no warmup helps: the steps that follow it are as large."""
 GOOD_FIRST_STEP = 0.02
 LARGE_RATIO = 0.03
-"""Median ‖Δθ‖/‖θ‖ in a running training: healthy at most 0.025, rising rates cross 0.03 59-144 steps before the loss shows."""
+"""Median ‖Δθ‖/‖θ‖ in a running training: healthy at most 0.025, rising rates cross it 59-144 steps before the loss."""
 HEALTHY_RATIO = 0.002
 """The median of 84 healthy runs is 0.0021 (p10 0.0012, p90 0.0049)."""
 
@@ -62,7 +62,12 @@ def lr_high(case: Case) -> Finding | None:
         return _lr_high_early(case)
     limit = LARGE_RATIO * _floor_scale(case.now.beta1)
     recent = past.recent("update_ratio_p50", 2)
-    if case.now.heavy is None or past.count < 30 or not past.ratio_average > limit or not min(recent, default=math.nan) > 0.7 * limit:
+    if (
+        case.now.heavy is None
+        or past.count < 30
+        or not past.ratio_average > limit
+        or not min(recent, default=math.nan) > 0.7 * limit
+    ):
         return None
     if not case.now.lr >= 0.3 * past.peak_lr or median(past.recent("decay_ratio", 3)) > 0.5:
         return None

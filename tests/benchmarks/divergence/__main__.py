@@ -33,9 +33,10 @@ from tests.benchmarks.divergence.sick import SICK
 SCENARIOS = {s.name: s for s in (*HEALTHY, *SICK, *HELD_OUT)}
 STORED = Path("runs/divergence")
 QUICK = (
-    "digits", "diabetes", "label-noise", "overfit-100", "always-clipped", "full-batch", "restarts", "bf16", "fp16", "gan", "lion",
-    "lr-high-digits", "lr-low-digits", "beta2-low-digits", "eps-high-digits", "heavy-tail", "bad-target", "nan-gradient",
-    "dead-relu", "bf16-stall-digits", "lr-ramp-digits", "not-zeroed", "v-lost", "decay-digits", "schedule-collapsed-digits",
+    "digits", "diabetes", "label-noise", "overfit-100", "always-clipped", "full-batch", "restarts", "bf16", "fp16", "gan",
+    "lion", "lr-high-digits", "lr-low-digits", "beta2-low-digits", "eps-high-digits", "heavy-tail", "bad-target",
+    "nan-gradient", "dead-relu", "bf16-stall-digits", "lr-ramp-digits", "not-zeroed", "v-lost", "decay-digits",
+    "schedule-collapsed-digits",
 )  # fmt: skip
 Pairs = list[tuple[Scenario, Run]]
 
@@ -73,7 +74,10 @@ def report(runs: Pairs, console: Console) -> None:
 
 def _tell(title: str, split: Pairs, console: Console) -> None:
     core = [(s, r) for s, r in split if s.tier == "core"]
-    table = Table(*HEADER, title=f"{title}: {sum(not s.cause for s, _ in core)} healthy runs, {sum(bool(s.cause) for s, _ in core)} sick")
+    table = Table(
+        *HEADER,
+        title=f"{title}: {sum(not s.cause for s, _ in core)} healthy runs, {sum(bool(s.cause) for s, _ in core)} sick",
+    )
     for name, detector in BASELINES.items():
         table.add_row(*score(name, detector, core).cells())
     table.add_row(*score("DivergenceMonitor", live_warnings, core).cells(), style="bold")
@@ -124,10 +128,8 @@ def _tell_remedies(runs: Pairs, console: Console) -> None:
         asked, well = asked + 1, is_cured(scenario, run, healed, good)
         mended += well
         if not well:
-            console.print(
-                f"   not cured by its remedy: {scenario.name}: {run.final:.4g} -> {healed.final:.4g} (cured: {good.final:.4g})",
-                style="yellow",
-            )
+            became = f"{run.final:.4g} -> {healed.final:.4g} by its remedy, {good.final:.4g} by the cure"
+            console.print(f"   not cured: {scenario.name}: {became}", style="yellow")
     if asked:
         console.print(f"remedies applied as printed: {mended}/{asked} = {mended / asked:.2f} of the sick runs are cured")
 
@@ -178,8 +180,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, … (default 3)")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="trainings side by side")
     return parser.parse_args()
-
-
 
 
 if __name__ == "__main__":

@@ -40,8 +40,10 @@ def spike_detection(run: Run) -> Flags:
 
 
 def kill_loss_spike(run: Run, patience: int = 4, times: float = 2.0, window: int = 100, cap: float = 10.0) -> Flags:
-    """llm-foundry's KillLossSpike (llmfoundry/callbacks/kill_loss_spike_callback.py): twice the running mean, 5 times in a row;
-    or half of a window over the cap."""
+    """llm-foundry's KillLossSpike (llmfoundry/callbacks/kill_loss_spike_callback.py).
+
+    Twice the running mean five times in a row; or half of a window over the cap.
+    """
     losses: deque[float] = deque(maxlen=max(window, round(0.05 * len(run.losses))))
     limit, count, warned, known = cap, 0, np.zeros(len(run.losses), dtype=bool), False
     for t, loss in enumerate(run.losses):
@@ -88,7 +90,7 @@ def z_score(values: NDArray[np.float64], limit: float, alpha: float = 0.97, warm
 
 
 def surprise(run: Run, limit: float = 2.3) -> Flags:
-    """RMS_t ≥ 2.3 in some tensor (Wortsman et al. 2023, arXiv:2304.13013), on the steps that have the pass over all tensors."""
+    """RMS_t ≥ 2.3 in some tensor (Wortsman et al. 2023, arXiv:2304.13013), on the steps with the pass over all."""
     return np.array([s.heavy is not None and s.heavy.surprise_max >= limit for s in run.steps], dtype=bool)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -145,7 +146,7 @@ def moments_swapped(step: int) -> StateFault:
 
     def fault(now: int, optimizer: Optimizer) -> None:
         states = list(optimizer.state.values()) if now == step else []
-        for one, other in zip(states, states[1:], strict=False):
+        for one, other in itertools.pairwise(states):
             if one["exp_avg_sq"].shape == other["exp_avg_sq"].shape:
                 one["exp_avg_sq"], other["exp_avg_sq"] = other["exp_avg_sq"], one["exp_avg_sq"]
 

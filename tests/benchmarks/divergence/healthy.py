@@ -1,4 +1,5 @@
-"""Healthy runs, most of them chosen because they look like sick ones to some detector. Rules were tuned on their seed 0."""
+"""Healthy runs,
+most of them chosen because they look like sick ones to some detector. Rules were tuned on their seed 0."""
 
 from __future__ import annotations
 
@@ -36,7 +37,8 @@ HEALTHY = (
     Scenario("digits-adam-torch", **DIGITS, lr=1e-3, optimizer=adam),
     Scenario("cnn-cosine", **CNN, lr=2e-3, warmup=20, schedule="cosine", steps=250),
     Scenario("diabetes", **DIABETES, lr=1e-3),
-    Scenario("text-clip-cosine", **TEXT, lr=2e-3, betas=(0.9, 0.95), warmup=30, schedule="cosine", clip=1.0, weight_decay=0.1),
+    Scenario("text-clip-cosine", **TEXT, lr=2e-3, betas=(0.9, 0.95), warmup=30, schedule="cosine", clip=1.0,
+             weight_decay=0.1),
     Scenario("text-slow-beta2", **TEXT, lr=1e-3, warmup=30, schedule="cosine"),
     Scenario("text-eps-1e-6", **TEXT, lr=3e-3, eps=1e-6, warmup=30, clip=1.0, schedule="cosine", steps=250),
     Scenario("coder", **CODER, lr=2e-3, schedule="cosine"),

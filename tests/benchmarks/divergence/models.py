@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 
@@ -13,7 +14,7 @@ from torch.nn import functional as F
 def mlp(sizes: Sequence[int], act: Callable[[], nn.Module] = nn.ReLU, norm: bool = False) -> nn.Sequential:
     """Linear layers with an activation, and LayerNorm if asked."""
     layers: list[nn.Module] = []
-    for i, (a, b) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for i, (a, b) in enumerate(itertools.pairwise(sizes)):
         layers.append(nn.Linear(a, b))
         if i < len(sizes) - 2:
             layers += [nn.LayerNorm(b), act()] if norm else [act()]

@@ -22,9 +22,11 @@ REFRACTORY = 50
 FAMILIES: dict[str, str] = {
     "LR-HIGH": "large steps", "NO-WARMUP": "large steps", "OSCILLATION": "large steps", "LOGIT-GROWTH": "large steps",
     "LOSS-DIVERGED": "large steps", "LR-LOW": "small steps", "SCHEDULE-COLLAPSED": "small steps", "BF16-STALL": "precision",
-    "SCALER-SKIPS": "precision", "STATE-LOST": "state", "STATE-CORRUPT": "state", "BETA2-STALE": "beta2", "BETA2-LOW": "beta2",
+    "SCALER-SKIPS": "precision", "STATE-LOST": "state", "STATE-CORRUPT": "state", "BETA2-STALE": "beta2",
+    "BETA2-LOW": "beta2",
     "EPS-HIGH": "eps", "CLIP-ALWAYS": "eps", "GRAD-EXPLODING": "heavy gradients", "BAD-BATCH": "heavy gradients",
-    "LOSS-SPIKE": "heavy gradients", "NON-FINITE": "not finite", "DEAD-PARAMETER": "no gradient", "GRAD-VANISHING": "no gradient",
+    "LOSS-SPIKE": "heavy gradients", "NON-FINITE": "not finite", "DEAD-PARAMETER": "no gradient",
+    "GRAD-VANISHING": "no gradient",
     "NO-LEARNING": "no gradient", "PLATEAU": "no gradient", "DECAY-DOMINATES": "decay", "INPUT-SCALE": "data",
     "UNUSED-PARAMETER": "code", "GRAD-NOT-ZEROED": "code",
 }  # fmt: skip
@@ -77,12 +79,14 @@ class Row:
         """Of the printed table."""
         return [
             self.detector, f"{self.found / max(1, self.sick):.3f}", f"{self.alarmed / max(1, self.healthy):.3f}",
-            f"{1e4 * self.alarms / max(1, self.healthy_steps):.2f}", f"{self.early}/{self.events}", f"{self.before}/{self.events}",
+            f"{1e4 * self.alarms / max(1, self.healthy_steps):.2f}", f"{self.early}/{self.events}",
+            f"{self.before}/{self.events}",
             f"{self.by_event}/{self.events}",
         ]  # fmt: skip
 
 
-HEADER = ("detector", "recall", "healthy runs alarmed", "false alarms per 10k healthy steps", "events warned of ≥ 5 steps before",
+HEADER = ("detector", "recall", "healthy runs alarmed", "false alarms per 10k healthy steps",
+          "events warned of ≥ 5 steps before",
           "before", "at the event or before")  # fmt: skip
 
 
@@ -167,7 +171,9 @@ def causes(runs: Iterable[tuple[Scenario, Run]]) -> Causes:
         accepted += good
         family += FAMILIES.get(named) == FAMILIES[scenario.cause] or good
         if named != scenario.cause:
-            wrong.append(f"{scenario.name}/{run.seed}: {scenario.cause} named {named or 'nothing'}{' (accepted)' if good else ''}")
+            wrong.append(
+                f"{scenario.name}/{run.seed}: {scenario.cause} named {named or 'nothing'}{' (accepted)' if good else ''}"
+            )
     return Causes(count, exact, accepted, family, tuple(wrong))
 
 
