@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from lightning_adam.diagnosis.finding import Finding
-from lightning_adam.diagnosis.history import Case, median
+from lightning_adam.diagnosis.history import WINDOW, Case, median
 from lightning_adam.diagnosis.wording import loss_clause, percent, rounded
 
 HEAVY = 20
@@ -56,15 +56,18 @@ def _inputs_clause(case: Case) -> str:
 
 
 def gradient_exploding(case: Case) -> Finding | None:
-    """Heavy gradients that recur after five steps or more, with usual ones (under 5 medians) between; or grow for five.
+    """Heavy gradients that recur, with usual ones (under 5 medians) between; or that grow for five steps.
 
-    What follows a single bad batch is neither: the damaged model's gradients are heavy, and fall.
+    What follows a single bad batch is neither: the damaged model's gradients are heavy, and fall; and momentum carries
+    its step on for 2/(1-β₁) steps, so that what stands out sooner is still the same batch.
     """
     past, now = case.past, case.now
     if not stands_out(case) or not past.spikes:
         return None
     level, gap = median(past.norms[-50:]), past.count - past.spikes[-1]
-    again = gap >= 5 and min(past.norms[-(gap - 1) :]) < 5 * level
+    first = next(count for count in past.spikes if past.count - count <= WINDOW or count == past.spikes[-1])
+    carried = 2 / (1 - now.beta1) if 0 <= now.beta1 < 1 else 20.0
+    again = past.count - first >= carried and gap >= 5 and min(past.norms[-(gap - 1) :]) < 5 * level
     lasting = past.spikes[-4:] == list(range(past.count - 4, past.count)) and now.gradient_norm > max(past.norms[-4:])
     if not (again or lasting):
         return None

@@ -6,6 +6,7 @@ import math
 
 from lightning_adam.diagnosis.finding import Finding
 from lightning_adam.diagnosis.history import Case, median, spread
+from lightning_adam.diagnosis.theory import SMALL_RATIO
 from lightning_adam.diagnosis.wording import loss_clause, rounded
 
 NON_FINITE_REMEDY = {
@@ -43,16 +44,17 @@ def non_finite(case: Case) -> Finding | None:
 def loss_diverged(case: Case) -> Finding | None:
     """The loss has left its range for good.
 
-    median of 5 > max(3·best, best + 0.1·L0, median of 60 + 6·spread), or > 1.5·L0 while the weights still move, where
-    best is the lowest median of 25. Not asked of several optimizers: adversaries' losses rise in healthy runs.
+    median of 10 > max(3·best, best + 0.1·L0), or > 1.5·L0, where best is the lowest median of 25; and over the range of the
+    60 before: their median + 6·spread, and 95 % of them (near zero loss, noise has a heavy tail).
+    Not asked of several optimizers: adversaries' losses rise in healthy runs.
     """
     past, now = case.past, case.now
-    recent = [*past.losses[-4:], *([now.loss] if math.isfinite(now.loss) else [])]
-    if len(past.losses) < 25 or len(recent) < 5 or not case.loss_falls_by_itself:
+    recent = [*past.losses[-9:], *([now.loss] if math.isfinite(now.loss) else [])]
+    if len(past.losses) < 25 or len(recent) < 10 or not case.loss_falls_by_itself:
         return None
     level, best, first = median(recent), past.best_loss, past.initial_loss
-    window = past.losses[-64:-4]
-    usual = median(window) + 6 * spread(window)
+    window = past.losses[-69:-9]
+    usual = max(median(window) + 6 * spread(window), sorted(window)[int(0.95 * len(window))])
     limit = max(3 * best, best + 0.1 * first, usual)
     if not (level > limit or (level > 1.5 * first and level > 2 * best and level > usual)):
         return None
@@ -98,7 +100,7 @@ def no_learning(case: Case) -> Finding | None:
 
     The median of the last 50 losses against that of the first 25: less than 3.5 % lower, and known to a tenth (three
     standard errors of both medians), so that noise is not mistaken for a start. Before 70 % of the run it must also be no
-    significant fall (three standard errors): a slow start falls slowly.
+    significant fall (three standard errors): a slow start falls slowly. Steps that are too small are LR-LOW's.
     """
     past, run = case.past, case.run
     if past.count == 0 and run.matrices > 0 and run.zero_tensors == run.matrices:
@@ -110,9 +112,9 @@ def no_learning(case: Case) -> Finding | None:
     fall = first - level
     if fall > 0.035 * first or 3 * error > 0.1 * first or level > 1.5 * first or past.best_loss < 0.9 * first:
         return None
-    if fall > 3 * error and case.progress < 0.7:
-        return None
     floor, ratio = median(past.recent("normalised_rms", 3)), median(past.recent("update_ratio_p50", 3))
+    if (fall > 3 * error and case.progress < 0.7) or ratio < SMALL_RATIO:
+        return None
     return Finding(
         "NO-LEARNING",
         "warning",

@@ -59,7 +59,7 @@ def eps_high(case: Case) -> Finding | None:
     if heavy is None or past.count < 9 or not past.lasts("eps_share", 5, 4, 0.5) or _is_learnt(case) or _overclips(case):
         return None
     small = median(past.recent("update_ratio_p50", 5)) < 5e-4
-    lower = rounded(max(1e-15, min(1e-8, case.run.eps / 100)))
+    lower = rounded(max(1e-15, min(1e-8, 1e-3 * heavy.second_moment_p50)))
     return Finding(
         "EPS-HIGH",
         "warning" if small else "info",

@@ -6,7 +6,7 @@ import math
 
 from lightning_adam.diagnosis.finding import Finding
 from lightning_adam.diagnosis.history import EARLY, Case, median
-from lightning_adam.diagnosis.theory import noise_floor, untuned_warmup
+from lightning_adam.diagnosis.theory import SMALL_RATIO, noise_floor, untuned_warmup
 from lightning_adam.diagnosis.wording import loss_clause, percent, place, rounded
 
 LARGE_FIRST_STEP = 0.2
@@ -14,6 +14,7 @@ LARGE_FIRST_STEP = 0.2
 HOPELESS_FIRST_STEP = 2.5
 """Beyond this no warmup helps: the steps that follow it are as large."""
 GOOD_FIRST_STEP = 0.02
+"""What the rate to try gives (healthy median 0.014); under a warmup, once |u| has fallen from 1 to its noise floor."""
 LARGE_RATIO = 0.03
 """Median ‖Δθ‖/‖θ‖ in a running training: healthy at most 0.025, rising rates cross it 59-144 steps before the loss."""
 HEALTHY_RATIO = 0.002
@@ -92,7 +93,8 @@ def _lr_high_early(case: Case) -> Finding | None:
     if not (past.early_ratio > HOPELESS_FIRST_STEP or stays):
         return None
     peak = _planned_peak(case)
-    lower = rounded(min(peak / 3, past.early_lr * GOOD_FIRST_STEP / past.early_ratio))
+    good = GOOD_FIRST_STEP / (noise_floor(case.now.beta1) if _warms_up(case) and 0 <= case.now.beta1 < 1 else 1.0)
+    lower = rounded(min(peak / 3, past.early_lr * good / past.early_ratio))
     return Finding(
         "LR-HIGH",
         "critical" if past.early_ratio > HOPELESS_FIRST_STEP else "warning",
@@ -111,7 +113,7 @@ def lr_low(case: Case) -> Finding | None:
 
     Healthy medians are 3.1e-4 and more, sick ones 1e-4 and less. "Agree": rms(u) > 1.75 noise floors (at most 0.8):
     a rate that is small enough lets the gradient point the same way step after step. Where there are no moments,
-    the loss must have stood still for 40 % of the run.
+    the loss must have stood still for 40 % of the run. The rate to try gives a healthy ratio once steps disagree as usual.
     """
     past, now = case.past, case.now
     if now.heavy is None or past.count < 60 or not now.lr > 0.3 * past.peak_lr or past.level < 0.5 * past.initial_loss:
@@ -119,11 +121,12 @@ def lr_low(case: Case) -> Finding | None:
     ratios, rms = past.recent("update_ratio_p50", 3), median(past.recent("normalised_rms", 3))
     agree = min(0.8, 1.75 * noise_floor(now.beta1)) if 0 <= now.beta1 < 1 else 0.4
     stands = case.progress >= 0.4 and past.level > 0.965 * past.initial_loss
-    if len(ratios) < 3 or not median(ratios) < 1.5e-4 or not (rms > agree or (math.isnan(rms) and stands)):
+    if len(ratios) < 3 or not median(ratios) < SMALL_RATIO or not (rms > agree or (math.isnan(rms) and stands)):
         return None
     if median(past.recent("eps_share", 3)) > 0.3 or not case.loss_falls_by_itself:
         return None
-    higher = rounded(now.lr * min(1000.0, max(3.0, HEALTHY_RATIO / median(ratios) / 2)))
+    settles = rms / noise_floor(now.beta1) if rms > 0 and 0 <= now.beta1 < 1 else 1.0
+    higher = rounded(now.lr * min(1000.0, max(3.0, HEALTHY_RATIO / median(ratios) * settles)))
     return Finding(
         "LR-LOW",
         "warning",

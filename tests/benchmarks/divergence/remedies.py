@@ -14,11 +14,12 @@ from tests.benchmarks.divergence.scenario import Scenario
 from tests.benchmarks.divergence.scoring import event_step
 
 FIELDS = ("lr", "betas", "eps", "weight_decay", "schedule", "warmup", "clip", "precision", "optimizer")
-PRECISIONS = {"bf16-mixed": "bf16-mixed"}
 
 
 def remedied(scenario: Scenario, found: Sequence[Finding]) -> Scenario | None:
-    """The scenario with the first finding's ``changes``; None where none is a hyper-parameter."""
+    """The scenario with the first finding's ``changes``; None where no hyper-parameter is its cure."""
+    if not set(scenario.cure) <= {*FIELDS, "factor"}:
+        return None
     real = [f for f in found if f.severity != "info" and f.step >= scenario.onset and f.changes]
     if not real:
         return None
@@ -35,8 +36,6 @@ def _changed(scenario: Scenario, changes: Mapping[str, Any]) -> Scenario:
         given["factor"] = None
     if callable(scenario.optimizer) and ("weight_decay" in given or "eps" in given):
         given |= {"optimizer": "adamw"}
-    if scenario.accumulate > 1 or not given:
-        given = dict(given)
     return replace(scenario, **given)
 
 
