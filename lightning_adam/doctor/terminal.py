@@ -12,7 +12,18 @@ from rich.text import Text
 
 from lightning_adam.diagnosis import Finding
 from lightning_adam.doctor.judgement import Gap, RunReport
-from lightning_adam.doctor.wording import code, evidence_text, extent, headline, leading, loss_course, span, sparkline, state
+from lightning_adam.doctor.wording import (
+    CONTROLS,
+    code,
+    evidence_text,
+    extent,
+    headline,
+    leading,
+    loss_course,
+    span,
+    sparkline,
+    state,
+)
 
 if TYPE_CHECKING:
     from lightning_adam.doctor.reporting import Report
@@ -52,9 +63,6 @@ def rendered(report: Report, width: int) -> Group:
     parts += [_run(run) for run in report.runs if run.findings or run.notes or not several]
     parts += _common_gaps(report)
     return Group(*parts)
-
-
-CONTROLS = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), *range(127, 160)) if code != ord("\n")}
 
 
 def _text(content: str, style: str = "") -> Text:

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from lightning_adam.doctor.reporting import Report
 
 
+CONTROLS = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), *range(127, 160)) if code != ord("\n")}
+"""Escape codes and their like: a log that somebody else wrote must not steer the reader's terminal."""
+
+
 def headline(report: Report) -> str:
     """The whole report in one sentence."""
     sick = [run for run in report.runs if run.findings]
