@@ -120,7 +120,7 @@ def doctor_command(arguments: argparse.Namespace) -> int:
 
     from lightning_adam.doctor import report
 
-    with Console(stderr=True).status(f"reading {arguments.logdir} ..."):
+    with Console(stderr=True).status("reading the logs ..."):
         found = report(arguments.logdir)
     if arguments.output is None and arguments.format == "text":
         from lightning_adam.doctor.terminal import show

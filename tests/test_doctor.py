@@ -260,7 +260,17 @@ def test_run_without_anything_known_is_reported(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"severity": "deadly"}, {"step": "soon"}, {"evidence": [1]}, {"parameters": None}, {"rule": 7}, {"unheard": 1}],
+    [
+        {"severity": "deadly"},
+        {"step": "soon"},
+        {"last_step": "later"},
+        {"evidence": [1]},
+        {"parameters": None},
+        {"changes": [1]},
+        {"optimizer": 7},
+        {"rule": 7},
+        {"unheard": 1},
+    ],
 )
 def test_damaged_finding_is_passed_over(tmp_path: Path, changes: dict[str, Any]) -> None:
     """What is not a finding is noted, not believed."""
@@ -292,6 +302,20 @@ def test_page_shows_foreign_text_as_text(tmp_path: Path) -> None:
     for page in (report(tmp_path).to_html(), report(tmp_path)._repr_html_(), report(tmp_path).to_markdown()):
         assert "<script" not in page
         assert page.count("&lt;script&gt;") >= 5
+
+
+def test_terminal_shows_foreign_text_as_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither escape codes (that clear the screen) nor rich's markup of a log reach the terminal."""
+    evil = "\x1b[2J[red]x[/blue]\x9b\x07"
+    texts = dict.fromkeys(("message", "remedy", "rule", "optimizer"), evil)
+    finding_event(tmp_path / "[bold]run", **texts, parameters=[evil, evil], evidence={evil: evil})
+    finding_event(tmp_path / "other")
+    main(["doctor", str(tmp_path)])
+    shown = capsys.readouterr().out
+
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", shown)
+    assert "[bold]run" in shown
+    assert shown.count("[2J[red]x[/blue]") >= 5
 
 
 def test_page_loads_nothing(tmp_path: Path) -> None:

@@ -176,10 +176,14 @@ def live_findings(run: RunLog, prefix: str) -> list[Finding]:
 
 def _checked(finding: Finding) -> Finding:
     """Types as declared: the reports rely on them, and a log may hold anything."""
-    words = (finding.rule, finding.message, finding.remedy, *finding.parameters, *finding.evidence)
-    if finding.severity not in SEVERITIES or not all(isinstance(word, str) for word in words):
-        raise ValueError(finding)
-    if not isinstance(finding.step, int) or not all(isinstance(v, str | int | float) for v in finding.evidence.values()):
+    words = (finding.rule, finding.message, finding.remedy, finding.optimizer, *finding.parameters, *finding.evidence)
+    right = (
+        finding.severity in SEVERITIES
+        and all(isinstance(word, str) for word in words)
+        and all(isinstance(step, int) for step in (finding.step, finding.last_step))
+        and all(isinstance(value, str | int | float) for value in finding.evidence.values())
+    )
+    if not right:
         raise ValueError(finding)
     return finding
 

@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING
 
 from lightning_adam.diagnosis import Finding
 from lightning_adam.doctor.judgement import RunReport
-from lightning_adam.doctor.wording import code, evidence_text, gap_texts, headline, leading, loss_course, span, state
+from lightning_adam.doctor.wording import (
+    CONTROLS,
+    code,
+    evidence_text,
+    extent,
+    gap_texts,
+    headline,
+    leading,
+    loss_course,
+    span,
+    state,
+)
 
 if TYPE_CHECKING:
     from lightning_adam.doctor.reporting import Report
@@ -22,7 +33,7 @@ def as_markdown(report: Report) -> str:
         "|---|---|---|---|---|",
     ]
     for run in report.runs:
-        cells = (escaped(run.name), state(run), f"{run.steps[0]}–{run.steps[1]}", loss_course(run), escaped(leading(run)))
+        cells = (escaped(run.name), state(run), extent(run), loss_course(run), escaped(leading(run)))
         lines.append(f"| {' | '.join(cells)} |")
     for run in report.runs:
         lines += ["", *_run(run)]
@@ -54,7 +65,7 @@ def escaped(text: str) -> str:
         >>> escaped("a|b <script> *x*")
         'a\\\\|b &lt;script&gt; \\\\*x\\\\*'
     """
-    flat = html.escape(" ".join(text.split()), quote=False)
+    flat = html.escape(" ".join(text.split()).translate(CONTROLS), quote=False)
     for sign in ("\\", "|", "*", "`", "[", "]"):
         flat = flat.replace(sign, f"\\{sign}")
     return flat

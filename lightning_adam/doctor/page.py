@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from lightning_adam.diagnosis import Finding
 from lightning_adam.doctor.judgement import RunReport, plural
 from lightning_adam.doctor.plots import charts
-from lightning_adam.doctor.wording import code, evidence_text, gap_texts, headline, leading, loss_course, span, state
+from lightning_adam.doctor.wording import code, evidence_text, extent, gap_texts, headline, leading, loss_course, span, state
 
 if TYPE_CHECKING:
     from lightning_adam.doctor.reporting import Report
@@ -85,7 +85,7 @@ def as_fragment(report: Report) -> str:
 def _overview(report: Report) -> str:
     rows = []
     for run in report.runs:
-        cells = (f"{run.steps[0]}–{run.steps[1]}", loss_course(run), leading(run))
+        cells = (extent(run), loss_course(run), leading(run))
         told = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
         name = f'<td><a href="#{_anchor(run)}">{html.escape(run.name)}</a></td>'
         rows.append(f"<tr>{name}<td>{_state(run)}</td>{told}</tr>")

@@ -12,7 +12,18 @@ from rich.text import Text
 
 from lightning_adam.diagnosis import Finding
 from lightning_adam.doctor.judgement import Gap, RunReport
-from lightning_adam.doctor.wording import code, evidence_text, headline, leading, loss_course, span, sparkline, state
+from lightning_adam.doctor.wording import (
+    CONTROLS,
+    code,
+    evidence_text,
+    extent,
+    headline,
+    leading,
+    loss_course,
+    span,
+    sparkline,
+    state,
+)
 
 if TYPE_CHECKING:
     from lightning_adam.doctor.reporting import Report
@@ -45,13 +56,18 @@ def rendered(report: Report, width: int) -> Group:
         width: of the terminal, in columns.
     """
     several = len(report.runs) > 1
-    parts: list[RenderableType] = [Text(f"{report.logdir}: {headline(report)}", style="bold")]
+    parts: list[RenderableType] = [_text(f"{report.logdir}: {headline(report)}", style="bold")]
     if several:
         parts += [Text(), _overview(report, width)]
     parts.append(Text())
     parts += [_run(run) for run in report.runs if run.findings or run.notes or not several]
     parts += _common_gaps(report)
     return Group(*parts)
+
+
+def _text(content: str, style: str = "") -> Text:
+    """Text of a log, which anybody may have written: no markup, and no escape codes for the terminal."""
+    return Text(content.translate(CONTROLS), style=style)
 
 
 def _overview(report: Report, width: int) -> Table:
@@ -63,17 +79,17 @@ def _overview(report: Report, width: int) -> Table:
     for run in report.runs:
         verdict = Text(state(run), style=_style(run))
         loss = f"{loss_course(run):<13}  {sparkline(run)}" if wide else loss_course(run)
-        steps = [f"{run.steps[0]}–{run.steps[1]}"] if wide else []
-        table.add_row(Text(run.name), verdict, *steps, loss, leading(run))
+        steps = [extent(run)] if wide else []
+        table.add_row(_text(run.name), verdict, *steps, loss, _text(leading(run)))
     return table
 
 
 def _run(run: RunReport) -> Group:
-    heading = Rule(Text(f"{run.name} · {state(run)}"), style=_style(run), align="left")
-    parts: list[RenderableType] = [heading, Text(f"judged by {run.basis}", style="dim")]
+    heading = Rule(_text(f"{run.name} · {state(run)}"), style=_style(run), align="left")
+    parts: list[RenderableType] = [heading, _text(f"judged by {run.basis}", style="dim")]
     if run.findings:
         parts.append(_findings(run.findings))
-    notes = [Text(f"note: {note}", style="yellow") for note in run.notes]
+    notes = [_text(f"note: {note}", style="yellow") for note in run.notes]
     return Group(*parts, *notes, *([Text()] if notes or not run.findings else []))
 
 
@@ -89,24 +105,24 @@ def _findings(findings: tuple[Finding, ...]) -> Table:
     for finding in findings:
         style = STYLES.get(finding.severity, "")
         whose = f"\n{finding.optimizer}" if finding.optimizer else ""
-        who = Text.assemble((finding.rule, style), f"\n{span(finding)}\n", (finding.severity, style), whose)
+        who = Text.assemble(_text(finding.rule, style), f"\n{span(finding)}\n", (finding.severity, style), _text(whose))
         table.add_row(who, _told(finding))
     return table
 
 
 def _told(finding: Finding) -> Text:
-    text = Text(finding.message)
+    parts = [_text(finding.message)]
     if finding.remedy:
-        text.append("\n→ ", style="bold green").append(finding.remedy, style="bold")
+        parts += [_text("\n→ ", "bold green"), _text(finding.remedy, "bold")]
     if finding.changes:
-        text.append(f"\n  la.configure_optimizers(…, {code(finding)})", style="green")
+        parts.append(_text(f"\n  la.configure_optimizers(…, {code(finding)})", "green"))
     if finding.evidence:
-        text.append(f"\n{evidence_text(finding.evidence)}", style="dim")
+        parts.append(_text(f"\n{evidence_text(finding.evidence)}", "dim"))
     if len(finding.parameters) > 1:
         shown = ", ".join(finding.parameters[:4])
         more = f" and {len(finding.parameters) - 4} more" if len(finding.parameters) > 4 else ""
-        text.append(f"\nin {shown}{more}", style="dim")
-    return text
+        parts.append(_text(f"\nin {shown}{more}", "dim"))
+    return Text.assemble(*parts)
 
 
 def _common_gaps(report: Report) -> list[RenderableType]:
@@ -122,5 +138,5 @@ def _common_gaps(report: Report) -> list[RenderableType]:
         table.add_column(column, overflow="fold", ratio=1)
     for gap, runs in lacking.items():
         where = "" if len(runs) == len(report.runs) else f" (in {', '.join(runs[:3])}{', …' if len(runs) > 3 else ''})"
-        table.add_row(Text(", ".join(gap.rules)), Text(gap.missing + where), Text(gap.remedy))
+        table.add_row(_text(", ".join(gap.rules)), _text(gap.missing + where), _text(gap.remedy))
     return [table]

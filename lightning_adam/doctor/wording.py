@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from lightning_adam.doctor.reporting import Report
 
 
+CONTROLS = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), *range(127, 160)) if code != ord("\n")}
+"""Escape codes and their like: a log that somebody else wrote must not steer the reader's terminal."""
+
+
 def headline(report: Report) -> str:
     """The whole report in one sentence."""
     sick = [run for run in report.runs if run.findings]
@@ -35,7 +39,12 @@ def state(run: RunReport) -> str:
 def leading(run: RunReport) -> str:
     """The first of the gravest findings: advice at step 0 must not hide what broke the run."""
     gravest = next((finding for finding in run.findings if finding.severity == run.worst), None)
-    return f"{gravest.rule} at step {gravest.step}" if gravest else ""
+    return f"{gravest.rule} at {gravest.step}" if gravest else ""
+
+
+def extent(run: RunReport) -> str:
+    """First and last step that anything is known of."""
+    return f"{run.steps[0]}–{run.steps[1]}" if run.curves or run.findings else "none yet"
 
 
 def loss_course(run: RunReport) -> str:
