@@ -278,9 +278,11 @@ class DivergenceMonitor(Callback):
             writer.write_signals(step, encode(records))
 
     def _keep_last_steps(self, index: int, step: int) -> None:
-        if not self._trainer.loggers or self._trainer.log_dir is None or not self._trainer.is_global_zero:
+        # not ``trainer.log_dir``: that broadcasts, and other ranks may have found something else
+        folders = [folder for logger in self._trainer.loggers if (folder := getattr(logger, "log_dir", None))]
+        if not folders or not self._trainer.is_global_zero:
             return
-        folder = Path(self._trainer.log_dir)
+        folder = Path(folders[0])
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{self._prefixes[index]}_last_steps_{step}.json"
         path.write_text(json.dumps([asdict(signals) for signals in self._last[index]]))
