@@ -30,10 +30,16 @@ def beta2_stale(case: Case) -> Finding | None:
     """v lags the gradients: RMS_t > 4 in some tensor on the last five passes, over ten steps or more.
 
     Wortsman et al. 2023 (arXiv:2304.13013). After a jump of g, RMS_t = 1/√(1-β₂ˢ) s steps later: at β₂ = 0.999 7 after 20
-    steps, at 0.95 1.3. So a fast v never fires it. Healthy runs: median of 20 at most 2.2; stale: 11 and more.
+    steps, at 0.95 1.3. So a fast v never fires it. Healthy runs: median of 20 at most 2.2; stale: 11 and more. Where v is no
+    average of g² (Prodigy scales it by its own estimate), g²/v says nothing of the kind.
     """
     heavy = case.now.heavy
-    if heavy is None or case.past.count <= 40 or not case.past.lasts("surprise_max", 5, 10, 4.0):
+    if (
+        heavy is None
+        or not case.run.plain_moments
+        or case.past.count <= 40
+        or not case.past.lasts("surprise_max", 5, 10, 4.0)
+    ):
         return None
     beta2 = case.now.beta2
     return Finding(
