@@ -1,4 +1,6 @@
-"""Trains digits on two CPU processes (or one) with every clipping rule, and writes the weights: run by test_distributed.py.
+"""Trains digits on two CPU processes (or one) with every clipping rule, watched: run by test_distributed.py.
+
+Writes the weights, and what the monitor could not do.
 
 python -m tests.run_distributed ddp|fsdp2|single OUT.pt
 """
@@ -10,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 
 import lightning_adam as la
+from lightning_adam.callbacks import DivergenceMonitor
 from tests.digits import Digits, digits_loader, trainer
 
 RULES: dict[str, Any] = {
@@ -26,6 +30,8 @@ RULES: dict[str, Any] = {
 
 class Sharded(Digits):
     """Its layers are sharded where the strategy has a mesh."""
+
+    failed: list[str]
 
     def configure_model(self) -> None:
         """FSDP2 on each linear layer."""
@@ -49,20 +55,25 @@ def strategy(kind: str) -> dict[str, Any]:
     return {"devices": 2, "strategy": fsdp2 if kind == "fsdp2" else DDPStrategy(process_group_backend="gloo")}
 
 
-def train(kind: str, rule: Any) -> Sharded:
+def train(kind: str, rule: Any, folder: Path) -> Sharded:
     """Twelve steps on the same batches in every process."""
     module = Sharded(clip=rule, weight_decay=0.1, warmup=3)
-    fit = trainer(max_steps=12, use_distributed_sampler=False, **strategy(kind))
+    monitor = DivergenceMonitor()
+    logger = TensorBoardLogger(folder, name=kind)
+    options = {"max_steps": 12, "use_distributed_sampler": False, "logger": logger, "callbacks": [monitor]}
+    fit = trainer(**options, **strategy(kind))
     fit.fit(module, digits_loader())
+    module.failed = sorted(monitor.__dict__.get("_failed", ()))
     return module
 
 
 def main(kind: str, out: Path) -> None:
     """All rules in turn."""
     torch.set_num_threads(1)
-    results = {name: train(kind, make()) for name, make in RULES.items()}
+    results = {name: train(kind, make(), out.parent) for name, make in RULES.items()}
     if next(iter(results.values())).trainer.is_global_zero:
-        torch.save({name: module.final for name, module in results.items()}, out)
+        failed = sorted({name for module in results.values() for name in module.failed})
+        torch.save({**{name: module.final for name, module in results.items()}, "failed": failed}, out)
 
 
 if __name__ == "__main__":

@@ -40,6 +40,12 @@ def test_clipping_is_that_of_one_process(kind: str, rule: str, weights: Any) -> 
         torch.testing.assert_close(weights[kind][rule][name], want, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("kind", ["single", "ddp", "fsdp2"])
+def test_divergence_monitor_works_there(kind: str, weights: Any) -> None:
+    """None of its methods has failed (a failing one warns and lets the training go on)."""
+    assert weights[kind]["failed"] == []
+
+
 def test_eight_bit_state_is_refused_under_fsdp2() -> None:
     """bitsandbytes cannot shard its state: said when the optimizer is configured."""
     module = Digits(optimizer="adamw8bit", total_steps=10)
