@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -15,9 +16,18 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 
 import lightning_adam as la
 from tests.digits import Digits
+from tests.run_actions import ACTIONS
 from tests.run_distributed import RULES
 
 ROOT = Path(__file__).parent.parent
+
+
+def run(module: str, *arguments: str) -> None:
+    """In a process of its own, which starts the other rank."""
+    command = [sys.executable, "-m", module, *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 @pytest.fixture(scope="module")
@@ -25,10 +35,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, dic
     """Final weights by strategy and rule; each strategy in a process of its own, as its launcher starts the script again."""
     folder = tmp_path_factory.mktemp("distributed")
     for kind in ("single", "ddp", "fsdp2"):
-        command = [sys.executable, "-m", "tests.run_distributed", kind, str(folder / f"{kind}.pt")]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=240, check=False)
-        assert done.returncode == 0, done.stderr[-3000:]
+        run("tests.run_distributed", kind, str(folder / f"{kind}.pt"))
     return {kind: torch.load(folder / f"{kind}.pt") for kind in ("single", "ddp", "fsdp2")}
 
 
@@ -44,6 +51,20 @@ def test_clipping_is_that_of_one_process(kind: str, rule: str, weights: Any) -> 
 def test_divergence_monitor_works_there(kind: str, weights: Any) -> None:
     """None of its methods has failed (a failing one warns and lets the training go on)."""
     assert weights[kind]["failed"] == []
+
+
+def test_all_ranks_act_alike(tmp_path: Path) -> None:
+    """Rank 1 alone has a NaN loss: both stop at the same step, both go back, both leave the step out; the weights agree."""
+    run("tests.run_actions", str(tmp_path))
+    one, other = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1))
+
+    for action in ACTIONS:
+        same = ("steps", "finite", "actions", "weights") if action != "stop" else ("steps", "finite", "actions")
+        assert {key: one[action][key] for key in same} == {key: other[action][key] for key in same}
+        assert len(one[action]["actions"]) == 1
+    assert one["stop"]["steps"] == 31
+    assert one["rollback"]["finite"]
+    assert one["skip_step"]["finite"]
 
 
 def test_eight_bit_state_is_refused_under_fsdp2() -> None:
