@@ -210,7 +210,8 @@ def _say_where(run: Path, logdir: Path) -> None:
     from lightning_adam.tensorboard import deep_link
 
     print(f"logs    {run}\nopen    tensorboard --logdir {logdir}    (or: make tensorboard)")
-    print(f"then    {deep_link(run=run.name)}\n", flush=True)
+    print(f"then    http://127.0.0.1:6006/#lightning_adam&p.lightning_adam.run={run.name}    (the Adam tab)")
+    print(f"or      {deep_link(run=run.name)}\n", flush=True)
 
 
 def _summarise(losses: dict[str, float], entropy: float, monitor: DivergenceMonitor, seconds: float) -> None:
