@@ -85,7 +85,8 @@ class Row:
         """Of the printed table."""
         return [
             self.detector, f"{self.found / max(1, self.sick):.3f}", f"{self.alarmed / max(1, self.healthy):.3f}",
-            f"{1e4 * self.alarms / max(1, self.healthy_steps):.2f}", f"{self.early}/{self.events} ({self.could_early} could be)",
+            f"{1e4 * self.alarms / max(1, self.healthy_steps):.2f}",
+            f"{self.early}/{self.events} ({self.could_early} could be)",
             f"{self.before}/{self.events} ({self.could_before} could be)",
             f"{self.by_event}/{self.events}",
         ]  # fmt: skip
