@@ -154,6 +154,7 @@ class _Table:
             "zero_second_moments": _mean(zeros, np.ones_like(zeros)),
             "second_moment_p50": _middle(self.column("second_moment_rms")),
             "state_step": float(max(steps)) if steps else math.nan,
+            "tensors": len(self.names),
         }
 
 

@@ -132,7 +132,7 @@ class Diagnosis:
         if len(past.pass_counts) == PASSES and past.count - past.pass_counts[0] < 2 * every:
             return False
         heavy = gradient_norm > 5 * median(past.norms[-50:])
-        return heavy or past.ratio_average > 0.02
+        return heavy or (past.count >= 3 * EARLY and past.ratio_average > 0.02)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain types: Lightning loads checkpoints with ``weights_only=True``."""

@@ -58,8 +58,8 @@ def _inputs_clause(case: Case) -> str:
 def gradient_exploding(case: Case) -> Finding | None:
     """Heavy gradients that recur, with usual ones (under 5 medians) between; or that grow for five steps.
 
-    What follows a single bad batch is neither: the damaged model's gradients are heavy, and fall; and momentum carries
-    its step on for 2/(1-β₁) steps, so that what stands out sooner is still the same batch.
+    What follows a single bad batch is neither: momentum carries its step on for 2/(1-β₁) steps, so that what stands out
+    sooner is still the same batch; and a gradient under a hundredth of the largest is the damaged model's.
     """
     past, now = case.past, case.now
     if not stands_out(case) or not past.spikes:
@@ -69,7 +69,7 @@ def gradient_exploding(case: Case) -> Finding | None:
     carried = 2 / (1 - now.beta1) if 0 <= now.beta1 < 1 else 20.0
     again = past.count - first >= carried and gap >= 5 and min(past.norms[-(gap - 1) :]) < 5 * level
     lasting = past.spikes[-4:] == list(range(past.count - 4, past.count)) and now.gradient_norm > max(past.norms[-4:])
-    if not (again or lasting):
+    if not (again or lasting) or now.gradient_norm < 0.01 * max(past.norms):
         return None
     held = now.clip_coefficient < 0.5
     return Finding(
@@ -107,8 +107,9 @@ def gradient_vanishing(case: Case) -> Finding | None:
 def dead_parameter(case: Case) -> Finding | None:
     """A tensor's gradient is zero in every element, on four passes over nine steps or more, while the loss is high.
 
-    Exact zeros: dead ReLUs, a cut graph, all-zero weights. Or, over all weight matrices but embeddings, 80 % of the
-    elements (healthy at most 47 %, sick nearly all).
+    Exact zeros: dead ReLUs, a cut graph, all-zero weights; a warning for half of the weight matrices, advice for fewer (an
+    expert that no token chose). Or, over all weight matrices but embeddings, 80 % of the elements (healthy at most 47 %,
+    sick nearly all).
     """
     past, heavy = case.past, case.now.heavy
     if heavy is None or past.count < 9 or not case.loss_is_high:
@@ -119,7 +120,7 @@ def dead_parameter(case: Case) -> Finding | None:
     name = heavy.zero_gradients_max_in
     return Finding(
         "DEAD-PARAMETER",
-        "warning",
+        "warning" if most or 2 * heavy.dead_tensors >= case.run.matrices else "info",
         case.now.step,
         f"the gradient of {name} is zero in {percent(heavy.zero_gradients_max)} of its elements, of all weight matrices in "
         f"{percent(heavy.zero_gradients)}{loss_clause(case)}.",

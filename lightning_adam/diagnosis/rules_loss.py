@@ -148,7 +148,8 @@ def plateau(case: Case) -> Finding | None:
         return None
     now, before = median(past.losses[-100:]), median(past.losses[-200:-100])
     bouncing = spread(past.losses[-100:])
-    if not case.loss_is_high or now < before - 0.1 * bouncing or case.now.lr < 0.3 * past.peak_lr:
+    learnt = now < 0.9 * past.initial_loss
+    if not (learnt and case.loss_is_high) or now < before - 0.1 * bouncing or case.now.lr < 0.3 * past.peak_lr:
         return None
     return Finding(
         "PLATEAU",

@@ -174,7 +174,11 @@ def state_lost(case: Case) -> Finding | None:
 def _fell(case: Case, roots: list[float], steps: list[float]) -> bool:
     if len(roots) < 2 or not case.run.plain_moments or case.past.count <= 5 or not roots[-2] > 0:
         return False
-    gap = case.past.pass_counts[-1] - case.past.pass_counts[-2]
+    tensors, gap = case.past.passes.get("tensors", []), case.past.pass_counts[-1] - case.past.pass_counts[-2]
+    if (
+        len(tensors) < 2 or tensors[-1] != tensors[-2]
+    ):  # the median is over other tensors: some were unfrozen, or had no gradient
+        return False
     return roots[-1] < 0.5 * slowest_decay(case.now.beta2, gap, steps[-2]) * roots[-2]
 
 
@@ -202,11 +206,16 @@ def state_corrupt(case: Case) -> Finding | None:
 
 
 def scaler_skips(case: Case) -> Finding | None:
-    """The fp16 scaler left out five steps in a row (a start from 65536 takes up to three), or its scale is under 1."""
+    """The fp16 scaler left out five steps in a row, or its scale is under 1.
+
+    Before the first step that was taken: eight, unless the loss itself overflows; the search from 65536 for a scale takes
+    up to three, with losses that are summed a few more.
+    """
     past, now = case.past, case.now
-    if not case.run.scaled or not (past.skips >= 5 or (now.scale < 1 and past.count > 5)):
-        return None
     forward = past.bad_losses >= past.skips > 0
+    enough = 5 if past.taken > 0 or forward else 8
+    if not case.run.scaled or not (past.skips >= enough or (now.scale < 1 and past.count > 5)):
+        return None
     return Finding(
         "SCALER-SKIPS",
         "critical",

@@ -100,6 +100,7 @@ class HeavySignals:
         alignment: cosine of the gradient with the momentum before it; pure noise gives 0, bouncing is negative.
         second_moment_p50: median over the tensors of the rms of √v̂.
         state_step: largest number of updates that the state has counted.
+        tensors: how many tensors the pass saw.
         input_max: largest |x| of the batch's floating-point tensors.
         input_rms: their largest rms.
         input_offset: their largest |mean|/standard deviation.
@@ -132,6 +133,7 @@ class HeavySignals:
     alignment: float = NAN
     second_moment_p50: float = NAN
     state_step: float = NAN
+    tensors: int = 0
     input_max: float = NAN
     input_rms: float = NAN
     input_offset: float = NAN
