@@ -58,8 +58,8 @@ def _inputs_clause(case: Case) -> str:
 def gradient_exploding(case: Case) -> Finding | None:
     """Heavy gradients that recur, with usual ones (under 5 medians) between; or that grow for five steps.
 
-    What follows a single bad batch is neither: the damaged model's gradients are heavy, and fall; and momentum carries
-    its step on for 2/(1-β₁) steps, so that what stands out sooner is still the same batch.
+    What follows a single bad batch is neither: momentum carries its step on for 2/(1-β₁) steps, so that what stands out
+    sooner is still the same batch; and a gradient under a hundredth of the largest is the damaged model's.
     """
     past, now = case.past, case.now
     if not stands_out(case) or not past.spikes:
@@ -69,7 +69,7 @@ def gradient_exploding(case: Case) -> Finding | None:
     carried = 2 / (1 - now.beta1) if 0 <= now.beta1 < 1 else 20.0
     again = past.count - first >= carried and gap >= 5 and min(past.norms[-(gap - 1) :]) < 5 * level
     lasting = past.spikes[-4:] == list(range(past.count - 4, past.count)) and now.gradient_norm > max(past.norms[-4:])
-    if not (again or lasting):
+    if not (again or lasting) or now.gradient_norm < 0.01 * max(past.norms):
         return None
     held = now.clip_coefficient < 0.5
     return Finding(

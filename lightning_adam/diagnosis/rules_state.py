@@ -180,8 +180,10 @@ def state_lost(case: Case) -> Finding | None:
 def _fell(case: Case, roots: list[float], steps: list[float]) -> bool:
     if len(roots) < 2 or not case.run.plain_moments or case.past.count <= 5 or not roots[-2] > 0:
         return False
-    tensors, gap = case.past.passes["tensors"], case.past.pass_counts[-1] - case.past.pass_counts[-2]
-    if tensors[-1] != tensors[-2]:  # the median is over other tensors: some were unfrozen, or had no gradient
+    tensors, gap = case.past.passes.get("tensors", []), case.past.pass_counts[-1] - case.past.pass_counts[-2]
+    if (
+        len(tensors) < 2 or tensors[-1] != tensors[-2]
+    ):  # the median is over other tensors: some were unfrozen, or had no gradient
         return False
     return roots[-1] < 0.5 * slowest_decay(case.now.beta2, gap, steps[-2]) * roots[-2]
 

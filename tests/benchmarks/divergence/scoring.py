@@ -61,7 +61,11 @@ def event_step(losses: NDArray[np.float64], several: bool) -> int | None:
 
 @dataclass(frozen=True)
 class Row:
-    """One detector's figures over a set of runs."""
+    """One detector's figures over a set of runs.
+
+    ``could_early`` and ``could_before`` count the events that leave so many steps between the sickness' first step and the
+    event: a NaN in a batch leaves none.
+    """
 
     detector: str
     sick: int
@@ -74,13 +78,16 @@ class Row:
     by_event: int
     before: int
     early: int
+    could_before: int
+    could_early: int
 
     def cells(self) -> list[str]:
         """Of the printed table."""
         return [
             self.detector, f"{self.found / max(1, self.sick):.3f}", f"{self.alarmed / max(1, self.healthy):.3f}",
-            f"{1e4 * self.alarms / max(1, self.healthy_steps):.2f}", f"{self.early}/{self.events}",
-            f"{self.before}/{self.events}",
+            f"{1e4 * self.alarms / max(1, self.healthy_steps):.2f}",
+            f"{self.early}/{self.events} ({self.could_early} could be)",
+            f"{self.before}/{self.events} ({self.could_before} could be)",
             f"{self.by_event}/{self.events}",
         ]  # fmt: skip
 
@@ -92,7 +99,7 @@ HEADER = ("detector", "recall", "healthy runs alarmed", "false alarms per 10k he
 
 def score(name: str, detector: Detector, runs: Iterable[tuple[Scenario, Run]]) -> Row:
     """One detector over runs; a warning before a sickness begins is a false alarm of the healthy steps before it."""
-    sick = found = healthy = alarmed = alarms = steps = events = by_event = before = early = 0
+    sick = found = healthy = alarmed = alarms = steps = events = by_event = before = early = could_before = could_early = 0
     for scenario, run in runs:
         warned = detector(run)
         if not scenario.cause:
@@ -106,10 +113,12 @@ def score(name: str, detector: Detector, runs: Iterable[tuple[Scenario, Run]]) -
         found += first is not None
         lost = event_step(run.losses, scenario.gan)
         if lost is not None and lost >= scenario.onset:
-            events += 1
+            events, room = events + 1, lost - scenario.onset
+            could_before, could_early = could_before + (room >= 1), could_early + (room >= EARLY)
             lead = -1 if first is None else lost - first
             by_event, before, early = by_event + (lead >= 0), before + (lead >= 1), early + (lead >= EARLY)
-    return Row(name, sick, found, healthy, alarmed, alarms, steps, events, by_event, before, early)
+    counts = (sick, found, healthy, alarmed, alarms, steps, events, by_event, before, early, could_before, could_early)
+    return Row(name, *counts)
 
 
 def episodes(warned: Flags) -> int:

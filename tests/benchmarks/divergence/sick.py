@@ -103,7 +103,7 @@ def _state() -> tuple[Scenario, ...]:
                  cure={"weight_decay": 0.01}),
         Scenario("decay-coupled", **DIGITS, lr=1e-3, weight_decay=1.0, steps=400, cause="DECAY-DOMINATES",
                  optimizer=lambda p, lr: torch.optim.Adam(p, lr=lr, weight_decay=1.0), cure={"optimizer": adam}),
-        Scenario("resume-lost", **DIGITS, lr=3e-2, warmup=40, resume=150, resume_without_state=True, steps=180, onset=150,
+        Scenario("resume-lost", **DIGITS, lr=1e-2, warmup=40, resume=150, resume_without_state=True, steps=180, onset=150,
                  cause="STATE-LOST", cure={"resume_without_state": False}),
         Scenario("resume-lost-text", **TEXT, lr=1e-2, warmup=30, resume=120, resume_without_state=True, steps=140,
                  onset=120,
