@@ -295,7 +295,7 @@ class DivergenceMonitor(Callback):
             self._tell_action((*lasting, *fresh)[-1].rule, done)
             for diagnosis in self._diagnoses:
                 diagnosis.history.non_finite = False
-        open_ = any(not f.over and f.severity != "info" for d in self._diagnoses for f in d.findings)
+        open_ = any(not f.over and f.severity == "critical" for d in self._diagnoses for f in d.findings)
         self._actions.keep(trainer, module, healthy=not done and not open_)
 
     def _tell_action(self, rule: str, what: str) -> None:

@@ -99,12 +99,12 @@ def _norms(run: Run) -> NDArray[np.float64]:
 
 
 BASELINES: dict[str, Detector] = {
-    "EarlyStopping(check_finite) [Lightning]": early_stopping,
-    "NaNMonitor [Composer's rule]": nan_monitor,
-    "KillLossSpike [llm-foundry's rule]": kill_loss_spike,
-    "SpikeDetection [Lightning]": spike_detection,
-    "6σ on loss and gradient norm [OLMo-core's rule]": olmo,
+    "EarlyStopping(check_finite) (Lightning)": early_stopping,
+    "NaNMonitor (Composer's rule)": nan_monitor,
+    "KillLossSpike (llm-foundry's rule)": kill_loss_spike,
+    "SpikeDetection (Lightning)": spike_detection,
+    "6σ on loss and gradient norm (OLMo-core's rule)": olmo,
     "z > 6 on the loss": lambda run: z_score(run.losses, 6.0),
-    "z > 2.5 on the gradient norm [ZClip's rule]": lambda run: z_score(_norms(run), 2.5),
-    "RMS_t ≥ 2.3 [Wortsman et al.]": surprise,
+    "z > 2.5 on the gradient norm (ZClip's rule)": lambda run: z_score(_norms(run), 2.5),
+    "RMS_t ≥ 2.3 (Wortsman et al.)": surprise,
 }

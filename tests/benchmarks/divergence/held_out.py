@@ -1,4 +1,9 @@
-"""Other tasks, architectures and optimizers, written before any rule was run on them; no threshold was changed after."""
+"""Other tasks, architectures and optimizers, written before any rule was run on them.
+
+After their first scoring (recall 1.000, 2 of 54 healthy runs alarmed, exact cause 0.862) rules were changed: what a loss's
+range is, what follows a single bad batch, LR-LOW before NO-LEARNING. SECOND was written after that, and no rule was changed
+after its first scoring.
+"""
 
 from __future__ import annotations
 
@@ -122,4 +127,45 @@ _SICK = (
              cause="LR-HIGH", accepted=TOO_LARGE, cure={"lr": 3e-4, "betas": (0.5, 0.999)}),
 )  # fmt: skip
 
-HELD_OUT = (*_HEALTHY, *_SICK)
+_TANH: dict[str, Any] = {"draw": rows(table("cancer"), 16), "net": lambda: mlp([30, 40, 40, 40, 2], nn.Tanh)}
+_DEEP: dict[str, Any] = {"draw": rows(digits(), 96), "net": lambda: Residual(64, 10, width=64, layers=10)}
+_WIDE: dict[str, Any] = {"draw": windows(10, 28), "net": lambda: Transformer(width=56, layers=1)}
+_RNN: dict[str, Any] = {"draw": windows(14, 20), "net": lambda: Recurrent(nn.RNN, 56)}
+_YEARS: dict[str, Any] = {"draw": rows(diabetes(), 24), "net": lambda: mlp([10, 80, 20, 1], nn.ELU), "loss": squared}
+
+SECOND = (
+    Scenario("p-tanh", **_TANH, lr=1e-3),
+    Scenario("p-deep-amsgrad", **_DEEP, optimizer="amsgrad", lr=1e-3, schedule="cosine"),
+    Scenario("p-wide", **_WIDE, lr=2e-3, warmup=25, schedule="linear", clip=1.0, steps=250),
+    Scenario("p-rnn", **_RNN, lr=2e-3, warmup=20, clip=0.25, steps=250),
+    Scenario("p-years", **_YEARS, lr=2e-3, schedule="polynomial"),
+    Scenario("p-deep-adopt", **_DEEP, optimizer="adopt", lr=1e-3),
+    Scenario("p-tanh-rmsprop", **_TANH, optimizer="rmsprop", lr=1e-3),
+    Scenario("p-wide-ademamix", **_WIDE, optimizer="ademamix", lr=1e-3, warmup=25, steps=250),
+    Scenario("p-years-lamb", **_YEARS, optimizer="lamb", lr=5e-3),
+    Scenario("p-deep-batch-8", **{**_DEEP, "draw": rows(digits(), 8)}, lr=5e-4, steps=500),
+    Scenario("p-lr-high-tanh", **_TANH, lr=0.7, steps=200, cause="LR-HIGH", accepted=TOO_LARGE, cure={"lr": 1e-3}),
+    Scenario("p-lr-high-rnn", **_RNN, lr=0.3, warmup=15, steps=200, cause="LR-HIGH", accepted=TOO_LARGE, cure={"lr": 2e-3}),
+    Scenario("p-lr-ramp-deep", **_DEEP, lr=5e-4, factor=f.ramp(90, 1.03), onset=90, steps=300, cause="LR-HIGH",
+             cure={"factor": f.ramp(90, 1.0)}),
+    Scenario("p-lr-ramp-wide", **_WIDE, lr=1e-3, factor=f.ramp(90, 1.03), onset=90, steps=300, cause="LR-HIGH",
+             cure={"factor": f.ramp(90, 1.0)}),
+    Scenario("p-lr-low-deep", **_DEEP, lr=2e-6, cause="LR-LOW", cure={"lr": 1e-3}),
+    Scenario("p-collapsed-years", **_YEARS, lr=2e-3, factor=f.collapse(0.85), cause="SCHEDULE-COLLAPSED",
+             cure={"factor": f.cosine(300)}),
+    Scenario("p-beta2-low-deep", **_DEEP, lr=3e-3, betas=(0.9, 0.6), cause="BETA2-LOW", cure={"betas": (0.9, 0.999)}),
+    Scenario("p-eps-high-tanh", **_TANH, lr=1e-3, eps=2.0, cause="EPS-HIGH", cure={"eps": 1e-8}),
+    Scenario("p-decay-deep", **_DEEP, lr=1e-3, weight_decay=40.0, cause="DECAY-DOMINATES", cure={"weight_decay": 0.01}),
+    Scenario("p-bad-batch-deep", **_DEEP, lr=1e-3, batch_fault=f.at((160,), f.inputs_times(3e4)), onset=160, steps=250,
+             cause="BAD-BATCH", cure={"batch_fault": None}),
+    Scenario("p-nan-gradient-wide", **_WIDE, lr=1e-3, loss_fault=f.nan_gradient(130), onset=130, steps=170,
+             cause="NON-FINITE", cure={"loss_fault": None}),
+    Scenario("p-v-lost-years", **_YEARS, lr=5e-3, state_fault=f.second_moment_lost(150), onset=150, steps=250,
+             cause="STATE-LOST", accepted=frozenset({"STATE-CORRUPT"}), cure={"state_fault": None}),
+    Scenario("p-bf16-stall-deep", **_DEEP, lr=1e-5, precision="bf16-true", init=f.times(2.0), cause="BF16-STALL",
+             accepted=frozenset({"LR-LOW"}), cure={"precision": "32-true", "lr": 1e-3}),
+    Scenario("p-raw-years", **{**_YEARS, "draw": rows(diabetes(True), 24)}, lr=1e-3, cause="INPUT-SCALE",
+             cure={"draw": rows(diabetes(), 24)}),
+)  # fmt: skip
+
+HELD_OUT = (*_HEALTHY, *_SICK, *SECOND)
