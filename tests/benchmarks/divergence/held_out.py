@@ -1,8 +1,11 @@
 """Other tasks, architectures and optimizers, written before any rule was run on them.
 
 After their first scoring (recall 1.000, 2 of 54 healthy runs alarmed, exact cause 0.862) rules were changed: what a loss's
-range is, what follows a single bad batch, LR-LOW before NO-LEARNING. SECOND was written after that, and no rule was changed
-after its first scoring.
+range is and how long it must be out of it, what follows a single bad batch, NO-LEARNING after LR-LOW, LR-HIGH for NO-WARMUP
+where there is no second moment, SCALER-SKIPS at the start, a few dead tensors, PLATEAU only after learning, STATE-LOST over
+the same tensors, the values that remedies print; and two labels, LOGIT-GROWTH to LR-HIGH, its cure. Since then they are no
+clean hold-out. SECOND was written after that and scored once; of the rules, only BETA2-STALE was touched since (it asks for
+a v that averages g²).
 """
 
 from __future__ import annotations
