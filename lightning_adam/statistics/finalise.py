@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_adam.statistics import kernel
-from lightning_adam.statistics.quantities import BINS, COLUMNS
-from lightning_adam.statistics.raw import MAXIMA, SUMS, RawTable, Sampling, bias_scale
+from lightning_adam.statistics.quantities import COLUMNS
+from lightning_adam.statistics.raw import MAXIMA, SUMS, RawTable, Sampling, bias_scales
 from lightning_adam.statistics.reading import TensorReading
 
 Array = NDArray[np.float64]
@@ -32,15 +32,14 @@ class _Scalars:
 
     @classmethod
     def of(cls, readings: Sequence[TensorReading]) -> _Scalars:
-        moments = [r.moments if r.moments is not None and r.moments.step > 0 else None for r in readings]
-        return cls(
-            np.array([r.total for r in readings], dtype=np.float64),
-            np.array([r.lr for r in readings], dtype=np.float64),
-            np.array([np.nan if m is None else bias_scale(m.beta1, m.step) for m in moments]),
-            np.array([np.nan if m is None else bias_scale(m.beta2, m.step) for m in moments]),
-            np.array([r.decay for r in readings], dtype=np.float64),
-            np.array([r.decoupled for r in readings], dtype=bool),
-        )
+        none = (np.nan, np.nan, np.nan)
+        rows = [
+            (r.total, r.lr, r.decay, r.decoupled, *(none if (m := r.moments) is None else (m.beta1, m.beta2, m.step)))
+            for r in readings
+        ]
+        total, lr, decay, decoupled, beta1, beta2, step = np.array(rows, dtype=np.float64).reshape(-1, 7).T
+        step = np.where(step > 0, step, np.nan)
+        return cls(total, lr, bias_scales(beta1, step), bias_scales(beta2, step), decay, decoupled > 0)
 
 
 def finalise(readings: Sequence[TensorReading], raw: RawTable) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -57,13 +56,12 @@ def finalise(readings: Sequence[TensorReading], raw: RawTable) -> tuple[NDArray[
     rates = sample_quantiles(raw.sample.numpy(), Sampling.of(readings).begins)
     with np.errstate(all="ignore"):
         columns = _columns(
-            _Scalars.of(readings), dict(zip(SUMS, sums.T, strict=False)), dict(zip(MAXIMA, maxima.T, strict=True))
+            _Scalars.of(readings), dict(zip(SUMS, sums.T, strict=True)), dict(zip(MAXIMA, maxima.T, strict=True))
         )
     columns |= {f"effective_lr_p{percent}": rates[:, i] for i, percent in enumerate(("01", "50", "99"))}
     table = np.stack([columns[name] for name in COLUMNS], axis=1)
-    pooled = np.nan_to_num(sums[:, len(SUMS) :]).sum(axis=0).reshape(2, BINS)
     with np.errstate(over="ignore"):
-        return table.astype(np.float32), np.rint(pooled).astype(np.int64)
+        return table.astype(np.float32), np.rint(raw.counts.numpy()).astype(np.int64)
 
 
 def _columns(of: _Scalars, sums: dict[str, Array], maxima: dict[str, Array]) -> dict[str, Array]:

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from lightning_adam.statistics.quantities import LOG10_EDGES
 from lightning_adam.statistics.snapshot import Snapshot
 
+ALIVE = 1.75
+"""log10 of the largest effective learning rate that an element whose gradient is not always 0 has: 56."""
+
 
 def headline(snapshot: Snapshot, group: str | None = None) -> dict[str, float]:
     """The headline quantities of one parameter group, or of the whole model: ``{"log10_lr": -3.5, …}``.
@@ -58,7 +61,8 @@ def step_size_quantiles(snapshot: Snapshot, at: Sequence[float]) -> list[float]:
 
 def effective_lr_quantiles(snapshot: Snapshot, at: Sequence[float]) -> list[float]:
     """log10 quantiles of α/(√v̂+ε) over the elements where it is below 56: beyond, v is 0 and ε alone divides."""
-    return _histogram_quantiles(snapshot.hist_effective_lr[:-1], LOG10_EDGES[:-1], at)
+    bins = int(np.searchsorted(LOG10_EDGES, ALIVE))
+    return _histogram_quantiles(snapshot.hist_effective_lr[:bins], LOG10_EDGES[: bins + 1], at)
 
 
 def _histogram_quantiles(counts: NDArray[np.int64], edges: NDArray[np.float64], at: Sequence[float]) -> list[float]:

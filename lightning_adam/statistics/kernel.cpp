@@ -1,6 +1,6 @@
 // One pass over gradient, parameter and moments of all tensors: the raw rows of raw.py, each value read once.
 //
-// Plain C++11, no headers of torch's; built without -ffast-math: that would drop NaN, and (GCC before 13) switch off
+// Plain C++17, no headers of torch's; built without -ffast-math: that would drop NaN, and (GCC before 13) switch off
 // denormals for the whole process. Sums run in float over 1,024 elements and in double beyond; a block whose float sum
 // overflows or comes near underflow is summed again in double. Maxima leave NaN out: finalise() takes it from the sums.
 
@@ -11,20 +11,21 @@
 #include <cstdint>
 #include <cstring>
 #include <thread>
+#include <type_traits>
 #include <vector>
 
 namespace {
 
 constexpr int64_t BLOCK = 1024;    // elements that are summed in float; measured faster than 512, 2,048 and 4,096
 constexpr int64_t CHUNK = 131072;  // elements of one work unit
-constexpr int BINS = 56;
+constexpr int BINS = 80;
 enum Sum { GRADIENT, ZERO_GRADIENT, PARAMETER, FIRST, SECOND, ALIVE, RATIO, RATIO_SQUARED, SWAMPED, SURPRISE, SUMS };
 enum Maximum { FIRST_MAX, SECOND_MAX, SECOND_MIN, RATIO_MAX, MAXIMA };
 
-struct Tensor {  // as TASK in native.py
+struct Tensor {  // as TASK in kernel.py
     const float *parameter, *gradient, *first, *second, *denominator;
     int64_t numel, offset, slot, stride, slots;
-    float first_scale, second_scale, eps, lr;
+    double first_scale, second_scale, eps, lr, weight;  // weight: elements that a sampled one stands for
 };
 
 struct Counts {
@@ -80,29 +81,45 @@ struct Partial {
     Counts steps, rates;
 };
 
-template <class Accumulator, bool AMSGRAD>
-inline void add_block(const Tensor& t, int64_t start, int64_t count, double* sums, float* maxima) {
+bool lost_range(const double* sums) {
+    for (int i : {GRADIENT, PARAMETER, FIRST, SECOND, RATIO, RATIO_SQUARED, SURPRISE})
+        if (!(sums[i] < 3e38 && sums[i] > 1e-28)) return true;
+    return false;
+}
+
+// One division for the two of 1/(√v̂+ε) and 1/max(√v̂,ε), as 1/(ab): exact enough while ab is far from over- and
+// underflow, which the block's smallest and largest ab tell. EXACT divides twice and sums up in double.
+template <bool EXACT, bool AMSGRAD>
+inline bool add_block(const Tensor& t, int64_t start, int64_t count, double* sums, float* maxima) {
+    using Accumulator = std::conditional_t<EXACT, double, float>;
     const float *parameter = t.parameter + start, *gradient = t.gradient + start, *first = t.first + start,
                 *second = t.second + start, *largest = t.denominator + start;
-    const float first_scale = t.first_scale, second_scale = t.second_scale, eps = t.eps;
-    const float floor = eps > 1.17549435e-38f ? eps : 1.17549435e-38f;
+    const float first_scale = float(t.first_scale), second_scale = float(t.second_scale), eps = float(t.eps);
+    const float floor = eps > FLT_MIN ? eps : FLT_MIN;
     Accumulator g2 = 0, p2 = 0, m2 = 0, vs = 0, us = 0, u2 = 0, swamped = 0, surprise = 0;
     int32_t zero = 0, alive = 0;
     float m_max = maxima[FIRST_MAX], v_max = maxima[SECOND_MAX], v_min = maxima[SECOND_MIN], u_max = maxima[RATIO_MAX];
-#pragma omp simd reduction(+ : g2, p2, m2, vs, us, u2, swamped, surprise, zero, alive) reduction(max : m_max, v_max, v_min, u_max)
+    float product_max = 0, product_min = 1;
+#pragma omp simd reduction(+ : g2, p2, m2, vs, us, u2, swamped, surprise, zero, alive) \
+    reduction(max : m_max, v_max, v_min, u_max, product_max) reduction(min : product_min)
     for (int64_t i = 0; i < count; i++) {
         const float p = parameter[i], g = gradient[i], m = std::fabs(first[i]), v = second[i];
         const float root = std::sqrt(v * second_scale);
-        const float inverse = 1.0f / ((AMSGRAD ? std::sqrt(largest[i] * second_scale) : root) + eps);
+        const float below = (AMSGRAD ? std::sqrt(largest[i] * second_scale) : root) + eps;
+        const float floored = floor > root ? floor : root;
+        const float product = below * floored, shared = 1.0f / product;
+        const float inverse = EXACT ? 1.0f / below : shared * floored;
         const float u = m * first_scale * inverse;
-        const float r = g / (floor > root ? floor : root);
+        const float r = EXACT ? g / floored : g * (shared * below);
+        product_max = product > product_max ? product : product_max;
+        product_min = product < product_min ? product : product_min;
         g2 += Accumulator(g) * g;
         p2 += Accumulator(p) * p;
         m2 += Accumulator(m) * m;
         vs += v;
         us += u;
         u2 += Accumulator(u) * u;
-        swamped += v != 0 ? eps * inverse : 0.0f;
+        swamped += v != 0 ? inverse : 0.0f;
         surprise += Accumulator(r) * r;
         zero += g == 0;
         alive += v != 0;
@@ -111,16 +128,12 @@ inline void add_block(const Tensor& t, int64_t start, int64_t count, double* sum
         v_min = -v > v_min ? -v : v_min;
         u_max = u > u_max ? u : u_max;
     }
-    const double added[SUMS] = {double(g2), double(zero), double(p2), double(m2),      double(vs),
-                                double(alive), double(us), double(u2), double(swamped), double(surprise)};
+    const double added[SUMS] = {double(g2),    double(zero), double(p2), double(m2),           double(vs),
+                                double(alive), double(us),   double(u2), eps * double(swamped), double(surprise)};
     std::memcpy(sums, added, sizeof added);
+    if (!EXACT && (lost_range(sums) || product_min < 1e-30f || product_max > 1e30f)) return false;
     maxima[FIRST_MAX] = m_max, maxima[SECOND_MAX] = v_max, maxima[SECOND_MIN] = v_min, maxima[RATIO_MAX] = u_max;
-}
-
-bool lost_range(const double* sums) {
-    for (int i : {GRADIENT, PARAMETER, FIRST, SECOND, RATIO, RATIO_SQUARED, SURPRISE})
-        if (!(sums[i] < 3e38 && sums[i] > 1e-28)) return true;
-    return false;
+    return true;
 }
 
 // Cells of `stride` elements give one sampled element each, at a place that the golden-ratio sequence says
@@ -145,10 +158,11 @@ int64_t gather_block(const Tensor& t, int64_t cell, int64_t end, float* sample, 
 
 // From the raw moments to effective learning rates and step sizes, and their histograms.
 void finish_sample(const Tensor& t, int64_t count, const Bins& bins, float* rates, float* steps, Partial& partial) {
+    const float first_scale = float(t.first_scale), second_scale = float(t.second_scale), eps = float(t.eps), lr = float(t.lr);
 #pragma omp simd
     for (int64_t i = 0; i < count; i++) {
-        rates[i] = t.lr / (std::sqrt(rates[i] * t.second_scale) + t.eps);
-        steps[i] = std::fabs(steps[i]) * t.first_scale * rates[i];
+        rates[i] = lr / (std::sqrt(rates[i] * second_scale) + eps);
+        steps[i] = std::fabs(steps[i]) * first_scale * rates[i];
     }
     bins.count(rates, count, partial.rates);
     bins.count(steps, count, partial.steps);
@@ -163,8 +177,8 @@ void add_chunk(const Tensor& t, int64_t start, int64_t end, const Bins& bins, fl
     for (int64_t at = start; at < end; at += BLOCK) {
         const int64_t stop = at + BLOCK < end ? at + BLOCK : end;
         double sums[SUMS];
-        add_block<float, AMSGRAD>(t, at, stop - at, sums, partial.maxima);
-        if (lost_range(sums)) add_block<double, AMSGRAD>(t, at, stop - at, sums, partial.maxima);
+        if (!add_block<false, AMSGRAD>(t, at, stop - at, sums, partial.maxima))
+            add_block<true, AMSGRAD>(t, at, stop - at, sums, partial.maxima);
         for (int i = 0; i < SUMS; i++) partial.sums[i] += sums[i];
         cell = gather_block(t, cell, stop, sample, first);
     }
@@ -252,7 +266,7 @@ class Selection {
 }  // namespace
 
 extern "C" int lightning_adam_reduce(const Tensor* tensors, int64_t n_tensors, const double* log10_edges, int threads,
-                                     double* sums, double* maxima, float* sample) try {
+                                     double* sums, double* maxima, double* counts, float* sample) try {
     const Bins bins(log10_edges);
     std::vector<int64_t> begins(1, 0);
     std::vector<int32_t> owners;
@@ -270,12 +284,13 @@ extern "C" int lightning_adam_reduce(const Tensor* tensors, int64_t n_tensors, c
         for (float& maximum : partial.maxima) maximum = -INFINITY;
         (t.denominator == t.second ? add_chunk<false> : add_chunk<true>)(t, start, end, bins, sample, partial);
     });
-    constexpr int WIDTH = SUMS + 2 * BINS;
     for (size_t unit = 0; unit < owners.size(); unit++) {
         const Partial& partial = partials[unit];
-        double *row = sums + owners[unit] * WIDTH, *top = maxima + owners[unit] * MAXIMA;
+        double *row = sums + owners[unit] * SUMS, *top = maxima + owners[unit] * MAXIMA;
+        const double weight = tensors[owners[unit]].weight;
         for (int i = 0; i < SUMS; i++) row[i] += partial.sums[i];
-        for (int i = 0; i < BINS; i++) row[SUMS + i] += partial.steps.of[i], row[SUMS + BINS + i] += partial.rates.of[i];
+        for (int i = 0; i < BINS; i++) counts[i] += weight * partial.steps.of[i];
+        for (int i = 0; i < BINS; i++) counts[BINS + i] += weight * partial.rates.of[i];
         for (int i = 0; i < MAXIMA; i++) top[i] = partial.maxima[i] > top[i] ? partial.maxima[i] : top[i];
     }
     return 0;

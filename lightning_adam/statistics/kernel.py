@@ -25,8 +25,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lightning_adam.statistics.quantities import BINS, LOG10_EDGES
-from lightning_adam.statistics.raw import KERNEL_MAXIMA, KERNEL_SUMS, Sampling, bias_scale
+from lightning_adam.statistics.quantities import LOG10_EDGES
+from lightning_adam.statistics.raw import KERNEL_MAXIMA, KERNEL_SUMS, MAXIMA, SUMS, RawTable, Sampling, bias_scales
 from lightning_adam.statistics.reading import TensorReading
 
 LOG = logging.getLogger("lightning_adam")
@@ -35,30 +35,61 @@ SOURCE = Path(__file__).with_name("kernel.cpp")
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd", "-pthread")
 
 TASK = np.dtype(
-    [(name, np.uint64) for name in ("parameter", "gradient", "first", "second", "denominator")]
+    [("places", np.uint64, 5)]
     + [(name, np.int64) for name in ("numel", "offset", "slot", "stride", "slots")]
-    + [(name, np.float32) for name in ("first_scale", "second_scale", "eps", "lr")]
+    + [(name, np.float64) for name in ("first_scale", "second_scale", "eps", "lr", "weight")]
 )
 """``struct Tensor`` in kernel.cpp."""
 
 
 def fits(reading: TensorReading) -> bool:
     """Whether the kernel can read this tensor: Adam's formula on plain, contiguous float32 on the CPU."""
-    moments, parameter = reading.moments, reading.parameter
-    if moments is None or moments.step < 1 or reading.gradient is None or reading.measured_step is not None:
-        return False
-    shape = parameter.shape
-    return (
-        reading.lost is None
-        and _is_plain(parameter, shape)
-        and _is_plain(reading.gradient, shape)
-        and _is_plain(moments.first, shape)
-        and _is_plain(moments.second, shape)
-        and (moments.denominator is moments.second or _is_plain(moments.denominator, shape))
+    return _places(reading) is not None
+
+
+def reduce(readings: Sequence[TensorReading], sampling: Sampling, table: RawTable) -> frozenset[int]:
+    """Fills in what the kernel can compute, and returns the rows; none where there is no kernel.
+
+    Args:
+        readings: of all tensors.
+        sampling: of all tensors.
+        table: of all tensors, from :func:`~lightning_adam.statistics.raw.empty_table`.
+    """
+    library = load()
+    found = [] if library is None else list(map(_places, readings))
+    rows = np.array([row for row, places in enumerate(found) if places is not None], dtype=np.int64)
+    if library is None or len(rows) == 0:
+        return frozenset()
+    tasks = _tasks(readings, [places for places in found if places is not None], rows, sampling)
+    sums, maxima = np.zeros((len(rows), len(KERNEL_SUMS))), np.full((len(rows), len(KERNEL_MAXIMA)), -np.inf)
+    outputs = (sums, maxima, table.counts.numpy(), table.sample.numpy())
+    failed = library.lightning_adam_reduce(
+        _pointer(tasks), len(tasks), _pointer(LOG10_EDGES), torch.get_num_threads(), *map(_pointer, outputs)
     )
+    if failed:
+        return frozenset()
+    _put(table, rows, sums, maxima, tasks["lr"])
+    return frozenset(rows.tolist())
 
 
-def _is_plain(tensor: Tensor | None, shape: torch.Size) -> bool:
+def _places(reading: TensorReading) -> tuple[int, int, int, int, int] | None:
+    """Where its parameter, gradient, m, v and denominator lie, or None if the kernel cannot read them."""
+    moments, gradient, parameter = reading.moments, reading.gradient, reading.parameter
+    if moments is None or gradient is None or reading.measured_step is not None or reading.lost is not None:
+        return None
+    first, second, denominator = moments.first, moments.second, moments.denominator
+    if first is None or second is None or denominator is None or moments.step < 1:
+        return None
+    shape, tensors = parameter.shape, (parameter, gradient, first, second)
+    if not all(_is_plain(tensor, shape) for tensor in tensors):
+        return None
+    p, g, m, v = (tensor.data_ptr() for tensor in tensors)
+    if denominator is second:
+        return p, g, m, v, v
+    return (p, g, m, v, denominator.data_ptr()) if _is_plain(denominator, shape) else None
+
+
+def _is_plain(tensor: Tensor, shape: torch.Size) -> bool:
     return (
         type(tensor) is Tensor
         and tensor.dtype is torch.float32
@@ -69,43 +100,34 @@ def _is_plain(tensor: Tensor | None, shape: torch.Size) -> bool:
     )
 
 
-def reduce(
-    readings: Sequence[TensorReading], rows: Sequence[int], sampling: Sampling, sample: NDArray[np.float32]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """Sums (KERNEL_SUMS and both histograms) and KERNEL_MAXIMA of tensors that fit; None where there is no kernel.
-
-    Args:
-        readings: of all tensors.
-        rows: which of them to measure; each of them :func:`fits`.
-        sampling: of all tensors.
-        sample: of all tensors, float32; those parts are filled in.
-    """
-    library = load()
-    if library is None:
-        return None
-    tasks = np.array([_task(readings[row]) for row in rows], dtype=TASK)
+def _tasks(
+    readings: Sequence[TensorReading], places: Sequence[tuple[int, ...]], rows: NDArray[np.int64], sampling: Sampling
+) -> NDArray[Any]:
+    """One TASK per row."""
+    tasks = np.zeros(len(rows), dtype=TASK)
+    tasks["places"] = places
+    chosen = [readings[row] for row in rows.tolist()]
+    numbers = [(r.parameter.numel(), r.offset, r.eps, r.lr, r.counts) for r in chosen]
+    moments = [(m.beta1, m.beta2, m.step) for r in chosen if (m := r.moments) is not None]
+    for name, column in zip(("numel", "offset", "eps", "lr", "weight"), np.array(numbers).T, strict=True):
+        tasks[name] = column
+    beta1, beta2, step = np.array(moments).T
+    tasks["first_scale"], tasks["second_scale"] = bias_scales(beta1, step), bias_scales(beta2, step)
+    tasks["weight"] *= sampling.weights()[rows]
     for name, values in (("slot", sampling.begins), ("stride", sampling.strides), ("slots", sampling.sizes)):
         tasks[name] = values[rows]
-    sums = np.zeros((len(tasks), len(KERNEL_SUMS) + 2 * BINS))
-    maxima = np.full((len(tasks), len(KERNEL_MAXIMA)), -np.inf)
-    failed = library.lightning_adam_reduce(
-        _pointer(tasks), len(tasks), _pointer(LOG10_EDGES), torch.get_num_threads(), *map(_pointer, (sums, maxima, sample))
-    )
-    sums[:, len(KERNEL_SUMS) :] *= sampling.weights()[rows, None]
-    return None if failed else (sums, maxima)
+    return tasks
 
 
-def _task(reading: TensorReading) -> tuple[float, ...]:
-    moments = reading.moments
-    assert moments is not None and reading.gradient is not None
-    assert moments.first is not None and moments.second is not None and moments.denominator is not None
-    second = moments.second.data_ptr()
-    denominator = second if moments.denominator is moments.second else moments.denominator.data_ptr()
-    return (
-        *(reading.parameter.data_ptr(), reading.gradient.data_ptr(), moments.first.data_ptr(), second, denominator),
-        *(reading.parameter.numel(), reading.offset, 0, 1, 0),
-        *(bias_scale(moments.beta1, moments.step), bias_scale(moments.beta2, moments.step), reading.eps, reading.lr),
-    )
+def _put(
+    table: RawTable, rows: NDArray[np.int64], sums: NDArray[Any], maxima: NDArray[Any], rates: NDArray[np.float64]
+) -> None:
+    whole, tops = table.sums.numpy(), table.maxima.numpy()
+    whole[rows, : len(KERNEL_SUMS)], whole[rows, SUMS.index("lost")] = sums, np.nan
+    with np.errstate(invalid="ignore", over="ignore"):
+        whole[rows, SUMS.index("step_squared")] = sums[:, KERNEL_SUMS.index("ratio_squared")] * rates**2
+        tops[rows, MAXIMA.index("step_max")] = maxima[:, KERNEL_MAXIMA.index("ratio_max")] * rates
+    tops[rows, : len(KERNEL_MAXIMA)] = maxima
 
 
 def quantiles(sample: NDArray[np.float32], begins: NDArray[np.int64], at: Sequence[float]) -> NDArray[np.float64] | None:
@@ -140,7 +162,7 @@ def _built(compiler: str | None) -> ctypes.CDLL | None:
         LOG.debug("No compiled statistics: %s", error)
         return None
     numbers, pointer = (ctypes.c_int64, ctypes.c_int), ctypes.c_void_p
-    library.lightning_adam_reduce.argtypes = [pointer, numbers[0], pointer, numbers[1], pointer, pointer, pointer]
+    library.lightning_adam_reduce.argtypes = [pointer, numbers[0], pointer, numbers[1], *[pointer] * 4]
     library.lightning_adam_quantiles.argtypes = [pointer, pointer, numbers[0], pointer, numbers[1], numbers[1], pointer]
     return library
 

@@ -43,20 +43,24 @@ decay's step over the optimizer's."""
 COLUMNS = QUANTITIES + DIAGNOSTICS
 """The columns of a snapshot's table."""
 
-LOG10_EDGES = np.linspace(-12.0, 2.0, 57)
-"""Histogram edges in quarter decades; the first bin also holds everything smaller, zero included."""
+LOG10_EDGES = np.linspace(-12.0, 8.0, 81)
+"""Histogram edges in quarter decades; the first bin also holds everything smaller, zero included.
+
+Up to 1e8, because elements with v = 0 have the effective rate α/ε: 1e5 with Adam's defaults α = 1e-3, ε = 1e-8."""
 
 BINS = len(LOG10_EDGES) - 1
 
 
-def log10_counts(values: Tensor, counted: Tensor | None = None) -> Tensor:
+def log10_counts(values: Tensor, weights: Tensor | None = None) -> Tensor:
     """Counts of log10(values) between LOG10_EDGES; NaN is left out, what lies outside goes to the outer bins.
 
     Args:
         values: flat, not negative.
-        counted: which of them; all by default.
+        weights: how many elements each stands for; 1 by default.
     """
     inner = torch.tensor(10.0 ** LOG10_EDGES[1:-1], dtype=torch.float32, device=values.device)
-    weights = ~values.isnan() if counted is None else ~values.isnan() & counted
+    counted = torch.ones_like(values) if weights is None else weights
     bins = torch.bucketize(values.float(), inner, right=True)
-    return torch.zeros(BINS, device=values.device).scatter_add_(0, bins, weights.float())
+    return torch.zeros(BINS, dtype=counted.dtype, device=values.device).scatter_add_(
+        0, bins, torch.where(values.isnan(), 0.0, counted)
+    )

@@ -33,20 +33,20 @@ KERNEL_SUMS = (
 """Σg², #(g = 0), Σθ², Σm², Σv, #(v ≠ 0), Σ|m̂|/(√v̂+ε), its square, Σε/(√v̂+ε) over v ≠ 0, Σg²/max(v̂,ε²); m and v raw."""
 
 SUMS = (*KERNEL_SUMS, "step_squared", "lost")
-"""With Σ|Δθ|² and the number of lost updates; after them come the counts of both histograms. NaN: not to be had."""
+"""With Σ|Δθ|² and the number of lost updates. NaN: not to be had."""
 
 KERNEL_MAXIMA = ("first_max", "second_max", "minus_second_max", "ratio_max")
 MAXIMA = (*KERNEL_MAXIMA, "step_max")
 """Of |m|, v, -v, |m̂|/(√v̂+ε) and |Δθ|. Whether a NaN was among them, the sums tell: MAX over ranks may lose it."""
 
-BUDGET, FEWEST, MOST = 1 << 18, 512, 4096
+BUDGET, FEWEST, MOST = 1 << 17, 512, 4096
 
 
 @dataclass(frozen=True)
 class Sampling:
     """Which elements of each tensor stand for it in the quantiles and histograms of effective learning rates and steps.
 
-    All of them up to 4,096 elements, while the model has at most 64 tensors; of more tensors 2¹⁸ in all, at least 512 of
+    All of them up to 4,096 elements, while the model has at most 32 tensors; of more tensors 2¹⁷ in all, at least 512 of
     each; of a tensor of a million elements or more up to four times as many. A larger tensor gives between half of that
     and all. The choice depends on the whole tensors' sizes only: shards together choose what the whole does.
 
@@ -71,15 +71,15 @@ class Sampling:
         sizes = totals // strides
         return cls(totals, strides, sizes, np.concatenate([[0], np.cumsum(sizes)]))
 
-    def positions(self, index: int, device: torch.device | str = "cpu") -> Tensor:
-        """Flat indices of the sampled elements in the whole tensor, int64, ascending: one per cell of ``stride`` elements.
+    def positions(self, index: int) -> NDArray[np.int64]:
+        """Flat indices of the sampled elements in the whole tensor, ascending: one per cell of ``stride`` elements.
 
         Where in its cell, the golden-ratio sequence says (Knuth, TAOCP 3, 6.4): a fixed place would meet the same columns
         of a matrix again and again.
         """
-        stride = int(self.strides[index])
-        cells = torch.arange(int(self.sizes[index]), device=device)
-        return cells * stride + (((cells * 2654435761) & 0xFFFFFFFF) * stride >> 32)
+        stride, cells = int(self.strides[index]), np.arange(self.sizes[index])
+        places: NDArray[np.int64] = cells * stride + (((cells * 2654435761) & 0xFFFFFFFF) * stride >> 32)
+        return places
 
     def part(self, index: int) -> slice:
         """Where a tensor's part of the sample lies."""
@@ -92,22 +92,23 @@ class Sampling:
 
 @dataclass(frozen=True)
 class RawTable:
-    """The raw rows of all tensors on one device. To combine shards: SUM over ``sums`` and ``sample``, MAX over ``maxima``.
+    """The raw rows of all tensors on one device. To combine shards: MAX over ``maxima``, SUM over the rest.
 
     Attributes:
-        sums: [n_tensors, len(SUMS) + 2·BINS], float64 (float32 on MPS): SUMS, then the histograms of step size and
-            effective learning rate.
+        sums: [n_tensors, len(SUMS)], float64 (float32 on MPS).
         maxima: [n_tensors, len(MAXIMA)], of the same dtype.
+        counts: [2, BINS], of the same dtype: histograms of step size and effective learning rate over all tensors that count.
         sample: float32, the sampled α/(√v̂+ε) of one tensor after the other; 0 at places that other shards hold.
     """
 
     sums: Tensor
     maxima: Tensor
+    counts: Tensor
     sample: Tensor
 
     def on_host(self) -> RawTable:
         """The same on the CPU, by one read."""
-        parts = (self.sums, self.maxima, self.sample)
+        parts = (self.sums, self.maxima, self.counts, self.sample)
         if self.sums.device.type == "cpu":
             return self
         packed = torch.cat([part.flatten().view(torch.uint8) for part in parts]).cpu()
@@ -118,11 +119,14 @@ class RawTable:
 
 
 def empty_table(sampling: Sampling, device: torch.device) -> RawTable:
-    """Rows to be filled: nothing measured yet."""
+    """To be filled: sums that are zero, maxima of nothing."""
     n_tensors, wide = len(sampling.totals), wide_dtype(device)
-    sums = torch.full((n_tensors, len(SUMS) + 2 * BINS), math.nan, dtype=wide, device=device)
-    maxima = torch.full((n_tensors, len(MAXIMA)), -math.inf, dtype=wide, device=device)
-    return RawTable(sums, maxima, torch.zeros(int(sampling.begins[-1]), device=device))
+    return RawTable(
+        torch.zeros(n_tensors, len(SUMS), dtype=wide, device=device),
+        torch.full((n_tensors, len(MAXIMA)), -math.inf, dtype=wide, device=device),
+        torch.zeros(2, BINS, dtype=wide, device=device),
+        torch.zeros(int(sampling.begins[-1]), device=device),
+    )
 
 
 def wide_dtype(device: torch.device) -> torch.dtype:
@@ -130,7 +134,8 @@ def wide_dtype(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
-def bias_scale(beta: float, step: int) -> float:
-    """1/(1-βᵗ), Adam's bias correction."""
-    gap = 1.0 - beta**step
-    return 1.0 / gap if gap else math.inf
+def bias_scales(beta: NDArray[np.float64], step: NDArray[np.float64]) -> NDArray[np.float64]:
+    """1/(1-βᵗ), Adam's bias correction; infinite where β is 1."""
+    with np.errstate(divide="ignore"):
+        scales: NDArray[np.float64] = 1.0 / (1.0 - beta**step)
+    return scales

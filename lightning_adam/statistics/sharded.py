@@ -58,12 +58,12 @@ def combine(readings: Sequence[TensorReading], local: RawTable) -> RawTable:
     world, rank = dist.get_world_size(), dist.get_rank()
     places = torch.zeros(world, *maxima.shape, dtype=maxima.dtype, device=maxima.device)
     places[rank] = maxima
-    parts = (sums, places, _counted_sample(readings, local).to(sums.dtype))
+    parts = (sums, places, local.counts, _counted_sample(readings, local).to(sums.dtype))
     packed = torch.cat([part.flatten() for part in parts])
     dist.all_reduce(packed)
     pieces = torch.split(packed, [part.numel() for part in parts])
     whole = pieces[1].view(places.shape).amax(dim=0)
-    return RawTable(pieces[0].view(sums.shape), whole, pieces[2].float())
+    return RawTable(pieces[0].view(sums.shape), whole, pieces[2].view(local.counts.shape), pieces[3].float())
 
 
 def _counted_sample(readings: Sequence[TensorReading], local: RawTable) -> Tensor:

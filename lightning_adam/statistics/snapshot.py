@@ -6,11 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from lightning_adam.statistics import kernel
-from lightning_adam.statistics.eager import update_ratio
 from lightning_adam.statistics.finalise import finalise
 from lightning_adam.statistics.measure import measure
 from lightning_adam.statistics.quantities import COLUMNS
@@ -75,11 +72,6 @@ def update_ratios(readings: Sequence[TensorReading]) -> dict[str, float]:
 
 
 def _ratios(readings: Sequence[TensorReading]) -> list[float]:
-    """By the compiled pass where it serves all; eager torch would measure much that is not asked for."""
-    if not readings:
-        return []
-    if kernel.load() is not None and all(kernel.fits(reading) for reading in readings):
-        table, _ = finalise(readings, measure(readings))
-        ratios: list[float] = table[:, COLUMNS.index("update_ratio")].tolist()
-        return ratios
-    return [float(ratio) for ratio in torch.stack([update_ratio(reading) for reading in readings]).tolist()]
+    table, _ = finalise(readings, measure(readings).on_host())
+    ratios: list[float] = table[:, COLUMNS.index("update_ratio")].tolist()
+    return ratios
