@@ -110,7 +110,8 @@ class _Indices:
         rows = np.array([s.row for piece in pieces for s in piece.stretches])
         slots = [np.arange(low, high) + sampling.begins[row] for p in pieces for row, low, high in p.sampled]
         parts = [rows, *(piece.picks for piece in pieces), np.concatenate(slots)]
-        first, *picks, last = torch.from_numpy(np.concatenate(parts)).to(device).split([len(part) for part in parts])
+        packed = torch.from_numpy(np.concatenate(parts)).to(device)
+        first, *picks, last = torch.split(packed, [len(part) for part in parts])
         return cls(first, picks, last)
 
 
@@ -125,9 +126,7 @@ class _Factors:
     weights: Tensor
 
     @classmethod
-    def of(
-        cls, pieces: Sequence[_Piece], readings: Sequence[TensorReading], sampling: Sampling, like: Tensor
-    ) -> _Factors:
+    def of(cls, pieces: Sequence[_Piece], readings: Sequence[TensorReading], sampling: Sampling, like: Tensor) -> _Factors:
         rates = np.array([reading.lr for reading in readings])
         steps = np.array([reading.lr if reading.measured_step is None else 1.0 for reading in readings])
         weights = sampling.weights() * np.array([reading.counts for reading in readings])
@@ -136,7 +135,7 @@ class _Factors:
         sampled = np.repeat(*np.array(places).reshape(-1, 2).T)
         parts = [steps[rows], steps[sampled], rates[sampled], weights[sampled]]
         packed = torch.from_numpy(np.concatenate(parts)).to(dtype=like.dtype).to(like.device)
-        return cls(*packed.split([len(part) for part in parts]))
+        return cls(*torch.split(packed, [len(part) for part in parts]))
 
 
 def _flat(reading: TensorReading) -> Parts:
@@ -212,9 +211,10 @@ def _reduced(
     tops = _per_stretch({name: parts[of] for name, of in _LARGEST.items() if of in parts}, lengths, None, wide)
     sums |= {name: norm.square() for name, norm in squares.items()}
     unknown = torch.full_like(picks, math.nan, dtype=torch.float32)
-    drawn = (parts[name][picks] if name in parts else unknown for name in ("step", "inverse"))
+    steps, inverses = (parts[name][picks] if name in parts else unknown for name in ("step", "inverse"))
     like = sums["parameter_squared"]
-    return _rows(sums, SUMS, torch.full_like(like, math.nan)), _rows(tops, MAXIMA, torch.full_like(like, -math.inf)), *drawn
+    missing, lowest = torch.full_like(like, math.nan), torch.full_like(like, -math.inf)
+    return _rows(sums, SUMS, missing), _rows(tops, MAXIMA, lowest), steps, inverses
 
 
 _SQUARED = {
@@ -268,7 +268,7 @@ def _per_stretch(values: Parts, lengths: list[int], order: int | None, wide: tor
     """Norms of this order of each stretch, or largest values with None."""
     if not values:
         return {}
-    views = [view for value in values.values() for view in value.split(lengths)]
+    views = [view for value in values.values() for view in torch.split(value, lengths)]
     found = torch._foreach_max(views) if order is None else torch._foreach_norm(views, order, wide)
     return dict(zip(values, torch.stack(found).to(wide).view(len(values), -1), strict=True))
 
