@@ -292,7 +292,10 @@ class DivergenceMonitor(Callback):
         lasting = [f for d in self._diagnoses for f in d.findings if not f.over]
         done = self._actions.answer(trainer, module, fresh, lasting)
         if done:
-            self._tell_action((*lasting, *fresh)[-1].rule, done)
+            found = [*lasting, *fresh]
+            self._tell_action(
+                found[-1].rule if found else "LOSS-DIVERGED", done if found else f"{done} (another rank's finding)"
+            )
             for diagnosis in self._diagnoses:
                 diagnosis.history.non_finite = False
         open_ = any(not f.over and f.severity == "critical" for d in self._diagnoses for f in d.findings)
