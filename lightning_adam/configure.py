@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lightning_adam.clipping import Clip, ClipAdaptive, ClipNorm, ClipValue, as_clip
 from lightning_adam.config import Duration, OptimizerConfig, check_numbers, with_preset
-from lightning_adam.errors import ConfigError
+from lightning_adam.errors import ConfigError, nearest
 from lightning_adam.guided import guide
 from lightning_adam.optimizers import OptimizerSpec, build_optimizer, get_optimizer
 from lightning_adam.parameter_groups import Split, plain_name, split_parameters
@@ -152,12 +152,24 @@ def _split(spec: OptimizerSpec, config: OptimizerConfig) -> Split:
 def _options(
     spec: OptimizerSpec, config: OptimizerConfig, parameters: Sequence[Tensor], trainer: Any | None
 ) -> dict[str, Any]:
+    _refuse_misspelt(spec, config.options)
     options = {name: value for name in ("betas", "eps") if (value := getattr(config, name)) is not None}
     options = {"lr": config.lr if config.lr is not None else spec.lr, **options, **config.options}
     if spec.fused and not {"fused", "foreach"} & options.keys():
         options["fused"] = _fused_is_right(parameters, trainer)
     _check_eps(options.get("eps"), spec, parameters)
     return options
+
+
+def _refuse_misspelt(spec: OptimizerSpec, options: Mapping[str, Any]) -> None:
+    """What is no argument of the helper goes to the optimizer's class: it may be either, misspelt."""
+    accepted = spec.options()
+    for name in options:
+        if name not in accepted and (meant := nearest(name, _ARGUMENTS)):
+            raise ConfigError(
+                f"{name!r} is neither an argument of configure_optimizers nor an option of {spec.name}.{meant} "
+                f"{spec.name} takes: {', '.join(accepted)}."
+            )
 
 
 def _fused_is_right(parameters: Sequence[Tensor], trainer: Any | None) -> bool:

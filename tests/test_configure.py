@@ -211,6 +211,8 @@ WRONG = [
     ({"clip": "norm"}, "clip='norm'"),
     ({"param_groups": {"embd*": {"lr": 1.0}}}, "matches no trainable parameter"),
     ({"amsgard": True}, "Did you mean 'amsgrad'"),
+    ({"shedule": "cosine"}, "Did you mean 'schedule'"),
+    ({"wieght_decay": 0.1}, "Did you mean 'weight_decay'"),
     ({"min_lr": 3.0}, "fraction of lr"),
 ]
 
