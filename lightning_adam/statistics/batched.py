@@ -125,9 +125,7 @@ class _Factors:
     weights: Tensor
 
     @classmethod
-    def of(
-        cls, pieces: Sequence[_Piece], readings: Sequence[TensorReading], sampling: Sampling, like: Tensor
-    ) -> _Factors:
+    def of(cls, pieces: Sequence[_Piece], readings: Sequence[TensorReading], sampling: Sampling, like: Tensor) -> _Factors:
         rates = np.array([reading.lr for reading in readings])
         steps = np.array([reading.lr if reading.measured_step is None else 1.0 for reading in readings])
         weights = sampling.weights() * np.array([reading.counts for reading in readings])
@@ -211,10 +209,10 @@ def _reduced(
     sums = _per_stretch({name: parts[of] for name, of in _ADDED.items() if of in parts}, lengths, 1, wide)
     tops = _per_stretch({name: parts[of] for name, of in _LARGEST.items() if of in parts}, lengths, None, wide)
     sums |= {name: norm.square() for name, norm in squares.items()}
-    unknown = torch.full_like(picks, math.nan, dtype=torch.float32)
-    drawn = (parts[name][picks] if name in parts else unknown for name in ("step", "inverse"))
-    like = sums["parameter_squared"]
-    return _rows(sums, SUMS, torch.full_like(like, math.nan)), _rows(tops, MAXIMA, torch.full_like(like, -math.inf)), *drawn
+    like, unknown = sums["parameter_squared"], torch.full_like(picks, math.nan, dtype=torch.float32)
+    step, inverse = (parts[name][picks] if name in parts else unknown for name in ("step", "inverse"))
+    nothing = torch.full_like(like, math.nan), torch.full_like(like, -math.inf)
+    return _rows(sums, SUMS, nothing[0]), _rows(tops, MAXIMA, nothing[1]), step, inverse
 
 
 _SQUARED = {
@@ -268,7 +266,7 @@ def _per_stretch(values: Parts, lengths: list[int], order: int | None, wide: tor
     """Norms of this order of each stretch, or largest values with None."""
     if not values:
         return {}
-    views = [view for value in values.values() for view in value.split(lengths)]
+    views = [view for value in values.values() for view in torch.split(value, lengths)]
     found = torch._foreach_max(views) if order is None else torch._foreach_norm(views, order, wide)
     return dict(zip(values, torch.stack(found).to(wide).view(len(values), -1), strict=True))
 
