@@ -55,6 +55,10 @@ class _Stretch:
     begin: int
     end: int
 
+    def of(self, flat: Tensor) -> Tensor:
+        """These elements."""
+        return flat if self.end - self.begin == len(flat) else flat[self.begin : self.end]
+
 
 @dataclass(frozen=True)
 class _Piece:
@@ -110,7 +114,8 @@ class _Indices:
         rows = np.array([s.row for piece in pieces for s in piece.stretches])
         slots = [np.arange(low, high) + sampling.begins[row] for p in pieces for row, low, high in p.sampled]
         parts = [rows, *(piece.picks for piece in pieces), np.concatenate(slots)]
-        first, *picks, last = torch.from_numpy(np.concatenate(parts)).to(device).split([len(part) for part in parts])
+        packed = torch.from_numpy(np.concatenate(parts)).to(device)
+        first, *picks, last = torch.split(packed, [len(part) for part in parts])
         return cls(first, picks, last)
 
 
@@ -134,7 +139,7 @@ class _Factors:
         sampled = np.repeat(*np.array(places).reshape(-1, 2).T)
         parts = [steps[rows], steps[sampled], rates[sampled], weights[sampled]]
         packed = torch.from_numpy(np.concatenate(parts)).to(dtype=like.dtype).to(like.device)
-        return cls(*packed.split([len(part) for part in parts]))
+        return cls(*torch.split(packed, [len(part) for part in parts]))
 
 
 def _flat(reading: TensorReading) -> Parts:
@@ -202,7 +207,7 @@ def _reduced(
     """Sums [len(SUMS), n_stretches], maxima [len(MAXIMA), n_stretches], and of the sample |Δθ| (where α is known, over α)
     and 1/(√v̂+ε)."""
     kind, stretches = piece.kind, piece.stretches
-    parts = {name: torch.cat([flats[s.row][name][s.begin : s.end] for s in stretches]).float() for name in kind.parts}
+    parts = {name: torch.cat([s.of(flats[s.row][name]) for s in stretches]).float() for name in kind.parts}
     parts |= _derived(kind, parts)
     lengths = [s.end - s.begin for s in stretches]
     squares = _per_stretch({name: parts[of] for name, of in _SQUARED.items() if of in parts}, lengths, 2, wide)

@@ -97,7 +97,7 @@ class RawTable:
     Attributes:
         sums: [n_tensors, len(SUMS)], float64 (float32 on MPS).
         maxima: [n_tensors, len(MAXIMA)], of the same dtype.
-        counts: [2, BINS], of the same dtype: histograms of step size and effective learning rate over all tensors that count.
+        counts: [2, BINS], of the same dtype: histograms of step size and effective learning rate over all that counts.
         sample: float32, the sampled α/(√v̂+ε) of one tensor after the other; 0 at places that other shards hold.
     """
 

@@ -253,14 +253,14 @@ def fit_demo(steps: int, callbacks: list[L.Callback]) -> None:
 
 
 class Operations(TorchDispatchMode):
-    """Counts ATen operations, and among them the reads that make the host wait."""
+    """Counts ATen operations that compute or copy, and among them the reads that make the host wait; views are free."""
 
     def __init__(self) -> None:
         super().__init__()
         self.operations = self.reads = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.operations += 1
+        self.operations += not func.is_view
         self.reads += func is torch.ops.aten._local_scalar_dense.default
         return func(*args, **(kwargs or {}))
 
@@ -298,7 +298,7 @@ def composer_monitor(model: nn.Module, optimizer: torch.optim.Optimizer) -> Call
         return None
     theirs = DecoupledAdamW(model.parameters(), lr=1e-3)
     theirs.state.update(optimizer.state)
-    batch, logger = SimpleNamespace(value=1), SimpleNamespace(log_metrics=lambda metrics: None)
+    batch, logger = SimpleNamespace(value=0), SimpleNamespace(log_metrics=lambda metrics: None)
     state = SimpleNamespace(timestamp=SimpleNamespace(batch=batch), model=model, optimizers=[theirs], fsdp_enabled=False)
     return lambda: Theirs().batch_end(state, logger)
 
