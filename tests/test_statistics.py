@@ -17,7 +17,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_adam.moments import Moments
-from lightning_adam.statistics import COLUMNS, Snapshot, TensorReading, kernel, take_snapshot, update_ratios
+from lightning_adam.statistics import COLUMNS, Snapshot, TensorReading, kernel, take_snapshot
 from lightning_adam.statistics.finalise import sample_quantiles
 from lightning_adam.statistics.measure import measure
 from lightning_adam.statistics.raw import RawTable, Sampling
@@ -320,21 +320,9 @@ def test_quantile_between_infinities_is_infinite(path: str) -> None:
     assert found.tolist() == [[pytest.approx(1.51), math.inf, math.inf]]
 
 
-def test_update_ratios_are_those_of_the_matrices(path: str) -> None:
-    """By name, for matrices only, measured steps among them; what has no ratio is left out."""
-    matrix, vector = shaped(reading(3000, seed=1), (50, 60)), reading(50, seed=2)
-    zero = dataclasses.replace(shaped(reading(60, seed=3), (6, 10)), parameter=torch.zeros(6, 10))
-    measured = dataclasses.replace(shaped(reading(60, seed=4), (6, 10)), measured_step=torch.randn(6, 10) * 1e-3)
-
-    for readings in ([matrix, vector, zero], [matrix, vector, zero, measured]):
-        wanted = {of.name: expected(of)["update_ratio"] for of in readings if of.name not in (vector.name, zero.name)}
-        assert update_ratios(readings) == pytest.approx(wanted, rel=1e-5)
-
-
 def test_nothing_to_measure_gives_an_empty_table(path: str) -> None:
     """No readings, no rows."""
     assert take_snapshot(0, []).table.shape == (0, len(COLUMNS))
-    assert update_ratios([]) == {}
 
 
 def test_thread_count_changes_nothing() -> None:
