@@ -287,9 +287,10 @@ def peers(quick: bool) -> Table:
 def composer_monitor(model: nn.Module, optimizer: torch.optim.Optimizer) -> Callable[[], object] | None:
     """A logged step of Composer's own OptimizerMonitor with its DecoupledAdamW, or None where it is not installed.
 
-    It is not by default: Composer 0.32.1 asks for torch below 2.7.1, and no torchvision on PyPI loads beside the CPU's
-    torch 2.13. It imports and runs all the same once torchvision's three operators that it misses are declared:
-    ``torch.library.Library("torchvision", "DEF").define(...)`` for nms, qnms, roi_align and roi_pool.
+    Tried by hand: Composer 0.32.1 asks for torch below 2.7.1 and for torchvision, of which PyPI's wheel (0.29.1) is linked
+    to CUDA's libraries and does not load beside the CPU's torch 2.13. With ``pip install --no-deps``, and torchvision's
+    missing operators declared (``torch.library.Library("torchvision", "DEF").define(...)`` for nms, qnms, roi_align and
+    roi_pool), it imports and measures.
     """
     try:
         from composer.callbacks import OptimizerMonitor as Theirs  # type: ignore[import-not-found,unused-ignore]
