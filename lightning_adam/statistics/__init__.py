@@ -11,7 +11,7 @@ from lightning_adam.statistics.reading import (
     tensor_names,
 )
 from lightning_adam.statistics.sharded import flat_shards, is_sharded, take_sharded_snapshot
-from lightning_adam.statistics.snapshot import Snapshot, take_snapshot, update_ratios
+from lightning_adam.statistics.snapshot import Snapshot, take_snapshot
 
 __all__ = [
     "COLUMNS",
@@ -32,5 +32,4 @@ __all__ = [
     "take_sharded_snapshot",
     "take_snapshot",
     "tensor_names",
-    "update_ratios",
 ]

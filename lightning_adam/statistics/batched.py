@@ -55,6 +55,10 @@ class _Stretch:
     begin: int
     end: int
 
+    def of(self, flat: Tensor) -> Tensor:
+        """These elements."""
+        return flat if self.end - self.begin == len(flat) else flat[self.begin : self.end]
+
 
 @dataclass(frozen=True)
 class _Piece:
@@ -203,18 +207,17 @@ def _reduced(
     """Sums [len(SUMS), n_stretches], maxima [len(MAXIMA), n_stretches], and of the sample |Δθ| (where α is known, over α)
     and 1/(√v̂+ε)."""
     kind, stretches = piece.kind, piece.stretches
-    parts = {name: torch.cat([flats[s.row][name][s.begin : s.end] for s in stretches]).float() for name in kind.parts}
+    parts = {name: torch.cat([s.of(flats[s.row][name]) for s in stretches]).float() for name in kind.parts}
     parts |= _derived(kind, parts)
     lengths = [s.end - s.begin for s in stretches]
     squares = _per_stretch({name: parts[of] for name, of in _SQUARED.items() if of in parts}, lengths, 2, wide)
     sums = _per_stretch({name: parts[of] for name, of in _ADDED.items() if of in parts}, lengths, 1, wide)
     tops = _per_stretch({name: parts[of] for name, of in _LARGEST.items() if of in parts}, lengths, None, wide)
     sums |= {name: norm.square() for name, norm in squares.items()}
-    unknown = torch.full_like(picks, math.nan, dtype=torch.float32)
-    steps, inverses = (parts[name][picks] if name in parts else unknown for name in ("step", "inverse"))
-    like = sums["parameter_squared"]
-    missing, lowest = torch.full_like(like, math.nan), torch.full_like(like, -math.inf)
-    return _rows(sums, SUMS, missing), _rows(tops, MAXIMA, lowest), steps, inverses
+    like, unknown = sums["parameter_squared"], torch.full_like(picks, math.nan, dtype=torch.float32)
+    step, inverse = (parts[name][picks] if name in parts else unknown for name in ("step", "inverse"))
+    nothing = torch.full_like(like, math.nan), torch.full_like(like, -math.inf)
+    return _rows(sums, SUMS, nothing[0]), _rows(tops, MAXIMA, nothing[1]), step, inverse
 
 
 _SQUARED = {

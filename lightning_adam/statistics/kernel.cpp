@@ -16,7 +16,7 @@
 
 namespace {
 
-constexpr int64_t BLOCK = 1024;    // elements that are summed in float; measured faster than 512, 2,048 and 4,096
+constexpr int64_t BLOCK = 1024;    // elements that are summed in float
 constexpr int64_t CHUNK = 131072;  // elements of one work unit
 constexpr int BINS = 80;
 enum Sum { GRADIENT, ZERO_GRADIENT, PARAMETER, FIRST, SECOND, ALIVE, RATIO, RATIO_SQUARED, SWAMPED, SURPRISE, SUMS };
@@ -148,9 +148,9 @@ int64_t first_cell(const Tensor& t, int64_t start) {
 }
 
 // Raw moments of the sampled elements from `cell` on, while their block is in the cache; returns the next block's first cell.
-int64_t gather_block(const Tensor& t, int64_t cell, int64_t end, float* sample, std::vector<float>& first) {
+int64_t gather_block(const Tensor& t, int64_t cell, int64_t end, float* sample, float* first) {
     for (int64_t at; cell < t.slots && (at = place(t, cell) - t.offset) < end; cell++) {
-        first.push_back(t.first[at]);
+        *first++ = t.first[at];
         sample[t.slot + cell] = t.denominator[at];
     }
     return cell;
@@ -172,21 +172,22 @@ template <bool AMSGRAD>
 void add_chunk(const Tensor& t, int64_t start, int64_t end, const Bins& bins, float* sample, Partial& partial) {
     const int64_t first_sampled = first_cell(t, start);
     int64_t cell = first_sampled;
-    std::vector<float> first;
-    first.reserve(static_cast<size_t>((end - start) / t.stride + 1));
+    std::vector<float> steps(static_cast<size_t>((end - start) / t.stride + 2));
     for (int64_t at = start; at < end; at += BLOCK) {
         const int64_t stop = at + BLOCK < end ? at + BLOCK : end;
         double sums[SUMS];
         if (!add_block<false, AMSGRAD>(t, at, stop - at, sums, partial.maxima))
             add_block<true, AMSGRAD>(t, at, stop - at, sums, partial.maxima);
         for (int i = 0; i < SUMS; i++) partial.sums[i] += sums[i];
-        cell = gather_block(t, cell, stop, sample, first);
+        cell = gather_block(t, cell, stop, sample, steps.data() + (cell - first_sampled));
     }
-    finish_sample(t, cell - first_sampled, bins, sample + t.slot + first_sampled, first.data(), partial);
+    finish_sample(t, cell - first_sampled, bins, sample + t.slot + first_sampled, steps.data(), partial);
 }
 
+// `elements`: what there is to do in all; a thread is started for half a million, which take longer than its start.
 template <class Work>
-void in_parallel(int threads, int64_t units, const Work& work) {
+void in_parallel(int threads, int64_t elements, int64_t units, const Work& work) {
+    threads = static_cast<int>(std::min<int64_t>(threads, 1 + elements / 500000));
     std::atomic<int64_t> next(0);
     auto run = [&] {
         for (int64_t unit; (unit = next.fetch_add(1)) < units;) work(unit);
@@ -256,9 +257,13 @@ class Selection {
     }
 
     void gather(int64_t cell) {
-        members_.clear();
-        for (size_t i = 0; i < cells_.size(); i++)
-            if (cells_[i] == cell) members_.push_back(values_[i]);
+        members_.resize(cells_.size() + 1);
+        size_t found = 0;
+        for (size_t i = 0; i < cells_.size(); i++) {  // without a branch that would be guessed wrong
+            members_[found] = values_[i];
+            found += cells_[i] == cell;
+        }
+        members_.resize(found);
         gathered_ = cell;
     }
 };
@@ -270,13 +275,15 @@ extern "C" int lightning_adam_reduce(const Tensor* tensors, int64_t n_tensors, c
     const Bins bins(log10_edges);
     std::vector<int64_t> begins(1, 0);
     std::vector<int32_t> owners;
+    int64_t elements = 0;
     for (int64_t i = 0; i < n_tensors; i++) {
         const int64_t chunks = (tensors[i].numel + CHUNK - 1) / CHUNK;
         begins.push_back(begins.back() + chunks);
+        elements += tensors[i].numel;
         owners.insert(owners.end(), chunks, static_cast<int32_t>(i));
     }
     std::vector<Partial> partials(owners.size());
-    in_parallel(threads, static_cast<int64_t>(owners.size()), [&](int64_t unit) {
+    in_parallel(threads, elements, static_cast<int64_t>(owners.size()), [&](int64_t unit) {
         const Tensor& t = tensors[owners[unit]];
         const int64_t start = (unit - begins[owners[unit]]) * CHUNK;
         const int64_t end = start + CHUNK < t.numel ? start + CHUNK : t.numel;
@@ -300,7 +307,7 @@ extern "C" int lightning_adam_reduce(const Tensor* tensors, int64_t n_tensors, c
 
 extern "C" int lightning_adam_quantiles(const float* sample, const int64_t* begins, int64_t n_tensors, const double* at, int n_at,
                                         int threads, double* out) try {
-    in_parallel(threads, n_tensors, [&](int64_t i) {
+    in_parallel(threads, begins[n_tensors] - begins[0], n_tensors, [&](int64_t i) {
         Selection selection(sample + begins[i], begins[i + 1] - begins[i]);
         for (int j = 0; j < n_at; j++) out[i * n_at + j] = selection.quantile(at[j]);
     });

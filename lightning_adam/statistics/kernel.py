@@ -1,8 +1,8 @@
 """The compiled pass over all tensors of a step: ``kernel.cpp``, built on its first use and called through ctypes.
 
 Building takes about two seconds, once per machine: the library is kept under ``$XDG_CACHE_HOME/lightning_adam`` (else
-``~/.cache``). Where there is no compiler (``$CXX``, c++, g++, clang++), everything is computed in eager torch, several times
-slower and otherwise alike. ``LIGHTNING_ADAM_KERNEL=eager`` asks for that.
+``~/.cache``). Where there is no compiler (``$CXX``, c++, g++, clang++), everything is computed in plain torch, about twenty
+times slower and otherwise alike. ``LIGHTNING_ADAM_KERNEL=eager`` asks for that.
 """
 
 from __future__ import annotations
@@ -80,23 +80,24 @@ def _places(reading: TensorReading) -> tuple[int, int, int, int, int] | None:
     first, second, denominator = moments.first, moments.second, moments.denominator
     if first is None or second is None or denominator is None or moments.step < 1:
         return None
-    shape, tensors = parameter.shape, (parameter, gradient, first, second)
-    if not all(_is_plain(tensor, shape) for tensor in tensors):
+    size = parameter.numel()
+    if not (_is_plain(parameter, size) and _is_plain(gradient, size) and _is_plain(first, size) and _is_plain(second, size)):
         return None
-    p, g, m, v = (tensor.data_ptr() for tensor in tensors)
-    if denominator is second:
-        return p, g, m, v, v
-    return (p, g, m, v, denominator.data_ptr()) if _is_plain(denominator, shape) else None
+    begin = second.data_ptr()
+    if denominator is not second and not _is_plain(denominator, size):
+        return None
+    below = begin if denominator is second else denominator.data_ptr()
+    return parameter.data_ptr(), gradient.data_ptr(), first.data_ptr(), begin, below
 
 
-def _is_plain(tensor: Tensor, shape: torch.Size) -> bool:
+def _is_plain(tensor: Tensor, size: int) -> bool:
     return (
         type(tensor) is Tensor
         and tensor.dtype is torch.float32
         and tensor.is_cpu
         and tensor.layout is torch.strided
         and tensor.is_contiguous()
-        and tensor.shape == shape
+        and tensor.numel() == size
     )
 
 

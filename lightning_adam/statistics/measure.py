@@ -21,5 +21,7 @@ def measure(readings: Sequence[TensorReading]) -> RawTable:
     sampling = Sampling.of(readings)
     table = empty_table(sampling, device)
     fast = kernel.reduce(readings, sampling, table) if device.type == "cpu" else frozenset()
-    reduce_batched(readings, [index for index in range(len(readings)) if index not in fast], sampling, table)
+    rest = [row for row in range(len(readings)) if row not in fast]
+    if rest:
+        reduce_batched(readings, rest, sampling, table)
     return table

@@ -6,6 +6,7 @@ of several ranks combine alike. :mod:`lightning_adam.statistics.finalise` makes 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -65,11 +66,7 @@ class Sampling:
     @classmethod
     def of(cls, readings: Sequence[TensorReading]) -> Sampling:
         """For all tensors of a step."""
-        totals = np.array([reading.total for reading in readings], dtype=np.int64)
-        usual = min(max(BUDGET // max(1, len(totals)), FEWEST), MOST)
-        strides = np.maximum(1, -(-totals // np.clip(totals // 256, usual, 4 * usual)))
-        sizes = totals // strides
-        return cls(totals, strides, sizes, np.concatenate([[0], np.cumsum(sizes)]))
+        return _sampling(tuple([reading.total for reading in readings]))
 
     def positions(self, index: int) -> NDArray[np.int64]:
         """Flat indices of the sampled elements in the whole tensor, ascending: one per cell of ``stride`` elements.
@@ -90,6 +87,16 @@ class Sampling:
         return self.totals / np.maximum(1, self.sizes)
 
 
+@functools.lru_cache(maxsize=16)
+def _sampling(sizes: tuple[int, ...]) -> Sampling:
+    """A model's tensors keep their sizes from step to step."""
+    totals = np.array(sizes, dtype=np.int64)
+    usual = min(max(BUDGET // max(1, len(totals)), FEWEST), MOST)
+    strides = np.maximum(1, -(-totals // np.clip(totals // 256, usual, 4 * usual)))
+    sampled = totals // strides
+    return Sampling(totals, strides, sampled, np.concatenate([[0], np.cumsum(sampled)]))
+
+
 @dataclass(frozen=True)
 class RawTable:
     """The raw rows of all tensors on one device. To combine shards: MAX over ``maxima``, SUM over the rest.
@@ -97,7 +104,7 @@ class RawTable:
     Attributes:
         sums: [n_tensors, len(SUMS)], float64 (float32 on MPS).
         maxima: [n_tensors, len(MAXIMA)], of the same dtype.
-        counts: [2, BINS], of the same dtype: histograms of step size and effective learning rate of all tensors.
+        counts: [2, BINS], of the same dtype: histograms of step size and effective learning rate over all that counts.
         sample: float32, the sampled α/(√v̂+ε) of one tensor after the other; 0 at places that other shards hold.
     """
 

@@ -157,35 +157,50 @@ def _readings(
     shards: Mapping[int, tuple[int, int]],
 ) -> Iterator[TensorReading]:
     rate, decay_of = learning_rates(optimizer, before.numbers), decays(optimizer, before.numbers)
-    steps = read_steps(optimizer)
-    positions = {id(group): index for index, group in enumerate(optimizer.param_groups)}
-    for group, parameter in _placed(optimizer, only):
-        elsewhere = id(parameter) in shards and parameter.numel() == 0
-        if not elsewhere and (parameter.grad is None or parameter.numel() == 0):
+    steps, known = read_steps(optimizer), [_of_group(*numbered) for numbered in enumerate(optimizer.param_groups)]
+    for (group, unnamed, same), parameter in _with_group(known, only):
+        key, gradient = id(parameter), parameter.grad
+        elsewhere = key in shards and parameter.numel() == 0
+        if not elsewhere and (gradient is None or parameter.numel() == 0):
             continue
-        index, copy = positions[id(group)], before.parameters.get(id(parameter))
-        step = steps.get(id(parameter))
-        moments = _none_of(optimizer, parameter) if elsewhere else read_moments(optimizer, group, parameter, step)
-        gradient = before.gradients.get(id(parameter), parameter if parameter.grad is None else parameter.grad)
+        moments = _none_of(optimizer, parameter) if elsewhere else read_moments(optimizer, group, parameter, steps.get(key))
+        gradient = before.gradients.get(key, parameter if gradient is None else gradient)
+        copy = before.parameters.get(key)
         decay = decay_of(group, parameter, copy)
-        offset, whole, counts = (*shards[id(parameter)], True) if id(parameter) in shards else _shard(parameter)
+        offset, whole, counts = (*shards[key], True) if key in shards else _shard(parameter)
         yield TensorReading(
-            name=names.get(id(parameter), f"group{index}.parameter"),
-            group=str(group.get("name", f"pg{index + 1}")),
+            name=names.get(key, unnamed),
             parameter=_real(parameter.detach()),
-            gradient=_real(gradient.detach()),
+            gradient=_real(gradient.detach() if gradient.requires_grad else gradient),
             moments=moments,
             lr=rate(group, parameter),
-            eps=_eps(group),
             measured_step=None if copy is None else _measured(decay, parameter, copy),
-            decay=float(group.get("weight_decay") or 0.0),
             decoupled=decay.decoupled,
             lost=_lost(parameter, copy, moments) if copy is not None and parameter.element_size() < 4 else None,
-            group_lr=float(group["lr"]),
             offset=offset,
             whole=whole,
             counts=counts,
+            **same,
         )
+
+
+_Group = tuple[dict[str, Any], str, dict[str, Any]]
+"""A parameter group, the name of its parameters that have none, and what its readings have in common."""
+
+
+def _of_group(index: int, group: dict[str, Any]) -> _Group:
+    same = {
+        "group": str(group.get("name", f"pg{index + 1}")),
+        "eps": _eps(group),
+        "decay": float(group.get("weight_decay") or 0.0),
+        "group_lr": float(group["lr"]),
+    }
+    return group, f"group{index}.parameter", same
+
+
+def _with_group(known: Iterable[_Group], only: Container[int] | None) -> Iterator[tuple[_Group, Tensor]]:
+    for of in known:
+        yield from ((of, p) for p in of[0]["params"] if only is None or id(p) in only)
 
 
 def _none_of(optimizer: Optimizer, parameter: Tensor) -> Moments | None:

@@ -63,15 +63,3 @@ def snapshot_of(step: int, readings: Sequence[TensorReading], raw: RawTable) -> 
         hist_step_size=step_sizes,
         hist_effective_lr=rates,
     )
-
-
-def update_ratios(readings: Sequence[TensorReading]) -> dict[str, float]:
-    """‖Δθ‖/‖θ‖ of the weight matrices: vectors start at 0 or 1 and would drown them."""
-    matrices = [r for r in readings if r.parameter.dim() >= 2]
-    return {r.name: ratio for r, ratio in zip(matrices, _ratios(matrices), strict=True) if ratio == ratio}
-
-
-def _ratios(readings: Sequence[TensorReading]) -> list[float]:
-    table, _ = finalise(readings, measure(readings).on_host())
-    ratios: list[float] = table[:, COLUMNS.index("update_ratio")].tolist()
-    return ratios

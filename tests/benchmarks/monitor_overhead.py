@@ -20,6 +20,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
@@ -252,14 +253,14 @@ def fit_demo(steps: int, callbacks: list[L.Callback]) -> None:
 
 
 class Operations(TorchDispatchMode):
-    """Counts ATen operations, and among them the reads that make the host wait."""
+    """Counts ATen operations that compute or copy, and among them the reads that make the host wait; views are free."""
 
     def __init__(self) -> None:
         super().__init__()
         self.operations = self.reads = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.operations += 1
+        self.operations += not func.is_view
         self.reads += func is torch.ops.aten._local_scalar_dense.default
         return func(*args, **(kwargs or {}))
 
@@ -283,8 +284,28 @@ def peers(quick: bool) -> Table:
     return Table(f"Peers, 144 tensors ({DEVICE.type})", header, rows)
 
 
+def composer_monitor(model: nn.Module, optimizer: torch.optim.Optimizer) -> Callable[[], object] | None:
+    """A logged step of Composer's own OptimizerMonitor with its DecoupledAdamW, or None where it is not installed.
+
+    Tried by hand: Composer 0.32.1 asks for torch below 2.7.1 and for torchvision, of which PyPI's wheel (0.29.1) is linked
+    to CUDA's libraries and does not load beside the CPU's torch 2.13. With ``pip install --no-deps``, and torchvision's
+    missing operators declared (``torch.library.Library("torchvision", "DEF").define(...)`` for nms, qnms, roi_align and
+    roi_pool), it imports and measures.
+    """
+    try:
+        from composer.callbacks import OptimizerMonitor as Theirs  # type: ignore[import-not-found,unused-ignore]
+        from composer.optim import DecoupledAdamW  # type: ignore[import-not-found,unused-ignore]
+    except (ImportError, RuntimeError):
+        return None
+    theirs = DecoupledAdamW(model.parameters(), lr=1e-3)
+    theirs.state.update(optimizer.state)
+    batch, logger = SimpleNamespace(value=0), SimpleNamespace(log_metrics=lambda metrics: None)
+    state = SimpleNamespace(timestamp=SimpleNamespace(batch=batch), model=model, optimizers=[theirs], fsdp_enabled=False)
+    return lambda: Theirs().batch_end(state, logger)
+
+
 def composer_metrics(optimizer: torch.optim.Optimizer) -> list[float]:
-    """The operations of Composer 0.32.1 (OptimizerMonitor, DecoupledAdamW), which does not import beside torch 2.13."""
+    """The operations of Composer 0.32.1 (OptimizerMonitor, DecoupledAdamW), where it is not installed."""
     (group,) = optimizer.param_groups
     (beta1, beta2), found = group["betas"], []
     for parameter in group["params"]:
@@ -311,11 +332,13 @@ def contenders_for(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[s
         del os.environ["LIGHTNING_ADAM_KERNEL"]
 
     columns = take_snapshot(0, readings).table.shape[1]
+    composer = composer_monitor(model, optimizer)
+    theirs = "its operations" if composer is None else "itself"
     return {
         "OptimizerMonitor: statistics": (lambda: take_snapshot(0, readings), columns),
         "OptimizerMonitor: statistics without compiler": (eager, columns),
         "OptimizerMonitor: reading the state": (lambda: read_optimizer(optimizer, names), 0),
-        "Composer's metrics (its operations)": (lambda: composer_metrics(optimizer), 4),
+        f"Composer's OptimizerMonitor ({theirs})": (composer or (lambda: composer_metrics(optimizer)), 4),
         "Lightning grad_norm": (lambda: {k: float(v) for k, v in grad_norm(model, 2).items()}, 1),
         "p.grad.norm().item()": (lambda: [p.grad.norm().item() for p in model.parameters() if p.grad is not None], 1),
     }
