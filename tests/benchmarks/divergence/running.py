@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
@@ -9,6 +10,7 @@ import tempfile
 import time
 import warnings
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import Generator
 from torch.utils.data import DataLoader
 
+import lightning_adam.callbacks.divergence_monitor as monitor_file
 from lightning_adam.callbacks import DivergenceMonitor
 from lightning_adam.diagnosis import Finding, RunSignals, StepSignals, decode, encode
 from tests.benchmarks.divergence.scenario import Adversaries, Scenario, Trained
@@ -91,7 +94,11 @@ class _Keeping(DivergenceMonitor):
 
 def train(scenario: Scenario, seed: int) -> Run:
     """Run it; the same seed gives the same run."""
-    _quiet()
+    with _quiet():
+        return _train(scenario, seed)
+
+
+def _train(scenario: Scenario, seed: int) -> Run:
     began = time.perf_counter()
     torch.manual_seed(seed)
     generator = Generator().manual_seed(seed + 1)
@@ -160,14 +167,26 @@ def _trainer(scenario: Scenario, monitor: DivergenceMonitor, steps: int) -> L.Tr
     )  # fmt: skip
 
 
-def _quiet() -> None:
-    warnings.filterwarnings("ignore")
-    for name in ("lightning.pytorch", "lightning.fabric", "lightning_adam", "pytorch_lightning"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    torch.set_num_threads(1)
-    import lightning_adam.callbacks.divergence_monitor as monitor_file
-
-    monitor_file.Console = _Silent  # type: ignore[misc,assignment]
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No messages of some hundred runs; afterwards all is as it was: tests of other things run in this process."""
+    loggers = [
+        logging.getLogger(n) for n in ("lightning.pytorch", "lightning.fabric", "lightning_adam", "pytorch_lightning")
+    ]
+    levels, threads, console = [logger.level for logger in loggers], torch.get_num_threads(), monitor_file.Console
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        torch.set_num_threads(1)
+        monitor_file.Console = _Silent  # type: ignore[misc,assignment]
+        try:
+            yield
+        finally:
+            monitor_file.Console = console  # type: ignore[misc]
+            torch.set_num_threads(threads)
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
 
 
 class _Silent:
