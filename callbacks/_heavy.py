@@ -116,12 +116,10 @@ class _Table:
         """|m̂|/(√v̂+ε) against its floor and bound."""
         rms = self.column("normalised_update_rms")
         bounds = np.array([_bound(r) for r in self.readings])
-        largest, where = _largest(rms, self.names)
         excess, excess_in = _largest(rms / bounds, self.names)
         return {
             "normalised_rms": math.sqrt(_mean(rms**2, self.sizes)),
-            "normalised_rms_max": largest,
-            "normalised_rms_max_in": where,
+            "normalised_rms_max": _largest(rms, self.names)[0],
             "bound_excess": excess,
             "bound_excess_in": excess_in,
         }
@@ -137,7 +135,6 @@ class _Table:
             "zero_gradients_max": share,
             "zero_gradients_max_in": where,
             "dead_tensors": int((zeros == 1).sum()),
-            "surprise_p50": _middle(self.column("gradient_surprise")),
             "surprise_max": surprise,
             "surprise_max_in": surprise_in,
             "first_last": float(rms[0] / rms[-1]) if len(rms) > 1 and rms[-1] > 0 else math.nan,
@@ -146,12 +143,11 @@ class _Table:
 
     def state(self) -> dict[str, Any]:
         """The second moment, ε in it, and the state's own count."""
-        eps, zeros = self.column("eps_dominated"), np.where(self.matrix, self.column("zero_second_moment_share"), math.nan)
+        eps = self.column("eps_dominated")
         steps = [r.moments.step for r in self.readings if r.moments is not None]
         return {
             "eps_share": _mean(eps, np.ones_like(eps)),
             "eps_share_max_in": _largest(eps, self.names)[1],
-            "zero_second_moments": _mean(zeros, np.ones_like(zeros)),
             "second_moment_p50": _middle(self.column("second_moment_rms")),
             "state_step": float(max(steps)) if steps else math.nan,
             "tensors": len(self.names),
@@ -266,7 +262,6 @@ def run_signals(
         total_steps=_total_steps(trainer),
         clip=float(getattr(getattr(optimizer, "adam_rule", None), "max_norm", trainer.gradient_clip_val or math.nan)),
         scaled=getattr(trainer.precision_plugin, "scaler", None) is not None,
-        accumulation=trainer.accumulate_grad_batches,
         tensors=len(parameters),
         zero_tensors=zero_tensors,
         matrices=len(matrices),

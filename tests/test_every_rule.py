@@ -31,7 +31,7 @@ RUN = RunSignals(
 )  # fmt: skip
 HEAVY = HeavySignals(
     update_ratio_p50=2e-3, update_ratio_max=5e-3, update_ratio_max_in="net.0.weight", normalised_rms=0.23,
-    normalised_rms_max=0.3, bound_excess=0.1, bound_excess_in="net.0.weight", surprise_p50=1.0, surprise_max=1.5,
+    normalised_rms_max=0.3, bound_excess=0.1, bound_excess_in="net.0.weight", surprise_max=1.5,
     surprise_max_in="net.0.weight", eps_share=1e-4, zero_gradients=0.1, zero_gradients_max=0.2,
     zero_gradients_max_in="net.0.weight", decay_ratio=0.01, first_last=0.3, first_matrix="net.0.weight", alignment=0.02,
     second_moment_p50=0.1, input_max=3.0, input_rms=1.0, input_offset=0.0,

@@ -158,12 +158,17 @@ def test_backbone_finetuning_unfreezes_in_mid_run() -> None:
     assert [group["lr"] for group in fit.optimizers[0].param_groups] == pytest.approx([0.0] * 3, abs=1e-9)
 
 
-def test_longer_run_follows_the_new_configuration_and_says_so() -> None:
-    """Resumed with twice the length: the rate is the longer run's at the saved update."""
+@pytest.mark.parametrize(
+    ("base", "total", "said", "rate"),
+    [(1.0, 8, "total 4 -> 8", 0.875), (1.0, 2, "total 4 -> 2", 0.5), (0.1, 4, r"base_lrs \[1.0\] -> \[0.1\]", 0.075)],
+)
+def test_changed_run_follows_the_new_configuration_and_says_so(base: float, total: int, said: str, rate: float) -> None:
+    """Resumed longer, shorter or with another rate: the new configuration at the saved update, where torch's go wrong."""
     old = Schedule(torch.optim.AdamW([torch.nn.Parameter(torch.ones(1))], lr=1.0), "linear", Phases(0, 4, 4))
     old.advance()
-    new = Schedule(torch.optim.AdamW([torch.nn.Parameter(torch.ones(1))], lr=1.0), "linear", Phases(0, 8, 8))
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.ones(1))], lr=base)
+    new = Schedule(optimizer, "linear", Phases(0, total, total))
 
-    with pytest.warns(la.LightningAdamWarning, match="total 4 -> 8"):
+    with pytest.warns(la.LightningAdamWarning, match=said):
         new.load_state_dict(old.state_dict())
-    assert new.get_last_lr() == pytest.approx([0.875])
+    assert new.get_last_lr() == pytest.approx([rate])

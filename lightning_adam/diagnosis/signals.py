@@ -46,7 +46,6 @@ class RunSignals:
         total_steps: length of the run; NaN where it is not known.
         clip: the total norm that gradients are clipped to; NaN where there is none or another rule.
         scaled: whether fp16 scales the loss.
-        accumulation: batches per optimizer step.
         tensors: trainable tensors in the optimizer.
         zero_tensors: weight matrices that are all zero.
         matrices: weight matrices.
@@ -70,7 +69,6 @@ class RunSignals:
     total_steps: float = NAN
     clip: float = NAN
     scaled: bool = False
-    accumulation: int = 1
     tensors: int = 0
     zero_tensors: int = 0
     matrices: int = 0
@@ -87,13 +85,11 @@ class HeavySignals:
         normalised_rms: rms over all elements of |m̂|/(√v̂+ε).
         normalised_rms_max: largest rms of one tensor.
         bound_excess: largest |m̂|/(√v̂+ε) of an element over its bound at this tensor's t; above 1 is impossible for Adam.
-        surprise_p50: median over the tensors of RMS_t.
-        surprise_max: its largest.
+        surprise_max: largest RMS_t of a tensor.
         eps_share: mean over the tensors of the share of ε in √v̂+ε, where v > 0.
         zero_gradients: mean over the weight matrices of the share of elements with g = 0.
         zero_gradients_max: largest share of one weight matrix.
         dead_tensors: how many tensors have no gradient but zeros.
-        zero_second_moments: mean over the weight matrices of the share of elements with v = 0.
         lost_updates: share of 16-bit elements that should have moved and did not.
         decay_ratio: the decay's pull on all weights over the optimizer's step.
         first_last: rms of the first weight matrix' gradient over the last one's.
@@ -111,10 +107,8 @@ class HeavySignals:
     update_ratio_max_in: str = ""
     normalised_rms: float = NAN
     normalised_rms_max: float = NAN
-    normalised_rms_max_in: str = ""
     bound_excess: float = NAN
     bound_excess_in: str = ""
-    surprise_p50: float = NAN
     surprise_max: float = NAN
     surprise_max_in: str = ""
     eps_share: float = NAN
@@ -123,7 +117,6 @@ class HeavySignals:
     zero_gradients_max: float = NAN
     zero_gradients_max_in: str = ""
     dead_tensors: int = 0
-    zero_second_moments: float = NAN
     lost_updates: float = NAN
     lost_updates_max_in: str = ""
     decay_ratio: float = NAN

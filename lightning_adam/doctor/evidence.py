@@ -155,7 +155,6 @@ TABLES: dict[str, _Summing] = {
         "surprise",
         False,
         lambda row, names: {
-            "surprise_p50": float(np.median(row)),
             "surprise_max": float(row.max()),
             "surprise_max_in": names[int(row.argmax())],
         },

@@ -111,6 +111,7 @@ class _Indices:
 
     @classmethod
     def of(cls, pieces: Sequence[_Piece], sampling: Sampling, device: torch.device) -> _Indices:
+        """All indices of a step in one transfer to the device."""
         rows = np.array([s.row for piece in pieces for s in piece.stretches])
         slots = [np.arange(low, high) + sampling.begins[row] for p in pieces for row, low, high in p.sampled]
         parts = [rows, *(piece.picks for piece in pieces), np.concatenate(slots)]
