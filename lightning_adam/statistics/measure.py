@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from lightning_adam.statistics import kernel
+from lightning_adam.statistics import kernel, triton_kernel
 from lightning_adam.statistics.batched import reduce_batched
 from lightning_adam.statistics.raw import RawTable, Sampling, empty_table
 from lightning_adam.statistics.reading import TensorReading
@@ -20,7 +20,8 @@ def measure(readings: Sequence[TensorReading]) -> RawTable:
     device = readings[0].parameter.device if readings else torch.device("cpu")
     sampling = Sampling.of(readings)
     table = empty_table(sampling, device)
-    fast = kernel.reduce(readings, sampling, table) if device.type == "cpu" else frozenset()
+    by_device = {"cpu": kernel.reduce, "cuda": triton_kernel.reduce}
+    fast = by_device[device.type](readings, sampling, table) if device.type in by_device else frozenset()
     rest = [row for row in range(len(readings)) if row not in fast]
     if rest:
         reduce_batched(readings, rest, sampling, table)

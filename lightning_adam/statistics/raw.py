@@ -10,6 +10,7 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -74,9 +75,13 @@ class Sampling:
         Where in its cell, the golden-ratio sequence says (Knuth, TAOCP 3, 6.4): a fixed place would meet the same columns
         of a matrix again and again.
         """
-        stride, cells = int(self.strides[index]), np.arange(self.sizes[index])
-        places: NDArray[np.int64] = cells * stride + (((cells * 2654435761) & 0xFFFFFFFF) * stride >> 32)
-        return places
+        return place(np.arange(self.sizes[index]), self.strides[index])
+
+    def first_cells(self, rows: NDArray[np.int64], begins: NDArray[np.int64]) -> NDArray[np.int64]:
+        """For each of some rows the first sampled element that lies at ``begins`` or after it."""
+        strides = self.strides[rows]
+        cells = begins // strides
+        return np.minimum(cells + (place(cells, strides) < begins), self.sizes[rows])
 
     def part(self, index: int) -> slice:
         """Where a tensor's part of the sample lies."""
@@ -85,6 +90,12 @@ class Sampling:
     def weights(self) -> NDArray[np.float64]:
         """Elements that each sampled one stands for, float64 [n_tensors]."""
         return self.totals / np.maximum(1, self.sizes)
+
+
+def place(cells: NDArray[np.int64], strides: NDArray[np.int64] | np.int64) -> NDArray[np.int64]:
+    """Where in the whole tensor the sampled elements of some cells lie, as :meth:`Sampling.positions` says."""
+    places: NDArray[np.int64] = cells * strides + (((cells * 2654435761) & 0xFFFFFFFF) * strides >> 32)
+    return places
 
 
 @functools.lru_cache(maxsize=16)
@@ -134,6 +145,12 @@ def empty_table(sampling: Sampling, device: torch.device) -> RawTable:
         torch.zeros(2, BINS, dtype=wide, device=device),
         torch.zeros(int(sampling.begins[-1]), device=device),
     )
+
+
+def sent(array: NDArray[Any], device: torch.device) -> Tensor:
+    """On the device, without waiting for it: from pinned memory, which the copy does not outlive."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def wide_dtype(device: torch.device) -> torch.dtype:

@@ -1,0 +1,250 @@
+"""The fused pass over all tensors of a step on the GPU: ``triton_program.py``, launched over a table of addresses.
+
+θ, g, m and v are read once, by a number of launches that does not grow with the number of tensors, and nothing is read back
+to the host. Triton, which torch's CUDA wheels bring along, compiles each kind of launch on its first use (about a second)
+and keeps it under ``~/.triton/cache``. Where it is missing or fails, everything is computed in plain torch, otherwise
+alike. ``LIGHTNING_ADAM_KERNEL=eager`` asks for that.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import itertools
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lightning_adam.statistics.quantities import BINS, LOG10_EDGES
+from lightning_adam.statistics.raw import RawTable, Sampling, bias_scales, sent
+from lightning_adam.statistics.reading import TensorReading
+
+LOG = logging.getLogger("lightning_adam")
+
+DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
+"""What the kernel reads, each array in its own; Triton's names for them."""
+
+FUSED: dict[str, Any] = {"num_warps": 4, "enable_fp_fusion": True}
+"""How the kernels are compiled. Multiplying and adding in one is the default up to Triton 3.9, which warns about it."""
+
+
+class Kind(NamedTuple):
+    """What tensors that one launch reads have in common: the dtypes of θ, g, m and v, whether the denominator is another
+    than v, and whether all begin at multiples of 16 bytes."""
+
+    parameter: str
+    gradient: str
+    first: str
+    second: str
+    amsgrad: bool
+    aligned: bool
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """A tensor that the kernel reads: its row, its kind, and where its parameter, gradient, m, v and denominator lie."""
+
+    row: int
+    kind: Kind
+    places: tuple[int, ...]
+
+
+def fits(reading: TensorReading, device: torch.device) -> bool:
+    """Whether the kernel can read this tensor: Adam's formula on plain, contiguous tensors of DTYPES on this device."""
+    return _fitting(0, reading, device.index) is not None
+
+
+def _fitting(row: int, reading: TensorReading, index: int | None) -> Fitting | None:
+    moments, gradient = reading.moments, reading.gradient
+    if moments is None or moments.step < 1 or reading.measured_step is not None or reading.lost is not None:
+        return None
+    first, second, denominator = moments.first, moments.second, moments.denominator
+    if gradient is None or first is None or second is None or denominator is None:
+        return None
+    tensors, where = (reading.parameter, gradient, first, second, denominator), -1 if index is None else index
+    size = reading.parameter.numel()
+    if size == 0 or denominator.dtype != second.dtype or not all(_is_plain(tensor, size, where) for tensor in tensors):
+        return None
+    places = tuple([tensor.data_ptr() for tensor in tensors])
+    dtypes = [DTYPES[tensor.dtype] for tensor in tensors[:4]]
+    return Fitting(row, Kind(*dtypes, denominator is not second, all(place % 16 == 0 for place in places)), places)
+
+
+def _is_plain(tensor: Tensor, size: int, index: int) -> bool:
+    return (
+        type(tensor) in (Tensor, torch.nn.Parameter)
+        and tensor.dtype in DTYPES
+        and tensor.get_device() == index
+        and tensor.layout is torch.strided
+        and tensor.is_contiguous()
+        and tensor.numel() == size
+    )
+
+
+def reduce(readings: Sequence[TensorReading], sampling: Sampling, table: RawTable) -> frozenset[int]:
+    """Fills in what the kernel can compute, and returns the rows; none where there is no kernel, or if it fails.
+
+    Args:
+        readings: of all tensors.
+        sampling: of all tensors.
+        table: of all tensors, from :func:`~lightning_adam.statistics.raw.empty_table`, on the tensors' device.
+    """
+    program = load()
+    if program is None:
+        return frozenset()
+    index = table.sums.device.index
+    found = [fitting for row, of in enumerate(readings) if (fitting := _fitting(row, of, index)) is not None]
+    if not found:
+        return frozenset()
+    try:
+        with torch.cuda.device_of(table.sums):
+            _run(program, _planned(program, readings, found, sampling), table)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # whatever Triton's compiler, driver and launcher raise
+        _give_up(f"{type(error).__name__}: {error}")
+        return frozenset()
+    return frozenset(fitting.row for fitting in found)
+
+
+_failures: list[str] = []
+"""Why there is no kernel, if one was tried in vain."""
+
+
+def _give_up(reason: str) -> None:
+    _failures.append(reason)
+    LOG.debug("No fused statistics on the GPU: %s", reason)
+
+
+def load() -> Any | None:
+    """The module with the kernels, or None: no Triton, it has failed before, or ``LIGHTNING_ADAM_KERNEL=eager``."""
+    if _failures:
+        return None
+    if os.environ.get("LIGHTNING_ADAM_KERNEL") == "eager":
+        _say("LIGHTNING_ADAM_KERNEL=eager")
+        return None
+    try:
+        return importlib.import_module("lightning_adam.statistics.triton_program")
+    except Exception as error:  # also what a broken installation raises
+        return _give_up(f"{type(error).__name__}: {error}")
+
+
+@functools.cache
+def _say(reason: str) -> None:
+    LOG.debug("No fused statistics on the GPU: %s", reason)
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Units and draws, from which to which, of tensors of one kind."""
+
+    kind: Kind
+    units: tuple[int, int]
+    draws: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that the kernels need to know, int64 and one after the other: the table (its numbers are float64), the tensor of
+    each unit and of each draw, and the edges of the histograms (float64)."""
+
+    packed: NDArray[np.int64]
+    n_rows: int
+    units: int
+    draws: int
+    edges: int
+    """Where each begins in ``packed``."""
+    launches: list[Launch]
+
+
+def _planned(program: Any, readings: Sequence[TensorReading], found: list[Fitting], sampling: Sampling) -> Plan:
+    found = sorted(found, key=lambda fitting: fitting.kind)
+    columns = _columns(readings, found, sampling)
+    tensors = np.arange(len(found))
+    units = -(-columns["numel"] // program.UNIT.value)
+    draws = -(-(columns["end_cell"] - columns["first_cell"]) // program.CELLS.value)
+    ends, draw_ends = np.cumsum(units), np.cumsum(draws)
+    columns |= {"first_unit": ends - units, "n_units": units, "first_draw": draw_ends - draws}
+    edges = np.full(program.EDGES.value, np.nan)
+    edges[: BINS - 1] = (10.0 ** LOG10_EDGES[1:-1]).astype(np.float32)
+    parts = [columns[name].astype(np.int64) for name in program.FIELDS]
+    parts += [columns[name].astype(np.float64).view(np.int64) for name in program.NUMBERS]
+    parts += [np.repeat(tensors, units), np.repeat(tensors, draws), edges.view(np.int64)]
+    *_, at_units, at_draws, at_edges = np.cumsum([0, *map(len, parts[:-1])]).tolist()
+    launches, begin = list[Launch](), 0
+    for kind, group in itertools.groupby(found, key=lambda fitting: fitting.kind):
+        last = begin + len(list(group)) - 1
+        spans = [(int((ends - sizes)[begin]), int(ends[last])) for ends, sizes in ((ends, units), (draw_ends, draws))]
+        launches.append(Launch(kind, *spans))
+        begin = last + 1
+    return Plan(np.concatenate(parts), len(found), at_units, at_draws, at_edges, launches)
+
+
+def _columns(readings: Sequence[TensorReading], found: Sequence[Fitting], sampling: Sampling) -> dict[str, NDArray[Any]]:
+    """What the readings say, one entry per fitting tensor."""
+    rows = np.array([fitting.row for fitting in found])
+    chosen = [readings[row] for row in rows.tolist()]
+    names = ("parameter", "gradient", "first", "second", "denominator")
+    columns: dict[str, NDArray[Any]] = dict(zip(names, np.array([f.places for f in found]).T, strict=True))
+    numbers = np.array([(r.eps, r.lr, r.counts, m.beta1, m.beta2, m.step) for r in chosen if (m := r.moments)])
+    eps, lr, counts, beta1, beta2, step = numbers.T
+    numel, offset = np.array([(r.parameter.numel(), r.offset) for r in chosen]).T
+    return columns | {
+        "numel": numel,
+        "row": rows,
+        "offset": offset,
+        "slot": sampling.begins[rows],
+        "stride": sampling.strides[rows],
+        "first_cell": sampling.first_cells(rows, offset),
+        "end_cell": sampling.first_cells(rows, offset + numel),
+        "first_scale": bias_scales(beta1, step),
+        "second_scale": bias_scales(beta2, step),
+        "eps": eps,
+        "lr": lr,
+        "weight": sampling.weights()[rows] * counts,
+    }
+
+
+def _run(program: Any, plan: Plan, table: RawTable) -> None:
+    """Launches everything, the table's sums and maxima last, so that what raises before leaves no half of them."""
+    device = table.sums.device
+    packed = sent(plan.packed, device)
+    numbers = packed.view(torch.float64)
+    n_units = plan.launches[-1].units[1]
+    partial = torch.empty(n_units, program.COLUMNS.value, dtype=torch.float64, device=device)
+    held = torch.empty(n_units, dtype=torch.int32, device=device)
+    counts = torch.zeros(plan.n_rows, 2, BINS, dtype=torch.int32, device=device)
+    source = {"SOURCE": program.SOURCE, **FUSED}
+    for launch in plan.launches:
+        _launch(program, plan, launch, (packed, numbers, partial, held), source)
+        _draw(program, plan, launch, (packed, numbers, table.sample, counts), source)
+    at = program.NUMBERS.index("weight") + len(program.FIELDS)
+    weights = numbers[at * plan.n_rows : (at + 1) * plan.n_rows]
+    counted = (counts * weights[:, None, None]).sum(0)
+    program.add_rows[(plan.n_rows,)](packed, partial, table.sums, table.maxima, plan.n_rows, **source)
+    table.counts.add_(counted)
+
+
+def _launch(program: Any, plan: Plan, launch: Launch, tensors: tuple[Tensor, ...], source: dict[str, Any]) -> None:
+    import triton.language as tl
+
+    kind, (begin, end) = launch.kind, launch.units
+    dtypes = {letter: getattr(tl, name) for letter, name in zip("PGMV", kind, strict=False)}
+    common, where = {**dtypes, "AMSGRAD": kind.amsgrad, **source}, (plan.n_rows, plan.units, begin)
+    program.add_units[(end - begin,)](*tensors, *where, ALIGNED=kind.aligned, **common)
+    program.add_units_again[(-(-(end - begin) // program.CHECKED.value),)](*tensors, *where, end, **common)
+
+
+def _draw(program: Any, plan: Plan, launch: Launch, tensors: tuple[Tensor, ...], source: dict[str, Any]) -> None:
+    import triton.language as tl
+
+    (begin, end), dtypes = launch.draws, {"M": getattr(tl, launch.kind.first), "V": getattr(tl, launch.kind.second)}
+    if end > begin:
+        program.draw[(end - begin,)](*tensors, plan.n_rows, plan.draws, plan.edges, begin, **dtypes, **source)

@@ -1,0 +1,307 @@
+"""The kernels that :mod:`lightning_adam.statistics.triton_kernel` launches; importing this imports Triton.
+
+Written for Triton 3.2 (torch 2.6) and later: no tuples as variables. A table of int64 says where the tensors lie: field by
+field (FIELDS), one entry per tensor; NUMBERS are its float64 fields, read through a second pointer to the same memory.
+
+A program adds up one unit of one tensor: float32 per lane, float64 beyond; where a float32 sum overflows or comes near
+underflow, the unit is summed again in float64. Maxima leave NaN out: finalise() takes it from the sums.
+
+On CUDA float32 ``/`` is div.full.f32, 2 ulp off at most; ``tl.sqrt`` is sqrt.approx.ftz.f32, 1 ulp off, and takes a v̂
+below 1.2e-38 for 0. That is nothing beside an ε of 1e-15 or more; with a smaller one all is summed again. The second time,
+and for the sample, whose histograms are to be the eager ones to the last bit, both are done in float64 and rounded, which
+is exact. (``tl.sqrt_rn`` and ``tl.div_rn`` would be, but flush denormals under Triton 3.2.)
+"""
+
+import zlib
+from pathlib import Path
+
+import triton
+import triton.language as tl
+
+SOURCE = zlib.crc32(Path(__file__).read_bytes())
+"""Passed to every kernel: the constants below are no part of the key under which Triton 3.2 keeps what it has compiled."""
+
+FIELDS = (
+    *("parameter", "gradient", "first", "second", "denominator", "numel", "row", "first_unit", "n_units"),
+    *("offset", "slot", "stride", "first_cell", "end_cell", "first_draw"),
+)
+NUMBERS = ("first_scale", "second_scale", "eps", "lr", "weight")
+"""The table's fields. Addresses; elements; the row in the raw table; units, of which each is a tensor's; and of the sample:
+the elements before a shard, the sample's place for cell 0, elements per cell, which cells are here, and draws (CELLS cells
+of one tensor). ``weight``: elements that a sampled one stands for."""
+
+(PARAMETER, GRADIENT, FIRST, SECOND, DENOMINATOR, NUMEL, ROW, FIRST_UNIT, N_UNITS) = map(tl.constexpr, range(9))
+(OFFSET, SLOT, STRIDE, FIRST_CELL, END_CELL, FIRST_DRAW) = map(tl.constexpr, range(9, 15))
+(FIRST_SCALE, SECOND_SCALE, EPS, LR) = map(tl.constexpr, range(15, 19))
+
+(G2, ZERO, P2, M2, V1, ALIVE, U1, U2, SWAMPED, R2, STEP2, LOST) = map(tl.constexpr, range(12))
+(M_TOP, V_TOP, LOW_TOP, U_TOP, STEP_TOP) = map(tl.constexpr, range(12, 17))
+"""Columns: SUMS and MAXIMA of raw.py, one after the other."""
+SUMS, MAXIMA, COLUMNS, PADDED = tl.constexpr(12), tl.constexpr(5), tl.constexpr(17), tl.constexpr(32)
+
+LANES, VECTOR = tl.constexpr(256), tl.constexpr(4)
+BLOCK = tl.constexpr(1024)
+"""Elements of one turn: VECTOR per lane, 16 bytes of float32, the widest load."""
+UNIT = tl.constexpr(8192)
+"""Elements of one program: few enough that 1M parameters fill an H100's 132 processors, and that the last programs do not
+hold up the rest; many enough that adding up the lanes, once per unit, costs little. A lane adds 16 sums of VECTOR."""
+CHECKED = tl.constexpr(16)
+"""Units that one program looks at, whether they are to be summed again."""
+CELLS = tl.constexpr(1024)
+DEPTH = tl.constexpr(64)
+"""Units whose columns one program adds up at once."""
+BINS, EDGES = tl.constexpr(80), tl.constexpr(128)
+
+TINY = tl.constexpr(1.1754943508222875e-38)
+
+
+@triton.jit(do_not_specialize=["n_rows", "owners", "begin"])
+def add_units(
+    table,
+    numbers,
+    partial,
+    held,
+    n_rows,
+    owners,
+    begin,
+    P: tl.constexpr,
+    G: tl.constexpr,
+    M: tl.constexpr,
+    V: tl.constexpr,
+    AMSGRAD: tl.constexpr,
+    ALIGNED: tl.constexpr,
+    SOURCE: tl.constexpr,
+):
+    """Columns of the units from ``begin`` on, float64 [n_units, COLUMNS], and int32 whether float32 has held their sums.
+
+    P, G, M, V are dtypes; ALIGNED: whether all tensors begin at multiples of 16 bytes.
+    """
+    unit = begin + tl.program_id(0)
+    good = _add_unit(table, numbers, partial, n_rows, owners, unit, P, G, M, V, AMSGRAD, ALIGNED, tl.float32)
+    tl.store(held + unit, good.to(tl.int32))
+
+
+@triton.jit(do_not_specialize=["n_rows", "owners", "begin", "end"])
+def add_units_again(
+    table,
+    numbers,
+    partial,
+    held,
+    n_rows,
+    owners,
+    begin,
+    end,
+    P: tl.constexpr,
+    G: tl.constexpr,
+    M: tl.constexpr,
+    V: tl.constexpr,
+    AMSGRAD: tl.constexpr,
+    SOURCE: tl.constexpr,
+):
+    """Those of units ``begin`` to ``end`` that float32 has not held, in float64. A kernel of its own, because it takes
+    registers that would cost the other its speed."""
+    start = begin + tl.program_id(0) * CHECKED
+    units = start + tl.arange(0, CHECKED)
+    if tl.min(tl.load(held + units, mask=units < end, other=1), 0) == 0:
+        for unit in range(start, tl.minimum(start + CHECKED, end)):
+            # none or one turn: Triton 3.2 has no ``if`` around calls within a loop
+            for _ in range(tl.load(held + unit), 1):
+                _add_unit(table, numbers, partial, n_rows, owners, unit, P, G, M, V, AMSGRAD, False, tl.float64)
+
+
+@triton.jit
+def _field(table, n_rows, index, FIELD: tl.constexpr):
+    return tl.load(table + FIELD * n_rows + index)
+
+
+@triton.jit
+def _tensor(table, n_rows, index, start, FIELD: tl.constexpr, DTYPE: tl.constexpr, ALIGNED: tl.constexpr):
+    pointer = _field(table, n_rows, index, FIELD).to(tl.pointer_type(DTYPE)) + start
+    return tl.multiple_of(pointer, 16) if ALIGNED else pointer
+
+
+@triton.jit
+def _add_unit(
+    table,
+    numbers,
+    partial,
+    n_rows,
+    owners,
+    unit,
+    P: tl.constexpr,
+    G: tl.constexpr,
+    M: tl.constexpr,
+    V: tl.constexpr,
+    AMSGRAD: tl.constexpr,
+    ALIGNED: tl.constexpr,
+    WIDE: tl.constexpr,
+):
+    """Writes one unit's columns, summed in WIDE per lane; returns whether float32 holds them."""
+    index, out = tl.load(table + owners + unit), partial + unit * COLUMNS
+    start = (unit - _field(table, n_rows, index, FIRST_UNIT)) * UNIT
+    count = tl.minimum(_field(table, n_rows, index, NUMEL) - start, UNIT).to(tl.int32)
+    parameter = _tensor(table, n_rows, index, start, PARAMETER, P, ALIGNED)
+    gradient = _tensor(table, n_rows, index, start, GRADIENT, G, ALIGNED)
+    first = _tensor(table, n_rows, index, start, FIRST, M, ALIGNED)
+    second = _tensor(table, n_rows, index, start, SECOND, V, ALIGNED)
+    denominator = _tensor(table, n_rows, index, start, DENOMINATOR, V, ALIGNED)
+    first_scale, second_scale = _number(numbers, n_rows, index, FIRST_SCALE), _number(numbers, n_rows, index, SECOND_SCALE)
+    eps = _number(numbers, n_rows, index, EPS)
+    none, lowest = tl.full((LANES,), 0.0, WIDE), tl.full((LANES,), float("-inf"), tl.float32)
+    g2, p2, m2, v1, u1, u2, swamped, r2 = none, none, none, none, none, none, none, none
+    m_top, v_top, low_top, u_top = lowest, lowest, lowest, lowest
+    zero = tl.full((LANES,), 0, tl.int32)
+    alive, places, whole, floor = zero, _places(ALIGNED), count // BLOCK * BLOCK, tl.maximum(eps, TINY)
+    # a mask makes loads narrow: only the last turn has one
+    for rest in tl.static_range(2):
+        for at in range(whole if rest else 0, count if rest else whole, BLOCK):
+            inside = places < count - at
+            p, g = _read(parameter + at, places, inside, rest), _read(gradient + at, places, inside, rest)
+            m, v = tl.abs(_read(first + at, places, inside, rest)), _read(second + at, places, inside, rest)
+            root = _root(v * second_scale, WIDE)
+            below = root
+            if AMSGRAD:
+                below = _root(_read(denominator + at, places, inside, rest) * second_scale, WIDE)
+            inverse = 1.0 / (below + eps)
+            u = _only(inside, m * first_scale * inverse, 0.0, rest)
+            # tl.maximum would leave NaN out
+            r = g / tl.where(floor > root, floor, root)
+            g2, p2, m2 = g2 + _squares(g, WIDE), p2 + _squares(p, WIDE), m2 + _squares(m, WIDE)
+            u2, r2 = u2 + _squares(u, WIDE), r2 + _squares(r, WIDE)
+            v1, u1 = v1 + tl.sum(v.to(WIDE), 1), u1 + tl.sum(u.to(WIDE), 1)
+            swamped += tl.sum(tl.where(v != 0, inverse, 0.0).to(WIDE), 1)
+            alive += tl.sum((v != 0).to(tl.int32), 1)
+            zero += tl.sum(_only(inside, (g == 0).to(tl.int32), 0, rest), 1)
+            m_top, u_top = tl.maximum(m_top, tl.max(m, 1)), tl.maximum(u_top, tl.max(u, 1))
+            v_top = tl.maximum(v_top, tl.max(_only(inside, v, float("-inf"), rest), 1))
+            low_top = tl.maximum(low_top, tl.max(_only(inside, -v, float("-inf"), rest), 1))
+    lr = _field(numbers, n_rows, index, LR)
+    moving, living, m_most = count - _put(out + ZERO, zero), _put(out + ALIVE, alive), _put_top(out + M_TOP, m_top)
+    u_most, u2_total = _put_top(out + U_TOP, u_top), _put(out + U2, u2)
+    _put(out + SWAMPED, swamped.to(tl.float64) * eps)
+    _put_top(out + V_TOP, v_top)
+    _put_top(out + LOW_TOP, low_top)
+    tl.store(out + STEP_TOP, u_most * lr)
+    tl.store(out + STEP2, u2_total * lr * lr)
+    tl.store(out + LOST, float("nan"))
+    held = _held(_put(out + G2, g2), moving) & _held(_put(out + R2, r2), moving) & _held(_put(out + P2, p2), 1.0)
+    held &= _held(u2_total, u_most) & _held(_put(out + U1, u1), u_most) & _held(_put(out + M2, m2), m_most)
+    return held & _held(_put(out + V1, v1), living) & (eps > 9e-16)
+
+
+@triton.jit
+def _places(ALIGNED: tl.constexpr):
+    """Elements of one turn [LANES, VECTOR], laid out so that a warp's loads are contiguous and a lane adds up its own."""
+    lane, element = tl.arange(0, LANES)[:, None], tl.arange(0, VECTOR)[None, :]
+    return lane * VECTOR + element if ALIGNED else element * LANES + lane
+
+
+@triton.jit
+def _read(pointer, places, inside, MASKED: tl.constexpr):
+    values = tl.load(pointer + places, mask=inside, other=0.0) if MASKED else tl.load(pointer + places)
+    return values.to(tl.float32)
+
+
+@triton.jit
+def _only(inside, values, other, MASKED: tl.constexpr):
+    return tl.where(inside, values, other) if MASKED else values
+
+
+@triton.jit
+def _number(numbers, n_rows, index, FIELD: tl.constexpr):
+    return _field(numbers, n_rows, index, FIELD).to(tl.float32)
+
+
+@triton.jit
+def _root(values, WIDE: tl.constexpr):
+    return tl.sqrt(values.to(WIDE)).to(tl.float32)
+
+
+@triton.jit
+def _squares(values, WIDE: tl.constexpr):
+    wide = values.to(WIDE)
+    return tl.sum(wide * wide, 1)
+
+
+@triton.jit
+def _put(place, lanes):
+    total = tl.sum(lanes.to(tl.float64), 0)
+    tl.store(place, total)
+    return total
+
+
+@triton.jit
+def _put_top(place, lanes):
+    top = tl.max(lanes, 0).to(tl.float64)
+    tl.store(place, top)
+    return top
+
+
+@triton.jit
+def _held(total, some):
+    """Whether a sum of float32 lanes is neither infinite nor so small that terms may have been lost; ``some``: 0 where
+    all terms are 0."""
+    return (total < 3e38) & ((total > 1e-28) | (some == 0))
+
+
+@triton.jit(do_not_specialize=["n_rows"])
+def add_rows(table, partial, sums, maxima, n_rows, SOURCE: tl.constexpr):
+    """Each tensor's units into its row of the raw table, always in the same order."""
+    index, column = tl.program_id(0), tl.arange(0, PADDED)
+    first, count = _field(table, n_rows, index, FIRST_UNIT), _field(table, n_rows, index, N_UNITS)
+    total, top = tl.full((PADDED,), 0.0, tl.float64), tl.full((PADDED,), float("-inf"), tl.float64)
+    for at in range(0, count, DEPTH):
+        unit = at + tl.arange(0, DEPTH)
+        inside = (unit < count)[:, None] & (column < COLUMNS)[None, :]
+        values = tl.load(partial + ((first + unit) * COLUMNS)[:, None] + column[None, :], mask=inside, other=0.0)
+        total += tl.sum(values, 0)
+        top = tl.maximum(top, tl.max(tl.where(inside, values, float("-inf")), 0))
+    row = _field(table, n_rows, index, ROW)
+    tl.store(sums + row * SUMS + column, total, mask=column < SUMS)
+    tl.store(maxima + row * MAXIMA + column - SUMS, top, mask=(column >= SUMS) & (column < COLUMNS))
+
+
+@triton.jit(do_not_specialize=["n_rows", "owners", "edges", "begin"])
+def draw(
+    table,
+    numbers,
+    sample,
+    counts,
+    n_rows,
+    owners,
+    edges,
+    begin,
+    M: tl.constexpr,
+    V: tl.constexpr,
+    SOURCE: tl.constexpr,
+):
+    """α/(√v̂+ε) of the sampled elements of draws ``begin`` and on, and into int32 counts [n_rows, 2, BINS] step sizes and
+    these rates, by the inner edges (float64, the last ones NaN)."""
+    unit = begin + tl.program_id(0)
+    index = tl.load(table + owners + unit)
+    cell = _field(table, n_rows, index, FIRST_CELL) + tl.arange(0, CELLS)
+    cell += (unit - _field(table, n_rows, index, FIRST_DRAW)) * CELLS
+    inside = cell < _field(table, n_rows, index, END_CELL)
+    stride = _field(table, n_rows, index, STRIDE)
+    # as place() in raw.py
+    at = cell * stride + (((cell * 2654435761) & 0xFFFFFFFF) * stride >> 32) - _field(table, n_rows, index, OFFSET)
+    m = _read(_tensor(table, n_rows, index, 0, FIRST, M, False), at, inside, True)
+    d = _read(_tensor(table, n_rows, index, 0, DENOMINATOR, V, False), at, inside, True)
+    root = _root(d * _number(numbers, n_rows, index, SECOND_SCALE), tl.float64)
+    inverse = (1.0 / (root + _number(numbers, n_rows, index, EPS)).to(tl.float64)).to(tl.float32)
+    u, lr = tl.abs(m) * _number(numbers, n_rows, index, FIRST_SCALE) * inverse, _field(numbers, n_rows, index, LR)
+    rate = (inverse.to(tl.float64) * lr).to(tl.float32)
+    tl.store(sample + _field(table, n_rows, index, SLOT) + cell, rate, mask=inside)
+    into = counts + index * (2 * BINS)
+    _count(into, (u.to(tl.float64) * lr).to(tl.float32), inside, numbers + edges)
+    _count(into + BINS, rate, inside, numbers + edges)
+
+
+@triton.jit
+def _count(counts, values, inside, edges):
+    """As log10_counts() in quantities.py: the number of edges up to a value is its bin; NaN is left out."""
+    found = tl.full((CELLS,), 0, tl.int32)
+    for power in tl.static_range(7):
+        further = found + (EDGES >> (power + 1))
+        found = tl.where(tl.load(edges + further - 1) <= values, further, found)
+    tl.atomic_add(counts + found, 1, mask=inside & (values == values), sem="relaxed")
