@@ -133,7 +133,8 @@ def load() -> Any | None:
     try:
         return importlib.import_module("lightning_adam.statistics.triton_program")
     except Exception as error:  # also what a broken installation raises
-        return _give_up(f"{type(error).__name__}: {error}")
+        _give_up(f"{type(error).__name__}: {error}")
+        return None
 
 
 @functools.cache
