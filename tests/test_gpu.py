@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -9,7 +11,12 @@ import torch
 from torch.optim import Optimizer
 
 from lightning_adam.callbacks import DivergenceMonitor, OptimizerMonitor
+from lightning_adam.statistics import TensorReading, read_optimizer, take_snapshot, tensor_names, triton_kernel
+from lightning_adam.statistics.batched import reduce_batched
+from lightning_adam.statistics.raw import SUMS, Sampling, empty_table
 from tests.digits import Digits, digits_loader, trainer
+from tests.statistics_reference import reading
+from tests.test_statistics import FITTING, agrees, mapped
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
@@ -47,3 +54,77 @@ def test_weights_are_bit_for_bit_those_without_monitors() -> None:
     )
 
     assert all(torch.equal(one, other) for one, other in zip(bare.parameters(), watched.parameters(), strict=True))
+
+
+def stepped(sizes: Sequence[int], **options: Any) -> list[TensorReading]:
+    """Readings after three steps of AdamW on the GPU."""
+    parameters = [torch.nn.Parameter(torch.randn(size, device="cuda") * 0.02) for size in sizes]
+    optimizer = torch.optim.AdamW(parameters, lr=1e-3, **options)
+    for _ in range(3):
+        for parameter in parameters:
+            parameter.grad = torch.randn_like(parameter) * 1e-2
+        optimizer.step()
+    return read_optimizer(optimizer, tensor_names((f"layer{i}", p) for i, p in enumerate(parameters)))
+
+
+@pytest.mark.parametrize("case", FITTING)
+def test_fused_statistics_agree_with_float64(case: str) -> None:
+    """The kernels are used, and every quantity is the float64 reference's, to 1e-5."""
+    of = FITTING[case]()
+    there = mapped(of, torch.Tensor.cuda)
+    snapshot = take_snapshot(3, [there])
+
+    assert triton_kernel.fits(there, there.parameter.device)
+    assert triton_kernel.load() is not None, triton_kernel._failures
+    agrees(snapshot, [of])
+
+
+@pytest.mark.parametrize("amsgrad", [False, True])
+def test_fused_statistics_are_the_eager_ones(amsgrad: bool) -> None:
+    """On the same device: the rows to 1e-5, the sample to the last bit, the same histograms; twice the same."""
+    readings = stepped([1, 700, 8193, 1_000_003], amsgrad=amsgrad)
+    readings += [mapped(reading(9001), lambda tensor: torch.cat([tensor[:1], tensor]).cuda()[1:])]
+    sampling, device = Sampling.of(readings), readings[0].parameter.device
+    fused, again, eager = (empty_table(sampling, device) for _ in range(3))
+    rows = triton_kernel.reduce(readings, sampling, fused)
+    triton_kernel.reduce(readings, sampling, again)
+    reduce_batched(readings, range(len(readings)), sampling, eager)
+
+    assert triton_kernel._failures == []
+    assert rows == frozenset(range(len(readings)))
+    kept = [column for column, name in enumerate(SUMS) if name != "lost"]
+    torch.testing.assert_close(fused.sums[:, kept], eager.sums[:, kept], rtol=1e-5, atol=0.0)
+    torch.testing.assert_close(fused.maxima, eager.maxima, rtol=1e-5, atol=0.0)
+    assert torch.equal(fused.sample, eager.sample)
+    torch.testing.assert_close(fused.counts, eager.counts, rtol=1e-9, atol=0.0)
+    assert torch.equal(fused.sums[:, kept], again.sums[:, kept])
+    assert torch.equal(fused.maxima, again.maxima)
+
+
+def test_a_logged_step_reads_from_the_device_once() -> None:
+    """One wait for the device in a snapshot of a hundred tensors."""
+    readings = stepped([1000] * 100)
+    take_snapshot(0, readings)
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            take_snapshot(0, readings)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+    assert triton_kernel.load() is not None, triton_kernel._failures
+    waits = [str(warning.message) for warning in caught if "synchronizing" in str(warning.message)]
+    assert len(waits) == 1, waits
+
+
+def test_statistics_take_no_more_memory_than_the_largest_tensor() -> None:
+    """Of 20M parameters in four tensors."""
+    readings = stepped([5_000_000] * 4, fused=True)
+    take_snapshot(0, readings)
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    take_snapshot(0, readings)
+
+    assert triton_kernel.load() is not None, triton_kernel._failures
+    assert torch.cuda.max_memory_allocated() - before <= 4 * 5_000_000

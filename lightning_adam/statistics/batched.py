@@ -18,6 +18,7 @@ from torch import Tensor
 from lightning_adam.statistics.quantities import log10_counts
 from lightning_adam.statistics.raw import MAXIMA, SUMS, RawTable, Sampling, bias_scales
 from lightning_adam.statistics.reading import TensorReading
+from lightning_adam.statistics.transfer import sent
 
 Parts = dict[str, Tensor]
 
@@ -27,6 +28,8 @@ SMALLEST_PIECE, LARGEST_PIECE = 1 << 20, 1 << 24
 """Elsewhere a sixteenth of the largest tensor, between these: so many elements cost less than the launches saved."""
 
 TINY = torch.finfo(torch.float32).tiny
+
+_NUMPY = {torch.float32: np.float32, torch.float64: np.float64}
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,7 @@ class _Indices:
         rows = np.array([s.row for piece in pieces for s in piece.stretches])
         slots = [np.arange(low, high) + sampling.begins[row] for p in pieces for row, low, high in p.sampled]
         parts = [rows, *(piece.picks for piece in pieces), np.concatenate(slots)]
-        packed = torch.from_numpy(np.concatenate(parts)).to(device)
+        packed = sent(np.concatenate(parts), device)
         first, *picks, last = torch.split(packed, [len(part) for part in parts])
         return cls(first, picks, last)
 
@@ -139,7 +142,7 @@ class _Factors:
         places = [(row, high - low) for piece in pieces for row, low, high in piece.sampled]
         sampled = np.repeat(*np.array(places).reshape(-1, 2).T)
         parts = [steps[rows], steps[sampled], rates[sampled], weights[sampled]]
-        packed = torch.from_numpy(np.concatenate(parts)).to(dtype=like.dtype).to(like.device)
+        packed = sent(np.concatenate(parts).astype(_NUMPY[like.dtype]), like.device)
         return cls(*torch.split(packed, [len(part) for part in parts]))
 
 
@@ -288,5 +291,5 @@ def _lost(readings: Sequence[TensorReading], pieces: Sequence[_Piece], like: Ten
         return torch.full((), math.nan, dtype=like.dtype, device=like.device)
     blank = torch.full((), math.nan, device=like.device)
     shares = [blank if (lost := readings[s.row].lost) is None else lost for s in stretches]
-    lengths = torch.tensor([s.end - s.begin for s in stretches], dtype=like.dtype)
-    return torch.stack(shares).to(like.dtype) * lengths.to(like.device)
+    lengths = np.array([s.end - s.begin for s in stretches], dtype=_NUMPY[like.dtype])
+    return torch.stack(shares).to(like.dtype) * sent(lengths, like.device)

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_adam.statistics.transfer import sent
+
 QUANTITIES: tuple[str, ...] = (
     "gradient_norm",
     "first_moment_rms",
@@ -58,7 +60,7 @@ def log10_counts(values: Tensor, weights: Tensor | None = None) -> Tensor:
         values: flat, not negative.
         weights: how many elements each stands for; 1 by default.
     """
-    inner = torch.tensor(10.0 ** LOG10_EDGES[1:-1], dtype=torch.float32, device=values.device)
+    inner = sent((10.0 ** LOG10_EDGES[1:-1]).astype(np.float32), values.device)
     counted = torch.ones_like(values) if weights is None else weights
     bins = torch.bucketize(values.float(), inner, right=True)
     return torch.zeros(BINS, dtype=counted.dtype, device=values.device).scatter_add_(

@@ -10,7 +10,6 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -81,7 +80,8 @@ class Sampling:
         """For each of some rows the first sampled element that lies at ``begins`` or after it."""
         strides = self.strides[rows]
         cells = begins // strides
-        return np.minimum(cells + (place(cells, strides) < begins), self.sizes[rows])
+        found: NDArray[np.int64] = np.minimum(cells + (place(cells, strides) < begins), self.sizes[rows])
+        return found
 
     def part(self, index: int) -> slice:
         """Where a tensor's part of the sample lies."""
@@ -145,12 +145,6 @@ def empty_table(sampling: Sampling, device: torch.device) -> RawTable:
         torch.zeros(2, BINS, dtype=wide, device=device),
         torch.zeros(int(sampling.begins[-1]), device=device),
     )
-
-
-def sent(array: NDArray[Any], device: torch.device) -> Tensor:
-    """On the device, without waiting for it: from pinned memory, which the copy does not outlive."""
-    tensor = torch.from_numpy(array)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def wide_dtype(device: torch.device) -> torch.dtype:

@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_adam.statistics.quantities import BINS, LOG10_EDGES
-from lightning_adam.statistics.raw import RawTable, Sampling, bias_scales, sent
+from lightning_adam.statistics.raw import RawTable, Sampling, bias_scales
 from lightning_adam.statistics.reading import TensorReading
+from lightning_adam.statistics.transfer import sent
 
 LOG = logging.getLogger("lightning_adam")
 
@@ -73,8 +74,9 @@ def _fitting(row: int, reading: TensorReading, index: int | None) -> Fitting | N
     if size == 0 or denominator.dtype != second.dtype or not all(_is_plain(tensor, size, where) for tensor in tensors):
         return None
     places = tuple([tensor.data_ptr() for tensor in tensors])
-    dtypes = [DTYPES[tensor.dtype] for tensor in tensors[:4]]
-    return Fitting(row, Kind(*dtypes, denominator is not second, all(place % 16 == 0 for place in places)), places)
+    p, g, m, v = (DTYPES[tensor.dtype] for tensor in tensors[:4])
+    kind = Kind(p, g, m, v, amsgrad=denominator is not second, aligned=all(place % 16 == 0 for place in places))
+    return Fitting(row, kind, places)
 
 
 def _is_plain(tensor: Tensor, size: int, index: int) -> bool:
@@ -104,12 +106,12 @@ def reduce(readings: Sequence[TensorReading], sampling: Sampling, table: RawTabl
     if not found:
         return frozenset()
     try:
-        with torch.cuda.device_of(table.sums):
+        with torch.cuda.device(table.sums.get_device()):
             _run(program, _planned(program, readings, found, sampling), table)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # whatever Triton's compiler, driver and launcher raise
-        _give_up(f"{type(error).__name__}: {error}")
+        _give_up(error)
         return frozenset()
     return frozenset(fitting.row for fitting in found)
 
@@ -118,8 +120,14 @@ _failures: list[str] = []
 """Why there is no kernel, if one was tried in vain."""
 
 
-def _give_up(reason: str) -> None:
-    _failures.append(reason)
+def _give_up(error: Exception) -> None:
+    _failures.append(f"{type(error).__name__}: {error}")
+    _say(_failures[-1])
+
+
+@functools.cache
+def _say(reason: str) -> None:
+    """Once."""
     LOG.debug("No fused statistics on the GPU: %s", reason)
 
 
@@ -133,13 +141,8 @@ def load() -> Any | None:
     try:
         return importlib.import_module("lightning_adam.statistics.triton_program")
     except Exception as error:  # also what a broken installation raises
-        _give_up(f"{type(error).__name__}: {error}")
+        _give_up(error)
         return None
-
-
-@functools.cache
-def _say(reason: str) -> None:
-    LOG.debug("No fused statistics on the GPU: %s", reason)
 
 
 @dataclass(frozen=True)
@@ -167,25 +170,31 @@ class Plan:
 
 def _planned(program: Any, readings: Sequence[TensorReading], found: list[Fitting], sampling: Sampling) -> Plan:
     found = sorted(found, key=lambda fitting: fitting.kind)
-    columns = _columns(readings, found, sampling)
-    tensors = np.arange(len(found))
+    columns, tensors = _columns(readings, found, sampling), np.arange(len(found))
     units = -(-columns["numel"] // program.UNIT.value)
     draws = -(-(columns["end_cell"] - columns["first_cell"]) // program.CELLS.value)
-    ends, draw_ends = np.cumsum(units), np.cumsum(draws)
-    columns |= {"first_unit": ends - units, "n_units": units, "first_draw": draw_ends - draws}
-    edges = np.full(program.EDGES.value, np.nan)
-    edges[: BINS - 1] = (10.0 ** LOG10_EDGES[1:-1]).astype(np.float32)
+    columns |= {"first_unit": np.cumsum(units) - units, "n_units": units, "first_draw": np.cumsum(draws) - draws}
     parts = [columns[name].astype(np.int64) for name in program.FIELDS]
     parts += [columns[name].astype(np.float64).view(np.int64) for name in program.NUMBERS]
-    parts += [np.repeat(tensors, units), np.repeat(tensors, draws), edges.view(np.int64)]
+    parts += [np.repeat(tensors, units), np.repeat(tensors, draws), _edges(program.EDGES.value).view(np.int64)]
     *_, at_units, at_draws, at_edges = np.cumsum([0, *map(len, parts[:-1])]).tolist()
-    launches, begin = list[Launch](), 0
-    for kind, group in itertools.groupby(found, key=lambda fitting: fitting.kind):
-        last = begin + len(list(group)) - 1
-        spans = [(int((ends - sizes)[begin]), int(ends[last])) for ends, sizes in ((ends, units), (draw_ends, draws))]
-        launches.append(Launch(kind, *spans))
-        begin = last + 1
-    return Plan(np.concatenate(parts), len(found), at_units, at_draws, at_edges, launches)
+    return Plan(np.concatenate(parts), len(found), at_units, at_draws, at_edges, _launches(found, units, draws))
+
+
+def _edges(size: int) -> NDArray[np.float64]:
+    """As log10_counts() compares with, and then NaN, which no value reaches."""
+    edges = np.full(size, np.nan)
+    edges[: BINS - 1] = (10.0 ** LOG10_EDGES[1:-1]).astype(np.float32)
+    return edges
+
+
+def _launches(found: Sequence[Fitting], units: NDArray[np.int64], draws: NDArray[np.int64]) -> list[Launch]:
+    """One for each kind; tensors of a kind are neighbours."""
+    of_kind = [len(list(group)) for _, group in itertools.groupby(found, key=lambda fitting: fitting.kind)]
+    bounds = np.cumsum([0, *of_kind])
+    unit_bounds, draw_bounds = (np.cumsum([0, *sizes])[bounds].tolist() for sizes in (units, draws))
+    spans = zip(itertools.pairwise(unit_bounds), itertools.pairwise(draw_bounds), strict=True)
+    return [Launch(found[begin].kind, *span) for begin, span in zip(bounds.tolist(), spans, strict=False)]
 
 
 def _columns(readings: Sequence[TensorReading], found: Sequence[Fitting], sampling: Sampling) -> dict[str, NDArray[Any]]:
@@ -214,38 +223,32 @@ def _columns(readings: Sequence[TensorReading], found: Sequence[Fitting], sampli
 
 
 def _run(program: Any, plan: Plan, table: RawTable) -> None:
-    """Launches everything, the table's sums and maxima last, so that what raises before leaves no half of them."""
-    device = table.sums.device
+    """Launches everything; what goes into the table's rows and counts last, so that a failure leaves no half of them."""
+    device, options = table.sums.device, {"SOURCE": program.SOURCE, **FUSED}
     packed = sent(plan.packed, device)
-    numbers = packed.view(torch.float64)
-    n_units = plan.launches[-1].units[1]
+    numbers, n_units = packed.view(torch.float64), plan.launches[-1].units[1]
     partial = torch.empty(n_units, program.COLUMNS.value, dtype=torch.float64, device=device)
     held = torch.empty(n_units, dtype=torch.int32, device=device)
     counts = torch.zeros(plan.n_rows, 2, BINS, dtype=torch.int32, device=device)
-    source = {"SOURCE": program.SOURCE, **FUSED}
     for launch in plan.launches:
-        _launch(program, plan, launch, (packed, numbers, partial, held), source)
-        _draw(program, plan, launch, (packed, numbers, table.sample, counts), source)
-    at = program.NUMBERS.index("weight") + len(program.FIELDS)
-    weights = numbers[at * plan.n_rows : (at + 1) * plan.n_rows]
-    counted = (counts * weights[:, None, None]).sum(0)
-    program.add_rows[(plan.n_rows,)](packed, partial, table.sums, table.maxima, plan.n_rows, **source)
+        _add(program, plan, launch, (packed, numbers, partial, held), options)
+        _draw(program, plan, launch, (packed, numbers, table.sample, counts), options)
+    at = plan.n_rows * (len(program.FIELDS) + program.NUMBERS.index("weight"))
+    counted = (counts * numbers[at : at + plan.n_rows, None, None]).sum(0)
+    program.add_rows[(plan.n_rows,)](packed, partial, table.sums, table.maxima, plan.n_rows, **options)
     table.counts.add_(counted)
 
 
-def _launch(program: Any, plan: Plan, launch: Launch, tensors: tuple[Tensor, ...], source: dict[str, Any]) -> None:
-    import triton.language as tl
-
+def _add(program: Any, plan: Plan, launch: Launch, tensors: tuple[Tensor, ...], options: dict[str, Any]) -> None:
     kind, (begin, end) = launch.kind, launch.units
-    dtypes = {letter: getattr(tl, name) for letter, name in zip("PGMV", kind, strict=False)}
-    common, where = {**dtypes, "AMSGRAD": kind.amsgrad, **source}, (plan.n_rows, plan.units, begin)
-    program.add_units[(end - begin,)](*tensors, *where, ALIGNED=kind.aligned, **common)
-    program.add_units_again[(-(-(end - begin) // program.CHECKED.value),)](*tensors, *where, end, **common)
+    dtypes = {letter: getattr(program.tl, name) for letter, name in zip("PGMV", kind[:4], strict=True)}
+    options, where = {**dtypes, "AMSGRAD": kind.amsgrad, **options}, (plan.n_rows, plan.units, begin)
+    program.add_units[(end - begin,)](*tensors, *where, ALIGNED=kind.aligned, **options)
+    program.add_units_again[(-(-(end - begin) // program.CHECKED.value),)](*tensors, *where, end, **options)
 
 
-def _draw(program: Any, plan: Plan, launch: Launch, tensors: tuple[Tensor, ...], source: dict[str, Any]) -> None:
-    import triton.language as tl
-
-    (begin, end), dtypes = launch.draws, {"M": getattr(tl, launch.kind.first), "V": getattr(tl, launch.kind.second)}
+def _draw(program: Any, plan: Plan, launch: Launch, tensors: tuple[Tensor, ...], options: dict[str, Any]) -> None:
+    (begin, end), kind = launch.draws, launch.kind
+    options = {"M": getattr(program.tl, kind.first), "V": getattr(program.tl, kind.second), **options}
     if end > begin:
-        program.draw[(end - begin,)](*tensors, plan.n_rows, plan.draws, plan.edges, begin, **dtypes, **source)
+        program.draw[(end - begin,)](*tensors, plan.n_rows, plan.draws, plan.edges, begin, **options)

@@ -32,7 +32,15 @@ from torch.utils.tensorboard import SummaryWriter
 
 from examples.char_gpt import Block, CharGPT, loaders, standard_library_text
 from lightning_adam.callbacks import DivergenceMonitor, OptimizerMonitor
-from lightning_adam.statistics import QUANTITIES, headline, kernel, read_optimizer, take_snapshot, tensor_names
+from lightning_adam.statistics import (
+    QUANTITIES,
+    headline,
+    kernel,
+    read_optimizer,
+    take_snapshot,
+    tensor_names,
+    triton_kernel,
+)
 from lightning_adam.tensorboard import TensorBoardWriter
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -126,8 +134,15 @@ def pass_against_step(quick: bool) -> Table:
         "statistics ÷ step",
         "extra MiB / largest tensor MiB",
     )
-    kind = f"{DEVICE.type}, {torch.get_num_threads()} threads, {'compiled' if kernel.load() else 'eager'}"
+    kind = f"{DEVICE.type}, {torch.get_num_threads()} threads, {path_taken()}"
     return Table(f"Statistics of all tensors against a fused AdamW step ({kind})", header, rows)
+
+
+def path_taken() -> str:
+    """Which way the statistics have been computed so far."""
+    if DEVICE.type == "cuda":
+        return "triton" if triton_kernel.load() else "eager"
+    return "compiled" if kernel.load() else "eager"
 
 
 def extra_memory(call: Callable[[], object]) -> float:
