@@ -296,10 +296,10 @@ def test_tensors_need_not_begin_at_16_bytes(program: Any) -> None:
 
 
 def test_launches_do_not_grow_with_the_tensors(program: Any) -> None:
-    """Two tensors and sixty take the same launches and the same few torch operations, and none reads a number back."""
+    """Two tensors and forty, of two kinds in turn, take the same launches and torch operations, and no number is read back."""
     counted = []
-    for count in (2, 60):
-        readings = [reading(100, seed=seed) for seed in range(count)]
+    for count in (2, 40):
+        readings = [reading(100, seed=seed, amsgrad=seed % 2 == 1) for seed in range(count)]
         sampling = Sampling.of(readings)
         table = empty_table(sampling, CPU)
         before = sum(len(getattr(program, name).launches) for name in KERNELS)
@@ -309,7 +309,8 @@ def test_launches_do_not_grow_with_the_tensors(program: Any) -> None:
         counted.append((launches, torch_operations.count, torch_operations.reads))
 
     assert counted[0] == counted[1]
-    assert counted[0][0] == 4
+    assert counted[0][0] == 2 * 3 + 1
+    assert counted[0][1] < 20
     assert counted[0][2] == 0
 
 

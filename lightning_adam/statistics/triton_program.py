@@ -7,9 +7,9 @@ A program adds up one unit of one tensor: float32 per lane, float64 beyond; wher
 underflow, the unit is summed again in float64. Maxima leave NaN out: finalise() takes it from the sums.
 
 On CUDA float32 ``/`` is div.full.f32, 2 ulp off at most; ``tl.sqrt`` is sqrt.approx.ftz.f32, 1 ulp off, and takes a v̂
-below 1.2e-38 for 0. That is nothing beside an ε of 1e-15 or more; with a smaller one all is summed again. The second time,
-and for the sample, whose histograms are to be the eager ones to the last bit, both are done in float64 and rounded, which
-is exact. (``tl.sqrt_rn`` and ``tl.div_rn`` would be, but flush denormals under Triton 3.2.)
+below 1.2e-38 for 0. That is nothing beside an ε of 1e-15 or more; with a smaller one all is summed again, with roots taken
+in float64 and rounded, which is exact. So are root and division of the sample: its histograms are the eager ones to the
+last bit. (``tl.sqrt_rn`` and ``tl.div_rn`` are exact too, but flush denormals under Triton 3.2.)
 """
 
 import zlib
@@ -28,7 +28,7 @@ FIELDS = (
 NUMBERS = ("first_scale", "second_scale", "eps", "lr", "weight")
 """The table's fields. Addresses; elements; the row in the raw table; units, of which each is a tensor's; and of the sample:
 the elements before a shard, the sample's place for cell 0, elements per cell, which cells are here, and draws (CELLS cells
-of one tensor). ``weight``: elements that a sampled one stands for."""
+of one tensor each). ``weight``: elements that a sampled one stands for."""
 
 (PARAMETER, GRADIENT, FIRST, SECOND, DENOMINATOR, NUMEL, ROW, FIRST_UNIT, N_UNITS) = map(tl.constexpr, range(9))
 (OFFSET, SLOT, STRIDE, FIRST_CELL, END_CELL, FIRST_DRAW) = map(tl.constexpr, range(9, 15))
@@ -37,22 +37,16 @@ of one tensor). ``weight``: elements that a sampled one stands for."""
 (G2, ZERO, P2, M2, V1, ALIVE, U1, U2, SWAMPED, R2, STEP2, LOST) = map(tl.constexpr, range(12))
 (M_TOP, V_TOP, LOW_TOP, U_TOP, STEP_TOP) = map(tl.constexpr, range(12, 17))
 """Columns: SUMS and MAXIMA of raw.py, one after the other."""
-SUMS, MAXIMA, COLUMNS, PADDED = tl.constexpr(12), tl.constexpr(5), tl.constexpr(17), tl.constexpr(32)
+SUMS, MAXIMA, COLUMNS, PADDED = map(tl.constexpr, (12, 5, 17, 32))
 
-LANES, VECTOR = tl.constexpr(256), tl.constexpr(4)
-BLOCK = tl.constexpr(1024)
-"""Elements of one turn: VECTOR per lane, 16 bytes of float32, the widest load."""
+LANES, VECTOR, BLOCK = map(tl.constexpr, (256, 4, 1024))
+"""A turn takes BLOCK elements: VECTOR per lane, 16 bytes of float32, the widest load."""
 UNIT = tl.constexpr(8192)
 """Elements of one program: few enough that 1M parameters fill an H100's 132 processors, and that the last programs do not
-hold up the rest; many enough that adding up the lanes, once per unit, costs little. A lane adds 16 sums of VECTOR."""
-CHECKED = tl.constexpr(16)
-"""Units that one program looks at, whether they are to be summed again."""
-CELLS = tl.constexpr(1024)
-DEPTH = tl.constexpr(64)
-"""Units whose columns one program adds up at once."""
-BINS, EDGES = tl.constexpr(80), tl.constexpr(128)
-
-TINY = tl.constexpr(1.1754943508222875e-38)
+hold up the rest; many enough that adding up the lanes, once per unit, costs little. A lane adds 8 sums of VECTOR."""
+CHECKED, DEPTH, CELLS = map(tl.constexpr, (16, 64, 1024))
+"""Units that one program looks at again; units whose columns are added up at once; sampled elements of a draw."""
+BINS, EDGES, TINY = map(tl.constexpr, (80, 128, 1.1754943508222875e-38))
 
 
 @triton.jit(do_not_specialize=["n_rows", "owners", "begin"])
@@ -73,9 +67,7 @@ def add_units(
     SOURCE: tl.constexpr,
 ):
     """Columns of the units from ``begin`` on, float64 [n_units, COLUMNS], and int32 whether float32 has held their sums.
-
-    P, G, M, V are dtypes; ALIGNED: whether all tensors begin at multiples of 16 bytes.
-    """
+    P, G, M, V are dtypes; ALIGNED: whether all tensors begin at multiples of 16 bytes."""
     unit = begin + tl.program_id(0)
     good = _add_unit(table, numbers, partial, n_rows, owners, unit, P, G, M, V, AMSGRAD, ALIGNED, tl.float32)
     tl.store(held + unit, good.to(tl.int32))
