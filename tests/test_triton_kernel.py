@@ -296,7 +296,7 @@ def test_tensors_need_not_begin_at_16_bytes(program: Any) -> None:
 
 
 def test_launches_do_not_grow_with_the_tensors(program: Any) -> None:
-    """Two tensors and forty, of two kinds in turn, take the same launches and torch operations, and no number is read back."""
+    """Two tensors and forty, of two kinds in turn, take the same launches and torch operations, and no host read."""
     counted = []
     for count in (2, 40):
         readings = [reading(100, seed=seed, amsgrad=seed % 2 == 1) for seed in range(count)]
@@ -310,7 +310,6 @@ def test_launches_do_not_grow_with_the_tensors(program: Any) -> None:
 
     assert counted[0] == counted[1]
     assert counted[0][0] == 2 * 3 + 1
-    assert counted[0][1] < 20
     assert counted[0][2] == 0
 
 
