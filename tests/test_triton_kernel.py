@@ -230,6 +230,16 @@ def test_shards_combined_are_the_whole(program: Any) -> None:
     torch.testing.assert_close(combined.counts, whole.counts, rtol=1e-12, atol=0.0)
 
 
+def test_each_sampled_element_lies_in_one_shard() -> None:
+    """The first sampled element at or after any place, for strides of 1 and more, and past the end."""
+    readings = [dataclasses.replace(reading(1), whole=whole) for whole in (5, 900, 70_001, 5_000_000)]
+    sampling = Sampling.of(readings)
+    for row, of in enumerate(readings):
+        begins = np.unique(np.append(np.random.default_rng(row).integers(0, of.total, 2000), [0, of.total]))
+        found = sampling.first_cells(np.full(len(begins), row), begins)
+        np.testing.assert_array_equal(found, np.searchsorted(sampling.positions(row), begins))
+
+
 def test_a_shard_that_another_rank_brings_in_is_not_counted(program: Any) -> None:
     """Replicas: the rows are there, the histograms are not."""
     readings = [reading(500, seed=1), dataclasses.replace(reading(300, seed=2), counts=False)]

@@ -48,8 +48,14 @@ class Kind(NamedTuple):
     aligned: bool
 
 
-@dataclass(frozen=True)
-class Fitting:
+@functools.cache
+def _kind(dtypes: tuple[torch.dtype, ...], amsgrad: bool, aligned: bool) -> Kind | None:
+    """None where the kernel cannot read one of the dtypes."""
+    known = [DTYPES[dtype] for dtype in dtypes if dtype in DTYPES]
+    return Kind(*known, amsgrad, aligned) if len(known) == 4 else None  # type: ignore[arg-type, call-arg]
+
+
+class Fitting(NamedTuple):
     """A tensor that the kernel reads: its row, its kind, and where its parameter, gradient, m, v and denominator lie."""
 
     row: int
@@ -59,30 +65,34 @@ class Fitting:
 
 def fits(reading: TensorReading, device: torch.device) -> bool:
     """Whether the kernel can read this tensor: Adam's formula on plain, contiguous tensors of DTYPES on this device."""
-    return _fitting(0, reading, device.index) is not None
+    return _fitting(0, reading, _index(device)) is not None
 
 
-def _fitting(row: int, reading: TensorReading, index: int | None) -> Fitting | None:
-    moments, gradient = reading.moments, reading.gradient
+def _index(device: torch.device) -> int:
+    """As ``Tensor.get_device()``."""
+    return -1 if device.index is None else device.index
+
+
+def _fitting(row: int, reading: TensorReading, index: int) -> Fitting | None:
+    moments, p, g = reading.moments, reading.parameter, reading.gradient
     if moments is None or moments.step < 1 or reading.measured_step is not None or reading.lost is not None:
         return None
-    first, second, denominator = moments.first, moments.second, moments.denominator
-    if gradient is None or first is None or second is None or denominator is None:
+    m, v, denominator = moments.first, moments.second, moments.denominator
+    if g is None or m is None or v is None or denominator is None or denominator.dtype != v.dtype:
         return None
-    tensors, where = (reading.parameter, gradient, first, second, denominator), -1 if index is None else index
-    size = reading.parameter.numel()
-    if size == 0 or denominator.dtype != second.dtype or not all(_is_plain(tensor, size, where) for tensor in tensors):
+    size, amsgrad = p.numel(), denominator is not v
+    if not (_is_plain(p, size, index) and _is_plain(g, size, index) and _is_plain(m, size, index)) or size == 0:
         return None
-    places = tuple([tensor.data_ptr() for tensor in tensors])
-    p, g, m, v = (DTYPES[tensor.dtype] for tensor in tensors[:4])
-    kind = Kind(p, g, m, v, amsgrad=denominator is not second, aligned=all(place % 16 == 0 for place in places))
-    return Fitting(row, kind, places)
+    if not (_is_plain(v, size, index) and _is_plain(denominator, size, index)):
+        return None
+    a, b, c, d, e = p.data_ptr(), g.data_ptr(), m.data_ptr(), v.data_ptr(), denominator.data_ptr()
+    kind = _kind((p.dtype, g.dtype, m.dtype, v.dtype), amsgrad, (a | b | c | d | e) % 16 == 0)
+    return None if kind is None else Fitting(row, kind, (a, b, c, d, e))
 
 
 def _is_plain(tensor: Tensor, size: int, index: int) -> bool:
     return (
-        type(tensor) in (Tensor, torch.nn.Parameter)
-        and tensor.dtype in DTYPES
+        (type(tensor) is Tensor or type(tensor) is torch.nn.Parameter)
         and tensor.get_device() == index
         and tensor.layout is torch.strided
         and tensor.is_contiguous()
@@ -101,7 +111,7 @@ def reduce(readings: Sequence[TensorReading], sampling: Sampling, table: RawTabl
     program = load()
     if program is None:
         return frozenset()
-    index = table.sums.device.index
+    index = _index(table.sums.device)
     found = [fitting for row, of in enumerate(readings) if (fitting := _fitting(row, of, index)) is not None]
     if not found:
         return frozenset()
