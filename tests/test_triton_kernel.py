@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -386,6 +386,16 @@ def test_without_triton_nothing_is_filled_in(
 
     (record,) = caplog.records
     assert (record.levelno, "eager" in record.getMessage()) == (logging.DEBUG, why == "eager")
+
+
+def test_the_interpreter_is_given_no_addresses_of_a_gpu(program: Any) -> None:
+    """Somebody who debugs kernels of their own with TRITON_INTERPRET=1 on a GPU gets eager statistics, and no crash."""
+    there: Any = SimpleNamespace(sums=SimpleNamespace(is_cuda=True))
+    readings = [reading()]
+
+    assert program.INTERPRETED
+    assert triton_kernel.reduce(readings, Sampling.of(readings), there) == frozenset()
+    assert triton_kernel._failures == program.add_units.launches == []
 
 
 def test_memory_that_runs_out_is_no_fault_of_tritons(program: Any, monkeypatch: pytest.MonkeyPatch) -> None:

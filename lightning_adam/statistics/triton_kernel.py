@@ -1,9 +1,9 @@
 """The fused pass over all tensors of a step on the GPU: ``triton_program.py``, launched over a table of addresses.
 
 θ, g, m and v are read once, by a number of launches that does not grow with the number of tensors, and nothing is read back
-to the host. Triton, which torch's CUDA wheels bring along, compiles each kind of launch on its first use (about a second)
-and keeps it under ``~/.triton/cache``. Where it is missing or fails, everything is computed in plain torch, otherwise
-alike. ``LIGHTNING_ADAM_KERNEL=eager`` asks for that.
+to the host. Triton, which torch's CUDA wheels bring along, compiles each kind of launch on its first use (about three
+seconds, with a C compiler for its launcher) and keeps it under ``~/.triton/cache``. Where it is missing or fails,
+everything is computed in plain torch, otherwise alike. ``LIGHTNING_ADAM_KERNEL=eager`` asks for that.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def reduce(readings: Sequence[TensorReading], sampling: Sampling, table: RawTabl
         table: of all tensors, from :func:`~lightning_adam.statistics.raw.empty_table`, on the tensors' device.
     """
     program = load()
-    if program is None:
+    if program is None or (program.INTERPRETED and table.sums.is_cuda):
         return frozenset()
     index = _index(table.sums.device)
     found = [fitting for row, of in enumerate(readings) if (fitting := _fitting(row, of, index)) is not None]

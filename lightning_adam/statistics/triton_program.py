@@ -151,9 +151,7 @@ def _add_unit(
             p, g = _read(parameter + at, places, inside, rest), _read(gradient + at, places, inside, rest)
             m, v = tl.abs(_read(first + at, places, inside, rest)), _read(second + at, places, inside, rest)
             root = _root(v * second_scale, WIDE)
-            below = root
-            if AMSGRAD:
-                below = _root(_read(denominator + at, places, inside, rest) * second_scale, WIDE)
+            below = _root(_read(denominator + at, places, inside, rest) * second_scale, WIDE) if AMSGRAD else root
             inverse = 1.0 / (below + eps)
             u = _only(inside, m * first_scale * inverse, 0.0, rest)
             # tl.maximum would leave NaN out
@@ -190,8 +188,7 @@ def _places(ALIGNED: tl.constexpr):
 
 @triton.jit
 def _read(pointer, places, inside, MASKED: tl.constexpr):
-    values = tl.load(pointer + places, mask=inside, other=0.0) if MASKED else tl.load(pointer + places)
-    return values.to(tl.float32)
+    return (tl.load(pointer + places, mask=inside, other=0.0) if MASKED else tl.load(pointer + places)).to(tl.float32)
 
 
 @triton.jit
@@ -231,8 +228,7 @@ def _put_top(place, lanes):
 
 @triton.jit
 def _held(total, some):
-    """Whether a sum of float32 lanes is neither infinite nor so small that terms may have been lost; ``some``: 0 where
-    all terms are 0."""
+    """Whether float32 lanes have neither overflowed nor, in so small a sum, lost terms; ``some``: 0 if all terms are."""
     return (total < 3e38) & ((total > 1e-28) | (some == 0))
 
 
@@ -297,3 +293,7 @@ def _count(counts, values, inside, edges):
         further = found + (EDGES >> (power + 1))
         found = tl.where(tl.load(edges + further - 1) <= values, further, found)
     tl.atomic_add(counts + found, 1, mask=inside & (values == values), sem="relaxed")
+
+
+INTERPRETED = not isinstance(add_units, triton.JITFunction)
+"""Under TRITON_INTERPRET=1 the kernels run on the host, and addresses of a GPU's memory mean nothing there."""
