@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_adam.statistics.quantities import BINS
-from lightning_adam.statistics.reading import TensorReading
 
 KERNEL_SUMS = (
     "gradient_squared",
@@ -64,9 +63,9 @@ class Sampling:
     begins: NDArray[np.int64]
 
     @classmethod
-    def of(cls, readings: Sequence[TensorReading]) -> Sampling:
-        """For all tensors of a step."""
-        return _sampling(tuple([reading.total for reading in readings]))
+    def of_sizes(cls, totals: Sequence[int] | NDArray[np.int64]) -> Sampling:
+        """For tensors of so many elements."""
+        return _sampling(tuple(np.asarray(totals).tolist()))
 
     def positions(self, index: int) -> NDArray[np.int64]:
         """Flat indices of the sampled elements in the whole tensor, ascending: one per cell of ``stride`` elements.
@@ -93,6 +92,7 @@ def _sampling(sizes: tuple[int, ...]) -> Sampling:
     totals = np.array(sizes, dtype=np.int64)
     usual = min(max(BUDGET // max(1, len(totals)), FEWEST), MOST)
     strides = np.maximum(1, -(-totals // np.clip(totals // 256, usual, 4 * usual)))
+    strides = 1 << np.ceil(np.log2(strides)).astype(np.int64)
     sampled = totals // strides
     return Sampling(totals, strides, sampled, np.concatenate([[0], np.cumsum(sampled)]))
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_adam.statistics.columns import Columns
 from lightning_adam.statistics.finalise import finalise
 from lightning_adam.statistics.measure import measure
 from lightning_adam.statistics.quantities import COLUMNS
@@ -47,18 +48,19 @@ class Snapshot:
 
 def take_snapshot(step: int, readings: Sequence[TensorReading]) -> Snapshot:
     """Measure all readings of one optimizer step; one transfer to the host."""
-    return snapshot_of(step, readings, measure(readings))
+    columns = Columns.of(readings)
+    return snapshot_of(step, columns, measure(readings, columns))
 
 
-def snapshot_of(step: int, readings: Sequence[TensorReading], raw: RawTable) -> Snapshot:
+def snapshot_of(step: int, of: Columns, raw: RawTable) -> Snapshot:
     """The snapshot that the raw rows of whole tensors amount to (those of shards are to be combined first)."""
-    table, (step_sizes, rates) = finalise(readings, raw.on_host())
+    table, (step_sizes, rates) = finalise(of, raw.on_host())
     return Snapshot(
         step=step,
-        names=[r.name for r in readings],
-        groups=[r.group for r in readings],
-        sizes=[r.total for r in readings],
-        lr={r.group: r.lr if r.group_lr is None else r.group_lr for r in readings},
+        names=of.names,
+        groups=of.groups,
+        sizes=of.total.tolist(),
+        lr=of.rates,
         table=table,
         hist_step_size=step_sizes,
         hist_effective_lr=rates,
