@@ -33,6 +33,7 @@ from lightning_adam.errors import ConfigError, nearest
 from lightning_adam.planning import steps_per_epoch
 from lightning_adam.statistics import (
     Before,
+    KeptPass,
     Snapshot,
     TensorReading,
     copy_gradients,
@@ -111,6 +112,7 @@ class OptimizerMonitor(Callback):
         self._prefixes: list[str] = []
         self._shards: dict[int, tuple[int, int]] = {}
         self._before: dict[int, Before | None] = {}
+        self._kept: dict[int, KeptPass] = {}
         self._norms: dict[int, float] = {}
         self._attempts: dict[int, int] = {}
         self._clipped: dict[str, Tensor | int] = {}
@@ -126,7 +128,7 @@ class OptimizerMonitor(Callback):
         self._names = parameter_names(pl_module, trainer.optimizers)
         self._prefixes = prefixes(trainer.optimizers)
         self._choose()
-        self._shards = {}
+        self._shards, self._kept = {}, {}
         for optimizer in trainer.optimizers if has_flat_shards(trainer) else ():
             self._shards |= flat_shards(optimizer)
         self._attempts.clear()
@@ -153,6 +155,7 @@ class OptimizerMonitor(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The run is over: write the last pictures and let go of the optimizers."""
         self._hooks.detach()
+        self._kept.clear()
         self._write_pictures(trainer)
 
     @override
@@ -236,15 +239,30 @@ class OptimizerMonitor(Callback):
 
     @never_raises
     def _read(self, index: int, optimizer: Optimizer) -> None:
-        before = self._before.pop(id(optimizer), None)
+        before, kept = self._before.pop(id(optimizer), None), self._kept.pop(id(optimizer), None)
+        step = log_step(self._trainer)
+        snapshot = kept.snapshot(step) if kept is not None and before is None else None
+        if snapshot is not None and kept is not None:
+            self._kept[id(optimizer)] = kept
+        else:
+            snapshot = self._read_anew(step, optimizer, before)
+        if snapshot is not None and self._trainer.is_global_zero:
+            self._write(self._prefixes[index], optimizer, snapshot)
+
+    def _read_anew(self, step: int, optimizer: Optimizer, before: Before | None) -> Snapshot | None:
+        """The first time, and whenever something has changed since the last logged step."""
         readings = read_optimizer(optimizer, self._names, before, self._chosen, self._shards)
         if not readings:
-            return
-        take = take_sharded_snapshot if self._is_cut(optimizer) else take_snapshot
-        snapshot = take(log_step(self._trainer), readings)
+            return None
+        if self._is_cut(optimizer):
+            snapshot = take_sharded_snapshot(step, readings)
+        else:
+            snapshot = take_snapshot(step, readings)
+            if (kept := KeptPass.of(optimizer, self._names, readings, self._chosen)) is not None:
+                self._kept[id(optimizer)] = kept
         if self._trainer.is_global_zero:
             self._tell_what_is_missing(optimizer, readings)
-            self._write(self._prefixes[index], optimizer, snapshot)
+        return snapshot
 
     def _tell_what_is_missing(self, optimizer: Optimizer, readings: Sequence[TensorReading]) -> None:
         kind = getattr(optimizer, "adam_kind", type(optimizer))
