@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from lightning_adam.statistics import kernel
 from lightning_adam.statistics.columns import Columns
-from lightning_adam.statistics.quantities import COLUMNS
+from lightning_adam.statistics.quantities import BINS, COLUMNS, LOG10_EDGES
 from lightning_adam.statistics.raw import MAXIMA, SUMS, RawTable
 
 Array = NDArray[np.float64]
@@ -35,6 +35,15 @@ def finalise(of: Columns, raw: RawTable) -> tuple[NDArray[np.float32], NDArray[n
     table = np.stack([columns[name] for name in COLUMNS], axis=1)
     with np.errstate(over="ignore"):
         return table.astype(np.float32), np.rint(raw.counts.numpy()).astype(np.int64)
+
+
+def dead_rates(of: Columns, raw: RawTable) -> NDArray[np.int64]:
+    """Elements with v = 0 by the bin of their effective rate α/ε, int64 [BINS]; on the CPU, of whole tensors."""
+    dead = of.total - raw.sums.numpy()[:, SUMS.index("alive")]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        places = np.searchsorted(LOG10_EDGES, np.log10(of.lr / of.eps), side="right") - 1
+    counts = np.bincount(np.clip(places, 0, BINS - 1), np.nan_to_num(dead), BINS)
+    return counts.astype(np.int64)
 
 
 def _columns(of: Columns, sums: dict[str, Array], maxima: dict[str, Array]) -> dict[str, Array]:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lightning_adam.statistics.columns import Columns
-from lightning_adam.statistics.finalise import finalise
+from lightning_adam.statistics.finalise import dead_rates, finalise
 from lightning_adam.statistics.measure import measure
-from lightning_adam.statistics.quantities import COLUMNS
+from lightning_adam.statistics.quantities import BINS, COLUMNS
 from lightning_adam.statistics.raw import RawTable
 from lightning_adam.statistics.reading import TensorReading
 
@@ -29,6 +29,7 @@ class Snapshot:
         table: float32 [n_tensors, n_columns], columns as COLUMNS: the QUANTITIES first.
         hist_step_size: int64 counts of log10 |Δθ| over all elements, between LOG10_EDGES.
         hist_effective_lr: int64 counts of log10 α/(√v̂+ε) over all elements.
+        hist_dead: int64, those of them whose v is 0, so that their rate is α/ε.
     """
 
     step: int
@@ -39,6 +40,7 @@ class Snapshot:
     table: NDArray[np.float32]
     hist_step_size: NDArray[np.int64]
     hist_effective_lr: NDArray[np.int64]
+    hist_dead: NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, dtype=np.int64))
 
     def column(self, quantity: str) -> NDArray[np.float32]:
         """One quantity for all tensors, float32 [n_tensors]."""
@@ -54,7 +56,8 @@ def take_snapshot(step: int, readings: Sequence[TensorReading]) -> Snapshot:
 
 def snapshot_of(step: int, of: Columns, raw: RawTable) -> Snapshot:
     """The snapshot that the raw rows of whole tensors amount to (those of shards are to be combined first)."""
-    table, (step_sizes, rates) = finalise(of, raw.on_host())
+    host = raw.on_host()
+    table, (step_sizes, rates) = finalise(of, host)
     return Snapshot(
         step=step,
         names=of.names,
@@ -64,4 +67,5 @@ def snapshot_of(step: int, of: Columns, raw: RawTable) -> Snapshot:
         table=table,
         hist_step_size=step_sizes,
         hist_effective_lr=rates,
+        hist_dead=dead_rates(of, host),
     )
