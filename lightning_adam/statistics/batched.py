@@ -91,15 +91,14 @@ def reduce_batched(readings: Sequence[TensorReading], rows: Sequence[int], colum
     factors = _Factors.of(pieces, readings, columns, table.sums)
     found = [_reduced(piece, flats, picks, table.sums.dtype) for piece, picks in zip(pieces, indices.picks, strict=True)]
     sums, maxima, steps, inverses = (torch.cat(parts, dim=-1) for parts in zip(*found, strict=True))
-    sums[SUMS.index("step_squared")] *= factors.rows.square()
-    maxima[MAXIMA.index("step_max")] *= factors.rows
-    sums[SUMS.index("lost")] = _lost(readings, pieces, table.sums)
+    sums.select(0, SUMS.index("step_squared")).mul_(factors.rows.square())
+    maxima.select(0, MAXIMA.index("step_max")).mul_(factors.rows)
+    sums = sums.select_scatter(_lost(readings, pieces, table.sums), 0, SUMS.index("lost"))
     table.sums.index_add_(0, indices.rows, sums.T)
-    table.maxima.scatter_reduce_(0, indices.rows[:, None].expand(-1, len(MAXIMA)), maxima.T, "amax")
+    table.maxima.scatter_reduce_(0, indices.rows.unsqueeze(1).expand(-1, len(MAXIMA)), maxima.T, "amax")
     rates = inverses * factors.rates
     table.sample.index_copy_(0, indices.slots, rates.float())
-    for row, values in enumerate((steps * factors.steps, rates)):
-        table.counts[row] += log10_counts(values, factors.weights)
+    table.counts.add_(torch.stack([log10_counts(values, factors.weights) for values in (steps * factors.steps, rates)]))
 
 
 @dataclass(frozen=True)
@@ -215,7 +214,7 @@ def _reduced(
     tops = _per_stretch({name: parts[of] for name, of in _LARGEST.items() if of in parts}, lengths, None, wide)
     sums |= {name: norm.square() for name, norm in squares.items()}
     like, unknown = sums["parameter_squared"], torch.full_like(picks, math.nan, dtype=torch.float32)
-    step, inverse = (parts[name][picks] if name in parts else unknown for name in ("step", "inverse"))
+    step, inverse = (parts[name].index_select(0, picks) if name in parts else unknown for name in ("step", "inverse"))
     nothing = torch.full_like(like, math.nan), torch.full_like(like, -math.inf)
     return _rows(sums, SUMS, nothing[0]), _rows(tops, MAXIMA, nothing[1]), step, inverse
 
@@ -284,7 +283,7 @@ def _lost(readings: Sequence[TensorReading], pieces: Sequence[_Piece], like: Ten
     """Lost updates per stretch; NaN where nobody counted them."""
     stretches = [s for piece in pieces for s in piece.stretches]
     if all(readings[s.row].lost is None for s in stretches):
-        return torch.full((), math.nan, dtype=like.dtype, device=like.device)
+        return torch.full((len(stretches),), math.nan, dtype=like.dtype, device=like.device)
     blank = torch.full((), math.nan, device=like.device)
     shares = [blank if (lost := readings[s.row].lost) is None else lost for s in stretches]
     lengths = torch.tensor([s.end - s.begin for s in stretches], dtype=like.dtype)
