@@ -204,9 +204,9 @@ def test_monitor_reads_once_and_logs_what_it_would_reading_every_time(
     for folder, again in (("kept", True), ("anew", False)):
         taken: list[int] = []
 
-        def counted(self: KeptPass, step: int, again: bool = again, taken: list[int] = taken) -> Snapshot | None:
+        def counted(self: KeptPass, step: int, beside: Any, again: bool = again, taken: list[int] = taken) -> Any:
             taken.append(step)
-            return original(self, step) if again else None
+            return original(self, step, beside) if again else None
 
         with monkeypatch.context() as patch:
             patch.setattr(KeptPass, "snapshot", counted)

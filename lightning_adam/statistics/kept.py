@@ -23,7 +23,7 @@ from lightning_adam.statistics import kernel
 from lightning_adam.statistics.columns import Columns
 from lightning_adam.statistics.raw import empty_table
 from lightning_adam.statistics.reading import TensorReading, read_one_of_each_group
-from lightning_adam.statistics.snapshot import Snapshot, snapshot_of
+from lightning_adam.statistics.snapshot import NOTHING, Beside, Snapshot, snapshot_of
 
 Places = NDArray[np.uint64]
 
@@ -89,11 +89,12 @@ class KeptPass:
         idle = [p.grad is None for p in placed]
         return cls(optimizer, only, placed, idle, order, state, steps, places, examples, groups, columns, tasks)
 
-    def snapshot(self, step: int) -> Snapshot | None:
+    def snapshot(self, step: int, beside: Beside = NOTHING) -> Snapshot | None:
         """This step's snapshot, or None where something has changed.
 
         Args:
             step: on the log's x-axis; the optimizer has just taken it.
+            beside: numbers that are wanted with it.
         """
         gradients = self._gradients()
         if gradients is None:
@@ -102,7 +103,7 @@ class KeptPass:
         tasks = self._tasks_now(columns, gradients)
         table = empty_table(columns.sampling, torch.device("cpu"))
         done = kernel.run(tasks, np.arange(len(tasks)), table)
-        return snapshot_of(step, columns, table) if done else None
+        return snapshot_of(step, columns, table, beside) if done else None
 
     def _gradients(self) -> list[Tensor] | None:
         """In model order, if all tensors are those of the last time, where they were."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from lightning_adam.statistics.columns import Columns
 from lightning_adam.statistics.finalise import dead_rates, finalise
@@ -14,6 +16,9 @@ from lightning_adam.statistics.measure import measure
 from lightning_adam.statistics.quantities import BINS, COLUMNS
 from lightning_adam.statistics.raw import RawTable
 from lightning_adam.statistics.reading import TensorReading
+
+Beside = Mapping[str, Tensor | float]
+NOTHING: Beside = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,7 @@ class Snapshot:
         hist_step_size: int64 counts of log10 |Δθ| over all elements, between LOG10_EDGES.
         hist_effective_lr: int64 counts of log10 α/(√v̂+ε) over all elements.
         hist_dead: int64, those of them whose v is 0, so that their rate is α/ε.
+        beside: numbers that were read together with the table.
     """
 
     step: int
@@ -41,6 +47,7 @@ class Snapshot:
     hist_step_size: NDArray[np.int64]
     hist_effective_lr: NDArray[np.int64]
     hist_dead: NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, dtype=np.int64))
+    beside: Mapping[str, float] = field(default_factory=dict)
 
     def column(self, quantity: str) -> NDArray[np.float32]:
         """One quantity for all tensors, float32 [n_tensors]."""
@@ -48,15 +55,21 @@ class Snapshot:
         return column
 
 
-def take_snapshot(step: int, readings: Sequence[TensorReading]) -> Snapshot:
-    """Measure all readings of one optimizer step; one transfer to the host."""
+def take_snapshot(step: int, readings: Sequence[TensorReading], beside: Beside = NOTHING) -> Snapshot:
+    """Measure all readings of one optimizer step; one transfer to the host.
+
+    Args:
+        step: on the log's x-axis.
+        readings: of all tensors.
+        beside: numbers by name, to be read in the same transfer; tensors without dimensions.
+    """
     columns = Columns.of(readings)
-    return snapshot_of(step, columns, measure(readings, columns))
+    return snapshot_of(step, columns, measure(readings, columns), beside)
 
 
-def snapshot_of(step: int, of: Columns, raw: RawTable) -> Snapshot:
+def snapshot_of(step: int, of: Columns, raw: RawTable, beside: Beside = NOTHING) -> Snapshot:
     """The snapshot that the raw rows of whole tensors amount to (those of shards are to be combined first)."""
-    host = raw.on_host()
+    host, numbers = raw.on_host(beside)
     table, (step_sizes, rates) = finalise(of, host)
     return Snapshot(
         step=step,
@@ -68,4 +81,5 @@ def snapshot_of(step: int, of: Columns, raw: RawTable) -> Snapshot:
         hist_step_size=step_sizes,
         hist_effective_lr=rates,
         hist_dead=dead_rates(of, host),
+        beside=numbers,
     )
