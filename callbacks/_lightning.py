@@ -53,24 +53,31 @@ def gradient_scale(trainer: Trainer, optimizer: Optimizer) -> float:
     return loss_scale(trainer) if fused else 1.0
 
 
+def gradient_scale_on_device(trainer: Trainer, optimizer: Optimizer) -> Tensor | float:
+    """The same as :func:`gradient_scale` without waiting for the device."""
+    fused = getattr(optimizer, "_step_supports_amp_scaling", False)
+    return scale_on_device(trainer) if fused else 1.0
+
+
 def has_scaler(trainer: Trainer) -> bool:
     """Whether a GradScaler may skip steps."""
     return getattr(trainer.precision_plugin, "scaler", None) is not None
 
 
-def total_gradient_norm(optimizer: Optimizer, flat_shards: bool = False) -> float:
-    """‖g‖ over all gradients, sparse ones and those of all shards included; NaN where there is none."""
+def total_gradient_norm(optimizer: Optimizer, flat_shards: bool = False) -> Tensor:
+    """‖g‖ over all gradients, sparse ones and those of all shards included, on their device; NaN where there is none."""
     if flat_shards:
         return _norm_over_ranks(optimizer)
     placed = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     gradients = [g.coalesce().values() if g.is_sparse else g for g in placed if g.numel()]
     if not gradients:
-        return math.nan
+        return torch.full((), math.nan)
     norm = torch.nn.utils.get_total_norm(gradients)
-    return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+    whole: Tensor = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+    return whole
 
 
-def _norm_over_ranks(optimizer: Optimizer) -> float:
+def _norm_over_ranks(optimizer: Optimizer) -> Tensor:
     """Of FSDP1's flat shards, which torch's norms do not know to be shards; one all-reduce."""
     placed = [p for group in optimizer.param_groups for p in group["params"]]
     gradients = [p.grad for p in placed if p.grad is not None and p.grad.numel()]
@@ -78,7 +85,7 @@ def _norm_over_ranks(optimizer: Optimizer) -> float:
     norm = torch.nn.utils.get_total_norm(gradients).to(device) if gradients else torch.zeros((), device=device)
     squared = norm.float().square()
     torch.distributed.all_reduce(squared)
-    return math.sqrt(float(squared))
+    return squared.sqrt()
 
 
 def has_flat_shards(trainer: Trainer) -> bool:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.optim import Optimizer
 from typing_extensions import override
 
+from lightning_adam.callbacks._counting import Number, StepCounts, as_scalars, norms
 from lightning_adam.callbacks._lightning import (
     StepHooks,
-    gradient_scale,
+    gradient_scale_on_device,
     has_flat_shards,
     has_scaler,
     log_elsewhere,
@@ -33,6 +33,7 @@ from lightning_adam.errors import ConfigError, nearest
 from lightning_adam.planning import steps_per_epoch
 from lightning_adam.statistics import (
     Before,
+    KeptPass,
     Snapshot,
     TensorReading,
     copy_gradients,
@@ -111,10 +112,10 @@ class OptimizerMonitor(Callback):
         self._prefixes: list[str] = []
         self._shards: dict[int, tuple[int, int]] = {}
         self._before: dict[int, Before | None] = {}
-        self._norms: dict[int, float] = {}
+        self._kept: dict[int, KeptPass] = {}
+        self._norms: dict[int, Tensor] = {}
         self._attempts: dict[int, int] = {}
-        self._clipped: dict[str, Tensor | int] = {}
-        self._skipped: dict[str, Tensor | int] = {}
+        self._counts = StepCounts()
         self._heatmaps: dict[str, Heatmap] = {}
         self._latest: dict[str, Snapshot] = {}
         self._told: set[type] = set()
@@ -126,12 +127,12 @@ class OptimizerMonitor(Callback):
         self._names = parameter_names(pl_module, trainer.optimizers)
         self._prefixes = prefixes(trainer.optimizers)
         self._choose()
-        self._shards = {}
+        self._shards, self._kept = {}, {}
         for optimizer in trainer.optimizers if has_flat_shards(trainer) else ():
             self._shards |= flat_shards(optimizer)
         self._attempts.clear()
         for prefix in self._prefixes if has_scaler(trainer) else ():
-            self._skipped.setdefault(prefix, 0)
+            self._counts.expect_skips(prefix)
         self._hooks.attach(trainer.optimizers, self._after_step, self._right_before_step)
         self._write_beginning(trainer)
 
@@ -153,6 +154,7 @@ class OptimizerMonitor(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The run is over: write the last pictures and let go of the optimizers."""
         self._hooks.detach()
+        self._kept.clear()
         self._write_pictures(trainer)
 
     @override
@@ -163,16 +165,13 @@ class OptimizerMonitor(Callback):
     @override
     def state_dict(self) -> dict[str, Any]:
         """The counters and heatmaps, as plain types and tensors."""
-        return {
-            "clipped": {prefix: int(count) for prefix, count in self._clipped.items()},
-            "skipped": {prefix: int(count) for prefix, count in self._skipped.items()},
-            "heatmaps": {prefix: heatmap.state_dict() for prefix, heatmap in self._heatmaps.items()},
-        }
+        heatmaps = {prefix: heatmap.state_dict() for prefix, heatmap in self._heatmaps.items()}
+        return {**self._counts.state_dict(), "heatmaps": heatmaps}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on counting from the checkpoint."""
-        self._clipped, self._skipped = dict(state_dict["clipped"]), dict(state_dict.get("skipped", {}))
+        self._counts.load_state_dict(state_dict)
         self._heatmaps = {prefix: Heatmap.restore(stored) for prefix, stored in state_dict["heatmaps"].items()}
 
     def _is_logged(self, trainer: Trainer) -> bool:
@@ -222,7 +221,7 @@ class OptimizerMonitor(Callback):
     def _look_before(self, trainer: Trainer, optimizer: Optimizer) -> None:
         if getattr(optimizer, "adam_clip", None) is None:
             norm = total_gradient_norm(optimizer, flat_shards=bool(self._shards))
-            self._norms[id(optimizer)] = norm / gradient_scale(trainer, optimizer)
+            self._norms[id(optimizer)] = norm / gradient_scale_on_device(trainer, optimizer)
         before = self._before.get(id(optimizer))
         if before is not None and not hasattr(optimizer, "adam_rule"):  # in 32 bit there were no gradients yet
             self._before[id(optimizer)] = copy_gradients(optimizer, before, self._chosen)
@@ -230,21 +229,43 @@ class OptimizerMonitor(Callback):
     def _after_step(self, index: int, optimizer: Optimizer) -> None:
         if id(optimizer) in self._attempts:
             self._attempts[id(optimizer)] -= 1
-        self._count_clipped(self._prefixes[index], optimizer)
+        self._count(self._prefixes[index], optimizer)
         if self._is_logged(self._trainer) and self._is_read_here(optimizer):
             self._read(index, optimizer)
 
     @never_raises
     def _read(self, index: int, optimizer: Optimizer) -> None:
-        before = self._before.pop(id(optimizer), None)
+        before, kept = self._before.pop(id(optimizer), None), self._kept.pop(id(optimizer), None)
+        step, beside = log_step(self._trainer), self._beside(self._prefixes[index], optimizer)
+        snapshot = kept.snapshot(step, beside) if kept is not None and before is None else None
+        if snapshot is not None and kept is not None:
+            self._kept[id(optimizer)] = kept
+        else:
+            snapshot = self._read_anew(step, optimizer, before, beside)
+        if snapshot is not None and self._trainer.is_global_zero:
+            self._write(self._prefixes[index], snapshot)
+
+    def _beside(self, prefix: str, optimizer: Optimizer) -> dict[str, Number]:
+        """What goes to the host with the table, so that a logged step waits for the device once."""
+        measured = norms(prefix, optimizer, self._norms.get(id(optimizer), math.nan))
+        return {**measured, **self._counts.totals(prefix)}
+
+    def _read_anew(
+        self, step: int, optimizer: Optimizer, before: Before | None, beside: Mapping[str, Number]
+    ) -> Snapshot | None:
+        """The first time, and whenever something has changed since the last logged step."""
         readings = read_optimizer(optimizer, self._names, before, self._chosen, self._shards)
         if not readings:
-            return
-        take = take_sharded_snapshot if self._is_cut(optimizer) else take_snapshot
-        snapshot = take(log_step(self._trainer), readings)
+            return None
+        if self._is_cut(optimizer):
+            snapshot = take_sharded_snapshot(step, readings, beside)
+        else:
+            snapshot = take_snapshot(step, readings, beside)
+            if (kept := KeptPass.of(optimizer, self._names, readings, self._chosen)) is not None:
+                self._kept[id(optimizer)] = kept
         if self._trainer.is_global_zero:
             self._tell_what_is_missing(optimizer, readings)
-            self._write(self._prefixes[index], optimizer, snapshot)
+        return snapshot
 
     def _tell_what_is_missing(self, optimizer: Optimizer, readings: Sequence[TensorReading]) -> None:
         kind = getattr(optimizer, "adam_kind", type(optimizer))
@@ -261,36 +282,22 @@ class OptimizerMonitor(Callback):
             )
 
     @never_raises
-    def _count_clipped(self, prefix: str, optimizer: Optimizer) -> None:
-        """Adds on the device: a host read at every step would stall a GPU."""
-        record = getattr(optimizer, "adam_clip", None)
-        if record is not None:
-            self._clipped[prefix] = self._clipped.get(prefix, 0) + record.clipped.detach().to(torch.int64)
-        found = getattr(optimizer, "found_inf", None)
-        if isinstance(found, Tensor):  # a fused optimizer is called, and leaves the weights alone by itself
-            self._skipped[prefix] = self._skipped.get(prefix, 0) + (found.detach() > 0).to(torch.int64).sum()
+    def _count(self, prefix: str, optimizer: Optimizer) -> None:
+        self._counts.after_step(prefix, optimizer)
 
     @never_raises
     def _count_skipped(self, trainer: Trainer) -> None:
         for prefix, optimizer in zip(self._prefixes, trainer.optimizers, strict=True):
             skipped = self._attempts.get(id(optimizer), 0)
-            self._skipped[prefix] = self._skipped.get(prefix, 0) + skipped
+            self._counts.add_skips(prefix, skipped)
             if skipped and self._is_logged(trainer):
                 for writer in tensorboard_writers(trainer, prefix):
-                    writer.write_scalars(log_step(trainer), self._counters(prefix))
+                    totals = {tag: float(total) for tag, total in self._counts.totals(prefix).items()}
+                    writer.write_scalars(log_step(trainer), totals)
 
-    def _counters(self, prefix: str) -> dict[str, float]:
-        scalars = {}
-        if prefix in self._clipped:
-            scalars[f"{prefix}/clipped_steps_total"] = float(self._clipped[prefix])
-        if prefix in self._skipped:
-            scalars[f"{prefix}.amp/skipped_steps_total"] = float(self._skipped[prefix])
-        return scalars
-
-    def _write(self, prefix: str, optimizer: Optimizer, snapshot: Snapshot) -> None:
+    def _write(self, prefix: str, snapshot: Snapshot) -> None:
         scalars = {f"{prefix}/{name}": value for name, value in headline(snapshot).items()}
-        scalars[f"{prefix}/log10_gradient_norm"] = _log10(self._norm_before_clipping(optimizer))
-        scalars |= self._counters(prefix) | _clip_scalars(prefix, optimizer) | _quantiles(prefix, snapshot)
+        scalars |= as_scalars(snapshot.beside) | _quantiles(prefix, snapshot)
         for group in snapshot.lr if self.granularity != "model" else ():
             values = headline(snapshot, group).items()
             scalars |= {f"{prefix}.groups/{name}/{group}": value for name, value in values}
@@ -308,10 +315,6 @@ class OptimizerMonitor(Callback):
         self._latest[prefix] = snapshot
         if heatmap.is_due():
             self._write_pictures(self._trainer)
-
-    def _norm_before_clipping(self, optimizer: Optimizer) -> float:
-        record = getattr(optimizer, "adam_clip", None)
-        return float(record.norm_before) if record is not None else self._norms.get(id(optimizer), math.nan)
 
     def _own_scalars(self, snapshot: Snapshot) -> list[int]:
         """Rows whose quantities are written as scalars too."""
@@ -345,16 +348,6 @@ def _check(every_n_steps: Any, granularity: Any, top: Any) -> None:
         raise ConfigError(f"top={top!r}: give how many tensors the tables hold, such as 5; 0 for none.")
 
 
-def _clip_scalars(prefix: str, optimizer: Optimizer) -> dict[str, float]:
-    """What the helper's rule did in this step; its norm after clipping is NaN where it took a second pass to know it."""
-    record = getattr(optimizer, "adam_clip", None)
-    if record is None:
-        return {}
-    scalars = {f"{prefix}.clip/clipped": float(record.clipped)}
-    after = float(record.norm_after)
-    return scalars if math.isnan(after) else scalars | {f"{prefix}.clip/log10_norm_after": _log10(after)}
-
-
 def _quantiles(prefix: str, snapshot: Snapshot) -> dict[str, float]:
     """p01, p50 and p99 over all elements of the model, for the margin charts."""
     pooled = {
@@ -366,7 +359,3 @@ def _quantiles(prefix: str, snapshot: Snapshot) -> dict[str, float]:
         for name, values in pooled.items()
         for q, value in zip(QUANTILES, values, strict=True)
     }
-
-
-def _log10(value: float) -> float:
-    return math.log10(value) if value > 0 and math.isfinite(value) else math.nan

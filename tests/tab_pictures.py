@@ -1,4 +1,4 @@
-"""The README's pictures of the Adam tab, from a log folder with a healthy run and a sick one.
+"""The README's pictures of TensorBoard, from a log folder with a healthy run and a sick one.
 
 lightning-adam demo --logdir runs/pictures --steps 400
 lightning-adam demo --logdir runs/pictures --steps 400 --sick lr-high
@@ -15,6 +15,7 @@ from typing import Any
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
+from lightning_adam.tensorboard import deep_link
 from tests.tab_browser import CHROMIUM, QUIET, get, tensorboard
 
 OUT = Path(__file__).resolve().parents[1] / "examples"
@@ -38,6 +39,20 @@ def picture(browser: Any, url: str, name: str, dark: bool = False, difference: b
         row = frame.locator(f'.row-label[title="{hover}"]').first.bounding_box()
         page.mouse.move(WIDTH * 0.45, row["y"] + row["height"] / 2)
         page.wait_for_timeout(500)
+    save(page, name)
+
+
+def dashboard(browser: Any, url: str, name: str, drawn: str) -> None:
+    """One of TensorBoard's own pages, once this many of its cards are drawn."""
+    page = browser.new_page(viewport={"width": WIDTH, "height": 1050})
+    page.goto(url)
+    page.wait_for_selector(drawn, timeout=30_000)
+    page.wait_for_timeout(4000)
+    save(page, name)
+
+
+def save(page: Any, name: str) -> None:
+    """What the page shows."""
     shot = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     shot.point(lambda value: round(value / 5) * 5).save(OUT / f"{name}.png", optimize=True)
     print(f"{name}.png", f"{(OUT / f'{name}.png').stat().st_size / 1e3:.0f} KB")
@@ -55,6 +70,10 @@ def main(logdir: Path) -> None:
         picture(browser, tab + healthy, "adam_tab_dark", dark=True, hover="blocks.1.qkv.weight")
         both = f"{tab}{sick}&p.lightning_adam.other={healthy}"
         picture(browser, both, "adam_tab_comparison", difference=True, hover="blocks.1.qkv.weight")
+        dashboard(browser, deep_link(int(server.url.rsplit(":", 1)[1]), run=healthy), "tensorboard", "image-card img")
+        dashboard(
+            browser, f"{server.url}/#custom_scalars", "custom_scalars", "vz-line-chart2, tf-custom-scalar-card-heading"
+        )
         browser.close()
 
 

@@ -13,7 +13,8 @@ from torch.optim import Optimizer
 from lightning_adam.callbacks import DivergenceMonitor, OptimizerMonitor
 from lightning_adam.statistics import TensorReading, read_optimizer, take_snapshot, tensor_names, triton_kernel
 from lightning_adam.statistics.batched import reduce_batched
-from lightning_adam.statistics.raw import SUMS, Sampling, empty_table
+from lightning_adam.statistics.columns import Columns
+from lightning_adam.statistics.raw import SUMS, empty_table
 from tests.digits import Digits, digits_loader, trainer
 from tests.statistics_reference import reading
 from tests.test_statistics import FITTING, agrees, mapped
@@ -84,11 +85,11 @@ def test_fused_statistics_are_the_eager_ones(amsgrad: bool) -> None:
     """On the same device: the rows to 1e-5, the sample to the last bit, the same histograms; twice the same."""
     readings = stepped([1, 700, 8193, 1_000_003], amsgrad=amsgrad)
     readings += [mapped(reading(9001), lambda tensor: torch.cat([tensor[:1], tensor]).cuda()[1:])]
-    sampling, device = Sampling.of(readings), readings[0].parameter.device
-    fused, again, eager = (empty_table(sampling, device) for _ in range(3))
-    rows = triton_kernel.reduce(readings, sampling, fused)
-    triton_kernel.reduce(readings, sampling, again)
-    reduce_batched(readings, range(len(readings)), sampling, eager)
+    columns, device = Columns.of(readings), readings[0].parameter.device
+    fused, again, eager = (empty_table(columns.sampling, device) for _ in range(3))
+    rows = triton_kernel.reduce(readings, columns, fused)
+    triton_kernel.reduce(readings, columns, again)
+    reduce_batched(readings, range(len(readings)), columns, eager)
 
     assert triton_kernel._failures == []
     assert rows == frozenset(range(len(readings)))

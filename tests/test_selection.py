@@ -13,9 +13,18 @@ from torch import Tensor
 
 import lightning_adam as la
 from lightning_adam.callbacks import OptimizerMonitor
-from lightning_adam.statistics import COLUMNS, LOG10_EDGES, Snapshot, effective_lr_quantiles, step_size_quantiles
+from lightning_adam.statistics import (
+    COLUMNS,
+    LOG10_EDGES,
+    Snapshot,
+    TensorReading,
+    effective_lr_quantiles,
+    step_size_quantiles,
+    take_snapshot,
+)
 from lightning_adam.tensorboard import top_tables
 from tests.digits import Digits, digits_loader, trainer
+from tests.statistics_reference import f64, reading
 from tests.test_odd_models import fit, scalars
 from tests.test_optimizer_monitor import matrices, row_names
 
@@ -170,10 +179,30 @@ def test_quantiles_of_the_model_are_those_of_all_steps(tmp_path: Path) -> None:
 
 
 def test_quantiles_of_nothing_are_nan_and_dead_weights_do_not_count() -> None:
-    """Zeros are in the lowest bin of the steps, α/ε in the highest of the rates."""
+    """Zeros are in the lowest bin of the steps; those with v = 0 are known, and in the sample up to a tenth more or less."""
     snapshot = table(update_ratio=[1e-3])
     assert np.isnan(step_size_quantiles(snapshot, (0.5,))).all()
     snapshot.hist_step_size[[0, 40]] = 1000, 1
     assert step_size_quantiles(snapshot, (0.0, 1.0)) == pytest.approx(LOG10_EDGES[40:42])
-    snapshot.hist_effective_lr[[30, -1]] = 1, 1000
-    assert effective_lr_quantiles(snapshot, (0.0, 1.0)) == pytest.approx(LOG10_EDGES[30:32])
+    snapshot.hist_effective_lr[[30, 60]] = 1, 1000
+    for dead in (950, 1000, 1050):
+        snapshot.hist_dead[60] = dead
+        assert effective_lr_quantiles(snapshot, (0.0, 1.0)) == pytest.approx(LOG10_EDGES[30:32])
+
+
+@pytest.mark.parametrize("scale", [1e-1, 1e-4, 1e-7])
+def test_effective_rate_quantiles_are_those_of_the_living_weights(scale: float) -> None:
+    """Whatever the gradients' scale, and a twentieth of the weights dead: to the width of a bin."""
+    readings = [reading(3000, seed=1, scale=scale), reading(20_000, seed=2, scale=scale, lr=3e-4)]
+    rates = [
+        np.asarray(of.lr / (np.sqrt(v / (1 - 0.99**7)) + of.eps))[v > 0]
+        for of, v in zip(readings, seconds(readings), strict=True)
+    ]
+
+    found = effective_lr_quantiles(take_snapshot(0, readings), (0.01, 0.5, 0.99))
+    assert found == pytest.approx(np.log10(np.quantile(np.concatenate(rates), (0.01, 0.5, 0.99))), abs=0.25)
+
+
+def seconds(readings: list[TensorReading]) -> list[np.ndarray[Any, np.dtype[np.float64]]]:
+    """Their second moments."""
+    return [f64(of.moments.second) for of in readings if of.moments is not None and of.moments.second is not None]

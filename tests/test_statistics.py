@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_adam.moments import Moments
 from lightning_adam.statistics import COLUMNS, Snapshot, TensorReading, kernel, take_snapshot
+from lightning_adam.statistics.columns import Columns
 from lightning_adam.statistics.finalise import sample_quantiles
 from lightning_adam.statistics.measure import measure
 from lightning_adam.statistics.raw import RawTable, Sampling
@@ -146,7 +147,7 @@ def test_mixed_tensors_keep_their_rows(path: str) -> None:
 def test_large_tensors_agree(path: str) -> None:
     """Blocks, chunks and threads add up; the quantiles lie where the docstring says for a sample of their size."""
     readings = [reading(100_003, seed=1), reading(1_500_000, seed=2)]
-    snapshot, sampling = take_snapshot(0, readings), Sampling.of(readings)
+    snapshot, sampling = take_snapshot(0, readings), Columns.of(readings).sampling
 
     for row, of in enumerate(readings):
         want = expected(of)
@@ -173,9 +174,9 @@ def test_paths_agree_on_everything() -> None:
     """The compiled pass gives the eager one's raw rows: sums and maxima to 1e-5, the same sample, the same histograms."""
     readings = [reading(70_001, seed=1), reading(900, seed=2, amsgrad=True), reading(5000, seed=3, scale=1e18)]
     with pytest.MonkeyPatch.context() as patch:
-        fast = measure(readings)
+        fast = measure(readings, Columns.of(readings))
         patch.setenv("LIGHTNING_ADAM_KERNEL", "eager")
-        slow = measure(readings)
+        slow = measure(readings, Columns.of(readings))
 
     close = {"rtol": 1e-5, "atol": 0.0, "equal_nan": True}
     torch.testing.assert_close(fast.maxima, slow.maxima, **close)  # type: ignore[arg-type]
@@ -205,7 +206,7 @@ def test_without_the_kernel_launches_do_not_grow_with_the_tensors(monkeypatch: p
     for count in (2, 200):
         readings = [reading(100, seed=seed) for seed in range(count)]
         with Launches() as launches:
-            measure(readings)
+            measure(readings, Columns.of(readings))
         counted.append((launches.count, launches.reads))
 
     assert counted[0] == counted[1]
@@ -227,14 +228,14 @@ def test_shards_combined_are_the_whole(path: str) -> None:
     readings = [reading(70_001, seed=1), reading(900, seed=2, amsgrad=True), reading(2, seed=5)]
     cuts = ((20_001, 33_333), (0, 450), (1, 1))
     ranks = [list(rank) for rank in zip(*map(shards, readings, cuts), strict=True)]
-    raws = [measure(rank) for rank in ranks]
+    raws = [measure(rank, Columns.of(rank)) for rank in ranks]
     combined = RawTable(
         torch.stack([raw.sums for raw in raws]).sum(0),
         torch.stack([raw.maxima for raw in raws]).amax(0),
         torch.stack([raw.counts for raw in raws]).sum(0),
         torch.stack([raw.sample for raw in raws]).sum(0),
     )
-    whole, sharded = take_snapshot(0, readings), snapshot_of(0, ranks[0], combined)
+    whole, sharded = take_snapshot(0, readings), snapshot_of(0, Columns.of(ranks[0]), combined)
 
     np.testing.assert_allclose(sharded.table, whole.table, rtol=1e-5)
     np.testing.assert_array_equal(sharded.hist_step_size, whole.hist_step_size)
@@ -285,7 +286,7 @@ def test_histograms_of_a_sample_stand_for_all_elements(path: str) -> None:
 def test_sample_meets_all_columns_of_a_matrix() -> None:
     """No column of a matrix is preferred, whatever its width: a fixed stride would see a few of them only."""
     of = dataclasses.replace(reading(1), whole=1024 * 4096)
-    columns = np.bincount(Sampling.of([of]).positions(0) % 1024 // 64, minlength=16)
+    columns = np.bincount(Columns.of([of]).sampling.positions(0) % 1024 // 64, minlength=16)
 
     assert columns.min() > 0.9 * columns.mean()
     assert columns.max() < 1.1 * columns.mean()
@@ -293,7 +294,7 @@ def test_sample_meets_all_columns_of_a_matrix() -> None:
 
 def test_many_tensors_share_the_sample() -> None:
     """A thousand tensors cost no more than 2¹⁸ values and 512 each."""
-    sizes = Sampling.of([dataclasses.replace(reading(1), whole=10_000)] * 1000).sizes
+    sizes = Sampling.of_sizes([10_000] * 1000).sizes
 
     assert sizes.min() > 256
     assert sizes.max() <= 512

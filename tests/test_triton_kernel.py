@@ -22,7 +22,8 @@ import torch
 
 from lightning_adam.statistics import COLUMNS, TensorReading, triton_kernel
 from lightning_adam.statistics.batched import reduce_batched
-from lightning_adam.statistics.raw import MAXIMA, SUMS, RawTable, Sampling, empty_table
+from lightning_adam.statistics.columns import Columns
+from lightning_adam.statistics.raw import MAXIMA, SUMS, RawTable, empty_table
 from lightning_adam.statistics.snapshot import snapshot_of
 from tests.statistics_reference import expected, reading
 from tests.test_statistics import EAGER_ONLY, FITTING, Launches, agrees, mapped, of_moments, shards
@@ -93,22 +94,22 @@ def program(monkeypatch: pytest.MonkeyPatch, fresh: None) -> Iterator[Any]:
 
 def fused(readings: Sequence[TensorReading], fitting: int | None = None) -> RawTable:
     """As measure() on a GPU: what fits by the kernels, the rest in eager torch."""
-    sampling = Sampling.of(readings)
-    table = empty_table(sampling, CPU)
-    rows = triton_kernel.reduce(readings, sampling, table)
+    columns = Columns.of(readings)
+    table = empty_table(columns.sampling, CPU)
+    rows = triton_kernel.reduce(readings, columns, table)
     assert triton_kernel._failures == []
     assert len(rows) == (len(readings) if fitting is None else fitting)
     rest = [row for row in range(len(readings)) if row not in rows]
     if rest:
-        reduce_batched(readings, rest, sampling, table)
+        reduce_batched(readings, rest, columns, table)
     return table
 
 
 def eager(readings: Sequence[TensorReading]) -> RawTable:
     """All in plain torch."""
-    sampling = Sampling.of(readings)
-    table = empty_table(sampling, CPU)
-    reduce_batched(readings, range(len(readings)), sampling, table)
+    columns = Columns.of(readings)
+    table = empty_table(columns.sampling, CPU)
+    reduce_batched(readings, range(len(readings)), columns, table)
     return table
 
 
@@ -131,18 +132,18 @@ def test_all_columns_agree_with_float64(case: str, program: Any) -> None:
     raw = fused(readings)
 
     assert triton_kernel.fits(readings[0], CPU)
-    agrees(snapshot_of(0, readings, raw), readings)
+    agrees(snapshot_of(0, Columns.of(readings), raw), readings)
 
 
 @pytest.mark.parametrize("case", sorted(EAGER_ONLY.keys() - {"fp16 moments"}))
 def test_what_does_not_fit_is_left_alone(case: str, program: Any) -> None:
     """Measured steps, missing parts, complex numbers and layouts: no row, no count, no launch."""
     of = EAGER_ONLY[case]()
-    sampling = Sampling.of([of])
-    table = empty_table(sampling, CPU)
+    columns = Columns.of([of])
+    table = empty_table(columns.sampling, CPU)
 
     assert not triton_kernel.fits(of, CPU)
-    assert triton_kernel.reduce([of], sampling, table) == frozenset()
+    assert triton_kernel.reduce([of], columns, table) == frozenset()
     untouched(table)
 
 
@@ -157,7 +158,7 @@ def test_mixed_tensors_keep_their_rows(program: Any) -> None:
     """Kinds are launched together, whatever their order, and each tensor gets its own row."""
     readings = [make() for pair in itertools.zip_longest(FITTING.values(), EAGER_ONLY.values()) for make in pair if make]
 
-    agrees(snapshot_of(0, readings, fused(readings, len(FITTING) + 1)), readings)
+    agrees(snapshot_of(0, Columns.of(readings), fused(readings, len(FITTING) + 1)), readings)
 
 
 @pytest.mark.parametrize("numel", [1023, 1024, 1025, 8191, 8192, 8193, 9216, 30_000])
@@ -176,7 +177,7 @@ def test_large_tensors_agree(program: Any) -> None:
     columns = [column for column, name in enumerate(COLUMNS) if not name.startswith("effective_lr")]
 
     same(raw, eager(readings))
-    table = snapshot_of(0, readings, raw).table
+    table = snapshot_of(0, Columns.of(readings), raw).table
     for row, of in enumerate(readings):
         wanted = [expected(of).get(COLUMNS[column], math.nan) for column in columns]
         np.testing.assert_allclose(table[row, columns], wanted, rtol=1e-5)
@@ -233,7 +234,7 @@ def test_shards_combined_are_the_whole(program: Any) -> None:
 def test_each_sampled_element_lies_in_one_shard() -> None:
     """The first sampled element at or after any place, for strides of 1 and more, and past the end."""
     readings = [dataclasses.replace(reading(1), whole=whole) for whole in (5, 900, 70_001, 5_000_000)]
-    sampling = Sampling.of(readings)
+    sampling = Columns.of(readings).sampling
     for row, of in enumerate(readings):
         begins = np.unique(np.append(np.random.default_rng(row).integers(0, of.total, 2000), [0, of.total]))
         found = sampling.first_cells(np.full(len(begins), row), begins)
@@ -259,7 +260,7 @@ def test_non_finite_values_are_not_lost(where: str, bad: float, at: int, program
     tensors: dict[str, Any] = {"parameter": of.parameter, "gradient": of.gradient}
     (tensors | {"first": of.moments.first, "second": of.moments.second})[where][at] = bad
     raw = fused([of])
-    table = dict(zip(COLUMNS, snapshot_of(0, [of], raw).table[0], strict=True))
+    table = dict(zip(COLUMNS, snapshot_of(0, Columns.of([of]), raw).table[0], strict=True))
 
     want = expected(of)
     for name in want:
@@ -292,7 +293,7 @@ def test_16_bit_moments_and_gradients_fit(dtype: torch.dtype, amsgrad: bool, pro
     wide = dataclasses.replace(of, moments=of_moments(of.moments, torch.Tensor.double))
     readings = [of, halved, mixed, wide]
 
-    agrees(snapshot_of(0, readings, fused(readings, 3)), readings)
+    agrees(snapshot_of(0, Columns.of(readings), fused(readings, 3)), readings)
     assert len(program.add_units.launches) == 3
 
 
@@ -310,11 +311,11 @@ def test_launches_do_not_grow_with_the_tensors(program: Any) -> None:
     counted = []
     for count in (2, 40):
         readings = [reading(100, seed=seed, amsgrad=seed % 2 == 1) for seed in range(count)]
-        sampling = Sampling.of(readings)
-        table = empty_table(sampling, CPU)
+        columns = Columns.of(readings)
+        table = empty_table(columns.sampling, CPU)
         before = sum(len(getattr(program, name).launches) for name in KERNELS)
         with Launches() as torch_operations:
-            triton_kernel.reduce(readings, sampling, table)
+            triton_kernel.reduce(readings, columns, table)
         launches = sum(len(getattr(program, name).launches) for name in KERNELS) - before
         counted.append((launches, torch_operations.count, torch_operations.reads))
 
@@ -343,8 +344,8 @@ def test_nothing_to_measure(program: Any) -> None:
     """No readings, or only empty shards: no launch."""
     empty = mapped(reading(4), lambda tensor: tensor[:0])
     for readings in ([], [dataclasses.replace(empty, whole=4, offset=4)]):
-        sampling = Sampling.of(readings)
-        assert triton_kernel.reduce(readings, sampling, empty_table(sampling, CPU)) == frozenset()
+        columns = Columns.of(readings)
+        assert triton_kernel.reduce(readings, columns, empty_table(columns.sampling, CPU)) == frozenset()
     assert program.add_units.launches == []
 
 
@@ -355,13 +356,13 @@ def test_a_kernel_that_fails_leaves_everything_to_eager_torch(
     """No row is half filled in, it is said once, at debug level, and not tried again."""
     caplog.set_level(logging.DEBUG, logger="lightning_adam")
     readings = [reading(5000, seed=1), reading(300, seed=2, amsgrad=True)]
-    sampling = Sampling.of(readings)
+    columns = Columns.of(readings)
     getattr(program, failing).fails = True
     for _ in range(2):
-        table = empty_table(sampling, CPU)
-        assert triton_kernel.reduce(readings, sampling, table) == frozenset()
+        table = empty_table(columns.sampling, CPU)
+        assert triton_kernel.reduce(readings, columns, table) == frozenset()
         untouched(table)
-        reduce_batched(readings, range(2), sampling, table)
+        reduce_batched(readings, range(2), columns, table)
         same(table, eager(readings))
 
     messages = [(record.levelno, record.getMessage()) for record in caplog.records]
@@ -378,10 +379,10 @@ def test_without_triton_nothing_is_filled_in(
         monkeypatch.setenv("LIGHTNING_ADAM_KERNEL", "eager")
     monkeypatch.setitem(sys.modules, NAME, None)
     readings = [reading()]
-    sampling = Sampling.of(readings)
+    columns = Columns.of(readings)
     for _ in range(2):
-        table = empty_table(sampling, CPU)
-        assert triton_kernel.reduce(readings, sampling, table) == frozenset()
+        table = empty_table(columns.sampling, CPU)
+        assert triton_kernel.reduce(readings, columns, table) == frozenset()
         untouched(table)
 
     (record,) = caplog.records
@@ -394,17 +395,17 @@ def test_the_interpreter_is_given_no_addresses_of_a_gpu(program: Any) -> None:
     readings = [reading()]
 
     assert program.INTERPRETED
-    assert triton_kernel.reduce(readings, Sampling.of(readings), there) == frozenset()
+    assert triton_kernel.reduce(readings, Columns.of(readings), there) == frozenset()
     assert triton_kernel._failures == program.add_units.launches == []
 
 
 def test_memory_that_runs_out_is_no_fault_of_tritons(program: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is raised, for the callback to report, and the kernel is tried again next time."""
     readings = [reading()]
-    sampling = Sampling.of(readings)
+    columns = Columns.of(readings)
     with monkeypatch.context() as patch, pytest.raises(torch.OutOfMemoryError):
         patch.setattr(triton_kernel, "sent", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError()))
-        triton_kernel.reduce(readings, sampling, empty_table(sampling, CPU))
+        triton_kernel.reduce(readings, columns, empty_table(columns.sampling, CPU))
 
     fused(readings)
 

@@ -1,6 +1,6 @@
 """Reads moments, learning rate and weight decay out of any optimizer: the only place that knows state layouts."""
 
-from lightning_adam.moments.layouts import read_moments, read_steps
+from lightning_adam.moments.layouts import read_moments, read_steps, resting_state
 from lightning_adam.moments.slot import Moments, kind_names, plain
 from lightning_adam.moments.steps import (
     Decay,
@@ -20,5 +20,6 @@ __all__ = [
     "plain",
     "read_moments",
     "read_steps",
+    "resting_state",
     "step_is_adam_formula",
 ]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -55,6 +55,20 @@ def read_steps(optimizer: Optimizer) -> dict[int, int]:
         return {}
     steps = torch.stack([plain(step).reshape(()).to(kept[0][1].device) for _, step in kept]).tolist()
     return {id(p): int(step) for (p, _), step in zip(kept, steps, strict=True)}
+
+
+def resting_state(optimizer: Optimizer, parameters: Sequence[Tensor]) -> tuple[list[Tensor], ...] | None:
+    """m, v and t of these parameters where they are the same tensors from step to step, used as they are: torch's own
+    Adam and AdamW without AMSGrad. None where a single one is kept otherwise."""
+    if getattr(optimizer, "adam_kind", type(optimizer)) not in (torch.optim.Adam, torch.optim.AdamW):
+        return None
+    states = [optimizer.state.get(p, {}) for p in parameters]
+    if any(len(state) != len(_RESTING) for state in states):
+        return None
+    return tuple([state[key] for state in states] for key in _RESTING)
+
+
+_RESTING = ("exp_avg", "exp_avg_sq", "step")
 
 
 def _adam(slot: Slot) -> Moments:

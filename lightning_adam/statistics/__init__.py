@@ -1,6 +1,7 @@
 """The numbers per parameter tensor: what is measured, and how it is summed up."""
 
 from lightning_adam.statistics.headline import effective_lr_quantiles, headline, step_size_quantiles
+from lightning_adam.statistics.kept import KeptPass
 from lightning_adam.statistics.quantities import COLUMNS, DIAGNOSTICS, LOG10_EDGES, QUANTITIES
 from lightning_adam.statistics.reading import (
     Before,
@@ -19,6 +20,7 @@ __all__ = [
     "LOG10_EDGES",
     "QUANTITIES",
     "Before",
+    "KeptPass",
     "Snapshot",
     "TensorReading",
     "copy_gradients",

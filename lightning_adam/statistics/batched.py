@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lightning_adam.statistics.columns import Columns
 from lightning_adam.statistics.quantities import log10_counts
 from lightning_adam.statistics.raw import MAXIMA, SUMS, RawTable, Sampling, bias_scales
 from lightning_adam.statistics.reading import TensorReading
@@ -75,33 +76,32 @@ class _Piece:
 
 
 @torch.no_grad()
-def reduce_batched(readings: Sequence[TensorReading], rows: Sequence[int], sampling: Sampling, table: RawTable) -> None:
+def reduce_batched(readings: Sequence[TensorReading], rows: Sequence[int], columns: Columns, table: RawTable) -> None:
     """Fills in the rows of some of the readings, and adds their part of the histograms.
 
     Args:
         readings: all tensors (or shards) of a step.
         rows: which of them.
-        sampling: of all.
+        columns: of all.
         table: from :func:`~lightning_adam.statistics.raw.empty_table`.
     """
     flats = {row: _flat(readings[row]) for row in rows}
     size = _piece_size(table.sums.device, [len(flat["parameter"]) for flat in flats.values()])
-    pieces = list(_pieces(readings, flats, sampling, size))
+    pieces = list(_pieces(readings, flats, columns, size))
     if not pieces:
         return
-    indices = _Indices.of(pieces, sampling, table.sums.device)
-    factors = _Factors.of(pieces, readings, sampling, table.sums)
+    indices = _Indices.of(pieces, columns.sampling, table.sums.device)
+    factors = _Factors.of(pieces, readings, columns, table.sums)
     found = [_reduced(piece, flats, picks, table.sums.dtype) for piece, picks in zip(pieces, indices.picks, strict=True)]
     sums, maxima, steps, inverses = (torch.cat(parts, dim=-1) for parts in zip(*found, strict=True))
-    sums[SUMS.index("step_squared")] *= factors.rows.square()
-    maxima[MAXIMA.index("step_max")] *= factors.rows
-    sums[SUMS.index("lost")] = _lost(readings, pieces, table.sums)
+    sums.select(0, SUMS.index("step_squared")).mul_(factors.rows.square())
+    maxima.select(0, MAXIMA.index("step_max")).mul_(factors.rows)
+    sums = sums.select_scatter(_lost(readings, pieces, table.sums), 0, SUMS.index("lost"))
     table.sums.index_add_(0, indices.rows, sums.T)
-    table.maxima.scatter_reduce_(0, indices.rows[:, None].expand(-1, len(MAXIMA)), maxima.T, "amax")
+    table.maxima.scatter_reduce_(0, indices.rows.unsqueeze(1).expand(-1, len(MAXIMA)), maxima.T, "amax")
     rates = inverses * factors.rates
     table.sample.index_copy_(0, indices.slots, rates.float())
-    for row, values in enumerate((steps * factors.steps, rates)):
-        table.counts[row] += log10_counts(values, factors.weights)
+    table.counts.add_(torch.stack([log10_counts(values, factors.weights) for values in (steps * factors.steps, rates)]))
 
 
 @dataclass(frozen=True)
@@ -134,10 +134,10 @@ class _Factors:
     weights: Tensor
 
     @classmethod
-    def of(cls, pieces: Sequence[_Piece], readings: Sequence[TensorReading], sampling: Sampling, like: Tensor) -> _Factors:
-        rates = np.array([reading.lr for reading in readings])
-        steps = np.array([reading.lr if reading.measured_step is None else 1.0 for reading in readings])
-        weights = sampling.weights() * np.array([reading.counts for reading in readings])
+    def of(cls, pieces: Sequence[_Piece], readings: Sequence[TensorReading], columns: Columns, like: Tensor) -> _Factors:
+        measured = np.array([reading.measured_step is not None for reading in readings])
+        rates, weights = columns.lr, columns.sampling.weights() * columns.counts
+        steps = np.where(measured, 1.0, rates)
         rows = [s.row for piece in pieces for s in piece.stretches]
         places = [(row, high - low) for piece in pieces for row, low, high in piece.sampled]
         sampled = np.repeat(*np.array(places).reshape(-1, 2).T)
@@ -167,15 +167,13 @@ def _piece_size(device: torch.device, lengths: Iterable[int]) -> int:
     return min(max(max(lengths, default=0) // 16, SMALLEST_PIECE), LARGEST_PIECE)
 
 
-def _pieces(
-    readings: Sequence[TensorReading], flats: Mapping[int, Parts], sampling: Sampling, size: int
-) -> Iterator[_Piece]:
+def _pieces(readings: Sequence[TensorReading], flats: Mapping[int, Parts], columns: Columns, size: int) -> Iterator[_Piece]:
     kinds: dict[_Kind, list[int]] = {}
     for row, flat in flats.items():
         kinds.setdefault(_Kind.of(readings[row], flat), []).append(row)
     for kind, rows in kinds.items():
         for stretches in _cut([(row, len(flats[row]["parameter"])) for row in rows], size):
-            yield _drawn(kind, stretches, readings, sampling)
+            yield _drawn(kind, stretches, columns)
 
 
 def _cut(tensors: Iterable[tuple[int, int]], size: int) -> Iterator[list[_Stretch]]:
@@ -194,10 +192,10 @@ def _cut(tensors: Iterable[tuple[int, int]], size: int) -> Iterator[list[_Stretc
         yield piece
 
 
-def _drawn(kind: _Kind, stretches: list[_Stretch], readings: Sequence[TensorReading], sampling: Sampling) -> _Piece:
+def _drawn(kind: _Kind, stretches: list[_Stretch], columns: Columns) -> _Piece:
     picks, sampled, filled = list[NDArray[np.int64]](), list[tuple[int, int, int]](), 0
     for s in stretches:
-        places = sampling.positions(s.row) - readings[s.row].offset
+        places = columns.sampling.positions(s.row) - columns.offset[s.row]
         low, high = np.searchsorted(places, (s.begin, s.end)).tolist()
         picks.append(places[low:high] - s.begin + filled)
         sampled.append((s.row, low, high))
@@ -219,7 +217,7 @@ def _reduced(
     tops = _per_stretch({name: parts[of] for name, of in _LARGEST.items() if of in parts}, lengths, None, wide)
     sums |= {name: norm.square() for name, norm in squares.items()}
     like, unknown = sums["parameter_squared"], torch.full_like(picks, math.nan, dtype=torch.float32)
-    step, inverse = (parts[name][picks] if name in parts else unknown for name in ("step", "inverse"))
+    step, inverse = (parts[name].index_select(0, picks) if name in parts else unknown for name in ("step", "inverse"))
     nothing = torch.full_like(like, math.nan), torch.full_like(like, -math.inf)
     return _rows(sums, SUMS, nothing[0]), _rows(tops, MAXIMA, nothing[1]), step, inverse
 
@@ -288,7 +286,7 @@ def _lost(readings: Sequence[TensorReading], pieces: Sequence[_Piece], like: Ten
     """Lost updates per stretch; NaN where nobody counted them."""
     stretches = [s for piece in pieces for s in piece.stretches]
     if all(readings[s.row].lost is None for s in stretches):
-        return torch.full((), math.nan, dtype=like.dtype, device=like.device)
+        return torch.full((len(stretches),), math.nan, dtype=like.dtype, device=like.device)
     blank = torch.full((), math.nan, device=like.device)
     shares = [blank if (lost := readings[s.row].lost) is None else lost for s in stretches]
     lengths = np.array([s.end - s.begin for s in stretches], dtype=_NUMPY[like.dtype])

@@ -3,68 +3,50 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lightning_adam.statistics import kernel
-from lightning_adam.statistics.quantities import COLUMNS
-from lightning_adam.statistics.raw import MAXIMA, SUMS, RawTable, Sampling, bias_scales
-from lightning_adam.statistics.reading import TensorReading
+from lightning_adam.statistics.columns import Columns
+from lightning_adam.statistics.quantities import BINS, COLUMNS, LOG10_EDGES
+from lightning_adam.statistics.raw import MAXIMA, SUMS, RawTable
 
 Array = NDArray[np.float64]
 
 QUANTILES = (0.01, 0.5, 0.99)
 
 
-@dataclass(frozen=True)
-class _Scalars:
-    """What a reading says beside its tensors, float64 [n_tensors] each."""
-
-    total: Array
-    lr: Array
-    first_scale: Array
-    second_scale: Array
-    decay: Array
-    decoupled: NDArray[np.bool_]
-
-    @classmethod
-    def of(cls, readings: Sequence[TensorReading]) -> _Scalars:
-        none = (np.nan, np.nan, np.nan)
-        rows = [
-            (r.total, r.lr, r.decay, r.decoupled, *(none if (m := r.moments) is None else (m.beta1, m.beta2, m.step)))
-            for r in readings
-        ]
-        total, lr, decay, decoupled, beta1, beta2, step = np.array(rows, dtype=np.float64).reshape(-1, 7).T
-        step = np.where(step > 0, step, np.nan)
-        return cls(total, lr, bias_scales(beta1, step), bias_scales(beta2, step), decay, decoupled > 0)
-
-
-def finalise(readings: Sequence[TensorReading], raw: RawTable) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def finalise(of: Columns, raw: RawTable) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """The table and the histograms of whole tensors; what was not to be had is NaN.
 
     Args:
-        readings: for learning rates, ε, steps and sizes; their tensors are not looked at.
+        of: for learning rates, ε, steps and sizes.
         raw: on the CPU, the rows of whole tensors.
 
     Returns:
         float32 [n_tensors, n_columns] as COLUMNS; int64 [2, BINS], pooled counts of step size and effective learning rate.
     """
-    sums, maxima = raw.sums.numpy().astype(np.float64), raw.maxima.numpy().astype(np.float64)
-    rates = sample_quantiles(raw.sample.numpy(), Sampling.of(readings).begins)
+    sums, maxima = (part.numpy().astype(np.float64).T for part in (raw.sums, raw.maxima))
+    rates = sample_quantiles(raw.sample.numpy(), of.sampling.begins)
     with np.errstate(all="ignore"):
-        columns = _columns(
-            _Scalars.of(readings), dict(zip(SUMS, sums.T, strict=True)), dict(zip(MAXIMA, maxima.T, strict=True))
-        )
+        columns = _columns(of, dict(zip(SUMS, sums, strict=True)), dict(zip(MAXIMA, maxima, strict=True)))
     columns |= {f"effective_lr_p{percent}": rates[:, i] for i, percent in enumerate(("01", "50", "99"))}
     table = np.stack([columns[name] for name in COLUMNS], axis=1)
     with np.errstate(over="ignore"):
         return table.astype(np.float32), np.rint(raw.counts.numpy()).astype(np.int64)
 
 
-def _columns(of: _Scalars, sums: dict[str, Array], maxima: dict[str, Array]) -> dict[str, Array]:
+def dead_rates(of: Columns, raw: RawTable) -> NDArray[np.int64]:
+    """Elements with v = 0 by the bin of their effective rate α/ε, int64 [BINS]; on the CPU, of whole tensors."""
+    dead = of.total - raw.sums.numpy()[:, SUMS.index("alive")]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        places = np.searchsorted(LOG10_EDGES, np.log10(of.lr / of.eps), side="right") - 1
+    counts = np.bincount(np.clip(places, 0, BINS - 1), np.nan_to_num(dead), BINS)
+    return counts.astype(np.int64)
+
+
+def _columns(of: Columns, sums: dict[str, Array], maxima: dict[str, Array]) -> dict[str, Array]:
     gradient, parameter, step = (np.sqrt(sums[f"{name}_squared"]) for name in ("gradient", "parameter", "step"))
     tops = {name: np.where(np.isnan(sums[_SPOILED_BY[name]]), np.nan, values) for name, values in maxima.items()}
     pull = parameter * of.decay * np.where(of.decoupled, of.lr, 1.0)

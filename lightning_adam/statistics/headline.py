@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from lightning_adam.statistics.quantities import LOG10_EDGES
 from lightning_adam.statistics.snapshot import Snapshot
 
-ALIVE = 1.75
-"""log10 of the largest effective learning rate that an element whose gradient is not always 0 has: 56."""
+SAMPLING_ERROR = 0.1
+"""The histogram is a sample's: of the dead, which are counted exactly, so large a share may be left or lack in it."""
 
 
 def headline(snapshot: Snapshot, group: str | None = None) -> dict[str, float]:
@@ -60,9 +60,10 @@ def step_size_quantiles(snapshot: Snapshot, at: Sequence[float]) -> list[float]:
 
 
 def effective_lr_quantiles(snapshot: Snapshot, at: Sequence[float]) -> list[float]:
-    """log10 quantiles of α/(√v̂+ε) over the elements where it is below 56: beyond, v is 0 and ε alone divides."""
-    bins = int(np.searchsorted(LOG10_EDGES, ALIVE))
-    return _histogram_quantiles(snapshot.hist_effective_lr[:bins], LOG10_EDGES[: bins + 1], at)
+    """log10 quantiles of α/(√v̂+ε) over the elements with v > 0: the rate of the others, α/ε, says nothing."""
+    alive = snapshot.hist_effective_lr - snapshot.hist_dead
+    counts = np.where(alive > SAMPLING_ERROR * snapshot.hist_dead, alive, 0)
+    return _histogram_quantiles(counts, LOG10_EDGES, at)
 
 
 def _histogram_quantiles(counts: NDArray[np.int64], edges: NDArray[np.float64], at: Sequence[float]) -> list[float]:

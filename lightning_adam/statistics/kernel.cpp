@@ -81,14 +81,24 @@ struct Partial {
     Counts steps, rates;
 };
 
-bool lost_range(const double* sums) {
+// Of the values that a block divides by, as far as v tells: 1/(ab) keeps its digits while ab is far from over- and underflow.
+struct Range {
+    float low, high;
+
+    bool fits(const Range& denominator, float scale, float eps, float floor) const {
+        const float smallest = (std::sqrt(denominator.low * scale) + eps) * std::max(std::sqrt(low * scale), floor);
+        const float largest = (std::sqrt(denominator.high * scale) + eps) * std::max(std::sqrt(high * scale), floor);
+        return smallest > 1e-30f && largest < 1e30f;
+    }
+};
+
+bool keeps_range(const double* sums) {
     for (int i : {GRADIENT, PARAMETER, FIRST, SECOND, RATIO, RATIO_SQUARED, SURPRISE})
-        if (!(sums[i] < 3e38 && sums[i] > 1e-28)) return true;
-    return false;
+        if (!(sums[i] < 3e38 && sums[i] > 1e-28)) return false;
+    return true;
 }
 
-// One division for the two of 1/(√v̂+ε) and 1/max(√v̂,ε), as 1/(ab): exact enough while ab is far from over- and
-// underflow, which the block's smallest and largest ab tell. EXACT divides twice and sums up in double.
+// One division for the two of 1/(√v̂+ε) and 1/max(√v̂,ε), as 1/(ab). EXACT divides twice and sums up in double.
 template <bool EXACT, bool AMSGRAD>
 inline bool add_block(const Tensor& t, int64_t start, int64_t count, double* sums, float* maxima) {
     using Accumulator = std::conditional_t<EXACT, double, float>;
@@ -98,21 +108,20 @@ inline bool add_block(const Tensor& t, int64_t start, int64_t count, double* sum
     const float floor = eps > FLT_MIN ? eps : FLT_MIN;
     Accumulator g2 = 0, p2 = 0, m2 = 0, vs = 0, us = 0, u2 = 0, swamped = 0, surprise = 0;
     int32_t zero = 0, alive = 0;
-    float m_max = maxima[FIRST_MAX], v_max = maxima[SECOND_MAX], v_min = maxima[SECOND_MIN], u_max = maxima[RATIO_MAX];
-    float product_max = 0, product_min = 1;
+    float m_max = maxima[FIRST_MAX], u_max = maxima[RATIO_MAX];
+    float v_low = INFINITY, v_high = -INFINITY, d_low = INFINITY, d_high = -INFINITY;
 #pragma omp simd reduction(+ : g2, p2, m2, vs, us, u2, swamped, surprise, zero, alive) \
-    reduction(max : m_max, v_max, v_min, u_max, product_max) reduction(min : product_min)
+    reduction(max : m_max, u_max, v_high, d_high) reduction(min : v_low, d_low)
     for (int64_t i = 0; i < count; i++) {
         const float p = parameter[i], g = gradient[i], m = std::fabs(first[i]), v = second[i];
+        const float d = AMSGRAD ? largest[i] : v;
         const float root = std::sqrt(v * second_scale);
-        const float below = (AMSGRAD ? std::sqrt(largest[i] * second_scale) : root) + eps;
+        const float below = (AMSGRAD ? std::sqrt(d * second_scale) : root) + eps;
         const float floored = floor > root ? floor : root;
-        const float product = below * floored, shared = 1.0f / product;
+        const float shared = 1.0f / (below * floored);
         const float inverse = EXACT ? 1.0f / below : shared * floored;
         const float u = m * first_scale * inverse;
         const float r = EXACT ? g / floored : g * (shared * below);
-        product_max = product > product_max ? product : product_max;
-        product_min = product < product_min ? product : product_min;
         g2 += Accumulator(g) * g;
         p2 += Accumulator(p) * p;
         m2 += Accumulator(m) * m;
@@ -124,15 +133,21 @@ inline bool add_block(const Tensor& t, int64_t start, int64_t count, double* sum
         zero += g == 0;
         alive += v != 0;
         m_max = m > m_max ? m : m_max;
-        v_max = v > v_max ? v : v_max;
-        v_min = -v > v_min ? -v : v_min;
         u_max = u > u_max ? u : u_max;
+        v_high = v > v_high ? v : v_high;
+        v_low = v < v_low ? v : v_low;
+        if (AMSGRAD) {
+            d_high = d > d_high ? d : d_high;
+            d_low = d < d_low ? d : d_low;
+        }
     }
     const double added[SUMS] = {double(g2),    double(zero), double(p2), double(m2),           double(vs),
                                 double(alive), double(us),   double(u2), eps * double(swamped), double(surprise)};
     std::memcpy(sums, added, sizeof added);
-    if (!EXACT && (lost_range(sums) || product_min < 1e-30f || product_max > 1e30f)) return false;
-    maxima[FIRST_MAX] = m_max, maxima[SECOND_MAX] = v_max, maxima[SECOND_MIN] = v_min, maxima[RATIO_MAX] = u_max;
+    const Range v{v_low, v_high}, d = AMSGRAD ? Range{d_low, d_high} : v;
+    if (!EXACT && !(keeps_range(sums) && v.fits(d, second_scale, eps, floor))) return false;
+    maxima[FIRST_MAX] = m_max, maxima[RATIO_MAX] = u_max;
+    maxima[SECOND_MAX] = std::max(maxima[SECOND_MAX], v_high), maxima[SECOND_MIN] = std::max(maxima[SECOND_MIN], -v_low);
     return true;
 }
 
@@ -202,10 +217,11 @@ void in_parallel(int threads, int64_t elements, int64_t units, const Work& work)
 }
 
 // Order statistics without sorting: count the values in 256 cells between the smallest and the largest, then select
-// among the few that share a cell with a wanted rank.
+// among the few that share a cell with a wanted rank. Linear interpolation between ranks, as numpy.quantile; NaN where a
+// value is.
 class Selection {
    public:
-    Selection(const float* sample, int64_t count) : values_(sample), cells_(count), counts_(CELLS + 1), missing_(count == 0) {
+    Selection(const float* sample, int64_t count) : values_(sample), cells_(count), below_(CELLS + 1), missing_(count == 0) {
         uint32_t low = UINT32_MAX, high = 0;
 #pragma omp simd reduction(min : low) reduction(max : high)
         for (int64_t i = 0; i < count; i++) {
@@ -222,24 +238,39 @@ class Selection {
         uint32_t lanes[LANES][CELLS] = {};
         for (int64_t i = 0; i < count; i++) lanes[i % LANES][cells_[i]]++;
         for (int cell = 0; cell < CELLS; cell++)
-            counts_[cell + 1] = counts_[cell] + lanes[0][cell] + lanes[1][cell] + lanes[2][cell] + lanes[3][cell];
+            below_[cell + 1] = below_[cell] + lanes[0][cell] + lanes[1][cell] + lanes[2][cell] + lanes[3][cell];
     }
 
-    // Linear interpolation between neighbouring ranks, as numpy.quantile; NaN where a value is.
-    double quantile(double level) {
-        if (missing_) return NAN;
-        const int64_t last = static_cast<int64_t>(cells_.size()) - 1, rank = static_cast<int64_t>(level * double(last));
-        const double low = at(rank), high = at(rank < last ? rank + 1 : rank);
-        return low == high ? low : low + (high - low) * (level * double(last) - double(rank));
+    void quantiles(const double* levels, int n, double* out) {  // ascending levels
+        if (missing_) return (void)std::fill_n(out, n, NAN);
+        const int64_t last = static_cast<int64_t>(cells_.size()) - 1;
+        std::vector<Rank> ranks;
+        for (int i = 0, cell = 0; i < n; i++) {
+            const int64_t rank = static_cast<int64_t>(levels[i] * double(last));
+            for (int64_t neighbour : {rank, std::min(rank + 1, last)}) {
+                while (below_[cell + 1] <= neighbour) cell++;
+                ranks.push_back({neighbour, cell});
+            }
+            cell = ranks[2 * i].cell;
+        }
+        gather(ranks);
+        for (int i = 0; i < n; i++) {
+            const double low = at(ranks[2 * i]), high = at(ranks[2 * i + 1]);
+            out[i] = low == high ? low : low + (high - low) * (levels[i] * double(last) - double(ranks[2 * i].rank));
+        }
     }
 
    private:
     static constexpr int CELLS = 256;
+    struct Rank {
+        int64_t rank;
+        int cell;
+    };
     const float* values_;
     std::vector<uint8_t> cells_;
-    std::vector<int64_t> counts_;  // values in the cells below
-    std::vector<float> members_;
-    int64_t gathered_ = -1;
+    std::vector<int64_t> below_;  // values in the cells below
+    std::vector<float> members_;  // values in the wanted cells
+    int64_t begins_[CELLS];       // members in the wanted cells below
     bool missing_;
 
     static uint32_t ordered(float value) {  // an integer in the order of the values
@@ -248,23 +279,27 @@ class Selection {
         return bits >> 31 ? ~bits : bits | 0x80000000u;
     }
 
-    float at(int64_t rank) {
-        const int64_t cell = std::upper_bound(counts_.begin(), counts_.end(), rank) - counts_.begin() - 1;
-        if (cell != gathered_) gather(cell);
-        const auto spot = members_.begin() + (rank - counts_[cell]);
+    float at(Rank of) {
+        const auto spot = members_.begin() + (begins_[of.cell] + of.rank - below_[of.cell]);
         std::nth_element(members_.begin(), spot, members_.end());
         return *spot;
     }
 
-    void gather(int64_t cell) {
-        members_.resize(cells_.size() + 1);
-        size_t found = 0;
+    void gather(const std::vector<Rank>& ranks) {
+        uint8_t wanted[CELLS] = {};
+        for (const Rank& rank : ranks) wanted[rank.cell] = 1;
+        int64_t total = 0;
+        for (int cell = 0; cell < CELLS; cell++) {
+            begins_[cell] = total;
+            total += wanted[cell] * (below_[cell + 1] - below_[cell]);
+        }
+        members_.resize(total + 1);
+        int64_t found = 0;
         for (size_t i = 0; i < cells_.size(); i++) {  // without a branch that would be guessed wrong
             members_[found] = values_[i];
-            found += cells_[i] == cell;
+            found += wanted[cells_[i]];
         }
-        members_.resize(found);
-        gathered_ = cell;
+        members_.resize(total);
     }
 };
 
@@ -309,7 +344,7 @@ extern "C" int lightning_adam_quantiles(const float* sample, const int64_t* begi
                                         int threads, double* out) try {
     in_parallel(threads, begins[n_tensors] - begins[0], n_tensors, [&](int64_t i) {
         Selection selection(sample + begins[i], begins[i + 1] - begins[i]);
-        for (int j = 0; j < n_at; j++) out[i * n_at + j] = selection.quantile(at[j]);
+        selection.quantiles(at, n_at, out + i * n_at);
     });
     return 0;
 } catch (...) {

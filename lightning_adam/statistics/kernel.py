@@ -25,8 +25,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lightning_adam.statistics.columns import Columns
 from lightning_adam.statistics.quantities import LOG10_EDGES
-from lightning_adam.statistics.raw import KERNEL_MAXIMA, KERNEL_SUMS, MAXIMA, SUMS, RawTable, Sampling, bias_scales
+from lightning_adam.statistics.raw import KERNEL_MAXIMA, KERNEL_SUMS, MAXIMA, SUMS, RawTable
 from lightning_adam.statistics.reading import TensorReading
 
 LOG = logging.getLogger("lightning_adam")
@@ -44,35 +45,42 @@ TASK = np.dtype(
 
 def fits(reading: TensorReading) -> bool:
     """Whether the kernel can read this tensor: Adam's formula on plain, contiguous float32 on the CPU."""
-    return _places(reading) is not None
+    return places(reading) is not None
 
 
-def reduce(readings: Sequence[TensorReading], sampling: Sampling, table: RawTable) -> frozenset[int]:
+def reduce(readings: Sequence[TensorReading], columns: Columns, table: RawTable) -> frozenset[int]:
     """Fills in what the kernel can compute, and returns the rows; none where there is no kernel.
 
     Args:
         readings: of all tensors.
-        sampling: of all tensors.
+        columns: of all tensors.
         table: of all tensors, from :func:`~lightning_adam.statistics.raw.empty_table`.
     """
-    library = load()
-    found = [] if library is None else list(map(_places, readings))
-    rows = np.array([row for row, places in enumerate(found) if places is not None], dtype=np.int64)
-    if library is None or len(rows) == 0:
+    found = [] if load() is None else list(map(places, readings))
+    rows = np.array([row for row, at in enumerate(found) if at is not None], dtype=np.int64)
+    if len(rows) == 0:
         return frozenset()
-    tasks = _tasks(readings, [places for places in found if places is not None], rows, sampling)
+    tasks = tasks_of(columns, rows)
+    tasks["places"] = [at for at in found if at is not None]
+    return frozenset(rows.tolist()) if run(tasks, rows, table) else frozenset()
+
+
+def run(tasks: NDArray[Any], rows: NDArray[np.int64], table: RawTable) -> bool:
+    """One pass over the tensors of these tasks into these rows of the table; false where there is no kernel."""
+    library = load()
+    if library is None:
+        return False
     sums, maxima = np.zeros((len(rows), len(KERNEL_SUMS))), np.full((len(rows), len(KERNEL_MAXIMA)), -np.inf)
     outputs = (sums, maxima, table.counts.numpy(), table.sample.numpy())
     failed = library.lightning_adam_reduce(
         _pointer(tasks), len(tasks), _pointer(LOG10_EDGES), torch.get_num_threads(), *map(_pointer, outputs)
     )
-    if failed:
-        return frozenset()
-    _put(table, rows, sums, maxima, tasks["lr"])
-    return frozenset(rows.tolist())
+    if not failed:
+        _put(table, rows, sums, maxima, tasks["lr"])
+    return not failed
 
 
-def _places(reading: TensorReading) -> tuple[int, int, int, int, int] | None:
+def places(reading: TensorReading) -> tuple[int, int, int, int, int] | None:
     """Where its parameter, gradient, m, v and denominator lie, or None if the kernel cannot read them."""
     moments, gradient, parameter = reading.moments, reading.gradient, reading.parameter
     if moments is None or gradient is None or reading.measured_step is not None or reading.lost is not None:
@@ -81,16 +89,17 @@ def _places(reading: TensorReading) -> tuple[int, int, int, int, int] | None:
     if first is None or second is None or denominator is None or moments.step < 1:
         return None
     size = parameter.numel()
-    if not (_is_plain(parameter, size) and _is_plain(gradient, size) and _is_plain(first, size) and _is_plain(second, size)):
+    if not (is_plain(parameter, size) and is_plain(gradient, size) and is_plain(first, size) and is_plain(second, size)):
         return None
     begin = second.data_ptr()
-    if denominator is not second and not _is_plain(denominator, size):
+    if denominator is not second and not is_plain(denominator, size):
         return None
     below = begin if denominator is second else denominator.data_ptr()
     return parameter.data_ptr(), gradient.data_ptr(), first.data_ptr(), begin, below
 
 
-def _is_plain(tensor: Tensor, size: int) -> bool:
+def is_plain(tensor: Tensor, size: int) -> bool:
+    """Whether its elements lie one after the other in this process' memory, as float32."""
     return (
         type(tensor) is Tensor
         and tensor.dtype is torch.float32
@@ -101,22 +110,14 @@ def _is_plain(tensor: Tensor, size: int) -> bool:
     )
 
 
-def _tasks(
-    readings: Sequence[TensorReading], places: Sequence[tuple[int, ...]], rows: NDArray[np.int64], sampling: Sampling
-) -> NDArray[Any]:
-    """One TASK per row."""
-    tasks = np.zeros(len(rows), dtype=TASK)
-    tasks["places"] = places
-    chosen = [readings[row] for row in rows.tolist()]
-    numbers = [(r.parameter.numel(), r.offset, r.eps, r.lr, r.counts) for r in chosen]
-    moments = [(m.beta1, m.beta2, m.step) for r in chosen if (m := r.moments) is not None]
-    for name, column in zip(("numel", "offset", "eps", "lr", "weight"), np.array(numbers).T, strict=True):
-        tasks[name] = column
-    beta1, beta2, step = np.array(moments).T
-    tasks["first_scale"], tasks["second_scale"] = bias_scales(beta1, step), bias_scales(beta2, step)
-    tasks["weight"] *= sampling.weights()[rows]
+def tasks_of(columns: Columns, rows: NDArray[np.int64]) -> NDArray[Any]:
+    """One TASK per row, but for its places."""
+    tasks, sampling = np.zeros(len(rows), dtype=TASK), columns.sampling
+    for name in ("numel", "offset", "first_scale", "second_scale", "eps", "lr"):
+        tasks[name] = getattr(columns, name)[rows]
     for name, values in (("slot", sampling.begins), ("stride", sampling.strides), ("slots", sampling.sizes)):
         tasks[name] = values[rows]
+    tasks["weight"] = (sampling.weights() * columns.counts)[rows]
     return tasks
 
 
@@ -144,8 +145,9 @@ def quantiles(sample: NDArray[np.float32], begins: NDArray[np.int64], at: Sequen
     return None if failed else out
 
 
-def _pointer(array: NDArray[Any]) -> ctypes.c_void_p:
-    return ctypes.c_void_p(array.ctypes.data)
+def _pointer(array: NDArray[Any]) -> int:
+    """Where its data begins; ``array.ctypes.data`` takes longer."""
+    return int(array.__array_interface__["data"][0])
 
 
 def load() -> ctypes.CDLL | None:

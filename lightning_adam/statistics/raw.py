@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_adam.statistics.quantities import BINS
-from lightning_adam.statistics.reading import TensorReading
 
 KERNEL_SUMS = (
     "gradient_squared",
@@ -64,9 +63,9 @@ class Sampling:
     begins: NDArray[np.int64]
 
     @classmethod
-    def of(cls, readings: Sequence[TensorReading]) -> Sampling:
-        """For all tensors of a step."""
-        return _sampling(tuple([reading.total for reading in readings]))
+    def of_sizes(cls, totals: Sequence[int] | NDArray[np.int64]) -> Sampling:
+        """For tensors of so many elements."""
+        return _sampling(tuple(np.asarray(totals).tolist()))
 
     def positions(self, index: int) -> NDArray[np.int64]:
         """Flat indices of the sampled elements in the whole tensor, ascending: one per cell of ``stride`` elements.
@@ -104,6 +103,7 @@ def _sampling(sizes: tuple[int, ...]) -> Sampling:
     totals = np.array(sizes, dtype=np.int64)
     usual = min(max(BUDGET // max(1, len(totals)), FEWEST), MOST)
     strides = np.maximum(1, -(-totals // np.clip(totals // 256, usual, 4 * usual)))
+    strides = 1 << np.ceil(np.log2(strides)).astype(np.int64)
     sampled = totals // strides
     return Sampling(totals, strides, sampled, np.concatenate([[0], np.cumsum(sampled)]))
 
@@ -124,16 +124,23 @@ class RawTable:
     counts: Tensor
     sample: Tensor
 
-    def on_host(self) -> RawTable:
-        """The same on the CPU, by one read."""
-        parts = (self.sums, self.maxima, self.counts, self.sample)
+    def on_host(self, beside: Mapping[str, Tensor | float]) -> tuple[RawTable, dict[str, float]]:
+        """The same on the CPU, and numbers that travel with it, by one read.
+
+        Args:
+            beside: by name; tensors without dimensions.
+        """
         if self.sums.device.type == "cpu":
-            return self
+            return self, {name: float(number) for name, number in beside.items()}
+        apart = {name: number for name, number in beside.items() if getattr(number, "device", None) != self.sums.device}
+        along = [torch.as_tensor(number).detach() for name, number in beside.items() if name not in apart]
+        numbers = torch.stack([number.to(self.sums.dtype) for number in along]) if along else self.sums.new_empty(0)
+        parts = (self.sums, self.maxima, self.counts, self.sample, numbers)
         packed = torch.cat([part.flatten().view(torch.uint8) for part in parts]).cpu()
         pieces = torch.split(packed, [part.numel() * part.element_size() for part in parts])
-        return RawTable(
-            *(piece.clone().view(part.dtype).view(part.shape) for piece, part in zip(pieces, parts, strict=True))
-        )
+        *table, read = (p.clone().view(part.dtype).view(part.shape) for p, part in zip(pieces, parts, strict=True))
+        found = dict(zip((name for name in beside if name not in apart), read.tolist(), strict=True))
+        return RawTable(*table), {name: float(apart.get(name, found.get(name, math.nan))) for name in beside}
 
 
 def empty_table(sampling: Sampling, device: torch.device) -> RawTable:

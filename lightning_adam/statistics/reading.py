@@ -84,6 +84,10 @@ class Before:
     numbers: Mapping[str, float]
 
 
+_Group = tuple[dict[str, Any], str, dict[str, Any]]
+"""A parameter group, the name of its parameters that have none, and what its readings have in common."""
+
+
 def tensor_names(named_parameters: Iterable[tuple[str, Tensor]]) -> dict[int, str]:
     """Names by the parameter's identity, without the prefixes that torch.compile and FSDP add."""
     return {id(parameter): plain_name(name) for name, parameter in named_parameters}
@@ -145,20 +149,33 @@ def read_optimizer(
             as empty tensors, so that the rows of all ranks agree.
     """
     order = {name: index for index, name in enumerate(names.values())}
-    readings = _readings(optimizer, names, before or Before({}, {}, {}), only, shards or {})
+    known = map(_of_group, range(len(optimizer.param_groups)), optimizer.param_groups)
+    steps, placed = read_steps(optimizer), _with_group(known, only)
+    readings = _readings(optimizer, names, before or Before({}, {}, {}), placed, steps, shards or {})
     return sorted(readings, key=lambda reading: order.get(reading.name, len(order)))
+
+
+def read_one_of_each_group(optimizer: Optimizer, parameters: Mapping[int, Tensor]) -> list[TensorReading]:
+    """As :func:`read_optimizer`, of one parameter per group, by the group's number.
+
+    Args:
+        optimizer: on the CPU, right after its step.
+        parameters: that have a gradient, by the number of their group.
+    """
+    placed = [(_of_group(number, optimizer.param_groups[number]), p) for number, p in parameters.items()]
+    return list(_readings(optimizer, {}, Before({}, {}, {}), placed, {}, {}))
 
 
 def _readings(
     optimizer: Optimizer,
     names: Mapping[int, str],
     before: Before,
-    only: Container[int] | None,
+    placed: Iterable[tuple[_Group, Tensor]],
+    steps: Mapping[int, int],
     shards: Mapping[int, tuple[int, int]],
 ) -> Iterator[TensorReading]:
     rate, decay_of = learning_rates(optimizer, before.numbers), decays(optimizer, before.numbers)
-    steps, known = read_steps(optimizer), [_of_group(*numbered) for numbered in enumerate(optimizer.param_groups)]
-    for (group, unnamed, same), parameter in _with_group(known, only):
+    for (group, unnamed, same), parameter in placed:
         key, gradient = id(parameter), parameter.grad
         elsewhere = key in shards and parameter.numel() == 0
         if not elsewhere and (gradient is None or parameter.numel() == 0):
@@ -182,10 +199,6 @@ def _readings(
             counts=counts,
             **same,
         )
-
-
-_Group = tuple[dict[str, Any], str, dict[str, Any]]
-"""A parameter group, the name of its parameters that have none, and what its readings have in common."""
 
 
 def _of_group(index: int, group: dict[str, Any]) -> _Group:

@@ -9,15 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lightning_adam.statistics.columns import Columns
 from lightning_adam.statistics.measure import measure
-from lightning_adam.statistics.raw import RawTable, Sampling
+from lightning_adam.statistics.raw import RawTable
 from lightning_adam.statistics.reading import TensorReading
-from lightning_adam.statistics.snapshot import Snapshot, snapshot_of
+from lightning_adam.statistics.snapshot import NOTHING, Beside, Snapshot, snapshot_of
 
 
 def is_sharded(optimizer: Optimizer) -> bool:
@@ -45,20 +47,24 @@ def flat_shards(optimizer: Optimizer) -> dict[int, tuple[int, int]]:
     return {id(p): (begin, whole) for p, begin, whole in zip(parameters, begins, wholes, strict=True)}
 
 
-def take_sharded_snapshot(step: int, readings: Sequence[TensorReading]) -> Snapshot:
-    """The snapshot of the whole tensors, on every rank; all ranks call it with readings of the same parameters."""
-    return snapshot_of(step, readings, combine(readings, measure(readings)))
+def take_sharded_snapshot(step: int, readings: Sequence[TensorReading], beside: Beside = NOTHING) -> Snapshot:
+    """The snapshot of the whole tensors, on every rank; all ranks call it with readings of the same parameters.
+
+    Args as :func:`~lightning_adam.statistics.take_snapshot`'s; what goes ``beside`` the table is this rank's own.
+    """
+    columns = Columns.of(readings)
+    return snapshot_of(step, columns, combine(columns, measure(readings, columns)), beside)
 
 
-def combine(readings: Sequence[TensorReading], local: RawTable) -> RawTable:
+def combine(of: Columns, local: RawTable) -> RawTable:
     """Whole rows from those of this rank's shards: one all-reduce over the default group."""
-    mine = torch.tensor([reading.counts for reading in readings], device=local.sums.device)[:, None]
+    mine = torch.from_numpy(of.counts).to(local.sums.device)[:, None]
     sums = torch.where(mine, local.sums, 0.0)
     maxima = torch.where(mine, local.maxima, -math.inf)
     world, rank = dist.get_world_size(), dist.get_rank()
     places = torch.zeros(world, *maxima.shape, dtype=maxima.dtype, device=maxima.device)
     places[rank] = maxima
-    parts = (sums, places, local.counts, _counted_sample(readings, local).to(sums.dtype))
+    parts = (sums, places, local.counts, _counted_sample(of, local).to(sums.dtype))
     packed = torch.cat([part.flatten() for part in parts])
     dist.all_reduce(packed)
     pieces = torch.split(packed, [part.numel() for part in parts])
@@ -66,10 +72,9 @@ def combine(readings: Sequence[TensorReading], local: RawTable) -> RawTable:
     return RawTable(pieces[0].view(sums.shape), whole, pieces[2].view(local.counts.shape), pieces[3].float())
 
 
-def _counted_sample(readings: Sequence[TensorReading], local: RawTable) -> Tensor:
+def _counted_sample(of: Columns, local: RawTable) -> Tensor:
     """Only one of several replicas brings its sample in."""
-    sampling, sample = Sampling.of(readings), local.sample.clone()
-    for index, reading in enumerate(readings):
-        if not reading.counts:
-            sample[sampling.part(index)] = 0.0
+    sample = local.sample.clone()
+    for index in np.flatnonzero(~of.counts).tolist():
+        sample[of.sampling.part(index)] = 0.0
     return sample

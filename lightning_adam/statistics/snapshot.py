@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
-from lightning_adam.statistics.finalise import finalise
+from lightning_adam.statistics.columns import Columns
+from lightning_adam.statistics.finalise import dead_rates, finalise
 from lightning_adam.statistics.measure import measure
-from lightning_adam.statistics.quantities import COLUMNS
+from lightning_adam.statistics.quantities import BINS, COLUMNS
 from lightning_adam.statistics.raw import RawTable
 from lightning_adam.statistics.reading import TensorReading
+
+Beside = Mapping[str, Tensor | float]
+NOTHING: Beside = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,8 @@ class Snapshot:
         table: float32 [n_tensors, n_columns], columns as COLUMNS: the QUANTITIES first.
         hist_step_size: int64 counts of log10 |Δθ| over all elements, between LOG10_EDGES.
         hist_effective_lr: int64 counts of log10 α/(√v̂+ε) over all elements.
+        hist_dead: int64, those of them whose v is 0, so that their rate is α/ε.
+        beside: numbers that were read together with the table.
     """
 
     step: int
@@ -38,6 +46,8 @@ class Snapshot:
     table: NDArray[np.float32]
     hist_step_size: NDArray[np.int64]
     hist_effective_lr: NDArray[np.int64]
+    hist_dead: NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, dtype=np.int64))
+    beside: Mapping[str, float] = field(default_factory=dict)
 
     def column(self, quantity: str) -> NDArray[np.float32]:
         """One quantity for all tensors, float32 [n_tensors]."""
@@ -45,21 +55,31 @@ class Snapshot:
         return column
 
 
-def take_snapshot(step: int, readings: Sequence[TensorReading]) -> Snapshot:
-    """Measure all readings of one optimizer step; one transfer to the host."""
-    return snapshot_of(step, readings, measure(readings))
+def take_snapshot(step: int, readings: Sequence[TensorReading], beside: Beside = NOTHING) -> Snapshot:
+    """Measure all readings of one optimizer step; one transfer to the host.
+
+    Args:
+        step: on the log's x-axis.
+        readings: of all tensors.
+        beside: numbers by name, to be read in the same transfer; tensors without dimensions.
+    """
+    columns = Columns.of(readings)
+    return snapshot_of(step, columns, measure(readings, columns), beside)
 
 
-def snapshot_of(step: int, readings: Sequence[TensorReading], raw: RawTable) -> Snapshot:
+def snapshot_of(step: int, of: Columns, raw: RawTable, beside: Beside = NOTHING) -> Snapshot:
     """The snapshot that the raw rows of whole tensors amount to (those of shards are to be combined first)."""
-    table, (step_sizes, rates) = finalise(readings, raw.on_host())
+    host, numbers = raw.on_host(beside)
+    table, (step_sizes, rates) = finalise(of, host)
     return Snapshot(
         step=step,
-        names=[r.name for r in readings],
-        groups=[r.group for r in readings],
-        sizes=[r.total for r in readings],
-        lr={r.group: r.lr if r.group_lr is None else r.group_lr for r in readings},
+        names=of.names,
+        groups=of.groups,
+        sizes=of.total.tolist(),
+        lr=of.rates,
         table=table,
         hist_step_size=step_sizes,
         hist_effective_lr=rates,
+        hist_dead=dead_rates(of, host),
+        beside=numbers,
     )

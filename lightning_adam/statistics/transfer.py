@@ -10,6 +10,8 @@ from torch import Tensor
 
 
 def sent(array: NDArray[Any], device: torch.device) -> Tensor:
-    """On the device, without waiting for it: CUDA copies pinned memory behind the work that it has been given already."""
+    """On the device; CUDA copies pinned memory in its turn, and nobody waits for it."""
     tensor = torch.from_numpy(array)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+    if device.type == "cuda":
+        tensor = torch.empty_like(tensor, pin_memory=True).copy_(tensor)
+    return tensor.to(device, non_blocking=device.type == "cuda")

@@ -22,8 +22,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lightning_adam.statistics.columns import Columns
 from lightning_adam.statistics.quantities import BINS, LOG10_EDGES
-from lightning_adam.statistics.raw import RawTable, Sampling, bias_scales
+from lightning_adam.statistics.raw import RawTable
 from lightning_adam.statistics.reading import TensorReading
 from lightning_adam.statistics.transfer import sent
 
@@ -100,12 +101,12 @@ def _is_plain(tensor: Tensor, size: int, index: int) -> bool:
     )
 
 
-def reduce(readings: Sequence[TensorReading], sampling: Sampling, table: RawTable) -> frozenset[int]:
+def reduce(readings: Sequence[TensorReading], columns: Columns, table: RawTable) -> frozenset[int]:
     """Fills in what the kernel can compute, and returns the rows; none where there is no kernel, or if it fails.
 
     Args:
         readings: of all tensors.
-        sampling: of all tensors.
+        columns: of all tensors.
         table: of all tensors, from :func:`~lightning_adam.statistics.raw.empty_table`, on the tensors' device.
     """
     program = load()
@@ -117,7 +118,7 @@ def reduce(readings: Sequence[TensorReading], sampling: Sampling, table: RawTabl
         return frozenset()
     try:
         with torch.cuda.device(table.sums.get_device()):
-            _run(program, _planned(program, readings, found, sampling), table)
+            _run(program, _planned(program, found, columns), table)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # whatever Triton's compiler, driver and launcher raise
@@ -178,14 +179,14 @@ class Plan:
     launches: list[Launch]
 
 
-def _planned(program: Any, readings: Sequence[TensorReading], found: list[Fitting], sampling: Sampling) -> Plan:
+def _planned(program: Any, found: list[Fitting], columns: Columns) -> Plan:
     found = sorted(found, key=lambda fitting: fitting.kind)
-    columns, tensors = _columns(readings, found, sampling), np.arange(len(found))
-    units = -(-columns["numel"] // program.UNIT.value)
-    draws = -(-(columns["end_cell"] - columns["first_cell"]) // program.CELLS.value)
-    columns |= {"first_unit": np.cumsum(units) - units, "n_units": units, "first_draw": np.cumsum(draws) - draws}
-    parts = [columns[name].astype(np.int64) for name in program.FIELDS]
-    parts += [columns[name].astype(np.float64).view(np.int64) for name in program.NUMBERS]
+    fields, tensors = _fields(found, columns), np.arange(len(found))
+    units = -(-fields["numel"] // program.UNIT.value)
+    draws = -(-(fields["end_cell"] - fields["first_cell"]) // program.CELLS.value)
+    fields |= {"first_unit": np.cumsum(units) - units, "n_units": units, "first_draw": np.cumsum(draws) - draws}
+    parts = [fields[name].astype(np.int64) for name in program.FIELDS]
+    parts += [fields[name].astype(np.float64).view(np.int64) for name in program.NUMBERS]
     parts += [np.repeat(tensors, units), np.repeat(tensors, draws), _edges(program.EDGES.value).view(np.int64)]
     *_, at_units, at_draws, at_edges = np.cumsum([0, *map(len, parts[:-1])]).tolist()
     return Plan(np.concatenate(parts), len(found), at_units, at_draws, at_edges, _launches(found, units, draws))
@@ -207,28 +208,21 @@ def _launches(found: Sequence[Fitting], units: NDArray[np.int64], draws: NDArray
     return [Launch(found[begin].kind, *span) for begin, span in zip(bounds.tolist(), spans, strict=False)]
 
 
-def _columns(readings: Sequence[TensorReading], found: Sequence[Fitting], sampling: Sampling) -> dict[str, NDArray[Any]]:
-    """What the readings say, one entry per fitting tensor."""
-    rows = np.array([fitting.row for fitting in found])
-    chosen = [readings[row] for row in rows.tolist()]
+def _fields(found: Sequence[Fitting], columns: Columns) -> dict[str, NDArray[Any]]:
+    """What is known of the fitting tensors, one entry for each."""
+    rows, sampling = np.array([fitting.row for fitting in found]), columns.sampling
     names = ("parameter", "gradient", "first", "second", "denominator")
-    columns: dict[str, NDArray[Any]] = dict(zip(names, np.array([f.places for f in found]).T, strict=True))
-    numbers = np.array([(r.eps, r.lr, r.counts, m.beta1, m.beta2, m.step) for r in chosen if (m := r.moments)])
-    eps, lr, counts, beta1, beta2, step = numbers.T
-    numel, offset = np.array([(r.parameter.numel(), r.offset) for r in chosen]).T
-    return columns | {
-        "numel": numel,
+    fields: dict[str, NDArray[Any]] = dict(zip(names, np.array([f.places for f in found]).T, strict=True))
+    for name in ("numel", "offset", "first_scale", "second_scale", "eps", "lr"):
+        fields[name] = getattr(columns, name)[rows]
+    begin, end = columns.offset[rows], (columns.offset + columns.numel)[rows]
+    return fields | {
         "row": rows,
-        "offset": offset,
         "slot": sampling.begins[rows],
         "stride": sampling.strides[rows],
-        "first_cell": sampling.first_cells(rows, offset),
-        "end_cell": sampling.first_cells(rows, offset + numel),
-        "first_scale": bias_scales(beta1, step),
-        "second_scale": bias_scales(beta2, step),
-        "eps": eps,
-        "lr": lr,
-        "weight": sampling.weights()[rows] * counts,
+        "first_cell": sampling.first_cells(rows, begin),
+        "end_cell": sampling.first_cells(rows, end),
+        "weight": (sampling.weights() * columns.counts)[rows],
     }
 
 

@@ -1,0 +1,84 @@
+"""What readings say beside their tensors, as arrays: one walk over them, and NumPy from there on."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_adam.statistics.raw import Sampling, bias_scales
+from lightning_adam.statistics.reading import TensorReading
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """One entry per tensor, [n_tensors] each, in the readings' order; as :class:`TensorReading` says.
+
+    Attributes:
+        names, groups: of the tensor and its parameter group.
+        rates: learning rate by group.
+        numel, offset, total: elements here, before them, and of the whole tensor.
+        lr, eps, decay: α, ε and λ.
+        beta1, beta2, step: β₁, β₂ and t; t is NaN where there are no moments.
+        decoupled, counts: whether decay shrinks θ itself, and whether this rank brings the tensor in.
+    """
+
+    names: list[str]
+    groups: list[str]
+    rates: dict[str, float]
+    numel: Integers
+    offset: Integers
+    total: Integers
+    lr: Floats
+    eps: Floats
+    decay: Floats
+    beta1: Floats
+    beta2: Floats
+    step: Floats
+    decoupled: Flags
+    counts: Flags
+
+    @classmethod
+    def of(cls, readings: Sequence[TensorReading]) -> Columns:
+        """The columns of a step's readings."""
+        rows = np.array([_row(r) for r in readings], dtype=np.float64).reshape(-1, 11).T
+        numel, offset, total = rows[:3].astype(np.int64)
+        return cls(
+            [r.name for r in readings],
+            [r.group for r in readings],
+            {r.group: r.lr if r.group_lr is None else r.group_lr for r in readings},
+            numel,
+            offset,
+            total,
+            *rows[3:9],
+            *(rows[9:] > 0),
+        )
+
+    @functools.cached_property
+    def sampling(self) -> Sampling:
+        """Which elements stand for each tensor."""
+        return Sampling.of_sizes(self.total)
+
+    @functools.cached_property
+    def first_scale(self) -> Floats:
+        """1/(1-β₁ᵗ)."""
+        return bias_scales(self.beta1, self.step)
+
+    @functools.cached_property
+    def second_scale(self) -> Floats:
+        """1/(1-β₂ᵗ)."""
+        return bias_scales(self.beta2, self.step)
+
+
+def _row(of: TensorReading) -> tuple[float, ...]:
+    moments = of.moments
+    known = moments is not None and moments.step > 0
+    averages = (moments.beta1, moments.beta2, moments.step) if moments is not None and known else (np.nan,) * 3
+    return (of.parameter.numel(), of.offset, of.total, of.lr, of.eps, of.decay, *averages, of.decoupled, of.counts)
