@@ -230,6 +230,8 @@ class OptimizerMonitor(Callback):
         if id(optimizer) in self._attempts:
             self._attempts[id(optimizer)] -= 1
         self._count(self._prefixes[index], optimizer)
+        if id(optimizer) in self._kept:
+            self._kept[id(optimizer)].calls += 1
         if self._is_logged(self._trainer) and self._is_read_here(optimizer):
             self._read(index, optimizer)
 

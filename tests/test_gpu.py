@@ -6,12 +6,13 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.optim import Optimizer
 
 from lightning_adam.callbacks import DivergenceMonitor, OptimizerMonitor
-from lightning_adam.statistics import TensorReading, read_optimizer, take_snapshot, tensor_names, triton_kernel
+from lightning_adam.statistics import KeptPass, TensorReading, read_optimizer, take_snapshot, tensor_names, triton_kernel
 from lightning_adam.statistics.batched import reduce_batched
 from lightning_adam.statistics.columns import Columns
 from lightning_adam.statistics.raw import SUMS, empty_table
@@ -100,6 +101,32 @@ def test_fused_statistics_are_the_eager_ones(amsgrad: bool) -> None:
     torch.testing.assert_close(fused.counts, eager.counts, rtol=1e-9, atol=0.0)
     assert torch.equal(fused.sums[:, kept], again.sums[:, kept])
     assert torch.equal(fused.maxima, again.maxima)
+
+
+@pytest.mark.parametrize("options", [{"foreach": True}, {"fused": True}], ids=["foreach", "fused"])
+def test_a_pass_is_repeated_with_one_read(options: dict[str, Any]) -> None:
+    """A later logged step gives bit for bit what reading anew gives, and waits once, also where t is on the GPU."""
+    parameters = [torch.nn.Parameter(torch.randn(size, device="cuda") * 0.02) for size in (1, 700, 100_003)]
+    optimizer = torch.optim.AdamW(parameters, **options)
+    kept, taken = None, None
+    for _ in range(3):
+        for parameter in parameters:
+            parameter.grad = torch.randn_like(parameter) * 1e-2
+        optimizer.step()
+        if kept is None:
+            kept = KeptPass.of(optimizer, {}, read_optimizer(optimizer, {}))
+            assert kept is not None
+            continue
+        kept.calls += 1
+        torch.cuda.set_sync_debug_mode("warn")
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            taken = kept.snapshot(0)
+        torch.cuda.set_sync_debug_mode("default")
+        assert sum("synchronizing" in str(warning.message) for warning in caught) == 1
+
+    assert taken is not None
+    np.testing.assert_array_equal(taken.table, take_snapshot(0, read_optimizer(optimizer, {})).table)
 
 
 def test_a_logged_step_reads_from_the_device_once() -> None:

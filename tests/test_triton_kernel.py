@@ -20,12 +20,14 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_adam.statistics import COLUMNS, TensorReading, triton_kernel
+from lightning_adam.statistics import COLUMNS, TensorReading, kept, triton_kernel
+from lightning_adam.statistics import measure as measure_module
 from lightning_adam.statistics.batched import reduce_batched
 from lightning_adam.statistics.columns import Columns
 from lightning_adam.statistics.raw import MAXIMA, SUMS, RawTable, empty_table
 from lightning_adam.statistics.snapshot import snapshot_of
 from tests.statistics_reference import expected, reading
+from tests.test_kept_pass import Stepped, are_equal
 from tests.test_statistics import EAGER_ONLY, FITTING, Launches, agrees, mapped, of_moments, shards
 
 NAME = "lightning_adam.statistics.triton_program"
@@ -66,7 +68,18 @@ class Recorded:
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing has failed yet, and nothing has been said."""
     monkeypatch.setattr(triton_kernel, "_failures", [])
+    monkeypatch.setattr(triton_kernel, "_trusted", EveryKind())
     triton_kernel._say.cache_clear()
+
+
+class EveryKind(set[Any]):
+    """As if all kinds had been tested beside eager torch."""
+
+    def __rsub__(self, kinds: Any) -> set[Any]:
+        return set()
+
+    def __contains__(self, kind: object) -> bool:
+        return True
 
 
 @pytest.fixture
@@ -86,10 +99,10 @@ def program(monkeypatch: pytest.MonkeyPatch, fresh: None) -> Iterator[Any]:
         setattr(module, name, Recorded(getattr(module, name)))
     monkeypatch.setitem(sys.modules, NAME, module)
     yield module
-    for of, kept in zip(patched, before, strict=True):  # the interpreter leaves most of it patched
+    for of, original in zip(patched, before, strict=True):  # the interpreter leaves most of it patched
         for name, value in list(vars(of).items()):
-            if value is not kept.get(name):
-                setattr(of, name, kept[name]) if name in kept else delattr(of, name)
+            if value is not original.get(name):
+                setattr(of, name, original[name]) if name in original else delattr(of, name)
 
 
 def fused(readings: Sequence[TensorReading], fitting: int | None = None) -> RawTable:
@@ -389,9 +402,78 @@ def test_without_triton_nothing_is_filled_in(
     assert (record.levelno, "eager" in record.getMessage()) == (logging.DEBUG, why == "eager")
 
 
+def test_a_kind_is_first_tried_beside_eager_torch(program: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once in a process, on the largest tensor of the kind that is no larger than a million elements."""
+    monkeypatch.setattr(triton_kernel, "_trusted", set())
+    readings = [reading(900, seed=1), reading(2000, seed=2), reading(50, seed=3, amsgrad=True)]
+
+    same(fused(readings), eager(readings))
+    assert len(triton_kernel._trusted) == 2
+    launched = len(program.add_units.launches)
+    same(fused(readings), eager(readings))
+    assert launched == 2 + 2
+    assert len(program.add_units.launches) == launched + 2
+
+
+def test_numbers_that_are_not_eager_torchs_are_not_used(program: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel that a driver, a compiler or a GPU gets wrong is given up, and the table is left to eager torch."""
+    monkeypatch.setattr(triton_kernel, "_trusted", set())
+    add = program.add_rows
+
+    class Wrong:
+        def __getitem__(self, grid: Any) -> Any:
+            def run(packed: Any, partial: Any, sums: Any, *rest: Any, **options: Any) -> None:
+                add[grid](packed, partial, sums, *rest, **options)
+                sums[:, 0] *= 1.01
+
+            return run
+
+    monkeypatch.setattr(program, "add_rows", Wrong())
+    readings = [reading(900, seed=1)]
+    columns = Columns.of(readings)
+    table = empty_table(columns.sampling, torch.device("cpu"))
+
+    assert triton_kernel.reduce(readings, columns, table) == frozenset()
+    assert "differ" in triton_kernel._failures[0]
+    assert not table.sums.any()
+    assert triton_kernel.load() is None
+
+
+@pytest.mark.parametrize("on_host", [True, False], ids=["t on the host", "t on the GPU"])
+def test_a_pass_is_repeated(on_host: bool, program: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is kept between two logged steps gives what reading everything anew gives, bit for bit."""
+    monkeypatch.setitem(kept.ENGINES, "cpu", triton_kernel)
+    monkeypatch.setattr(kept, "_are_on_host", lambda steps: on_host)
+    monkeypatch.setattr(measure_module, "kernel", triton_kernel)
+    of = Stepped()
+    again = of.keep()
+    assert again is not None
+    for _ in range(3):
+        of.step()
+        again.calls += 1
+
+    found = again.snapshot(7, {"norm": torch.tensor(0.5)})
+    assert found is not None
+    assert are_equal(found, of.anew())
+    assert found.beside == {"norm": 0.5}
+
+
+def test_wrong_steps_are_noticed(program: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scaler that skipped a fused step: t is not what the calls say, and everything is read anew."""
+    monkeypatch.setitem(kept.ENGINES, "cpu", triton_kernel)
+    monkeypatch.setattr(kept, "_are_on_host", lambda steps: False)
+    of = Stepped()
+    again = of.keep()
+    assert again is not None
+    of.step()
+    again.calls += 2
+
+    assert again.snapshot(7) is None
+
+
 def test_the_interpreter_is_given_no_addresses_of_a_gpu(program: Any) -> None:
     """Somebody who debugs kernels of their own with TRITON_INTERPRET=1 on a GPU gets eager statistics, and no crash."""
-    there: Any = SimpleNamespace(sums=SimpleNamespace(is_cuda=True))
+    there: Any = SimpleNamespace(sums=SimpleNamespace(is_cuda=True, device=torch.device("cpu")))
     readings = [reading()]
 
     assert program.INTERPRETED

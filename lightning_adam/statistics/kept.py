@@ -10,7 +10,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_adam.moments import resting_state
-from lightning_adam.statistics import kernel
+from lightning_adam.statistics import kernel, triton_kernel
 from lightning_adam.statistics.columns import Columns
 from lightning_adam.statistics.raw import empty_table
 from lightning_adam.statistics.reading import TensorReading, read_one_of_each_group
@@ -27,8 +27,14 @@ from lightning_adam.statistics.snapshot import NOTHING, Beside, Snapshot, snapsh
 
 Places = NDArray[np.uint64]
 
+ENGINES: dict[str, ModuleType] = {"cpu": kernel, "cuda": triton_kernel}
+"""By the type of device, what can repeat a pass."""
 
-@dataclass(frozen=True)
+WRONG = "wrong steps"
+"""A number that travels with the table of a GPU: by how much the expected t is wrong."""
+
+
+@dataclass
 class KeptPass:
     """The pass over one optimizer's tensors, kept between two logged steps.
 
@@ -37,11 +43,12 @@ class KeptPass:
         placed, idle: all parameters, in the order of the groups, and whether each has no gradient.
         order: which of them have a gradient, in model order.
         state: m, v and t of these.
-        steps: t of each of these, [] in the memory of ``state``.
         places: where their θ, m and v begin, [3, n_tensors].
         examples: one of them for each group, by the group's number.
         groups: for each of them, which example is of its group, [n_tensors].
-        columns, tasks: of the last step.
+        columns: of the step that was read.
+        counted: t of each of these at that step, where they are kept on a GPU; else None.
+        calls: steps since then, for the optimizer's hook to count.
     """
 
     optimizer: Optimizer
@@ -50,12 +57,12 @@ class KeptPass:
     idle: Sequence[bool]
     order: Sequence[int]
     state: tuple[list[Tensor], ...]
-    steps: Sequence[NDArray[np.float32]]
     places: Places
     examples: Mapping[int, Tensor]
     groups: NDArray[np.int64]
     columns: Columns
-    tasks: NDArray[Any]
+    counted: Tensor | None
+    calls: int = 0
 
     @classmethod
     def of(
@@ -83,11 +90,9 @@ class KeptPass:
         numbers = np.repeat(np.arange(len(members)), list(map(len, members)))[order]
         found, first, groups = np.unique(numbers, return_index=True, return_inverse=True)
         examples = {number: rows[row] for number, row in zip(found.tolist(), first.tolist(), strict=True)}
-        columns, steps = Columns.of(readings), [step.numpy() for step in state[2]]
-        tasks = kernel.tasks_of(columns, np.arange(len(rows)))
-        places = _places(rows, *state[:2])
-        idle = [p.grad is None for p in placed]
-        return cls(optimizer, only, placed, idle, order, state, steps, places, examples, groups, columns, tasks)
+        idle, places = [p.grad is None for p in placed], _places(rows, *state[:2])
+        counted = None if _are_on_host(state[2]) else torch.stack(state[2])
+        return cls(optimizer, only, placed, idle, order, state, places, examples, groups, Columns.of(readings), counted)
 
     def snapshot(self, step: int, beside: Beside = NOTHING) -> Snapshot | None:
         """This step's snapshot, or None where something has changed.
@@ -99,11 +104,16 @@ class KeptPass:
         gradients = self._gradients()
         if gradients is None:
             return None
-        columns = self._columns_now()
-        tasks = self._tasks_now(columns, gradients)
-        table = empty_table(columns.sampling, torch.device("cpu"))
-        done = kernel.run(tasks, np.arange(len(tasks)), table)
-        return snapshot_of(step, columns, table, beside) if done else None
+        parameters, first, second = self.places
+        places = np.stack([parameters, np.array(_begins(gradients), dtype=np.uint64), first, second, second])
+        columns, device = self._columns_now(), gradients[0].device
+        table = empty_table(columns.sampling, device)
+        dtypes = [(g.dtype, g.dtype, m.dtype, v.dtype) for g, m, v in zip(gradients, *self.state[:2], strict=True)]
+        if not ENGINES[device.type].repeat(columns, places, dtypes, table):
+            return None
+        taken = snapshot_of(step, columns, table, {**beside, **self._wrong_steps()})
+        numbers = {name: number for name, number in taken.beside.items() if name != WRONG}
+        return replace(taken, beside=numbers) if taken.beside.get(WRONG, 0.0) == 0.0 else None
 
     def _gradients(self) -> list[Tensor] | None:
         """In model order, if all tensors are those of the last time, where they were."""
@@ -117,23 +127,27 @@ class KeptPass:
         if state is None or not all(map(_same, state, self.state)):
             return None
         still = np.array_equal(_places(rows, *state[:2]), self.places)
-        return found if still and all(map(kernel.is_plain, found, self.columns.numel.tolist())) else None
+        return found if still and all(map(_is_like, found, rows)) else None
 
     def _columns_now(self) -> Columns:
         """With this step's numbers of each group, read from one of its tensors, and each tensor's t."""
-        groups = Columns.of(read_one_of_each_group(self.optimizer, self.examples))
+        steps = self._steps_now()
+        at = {id(self.placed[index]): int(step) for index, step in zip(self.order, steps.tolist(), strict=True)}
+        groups = Columns.of(read_one_of_each_group(self.optimizer, self.examples, at))
         names = ("lr", "eps", "decay", "beta1", "beta2", "decoupled")
         numbers = {name: getattr(groups, name)[self.groups] for name in names}
-        steps = np.array([step.item() for step in self.steps])
         return replace(self.columns, rates=groups.rates, step=steps, **numbers)
 
-    def _tasks_now(self, columns: Columns, gradients: Sequence[Tensor]) -> NDArray[Any]:
-        tasks = self.tasks.copy()
-        parameters, first, second = self.places
-        tasks["places"] = np.stack([parameters, _begins(gradients), first, second, second], axis=1)
-        for name in ("lr", "eps", "first_scale", "second_scale"):
-            tasks[name] = getattr(columns, name)
-        return tasks
+    def _steps_now(self) -> NDArray[np.float64]:
+        """t of each tensor; where a GPU keeps it, as it must be if every call of the optimizer has counted it up."""
+        if self.counted is None:
+            return np.array([step.item() for step in self.state[2]])
+        return self.columns.step + self.calls
+
+    def _wrong_steps(self) -> dict[str, Tensor]:
+        if self.counted is None:
+            return {}
+        return {WRONG: torch.stack(self.state[2]).sub(self.counted).sub(self.calls).abs().max()}
 
 
 def _placed(optimizer: Optimizer, only: Container[int] | None) -> list[list[Tensor]]:
@@ -149,12 +163,34 @@ def _model_order(placed: Sequence[Tensor], names: Mapping[int, str]) -> list[int
 
 
 def _are_of(readings: Sequence[TensorReading], rows: Sequence[Tensor], state: tuple[list[Tensor], ...]) -> bool:
-    """Whether the kernel can read these, and they are of these tensors."""
-    if kernel.load() is None or not all(step.is_cpu and type(step) is Tensor for step in state[2]):
+    """Whether a pass over these can be repeated, and they are of these tensors."""
+    device = rows[0].device if rows else torch.device("meta")
+    engine = ENGINES.get(device.type)
+    if engine is None or engine.load() is None or not all(type(step) is Tensor for step in state[2]):
         return False
-    read = [(at[0], at[2], at[3], at[4]) for at in map(kernel.places, readings) if at is not None]
-    own = [(p, m, v, v) for p, m, v in zip(*_places(rows, *state[:2]).tolist(), strict=True)]
-    return len(read) == len(readings) and read == own
+    if not all(engine.fits(reading, device) for reading in readings):
+        return False
+    moments = [m for reading in readings if (m := reading.moments) is not None]
+    read = [(r.parameter for r in readings), (m.first for m in moments), (m.second for m in moments)]
+    return [_begins([t for t in several if t is not None]) for several in read] == _places(
+        rows, *state[:2]
+    ).tolist() and all(m.second is m.denominator for m in moments)
+
+
+def _are_on_host(steps: Sequence[Tensor]) -> bool:
+    """Where torch's optimizers keep t, unless they are fused or capturable on a GPU."""
+    return all(step.is_cpu for step in steps)
+
+
+def _is_like(gradient: Tensor, parameter: Tensor) -> bool:
+    """Whether its elements lie as the parameter's, one after the other, on the same device."""
+    return (
+        type(gradient) is Tensor
+        and gradient.dtype is parameter.dtype
+        and gradient.layout is torch.strided
+        and gradient.is_contiguous()
+        and gradient.get_device() == parameter.get_device()
+    )
 
 
 def _places(*tensors: Sequence[Tensor]) -> Places:

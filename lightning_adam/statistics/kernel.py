@@ -35,6 +35,8 @@ LOG = logging.getLogger("lightning_adam")
 SOURCE = Path(__file__).with_name("kernel.cpp")
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd", "-pthread")
 
+CPU = torch.device("cpu")
+
 TASK = np.dtype(
     [("places", np.uint64, 5)]
     + [(name, np.int64) for name in ("numel", "offset", "slot", "stride", "slots")]
@@ -43,9 +45,9 @@ TASK = np.dtype(
 """``struct Tensor`` in kernel.cpp."""
 
 
-def fits(reading: TensorReading) -> bool:
+def fits(reading: TensorReading, device: torch.device = CPU) -> bool:
     """Whether the kernel can read this tensor: Adam's formula on plain, contiguous float32 on the CPU."""
-    return places(reading) is not None
+    return device.type == "cpu" and _places(reading) is not None
 
 
 def reduce(readings: Sequence[TensorReading], columns: Columns, table: RawTable) -> frozenset[int]:
@@ -56,20 +58,30 @@ def reduce(readings: Sequence[TensorReading], columns: Columns, table: RawTable)
         columns: of all tensors.
         table: of all tensors, from :func:`~lightning_adam.statistics.raw.empty_table`.
     """
-    found = [] if load() is None else list(map(places, readings))
+    found = [] if load() is None else list(map(_places, readings))
     rows = np.array([row for row, at in enumerate(found) if at is not None], dtype=np.int64)
     if len(rows) == 0:
         return frozenset()
-    tasks = tasks_of(columns, rows)
-    tasks["places"] = [at for at in found if at is not None]
-    return frozenset(rows.tolist()) if run(tasks, rows, table) else frozenset()
+    places = np.array([at for at in found if at is not None], dtype=np.uint64)
+    return frozenset(rows.tolist()) if _run(columns, rows, places, table) else frozenset()
 
 
-def run(tasks: NDArray[Any], rows: NDArray[np.int64], table: RawTable) -> bool:
-    """One pass over the tensors of these tasks into these rows of the table; false where there is no kernel."""
-    library = load()
-    if library is None:
-        return False
+def repeat(columns: Columns, places: NDArray[np.uint64], dtypes: Sequence[tuple[torch.dtype, ...]], table: RawTable) -> bool:
+    """As :func:`reduce`, of tensors that all fit, when only their elements and numbers have changed; whether it was done.
+
+    Args:
+        columns: of all tensors.
+        places: where their parameters, gradients, m, v and denominators begin, [5, n_tensors].
+        dtypes: of parameter, gradient, m and v: float32.
+        table: of all tensors.
+    """
+    return load() is not None and _run(columns, np.arange(len(dtypes)), places.T, table)
+
+
+def _run(columns: Columns, rows: NDArray[np.int64], places: NDArray[np.uint64], table: RawTable) -> bool:
+    library, tasks = load(), _tasks(columns, rows)
+    assert library is not None
+    tasks["places"] = places
     sums, maxima = np.zeros((len(rows), len(KERNEL_SUMS))), np.full((len(rows), len(KERNEL_MAXIMA)), -np.inf)
     outputs = (sums, maxima, table.counts.numpy(), table.sample.numpy())
     failed = library.lightning_adam_reduce(
@@ -80,7 +92,7 @@ def run(tasks: NDArray[Any], rows: NDArray[np.int64], table: RawTable) -> bool:
     return not failed
 
 
-def places(reading: TensorReading) -> tuple[int, int, int, int, int] | None:
+def _places(reading: TensorReading) -> tuple[int, int, int, int, int] | None:
     """Where its parameter, gradient, m, v and denominator lie, or None if the kernel cannot read them."""
     moments, gradient, parameter = reading.moments, reading.gradient, reading.parameter
     if moments is None or gradient is None or reading.measured_step is not None or reading.lost is not None:
@@ -89,17 +101,16 @@ def places(reading: TensorReading) -> tuple[int, int, int, int, int] | None:
     if first is None or second is None or denominator is None or moments.step < 1:
         return None
     size = parameter.numel()
-    if not (is_plain(parameter, size) and is_plain(gradient, size) and is_plain(first, size) and is_plain(second, size)):
+    if not (_is_plain(parameter, size) and _is_plain(gradient, size) and _is_plain(first, size) and _is_plain(second, size)):
         return None
     begin = second.data_ptr()
-    if denominator is not second and not is_plain(denominator, size):
+    if denominator is not second and not _is_plain(denominator, size):
         return None
     below = begin if denominator is second else denominator.data_ptr()
     return parameter.data_ptr(), gradient.data_ptr(), first.data_ptr(), begin, below
 
 
-def is_plain(tensor: Tensor, size: int) -> bool:
-    """Whether its elements lie one after the other in this process' memory, as float32."""
+def _is_plain(tensor: Tensor, size: int) -> bool:
     return (
         type(tensor) is Tensor
         and tensor.dtype is torch.float32
@@ -110,7 +121,7 @@ def is_plain(tensor: Tensor, size: int) -> bool:
     )
 
 
-def tasks_of(columns: Columns, rows: NDArray[np.int64]) -> NDArray[Any]:
+def _tasks(columns: Columns, rows: NDArray[np.int64]) -> NDArray[Any]:
     """One TASK per row, but for its places."""
     tasks, sampling = np.zeros(len(rows), dtype=TASK), columns.sampling
     for name in ("numel", "offset", "first_scale", "second_scale", "eps", "lr"):

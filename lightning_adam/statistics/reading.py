@@ -155,15 +155,18 @@ def read_optimizer(
     return sorted(readings, key=lambda reading: order.get(reading.name, len(order)))
 
 
-def read_one_of_each_group(optimizer: Optimizer, parameters: Mapping[int, Tensor]) -> list[TensorReading]:
+def read_one_of_each_group(
+    optimizer: Optimizer, parameters: Mapping[int, Tensor], steps: Mapping[int, int]
+) -> list[TensorReading]:
     """As :func:`read_optimizer`, of one parameter per group, by the group's number.
 
     Args:
-        optimizer: on the CPU, right after its step.
+        optimizer: right after its step.
         parameters: that have a gradient, by the number of their group.
+        steps: t by the parameter's identity.
     """
     placed = [(_of_group(number, optimizer.param_groups[number]), p) for number, p in parameters.items()]
-    return list(_readings(optimizer, {}, Before({}, {}, {}), placed, {}, {}))
+    return list(_readings(optimizer, {}, Before({}, {}, {}), placed, steps, {}))
 
 
 def _readings(

@@ -12,6 +12,7 @@ import functools
 import importlib
 import itertools
 import logging
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,9 +23,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lightning_adam.statistics.batched import reduce_batched
 from lightning_adam.statistics.columns import Columns
 from lightning_adam.statistics.quantities import BINS, LOG10_EDGES
-from lightning_adam.statistics.raw import RawTable
+from lightning_adam.statistics.raw import RawTable, empty_table
 from lightning_adam.statistics.reading import TensorReading
 from lightning_adam.statistics.transfer import sent
 
@@ -109,22 +111,72 @@ def reduce(readings: Sequence[TensorReading], columns: Columns, table: RawTable)
         columns: of all tensors.
         table: of all tensors, from :func:`~lightning_adam.statistics.raw.empty_table`, on the tensors' device.
     """
-    program = load()
-    if program is None or (program.INTERPRETED and table.sums.is_cuda):
-        return frozenset()
     index = _index(table.sums.device)
     found = [fitting for row, of in enumerate(readings) if (fitting := _fitting(row, of, index)) is not None]
-    if not found:
-        return frozenset()
+    new = {fitting.kind for fitting in found} - _trusted
+    done = _tried(found, columns, table, [(readings[f.row], f) for f in found if f.kind in new])
+    return frozenset(fitting.row for fitting in found) if done else frozenset()
+
+
+def repeat(columns: Columns, places: NDArray[np.uint64], dtypes: Sequence[tuple[torch.dtype, ...]], table: RawTable) -> bool:
+    """As :func:`reduce`, of tensors that all fit, when only their elements and numbers have changed; whether it was done.
+
+    Args:
+        columns: of all tensors.
+        places: where their parameters, gradients, m, v and denominators begin, [5, n_tensors].
+        dtypes: of parameter, gradient, m and v.
+        table: of all tensors.
+    """
+    aligned = (np.bitwise_or.reduce(places, axis=0) % 16 == 0).tolist()
+    kinds = [_kind(of, False, even) for of, even in zip(dtypes, aligned, strict=True)]
+    at = zip(kinds, places.T.tolist(), strict=True)
+    found = [Fitting(row, kind, tuple(begins)) for row, (kind, begins) in enumerate(at) if kind in _trusted and kind]
+    return len(found) == len(kinds) and _tried(found, columns, table, [])
+
+
+def _tried(found: list[Fitting], columns: Columns, table: RawTable, new: Sequence[tuple[TensorReading, Fitting]]) -> bool:
+    """Whether the table holds the rows of these now; tensors of ``new`` kinds are looked at first, beside eager torch."""
+    program = load()
+    if not found or program is None or (program.INTERPRETED and table.sums.is_cuda):
+        return False
     try:
         with torch.cuda.device(table.sums.get_device()):
+            for kind in {fitting.kind for _, fitting in new}:
+                _test(program, kind, [reading for reading, fitting in new if fitting.kind == kind])
             _run(program, _planned(program, found, columns), table)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # whatever Triton's compiler, driver and launcher raise
         _give_up(error)
-        return frozenset()
-    return frozenset(fitting.row for fitting in found)
+        return False
+    return True
+
+
+_trusted: set[Kind] = set()
+"""Kinds whose numbers have been found to be eager torch's."""
+
+TESTED = 1 << 20
+"""Elements of the largest tensor that a kind is tested with, if there is one."""
+
+
+def _test(program: Any, kind: Kind, readings: Sequence[TensorReading]) -> None:
+    """A kind's first use in this process: one of its tensors is read by eager torch, too, and the rows are compared."""
+    small = [reading for reading in readings if reading.parameter.numel() <= TESTED]
+    by_size = sorted(small or readings, key=lambda reading: reading.parameter.numel())
+    one = [by_size[-1 if small else 0]]
+    columns, device = Columns.of(one), one[0].parameter.device
+    ours, theirs = (empty_table(columns.sampling, device) for _ in range(2))
+    found = _fitting(0, one[0], _index(device))
+    assert found is not None
+    _run(program, _planned(program, [found], columns), ours)
+    reduce_batched(one, [0], columns, theirs)
+    for name in ("sums", "maxima", "sample"):
+        mine, wanted = (
+            torch.nan_to_num(getattr(table, name), posinf=math.inf, neginf=-math.inf) for table in (ours, theirs)
+        )
+        if not torch.allclose(mine, wanted, rtol=1e-3, atol=0.0):
+            raise ArithmeticError(f"{name} of {kind} differ from eager torch's")
+    _trusted.add(kind)
 
 
 _failures: list[str] = []
