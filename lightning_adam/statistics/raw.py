@@ -47,8 +47,8 @@ class Sampling:
     """Which elements of each tensor stand for it in the quantiles and histograms of effective learning rates and steps.
 
     All of them up to 4,096 elements, while the model has at most 32 tensors; of more tensors 2¹⁷ in all, at least 512 of
-    each; of a tensor of a million elements or more up to four times as many. A larger tensor gives between half of that
-    and all. The choice depends on the whole tensors' sizes only: shards together choose what the whole does.
+    each. A larger tensor gives between half of that and all. The choice depends on the whole tensors' sizes only: shards
+    together choose what the whole does.
 
     Attributes:
         totals: elements of each tensor.
@@ -102,7 +102,7 @@ def _sampling(sizes: tuple[int, ...]) -> Sampling:
     """A model's tensors keep their sizes from step to step."""
     totals = np.array(sizes, dtype=np.int64)
     usual = min(max(BUDGET // max(1, len(totals)), FEWEST), MOST)
-    strides = np.maximum(1, -(-totals // np.clip(totals // 256, usual, 4 * usual)))
+    strides = np.maximum(1, -(-totals // usual))
     strides = 1 << np.ceil(np.log2(strides)).astype(np.int64)
     sampled = totals // strides
     return Sampling(totals, strides, sampled, np.concatenate([[0], np.cumsum(sampled)]))
