@@ -47,7 +47,8 @@ class KeptPass:
         examples: one of them for each group, by the group's number.
         groups: for each of them, which example is of its group, [n_tensors].
         columns: of the step that was read.
-        counted: t of each of these at that step, where they are kept on a GPU; else None.
+        steps: t of each of these, in the memory of ``state``, where they are kept on the host; else empty.
+        counted: t of each of these at the step that was read, where they are kept on a GPU; else None.
         calls: steps since then, for the optimizer's hook to count.
     """
 
@@ -61,6 +62,7 @@ class KeptPass:
     examples: Mapping[int, Tensor]
     groups: NDArray[np.int64]
     columns: Columns
+    steps: Sequence[NDArray[np.float32]]
     counted: Tensor | None
     calls: int = 0
 
@@ -91,8 +93,10 @@ class KeptPass:
         found, first, groups = np.unique(numbers, return_index=True, return_inverse=True)
         examples = {number: rows[row] for number, row in zip(found.tolist(), first.tolist(), strict=True)}
         idle, places = [p.grad is None for p in placed], _places(rows, *state[:2])
-        counted = None if _are_on_host(state[2]) else torch.stack(state[2])
-        return cls(optimizer, only, placed, idle, order, state, places, examples, groups, Columns.of(readings), counted)
+        on_host = _are_on_host(state[2])
+        steps, counted = ([t.numpy() for t in state[2]], None) if on_host else ([], torch.stack(state[2]))
+        columns = Columns.of(readings)
+        return cls(optimizer, only, placed, idle, order, state, places, examples, groups, columns, steps, counted)
 
     def snapshot(self, step: int, beside: Beside = NOTHING) -> Snapshot | None:
         """This step's snapshot, or None where something has changed.
@@ -141,7 +145,7 @@ class KeptPass:
     def _steps_now(self) -> NDArray[np.float64]:
         """t of each tensor; where a GPU keeps it, as it must be if every call of the optimizer has counted it up."""
         if self.counted is None:
-            return np.array([step.item() for step in self.state[2]])
+            return np.array([step.item() for step in self.steps])
         return self.columns.step + self.calls
 
     def _wrong_steps(self) -> dict[str, Tensor]:
