@@ -403,7 +403,7 @@ def test_without_triton_nothing_is_filled_in(
 
 
 def test_a_kind_is_first_tried_beside_eager_torch(program: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once in a process, on the largest tensor of the kind that is no larger than a million elements."""
+    """Once in a process, on the largest tensor of the kind up to 2¹⁸ elements."""
     monkeypatch.setattr(triton_kernel, "_trusted", set())
     readings = [reading(900, seed=1), reading(2000, seed=2), reading(50, seed=3, amsgrad=True)]
 

@@ -155,7 +155,7 @@ def _tried(found: list[Fitting], columns: Columns, table: RawTable, new: Sequenc
 _trusted: set[Kind] = set()
 """Kinds whose numbers have been found to be eager torch's."""
 
-TESTED = 1 << 20
+TESTED = 1 << 18
 """Elements of the largest tensor that a kind is tested with, if there is one."""
 
 
