@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,7 +50,9 @@ def test_sick_demo_names_its_sickness(tmp_path: Path, sick: str, rule: str) -> N
 def test_ctrl_c_stops_cleanly(tmp_path: Path) -> None:
     """SIGINT in mid-run: exit status 130, the summary, no traceback."""
     line = [sys.executable, "-m", "lightning_adam.cli", "demo", "--logdir", str(tmp_path)]
-    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    # a shell starts what runs in the background with SIGINT ignored, and children inherit that
+    process = subprocess.Popen(line, cwd=ROOT, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **pipes)
     deadline = time.monotonic() + 90
     while not list(tmp_path.rglob("events.out.tfevents.*")) and time.monotonic() < deadline:
         time.sleep(0.2)
