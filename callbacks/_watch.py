@@ -263,7 +263,8 @@ def norms_of(tensors: Sequence[Tensor]) -> Tensor | None:
         return None
     norms = torch._foreach_norm(dense, 2, torch.float32) if dense[0].element_size() < 4 else torch._foreach_norm(dense)
     whole = [n.full_tensor() if hasattr(n, "full_tensor") else n for n in norms]
-    return torch.stack([n.detach().float().to(whole[0].device) for n in whole])
+    on_one = len({n.device for n in whole}) == 1
+    return torch.stack(whole if on_one else [n.to(whole[0].device) for n in whole]).detach().float()
 
 
 def _total(norms: Tensor) -> float:
