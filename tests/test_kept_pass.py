@@ -112,6 +112,10 @@ def reset_a_moment(of: Stepped) -> None:
     state["exp_avg"] = torch.zeros_like(state["exp_avg"])
 
 
+def reset_a_step(of: Stepped) -> None:
+    of.optimizer.state[of.model[0].weight]["step"] = torch.tensor(1.0)
+
+
 def move_a_moment(of: Stepped) -> None:
     moment = of.optimizer.state[of.model[0].weight]["exp_avg_sq"]
     moment.data = moment.data.clone()
@@ -137,6 +141,7 @@ CHANGES = (
     thaw,
     load_a_checkpoint,
     reset_a_moment,
+    reset_a_step,
     move_a_moment,
     move_a_weight,
     transpose_a_gradient,

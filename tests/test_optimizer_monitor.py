@@ -162,6 +162,26 @@ def test_three_layers_are_in_the_event_file(tmp_path: Path) -> None:
     assert {f"adam_matrix/{quantity}" for quantity in QUANTITIES} <= every
 
 
+LIMIT = 0.38
+"""A total norm that some of the first steps on the digits are over, and some are not."""
+
+
+def test_clipped_steps_are_counted(tmp_path: Path) -> None:
+    """The total is the number of steps whose norm was over the limit; the norms before and after say which."""
+    logger = TensorBoardLogger(str(tmp_path))
+    trainer(max_steps=20, logger=logger, callbacks=[OptimizerMonitor(1)]).fit(Digits(clip=LIMIT), digits_loader())
+    events = EventAccumulator(logger.log_dir).Reload()
+
+    def series(tag: str) -> list[float]:
+        return [event.value for event in events.Scalars(tag)]
+
+    over = [10**norm > LIMIT for norm in series("adam/log10_gradient_norm")]
+    assert 0 < sum(over) < 20
+    assert series("adam.clip/clipped") == [float(one) for one in over]
+    assert series("adam/clipped_steps_total") == list(np.cumsum(over))
+    assert max(series("adam.clip/log10_norm_after")) == pytest.approx(math.log10(LIMIT), abs=1e-4)
+
+
 def test_learning_rate_is_the_one_the_step_used(tmp_path: Path) -> None:
     """During warmup adam/log10_lr is this step's rate, not the next one's."""
     logdir, _ = fit_logged(tmp_path, Digits(lr=1e-2, warmup=10, schedule="constant"))

@@ -21,7 +21,7 @@ from lightning_adam.statistics import COLUMNS, Snapshot, TensorReading, kernel, 
 from lightning_adam.statistics.columns import Columns
 from lightning_adam.statistics.finalise import sample_quantiles
 from lightning_adam.statistics.measure import measure
-from lightning_adam.statistics.raw import RawTable, Sampling
+from lightning_adam.statistics.raw import RawTable, Sampling, read_at_once
 from lightning_adam.statistics.snapshot import snapshot_of
 from tests.statistics_reference import expected, f64, reading, step_of
 
@@ -319,6 +319,32 @@ def test_quantile_between_infinities_is_infinite(path: str) -> None:
     found = sample_quantiles(np.array([1, 2, *[np.inf] * 50], dtype=np.float32), np.array([0, 52]))
 
     assert found.tolist() == [[pytest.approx(1.51), math.inf, math.inf]]
+
+
+def test_parts_of_all_dtypes_are_read_in_one_copy() -> None:
+    """Each comes back as it was, NaN, infinity and nothing at all included."""
+    parts = [torch.tensor([[1.5, math.nan, -math.inf]], dtype=torch.float64), torch.arange(5, dtype=torch.float32)]
+    parts += [torch.empty(0), torch.tensor([[-7], [2**40]])]
+
+    with Launches() as launches:
+        read = read_at_once(parts)
+    assert launches.reads == 0
+    for found, wanted in zip(read, parts, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=0.0, atol=0.0, equal_nan=True)
+
+
+def test_numbers_travel_with_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside a table that is elsewhere: those of its device in its copy, the rest as they are, each under its name."""
+    readings = [reading(50)]
+    columns = Columns.of(readings)
+    table = measure(readings, columns)
+    monkeypatch.setattr("lightning_adam.statistics.raw.HOST", "elsewhere")
+    beside = {"norm": torch.tensor(0.5), "lr": 0.25, "clipped": torch.tensor(3), "flag": torch.tensor(True)}
+
+    found, numbers = table.on_host(beside)
+    assert numbers == {"norm": 0.5, "lr": 0.25, "clipped": 3.0, "flag": 1.0}
+    torch.testing.assert_close(found.sums, table.sums, rtol=0.0, atol=0.0, equal_nan=True)
+    assert torch.equal(found.sample, table.sample)
 
 
 def test_nothing_to_measure_gives_an_empty_table(path: str) -> None:

@@ -39,6 +39,8 @@ KERNEL_MAXIMA = ("first_max", "second_max", "minus_second_max", "ratio_max")
 MAXIMA = (*KERNEL_MAXIMA, "step_max")
 """Of |m|, v, -v, |m̂|/(√v̂+ε) and |Δθ|. Whether a NaN was among them, the sums tell: MAX over ranks may lose it."""
 
+HOST = "cpu"
+
 BUDGET, FEWEST, MOST = 1 << 17, 512, 4096
 
 
@@ -130,17 +132,21 @@ class RawTable:
         Args:
             beside: by name; tensors without dimensions.
         """
-        if self.sums.device.type == "cpu":
+        if self.sums.device.type == HOST:
             return self, {name: float(number) for name, number in beside.items()}
-        apart = {name: number for name, number in beside.items() if getattr(number, "device", None) != self.sums.device}
-        along = [torch.as_tensor(number).detach() for name, number in beside.items() if name not in apart]
-        numbers = torch.stack([number.to(self.sums.dtype) for number in along]) if along else self.sums.new_empty(0)
-        parts = (self.sums, self.maxima, self.counts, self.sample, numbers)
-        packed = torch.cat([part.flatten().view(torch.uint8) for part in parts]).cpu()
-        pieces = torch.split(packed, [part.numel() * part.element_size() for part in parts])
-        *table, read = (p.clone().view(part.dtype).view(part.shape) for p, part in zip(pieces, parts, strict=True))
-        found = dict(zip((name for name in beside if name not in apart), read.tolist(), strict=True))
-        return RawTable(*table), {name: float(apart.get(name, found.get(name, math.nan))) for name in beside}
+        along = {name: n.detach() for name, n in beside.items() if isinstance(n, Tensor) and n.device == self.sums.device}
+        some = [number.to(self.sums.dtype) for number in along.values()]
+        numbers = torch.stack(some) if some else self.sums.new_empty(0)
+        *table, read = read_at_once((self.sums, self.maxima, self.counts, self.sample, numbers))
+        found = dict(zip(along, read.tolist(), strict=True))
+        return RawTable(*table), {name: found[name] if name in found else float(n) for name, n in beside.items()}
+
+
+def read_at_once(parts: Sequence[Tensor]) -> list[Tensor]:
+    """On the CPU, tensors of one device and of any dtypes, by one copy."""
+    packed = torch.cat([part.flatten().view(torch.uint8) for part in parts]).cpu()
+    pieces = torch.split(packed, [part.numel() * part.element_size() for part in parts])
+    return [piece.clone().view(part.dtype).view(part.shape) for piece, part in zip(pieces, parts, strict=True)]
 
 
 def empty_table(sampling: Sampling, device: torch.device) -> RawTable:
