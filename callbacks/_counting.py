@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lightning_adam.statistics import log10
+
 Number = Tensor | float
 
 
@@ -74,8 +76,3 @@ def as_scalars(numbers: Mapping[str, float]) -> dict[str, float]:
     """To be written: log10 where the tag says so; a norm after clipping that would have taken a second pass is left out."""
     scalars = {tag: log10(value) if "/log10_" in tag else value for tag, value in numbers.items()}
     return {tag: value for tag, value in scalars.items() if not (tag.endswith("_after") and math.isnan(numbers[tag]))}
-
-
-def log10(value: float) -> float:
-    """NaN of what has none: TensorBoard draws a gap."""
-    return math.log10(value) if value > 0 and math.isfinite(value) else math.nan

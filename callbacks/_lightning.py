@@ -47,14 +47,8 @@ def scale_on_device(trainer: Trainer) -> Tensor | float:
     return scale.detach() if isinstance(scale, Tensor) else loss_scale(trainer)
 
 
-def gradient_scale(trainer: Trainer, optimizer: Optimizer) -> float:
+def gradient_scale(trainer: Trainer, optimizer: Optimizer) -> Tensor | float:
     """What gradients still carry at ``on_before_optimizer_step``: only a fused optimizer unscales later than that."""
-    fused = getattr(optimizer, "_step_supports_amp_scaling", False)
-    return loss_scale(trainer) if fused else 1.0
-
-
-def gradient_scale_on_device(trainer: Trainer, optimizer: Optimizer) -> Tensor | float:
-    """The same as :func:`gradient_scale` without waiting for the device."""
     fused = getattr(optimizer, "_step_supports_amp_scaling", False)
     return scale_on_device(trainer) if fused else 1.0
 

@@ -97,7 +97,7 @@ class OptimizerWatch:
         """‖g‖ now, before clipping; waits for the device."""
         if self._norms is None:
             return math.nan
-        return float(torch.linalg.vector_norm(self._norms)) / gradient_scale(self.trainer, self.optimizer)
+        return float(torch.linalg.vector_norm(self._norms) / gradient_scale(self.trainer, self.optimizer))
 
     def after_step(self, losses: Sequence[Tensor], batch: Any, batch_index: int, logit: Tensor | None) -> None:
         """The step was taken."""
@@ -155,7 +155,8 @@ class OptimizerWatch:
         watched = nan if logit is None else logit.to(device)
         scalars = [loss, _on(scale, device), self._clip_coefficient(nan), watched, lr, _on(overflowed, device)]
         norms = self._norms if self._norms is not None else torch.zeros(0)
-        values = torch.cat([torch.stack([s.float().reshape(()) for s in scalars]), norms / self._left_scale(device)])
+        left = _on(gradient_scale(self.trainer, self.optimizer), device)
+        values = torch.cat([torch.stack([s.float().reshape(()) for s in scalars]), norms / left])
         rest = (self._graded, known, bool(losses), self._bad_before, self.vetoed)
         if device.type != "cuda":
             return _Light(values.cpu(), None, *rest)
@@ -164,12 +165,6 @@ class OptimizerWatch:
         arrived: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
         arrived.record()
         return _Light(host, arrived, *rest)
-
-    def _left_scale(self, device: torch.device) -> Tensor | float:
-        """A fused optimizer unscales in its own kernel: what gradients carried before the step."""
-        if not getattr(self.optimizer, "_step_supports_amp_scaling", False):
-            return 1.0
-        return _on(scale_on_device(self.trainer), device)
 
     def _clip_coefficient(self, nan: Tensor) -> Tensor:
         """What the helper's rule says, or the trainer's clipping; 1 where there is none."""

@@ -15,7 +15,7 @@ from typing_extensions import override
 from lightning_adam.callbacks._counting import Number, StepCounts, as_scalars, norms
 from lightning_adam.callbacks._lightning import (
     StepHooks,
-    gradient_scale_on_device,
+    gradient_scale,
     has_flat_shards,
     has_scaler,
     log_elsewhere,
@@ -221,7 +221,7 @@ class OptimizerMonitor(Callback):
     def _look_before(self, trainer: Trainer, optimizer: Optimizer) -> None:
         if getattr(optimizer, "adam_clip", None) is None:
             norm = total_gradient_norm(optimizer, flat_shards=bool(self._shards))
-            self._norms[id(optimizer)] = norm / gradient_scale_on_device(trainer, optimizer)
+            self._norms[id(optimizer)] = norm / gradient_scale(trainer, optimizer)
         before = self._before.get(id(optimizer))
         if before is not None and not hasattr(optimizer, "adam_rule"):  # in 32 bit there were no gradients yet
             self._before[id(optimizer)] = copy_gradients(optimizer, before, self._chosen)

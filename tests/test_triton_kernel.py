@@ -21,7 +21,6 @@ import pytest
 import torch
 
 from lightning_adam.statistics import COLUMNS, TensorReading, kept, triton_kernel
-from lightning_adam.statistics import measure as measure_module
 from lightning_adam.statistics.batched import reduce_batched
 from lightning_adam.statistics.columns import Columns
 from lightning_adam.statistics.raw import MAXIMA, SUMS, RawTable, empty_table
@@ -444,7 +443,6 @@ def test_a_pass_is_repeated(on_host: bool, program: Any, monkeypatch: pytest.Mon
     """What is kept between two logged steps gives what reading everything anew gives, bit for bit."""
     monkeypatch.setitem(kept.ENGINES, "cpu", triton_kernel)
     monkeypatch.setattr(kept, "_are_on_host", lambda steps: on_host)
-    monkeypatch.setattr(measure_module, "kernel", triton_kernel)
     of = Stepped()
     again = of.keep()
     assert again is not None

@@ -1,6 +1,6 @@
 """The numbers per parameter tensor: what is measured, and how it is summed up."""
 
-from lightning_adam.statistics.headline import effective_lr_quantiles, headline, step_size_quantiles
+from lightning_adam.statistics.headline import effective_lr_quantiles, headline, log10, step_size_quantiles
 from lightning_adam.statistics.kept import KeptPass
 from lightning_adam.statistics.quantities import COLUMNS, DIAGNOSTICS, LOG10_EDGES, QUANTITIES
 from lightning_adam.statistics.reading import (
@@ -29,6 +29,7 @@ __all__ = [
     "flat_shards",
     "headline",
     "is_sharded",
+    "log10",
     "read_optimizer",
     "step_size_quantiles",
     "take_sharded_snapshot",

@@ -37,19 +37,19 @@ def headline(snapshot: Snapshot, group: str | None = None) -> dict[str, float]:
 
     def pooled(quantity: str) -> float:
         values = column(quantity)
-        return _log10(math.sqrt(_average(np.square(values), weights(values))))
+        return log10(math.sqrt(_average(np.square(values), weights(values))))
 
     rates = [lr for name, lr in snapshot.lr.items() if group in (None, name)]
     return {
-        "log10_lr": _log10(max(rates, default=math.nan)),
-        "log10_update_ratio_p10": _log10(_quantile(ratio, 0.1)),
-        "log10_update_ratio_p50": _log10(_quantile(ratio, 0.5)),
-        "log10_update_ratio_p90": _log10(_quantile(ratio, 0.9)),
+        "log10_lr": log10(max(rates, default=math.nan)),
+        "log10_update_ratio_p10": log10(_quantile(ratio, 0.1)),
+        "log10_update_ratio_p50": log10(_quantile(ratio, 0.5)),
+        "log10_update_ratio_p90": log10(_quantile(ratio, 0.9)),
         "log10_step_size_rms": pooled("step_size_rms"),
-        "log10_effective_lr_p50": _log10(_quantile(column("effective_lr_p50"), 0.5)),
+        "log10_effective_lr_p50": log10(_quantile(column("effective_lr_p50"), 0.5)),
         "log10_first_moment_rms": pooled("first_moment_rms"),
         "log10_second_moment_rms": pooled("second_moment_rms"),
-        "log10_gradient_norm": _log10(float(np.sqrt(np.square(gradients).sum()))),
+        "log10_gradient_norm": log10(float(np.sqrt(np.square(gradients).sum()))),
         "signal_to_noise": _average(agreement, weights(agreement)),
     }
 
@@ -76,7 +76,8 @@ def _histogram_quantiles(counts: NDArray[np.int64], edges: NDArray[np.float64], 
     return [float(np.interp(q, below, edges[filled[0] : filled[-1] + 2])) for q in at]
 
 
-def _log10(value: float) -> float:
+def log10(value: float) -> float:
+    """NaN of what has none: TensorBoard draws a gap."""
     return math.log10(value) if value > 0 and math.isfinite(value) else math.nan
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import operator
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
-from types import ModuleType
 
 import numpy as np
 import torch
@@ -19,16 +18,13 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_adam.moments import resting_state
-from lightning_adam.statistics import kernel, triton_kernel
 from lightning_adam.statistics.columns import Columns
+from lightning_adam.statistics.measure import ENGINES
 from lightning_adam.statistics.raw import empty_table
 from lightning_adam.statistics.reading import TensorReading, read_one_of_each_group
 from lightning_adam.statistics.snapshot import NOTHING, Beside, Snapshot, snapshot_of
 
 Places = NDArray[np.uint64]
-
-ENGINES: dict[str, ModuleType] = {"cpu": kernel, "cuda": triton_kernel}
-"""By the type of device, what can repeat a pass."""
 
 WRONG = "wrong steps"
 """A number that travels with the table of a GPU: by how much the expected t is wrong."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import ModuleType
 
 import torch
 
@@ -12,6 +13,9 @@ from lightning_adam.statistics.columns import Columns
 from lightning_adam.statistics.raw import RawTable, empty_table
 from lightning_adam.statistics.reading import TensorReading
 
+ENGINES: dict[str, ModuleType] = {"cpu": kernel, "cuda": triton_kernel}
+"""By the type of device, what reads each tensor once: ``fits``, ``reduce``, ``repeat`` and ``load``."""
+
 
 def measure(readings: Sequence[TensorReading], columns: Columns) -> RawTable:
     """The raw rows of all readings, on the first one's device; nothing is read back to the host.
@@ -20,8 +24,8 @@ def measure(readings: Sequence[TensorReading], columns: Columns) -> RawTable:
     """
     device = readings[0].parameter.device if readings else torch.device("cpu")
     table = empty_table(columns.sampling, device)
-    by_device = {"cpu": kernel.reduce, "cuda": triton_kernel.reduce}
-    fast = by_device[device.type](readings, columns, table) if device.type in by_device else frozenset()
+    engine = ENGINES.get(device.type)
+    fast = engine.reduce(readings, columns, table) if engine is not None else frozenset()
     rest = [row for row in range(len(readings)) if row not in fast]
     if rest:
         reduce_batched(readings, rest, columns, table)
