@@ -30,6 +30,7 @@ from lightning_adam.callbacks._lightning import (
 from lightning_adam.callbacks._selection import as_patterns, matching, selected
 from lightning_adam.describe import describe_optimizer
 from lightning_adam.errors import ConfigError, nearest
+from lightning_adam.monitoring.heatmap import Heatmap
 from lightning_adam.planning import steps_per_epoch
 from lightning_adam.statistics import (
     Before,
@@ -47,7 +48,7 @@ from lightning_adam.statistics import (
     take_sharded_snapshot,
     take_snapshot,
 )
-from lightning_adam.tensorboard import Heatmap, deep_link, top_tables
+from lightning_adam.tensorboard import deep_link, top_tables
 
 FEW_TENSORS = 32
 QUANTILES = (0.01, 0.5, 0.99)

@@ -5,13 +5,12 @@ from typing import TYPE_CHECKING
 from lightning_adam._lazy import lazy
 
 if TYPE_CHECKING:
-    from lightning_adam.tensorboard.history import Heatmap
     from lightning_adam.tensorboard.layout import deep_link
     from lightning_adam.tensorboard.tags import HEADLINE, QUANTITY_TEXTS
     from lightning_adam.tensorboard.top import top_tables
     from lightning_adam.tensorboard.writer import TensorBoardWriter
 
-__all__ = ["HEADLINE", "QUANTITY_TEXTS", "Heatmap", "TensorBoardWriter", "deep_link", "top_tables"]
+__all__ = ["HEADLINE", "QUANTITY_TEXTS", "TensorBoardWriter", "deep_link", "top_tables"]
 
 if not TYPE_CHECKING:  # as in lightning_adam/__init__.py
     __getattr__ = lazy(
@@ -19,7 +18,6 @@ if not TYPE_CHECKING:  # as in lightning_adam/__init__.py
         {
             "HEADLINE": "lightning_adam.tensorboard.tags",
             "QUANTITY_TEXTS": "lightning_adam.tensorboard.tags",
-            "Heatmap": "lightning_adam.tensorboard.history",
             "TensorBoardWriter": "lightning_adam.tensorboard.writer",
             "deep_link": "lightning_adam.tensorboard.layout",
             "top_tables": "lightning_adam.tensorboard.top",
