@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -11,6 +11,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from lightning_adam.config import OptimizerConfig, with_preset
+from lightning_adam.monitoring.parameters import prefixes
+from lightning_adam.monitoring.run import Plan
 from lightning_adam.optimizers import OPTIMIZERS, get_optimizer
 from lightning_adam.planning import plan, steps_per_epoch
 from lightning_adam.schedules import Phases, Schedule, factor
@@ -46,6 +48,49 @@ def describe_optimizer(optimizer: Optimizer, per_epoch: float | None = None) -> 
         lines.append(f"clipping: {_rule(optimizer)}  ")
     lines.append(f"state: {_state_megabytes(optimizer)}")
     return "\n".join(lines)
+
+
+def planned(optimizer: Optimizer, total_steps: float = math.nan, per_epoch: float | None = None) -> Plan:
+    """What a monitor asks of an optimizer's plan.
+
+    Args:
+        optimizer: the helper's or any other.
+        total_steps: length of the run in optimizer steps; NaN where it is not known.
+        per_epoch: optimizer steps of an epoch, where that is known.
+    """
+    configuration = describe_optimizer(optimizer, per_epoch)
+    schedule = getattr(optimizer, "adam_schedule", None)
+    if not isinstance(schedule, Schedule):
+        return Plan(total_steps=total_steps, configuration=configuration)
+    return Plan(schedule.name, float(schedule.phases.warmup), total_steps, configuration)
+
+
+def hyperparameters(optimizers: Sequence[Optimizer]) -> dict[str, Any]:
+    """What the runs of a project are sorted by: ``lr``, ``betas``, ``schedule``, …; plain numbers and texts.
+
+    Of several optimizers each name begins with its prefix: ``adam-AdamW/lr``.
+    """
+    if len(optimizers) == 1:
+        return _settings(optimizers[0])
+    named = zip(prefixes(optimizers), optimizers, strict=True)
+    return {f"{prefix}/{name}": value for prefix, o in named for name, value in _settings(o).items()}
+
+
+def _settings(optimizer: Optimizer) -> dict[str, Any]:
+    groups = optimizer.param_groups
+    values: dict[str, Any] = {
+        "optimizer": type(optimizer).__name__,
+        "lr": max(float(group.get("initial_lr", group["lr"])) for group in groups),
+        "weight_decay": max(float(group.get("weight_decay") or 0.0) for group in groups),
+    }
+    if groups[0].get("betas"):
+        values["betas"] = ", ".join(f"{float(beta):g}" for beta in groups[0]["betas"])
+    if isinstance(groups[0].get("eps"), (int, float)):
+        values["eps"] = float(groups[0]["eps"])
+    schedule = getattr(optimizer, "adam_schedule", None)
+    if isinstance(schedule, Schedule):
+        values |= {"schedule": schedule.name, "warmup": int(schedule.phases.warmup), "clip": _rule(optimizer)}
+    return values
 
 
 def describe_phases(phases: Phases, per_epoch: float | None = None) -> str:

@@ -63,7 +63,7 @@ def train(kind: str, rule: Any, folder: Path) -> Sharded:
     options = {"max_steps": 12, "use_distributed_sampler": False, "logger": logger, "callbacks": [monitor]}
     fit = trainer(**options, **strategy(kind))
     fit.fit(module, digits_loader())
-    module.failed = sorted(monitor.__dict__.get("_failed", ()))
+    module.failed = sorted(monitor.failures)
     return module
 
 

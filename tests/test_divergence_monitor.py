@@ -100,4 +100,4 @@ def test_resumed_run_remembers(tmp_path: Path) -> None:
 
     assert [f.rule for f in second.findings] == [f.rule for f in first.findings]
     assert second.findings[0].step == 40
-    assert second._diagnoses[0].history.count == 112
+    assert second.state_dict()["diagnoses"][0]["history"]["count"] == 112

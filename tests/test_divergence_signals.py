@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor, nn
 
 from lightning_adam.callbacks import DivergenceMonitor
-from lightning_adam.callbacks._zeroing import ZeroingWatch
+from lightning_adam.monitoring.zeroing import ZeroingWatch
 from lightning_adam.diagnosis import RunSignals, StepSignals, decode, replay
 from tests.digits import Digits, digits_loader, trainer
 
@@ -27,9 +27,9 @@ class Recording(DivergenceMonitor):
         super().__init__(**options)
         self.told: list[RunSignals | StepSignals] = []
 
-    def _take_in(self, index: int, record: RunSignals | StepSignals) -> None:
+    def on_record(self, position: int, record: RunSignals | StepSignals) -> None:
+        """What the rules see."""
         self.told.append(record)
-        super()._take_in(index, record)
 
     @property
     def steps(self) -> list[StepSignals]:
@@ -240,6 +240,6 @@ def test_optimizers_without_adams_moments_are_watched_quietly(optimizer: str) ->
     """The step is measured where no formula tells it, and no rule that needs moments speaks."""
     monitor = record(Digits(optimizer=optimizer, lr=1e-3), 60)
 
-    assert "_failed" not in monitor.__dict__
+    assert monitor.failures == set()
     assert all(s.heavy is not None and s.heavy.update_ratio_p50 > 0 for s in monitor.steps[1:10])
     assert [f.rule for f in monitor.findings if f.severity != "info"] == []

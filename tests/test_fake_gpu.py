@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
-import lightning as L
 import pytest
 import torch
 from torch import Tensor
@@ -14,9 +14,10 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from lightning_adam.callbacks._watch import MOST_AHEAD, OptimizerWatch
 from lightning_adam.clipping import ClipNorm
 from lightning_adam.moments import Moments
+from lightning_adam.monitoring.parameters import NamedParameters
+from lightning_adam.monitoring.signal_reader import MOST_AHEAD, SignalReader, StepInputs
 from lightning_adam.statistics import TensorReading
 from lightning_adam.statistics.columns import Columns
 from lightning_adam.statistics.measure import measure
@@ -99,20 +100,18 @@ class Arrival:
         raise AssertionError("the host waits for the device")
 
 
-def light_watch(trainer: SimpleNamespace) -> OptimizerWatch:
+def light_reader(run: Any) -> SignalReader:
     """Of an optimizer that is past its first step, where no pass over all tensors is due."""
     quiet: Any = SimpleNamespace(wants_measurement=lambda *args, **kwargs: False)
-    module, stub = L.LightningModule(), cast("L.Trainer", trainer)
-    watch = OptimizerWatch(stub, module, 0, {}, every=100, diagnosis=quiet, tell=lambda record: None)
-    watch._begun = True
-    return watch
+    reader = SignalReader(run, 0, run.optimizers[0], NamedParameters({}), 100, quiet, lambda record: None)
+    reader._has_begun = True
+    return reader
 
 
 def training(optimizer: Any, **changed: Any) -> SimpleNamespace:
-    """What the watch asks of a trainer."""
-    loop = SimpleNamespace(epoch_loop=SimpleNamespace(_batches_that_stepped=40))
-    of = {"precision_plugin": SimpleNamespace(scaler=None), "gradient_clip_val": 1.0, "gradient_clip_algorithm": "norm"}
-    return SimpleNamespace(optimizers=[optimizer], fit_loop=loop, global_step=40, **{**of, **changed})
+    """What the reader asks of a run."""
+    of = {"loss_scale": None, "clip_norm": 1.0}
+    return SimpleNamespace(optimizers=[optimizer], step=lambda position: 40, **{**of, **changed})
 
 
 def plain(optimizer: Any) -> SimpleNamespace:
@@ -121,13 +120,12 @@ def plain(optimizer: Any) -> SimpleNamespace:
 
 def clipped_by_the_helper(optimizer: Any) -> SimpleNamespace:
     optimizer.adam_clip = ClipNorm(1.0)(optimizer.param_groups[0]["params"])
-    return training(optimizer, gradient_clip_val=None)
+    return training(optimizer, clip_norm=math.nan)
 
 
 def scaled(optimizer: Any) -> SimpleNamespace:
-    scaler = SimpleNamespace(_scale=torch.empty((), device=GPU))
     optimizer.found_inf, optimizer._step_supports_amp_scaling = torch.empty((), device=GPU), True
-    return training(optimizer, precision_plugin=SimpleNamespace(scaler=scaler))
+    return training(optimizer, loss_scale=torch.empty((), device=GPU))
 
 
 def rate_on_the_gpu(optimizer: Any) -> SimpleNamespace:
@@ -143,14 +141,13 @@ def test_a_light_step_waits_for_nothing(make: Any, transfers: Transfers, monkeyp
     for parameter in parameters:
         parameter.grad = torch.empty_like(parameter)
     optimizer = torch.optim.AdamW(parameters, foreach=True)
-    trainer = make(optimizer)
-    watch = light_watch(trainer)
+    reader = light_reader(make(optimizer))
     losses = [torch.empty((), device=GPU)]
     transfers.down.clear()
 
     for step in range(MOST_AHEAD - 1):
-        watch.before_step(losses)
-        watch.after_step(losses, None, step, None)
+        reader.before_clipping(losses)
+        reader.after_step(StepInputs(losses, batch_index=step))
 
     assert len(transfers.down) == MOST_AHEAD - 1
-    assert len(watch._waiting) == MOST_AHEAD - 1
+    assert len(reader._in_flight) == MOST_AHEAD - 1

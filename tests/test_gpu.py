@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.optim import Optimizer
+
+import lightning as L
 
 from lightning_adam.callbacks import DivergenceMonitor, OptimizerMonitor
-from lightning_adam.statistics import KeptPass, TensorReading, read_optimizer, take_snapshot, tensor_names, triton_kernel
+from lightning_adam.monitoring.signal_reader import StepInputs
+from lightning_adam.statistics import RepeatedPass, TensorReading, read_optimizer, take_snapshot, tensor_names, triton_kernel
 from lightning_adam.statistics.batched import reduce_batched
 from lightning_adam.statistics.columns import Columns
 from lightning_adam.statistics.raw import SUMS, empty_table
@@ -28,12 +30,21 @@ class Guarded(DivergenceMonitor):
 
     light_steps = 0
 
-    def _after_step(self, index: int, optimizer: Optimizer) -> None:
-        light = not self._watches[index]._measured
-        self.light_steps += light
-        torch.cuda.set_sync_debug_mode("error" if light else "default")
-        super()._after_step(index, optimizer)
-        torch.cuda.set_sync_debug_mode("default")
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Around what follows each step."""
+        super().on_train_start(trainer, pl_module)
+        assert self._monitor is not None
+        reader = self._monitor._diagnoses()[0].reader
+        after_step = reader.after_step
+
+        def strict(inputs: StepInputs) -> None:
+            light = not reader._measured
+            self.light_steps += light
+            torch.cuda.set_sync_debug_mode("error" if light else "default")
+            after_step(inputs)
+            torch.cuda.set_sync_debug_mode("default")
+
+        reader.after_step = strict  # type: ignore[method-assign]
 
 
 def test_light_steps_do_not_wait_for_the_device() -> None:
@@ -43,7 +54,7 @@ def test_light_steps_do_not_wait_for_the_device() -> None:
     trainer(**options).fit(Digits(lr=3e-3), digits_loader())
 
     assert monitor.light_steps >= 40
-    assert monitor.__dict__.get("_failed", set()) == set()
+    assert monitor.failures == set()
     assert monitor.findings == []
 
 
@@ -114,7 +125,7 @@ def test_a_pass_is_repeated_with_one_read(options: dict[str, Any]) -> None:
             parameter.grad = torch.randn_like(parameter) * 1e-2
         optimizer.step()
         if kept is None:
-            kept = KeptPass.of(optimizer, {}, read_optimizer(optimizer, {}))
+            kept = RepeatedPass.of(optimizer, {}, read_optimizer(optimizer, {}))
             assert kept is not None
             continue
         kept.calls += 1

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import lightning_adam as la
 from lightning_adam.callbacks import OptimizerMonitor
-from lightning_adam.callbacks._lightning import with_hooks
+from lightning_adam.monitoring.step_hooks import with_hooks
 from lightning_adam.statistics import copy_parameters, read_optimizer, take_snapshot
 from tests.digits import Digits, digits_loader, trainer
 from tests.test_clipping import scaled_half
@@ -35,7 +35,7 @@ def fit(tmp_path: Path, module: L.LightningModule, loader: Any = None, **options
     monitor = options.pop("monitor", None) or OptimizerMonitor(1)
     logger = TensorBoardLogger(tmp_path, name="", version="run")
     trainer(max_steps=6, logger=logger, callbacks=[monitor], **options).fit(module, loader or digits_loader())
-    assert not monitor.__dict__.get("_failed")
+    assert not monitor.failures
     return Path(logger.log_dir)
 
 

@@ -13,11 +13,14 @@ from torch import Tensor
 
 import lightning_adam as la
 from lightning_adam.callbacks import OptimizerMonitor
+from lightning_adam.monitoring import optimizer_statistics
 from lightning_adam.statistics import (
     COLUMNS,
     LOG10_EDGES,
+    Before,
     Snapshot,
     TensorReading,
+    copy_parameters,
     effective_lr_quantiles,
     step_size_quantiles,
     take_snapshot,
@@ -63,20 +66,18 @@ def test_include_and_exclude_choose_tensors(tmp_path: Path) -> None:
     assert last == pytest.approx(np.log10(chosen["step_size_rms"][5][0]), rel=1e-5)
 
 
-def test_only_what_is_chosen_is_copied(tmp_path: Path) -> None:
+def test_only_what_is_chosen_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """For a measured optimizer, no copy of the tensors that are left out."""
-    monitor = OptimizerMonitor(1, include="net.2.*")
     seen: list[int] = []
-    copy = monitor._copy
 
-    def counted(optimizer: Any) -> None:
-        copy(optimizer)
-        before = monitor._before[id(optimizer)]
+    def counted(*args: Any) -> Before | None:
+        before = copy_parameters(*args)
         assert before is not None
         seen.append(len(before.parameters))
+        return before
 
-    monitor._copy = counted  # type: ignore[method-assign]
-    fit(tmp_path, Digits(optimizer="lion"), monitor=monitor)
+    monkeypatch.setattr(optimizer_statistics, "copy_parameters", counted)
+    fit(tmp_path, Digits(optimizer="lion"), monitor=OptimizerMonitor(1, include="net.2.*"))
 
     assert seen == [2] * 6
 

@@ -339,9 +339,9 @@ def test_numbers_travel_with_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
     columns = Columns.of(readings)
     table = measure(readings, columns)
     monkeypatch.setattr("lightning_adam.statistics.raw.HOST", "elsewhere")
-    beside = {"norm": torch.tensor(0.5), "lr": 0.25, "clipped": torch.tensor(3), "flag": torch.tensor(True)}
+    extra_scalars = {"norm": torch.tensor(0.5), "lr": 0.25, "clipped": torch.tensor(3), "flag": torch.tensor(True)}
 
-    found, numbers = table.on_host(beside)
+    found, numbers = table.on_host(extra_scalars)
     assert numbers == {"norm": 0.5, "lr": 0.25, "clipped": 3.0, "flag": 1.0}
     torch.testing.assert_close(found.sums, table.sums, rtol=0.0, atol=0.0, equal_nan=True)
     assert torch.equal(found.sample, table.sample)

@@ -453,7 +453,7 @@ def test_a_pass_is_repeated(on_host: bool, program: Any, monkeypatch: pytest.Mon
     found = again.snapshot(7, {"norm": torch.tensor(0.5)})
     assert found is not None
     assert are_equal(found, of.anew())
-    assert found.beside == {"norm": 0.5}
+    assert found.extra_scalars == {"norm": 0.5}
 
 
 def test_wrong_steps_are_noticed(program: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,11 +106,11 @@ def _findings(findings: tuple[Finding, ...]) -> Table:
         style = STYLES.get(finding.severity, "")
         whose = f"\n{finding.optimizer}" if finding.optimizer else ""
         who = Text.assemble(_text(finding.rule, style), f"\n{span(finding)}\n", (finding.severity, style), _text(whose))
-        table.add_row(who, _told(finding))
+        table.add_row(who, _in_words(finding))
     return table
 
 
-def _told(finding: Finding) -> Text:
+def _in_words(finding: Finding) -> Text:
     parts = [_text(finding.message)]
     if finding.remedy:
         parts += [_text("\n→ ", "bold green"), _text(finding.remedy, "bold")]

@@ -17,8 +17,10 @@ class Sink:
     ``step`` is the log's x-axis.
     """
 
-    address: str | None = None
-    """What to tell the user to open, in one short sentence; None for nothing."""
+    @property
+    def address(self) -> str | None:
+        """What to tell the user to open, in one short sentence; None for nothing."""
+        return None
 
     def hyperparameters(self, values: Mapping[str, Any]) -> None:
         """Before training, once: what the runs of a project are sorted by (``lr``, ``betas``, ``schedule``, …)."""

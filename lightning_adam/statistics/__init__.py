@@ -1,7 +1,6 @@
 """The numbers per parameter tensor: what is measured, and how it is summed up."""
 
 from lightning_adam.statistics.headline import effective_lr_quantiles, headline, log10, step_size_quantiles
-from lightning_adam.statistics.kept import KeptPass
 from lightning_adam.statistics.quantities import COLUMNS, DIAGNOSTICS, LOG10_EDGES, QUANTITIES
 from lightning_adam.statistics.reading import (
     Before,
@@ -11,6 +10,7 @@ from lightning_adam.statistics.reading import (
     read_optimizer,
     tensor_names,
 )
+from lightning_adam.statistics.repeated_pass import RepeatedPass
 from lightning_adam.statistics.sharded import flat_shards, is_sharded, take_sharded_snapshot
 from lightning_adam.statistics.snapshot import Snapshot, take_snapshot
 
@@ -20,7 +20,7 @@ __all__ = [
     "LOG10_EDGES",
     "QUANTITIES",
     "Before",
-    "KeptPass",
+    "RepeatedPass",
     "Snapshot",
     "TensorReading",
     "copy_gradients",

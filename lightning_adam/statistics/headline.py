@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -82,9 +81,11 @@ def log10(value: float) -> float:
 
 
 def _quantile(values: Sequence[float] | NDArray[np.float64], q: float) -> float:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        return float(np.nanquantile(values, q))
+    """NaN left out, and of nothing; between infinities there is nothing to interpolate, and NumPy would warn."""
+    known = np.asarray(values, dtype=np.float64)
+    known = known[~np.isnan(known)]
+    with np.errstate(invalid="ignore"):
+        return float(np.quantile(known, q)) if known.size else math.nan
 
 
 def _average(values: NDArray[np.float64], weights: NDArray[np.float64]) -> float:

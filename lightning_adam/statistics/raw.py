@@ -126,20 +126,22 @@ class RawTable:
     counts: Tensor
     sample: Tensor
 
-    def on_host(self, beside: Mapping[str, Tensor | float]) -> tuple[RawTable, dict[str, float]]:
+    def on_host(self, extra_scalars: Mapping[str, Tensor | float]) -> tuple[RawTable, dict[str, float]]:
         """The same on the CPU, and numbers that travel with it, by one read.
 
         Args:
-            beside: by name; tensors without dimensions.
+            extra_scalars: by name; tensors without dimensions.
         """
         if self.sums.device.type == HOST:
-            return self, {name: float(number) for name, number in beside.items()}
-        along = {name: n.detach() for name, n in beside.items() if isinstance(n, Tensor) and n.device == self.sums.device}
+            return self, {name: float(number) for name, number in extra_scalars.items()}
+        along = {
+            name: n.detach() for name, n in extra_scalars.items() if isinstance(n, Tensor) and n.device == self.sums.device
+        }
         some = [number.to(self.sums.dtype) for number in along.values()]
         numbers = torch.stack(some) if some else self.sums.new_empty(0)
         *table, read = read_at_once((self.sums, self.maxima, self.counts, self.sample, numbers))
         found = dict(zip(along, read.tolist(), strict=True))
-        return RawTable(*table), {name: found[name] if name in found else float(n) for name, n in beside.items()}
+        return RawTable(*table), {name: found[name] if name in found else float(n) for name, n in extra_scalars.items()}
 
 
 def read_at_once(parts: Sequence[Tensor]) -> list[Tensor]:

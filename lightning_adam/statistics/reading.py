@@ -102,7 +102,7 @@ def copy_parameters(optimizer: Optimizer, only: Container[int] | None = None) ->
         optimizer: right before its step.
         only: identities of the parameters to be looked at; all by default.
     """
-    placed = [(group, p) for group, p in _placed(optimizer, only) if p.requires_grad]
+    placed = [(group, p) for group, p in _grouped_parameters(optimizer, only) if p.requires_grad]
     parameters = {
         id(p): plain(p.detach()).clone()
         for group, p in placed
@@ -115,13 +115,13 @@ def copy_gradients(optimizer: Optimizer, before: Before, only: Container[int] | 
     """Copies of the gradients that the step will overwrite, taken when they are complete."""
     gradients = {
         id(p): plain(p.grad.detach()).clone()
-        for group, p in _placed(optimizer, only)
+        for group, p in _grouped_parameters(optimizer, only)
         if p.grad is not None and gradients_are_spoiled(optimizer, group, p)
     }
     return replace(before, gradients=gradients)
 
 
-def _placed(optimizer: Optimizer, only: Container[int] | None) -> Iterator[tuple[dict[str, Any], Tensor]]:
+def _grouped_parameters(optimizer: Optimizer, only: Container[int] | None) -> Iterator[tuple[dict[str, Any], Tensor]]:
     for group in optimizer.param_groups:
         yield from ((group, p) for p in group["params"] if only is None or id(p) in only)
 
@@ -222,7 +222,7 @@ def _with_group(known: Iterable[_Group], only: Container[int] | None) -> Iterato
 def _none_of(optimizer: Optimizer, parameter: Tensor) -> Moments | None:
     """No elements of moments that other ranks hold, with the step and betas that a tensor of this rank has."""
     nothing = _real(parameter.detach())
-    for group, other in _placed(optimizer, None):
+    for group, other in _grouped_parameters(optimizer, None):
         moments = read_moments(optimizer, group, other) if other.numel() else None
         if moments is not None:
             first, second = (None if m is None else nothing for m in (moments.first, moments.second))

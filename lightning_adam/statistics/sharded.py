@@ -19,7 +19,7 @@ from lightning_adam.statistics.columns import Columns
 from lightning_adam.statistics.measure import measure
 from lightning_adam.statistics.raw import RawTable
 from lightning_adam.statistics.reading import TensorReading
-from lightning_adam.statistics.snapshot import NOTHING, Beside, Snapshot, snapshot_of
+from lightning_adam.statistics.snapshot import NOTHING, ExtraScalars, Snapshot, snapshot_of
 
 
 def is_sharded(optimizer: Optimizer) -> bool:
@@ -47,13 +47,13 @@ def flat_shards(optimizer: Optimizer) -> dict[int, tuple[int, int]]:
     return {id(p): (begin, whole) for p, begin, whole in zip(parameters, begins, wholes, strict=True)}
 
 
-def take_sharded_snapshot(step: int, readings: Sequence[TensorReading], beside: Beside = NOTHING) -> Snapshot:
+def take_sharded_snapshot(step: int, readings: Sequence[TensorReading], extra_scalars: ExtraScalars = NOTHING) -> Snapshot:
     """The snapshot of the whole tensors, on every rank; all ranks call it with readings of the same parameters.
 
-    Args as :func:`~lightning_adam.statistics.take_snapshot`'s; what goes ``beside`` the table is this rank's own.
+    Args as :func:`~lightning_adam.statistics.take_snapshot`'s; the ``extra_scalars`` are this rank's own.
     """
     columns = Columns.of(readings)
-    return snapshot_of(step, columns, combine(columns, measure(readings, columns)), beside)
+    return snapshot_of(step, columns, combine(columns, measure(readings, columns)), extra_scalars)
 
 
 def combine(of: Columns, local: RawTable) -> RawTable:

@@ -17,8 +17,8 @@ from lightning_adam.statistics.quantities import BINS, COLUMNS
 from lightning_adam.statistics.raw import RawTable
 from lightning_adam.statistics.reading import TensorReading
 
-Beside = Mapping[str, Tensor | float]
-NOTHING: Beside = MappingProxyType({})
+ExtraScalars = Mapping[str, Tensor | float]
+NOTHING: ExtraScalars = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Snapshot:
         hist_step_size: int64 counts of log10 |Δθ| over all elements, between LOG10_EDGES.
         hist_effective_lr: int64 counts of log10 α/(√v̂+ε) over all elements.
         hist_dead: int64, those of them whose v is 0, so that their rate is α/ε.
-        beside: numbers that were read together with the table.
+        extra_scalars: numbers that were read together with the table.
     """
 
     step: int
@@ -47,7 +47,7 @@ class Snapshot:
     hist_step_size: NDArray[np.int64]
     hist_effective_lr: NDArray[np.int64]
     hist_dead: NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, dtype=np.int64))
-    beside: Mapping[str, float] = field(default_factory=dict)
+    extra_scalars: Mapping[str, float] = field(default_factory=dict)
 
     def column(self, quantity: str) -> NDArray[np.float32]:
         """One quantity for all tensors, float32 [n_tensors]."""
@@ -55,21 +55,21 @@ class Snapshot:
         return column
 
 
-def take_snapshot(step: int, readings: Sequence[TensorReading], beside: Beside = NOTHING) -> Snapshot:
+def take_snapshot(step: int, readings: Sequence[TensorReading], extra_scalars: ExtraScalars = NOTHING) -> Snapshot:
     """Measure all readings of one optimizer step; one transfer to the host.
 
     Args:
         step: on the log's x-axis.
         readings: of all tensors.
-        beside: numbers by name, to be read in the same transfer; tensors without dimensions.
+        extra_scalars: numbers by name, to be read in the same transfer; tensors without dimensions.
     """
     columns = Columns.of(readings)
-    return snapshot_of(step, columns, measure(readings, columns), beside)
+    return snapshot_of(step, columns, measure(readings, columns), extra_scalars)
 
 
-def snapshot_of(step: int, of: Columns, raw: RawTable, beside: Beside = NOTHING) -> Snapshot:
+def snapshot_of(step: int, of: Columns, raw: RawTable, extra_scalars: ExtraScalars = NOTHING) -> Snapshot:
     """The snapshot that the raw rows of whole tensors amount to (those of shards are to be combined first)."""
-    host, numbers = raw.on_host(beside)
+    host, numbers = raw.on_host(extra_scalars)
     table, (step_sizes, rates) = finalise(of, host)
     return Snapshot(
         step=step,
@@ -81,5 +81,5 @@ def snapshot_of(step: int, of: Columns, raw: RawTable, beside: Beside = NOTHING)
         hist_step_size=step_sizes,
         hist_effective_lr=rates,
         hist_dead=dead_rates(of, host),
-        beside=numbers,
+        extra_scalars=numbers,
     )

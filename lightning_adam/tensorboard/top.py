@@ -14,7 +14,7 @@ VIEWS: tuple[tuple[str, str, str, bool], ...] = (
 )
 """Title, column, what it means, and whether the largest come first."""
 
-BESIDE = ("update_ratio", "step_size_rms", "gradient_norm", "gradient_surprise")
+OTHER_COLUMNS = ("update_ratio", "step_size_rms", "gradient_norm", "gradient_surprise")
 
 
 def top_tables(snapshot: Snapshot, count: int) -> str:
@@ -25,7 +25,7 @@ def top_tables(snapshot: Snapshot, count: int) -> str:
 def _view(snapshot: Snapshot, view: tuple[str, str, str, bool], count: int) -> str:
     title, column, meaning, largest = view
     rows = ranked(snapshot.column(column), largest)[:count]
-    others = [name for name in BESIDE if name != column]
+    others = [name for name in OTHER_COLUMNS if name != column]
     lines = [
         f"**{title}** ({meaning})",
         "",

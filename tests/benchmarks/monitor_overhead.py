@@ -35,7 +35,7 @@ from examples.char_gpt import Block, CharGPT, loaders, standard_library_text
 from lightning_adam.callbacks import DivergenceMonitor, OptimizerMonitor
 from lightning_adam.statistics import (
     QUANTITIES,
-    KeptPass,
+    RepeatedPass,
     Snapshot,
     headline,
     kernel,
@@ -123,7 +123,7 @@ def pass_against_step(quick: bool) -> Table:
             progress(f"pass over {total // 10**6}M parameters in {count} tensors")
             optimizer, names = stepped_adamw([total // count] * count)
             anew = partial(read_and_measure, optimizer, names)
-            kept = KeptPass.of(optimizer, names, read_optimizer(optimizer, names))
+            kept = RepeatedPass.of(optimizer, names, read_optimizer(optimizer, names))
             later = anew if kept is None else partial(kept.snapshot, 0)
             step, *logged = interleaved([optimizer.step, anew, later], 8 if total > 5e7 else 25)
             peak = extra_memory(later) / 2**20
@@ -358,7 +358,7 @@ def contenders_for(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[s
         del os.environ["LIGHTNING_ADAM_KERNEL"]
 
     columns = take_snapshot(0, readings).table.shape[1]
-    kept = KeptPass.of(optimizer, names, readings)
+    kept = RepeatedPass.of(optimizer, names, readings)
     composer = composer_monitor(model, optimizer)
     theirs = "its operations" if composer is None else "itself"
     return {

@@ -87,9 +87,9 @@ class _Keeping(DivergenceMonitor):
         super().__init__(logits=logits)
         self.kept: dict[int, Records] = {}
 
-    def _take_in(self, index: int, record: RunSignals | StepSignals) -> None:
-        self.kept.setdefault(index, []).append(record)
-        super()._take_in(index, record)
+    def on_record(self, position: int, record: RunSignals | StepSignals) -> None:
+        """What the rules see."""
+        self.kept.setdefault(position, []).append(record)
 
 
 def train(scenario: Scenario, seed: int) -> Run:
@@ -109,8 +109,8 @@ def _train(scenario: Scenario, seed: int) -> Run:
         module, monitor = _until(scenario, module, monitor, batches)
     else:
         _trainer(scenario, monitor, scenario.steps).fit(module, _loader(batches))
-    if failed := monitor.__dict__.get("_failed"):
-        raise RuntimeError(f"{scenario.name}: the monitor failed in {failed}.")
+    if monitor.failures:
+        raise RuntimeError(f"{scenario.name}: the monitor lost {set(monitor.failures)}.")
     records = [monitor.kept.get(i, []) for i in range(max(monitor.kept, default=0) + 1)]
     run = Run(scenario.name, seed, records, monitor.findings, 0.0, time.perf_counter() - began)
     return replace(run, final=final_loss(run.losses))

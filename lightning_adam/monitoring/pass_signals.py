@@ -1,4 +1,4 @@
-"""From the table of all tensors to what the rules read of it; and what is known of an optimizer when its run begins."""
+"""From the table of all tensors to what the rules read of it."""
 
 from __future__ import annotations
 
@@ -8,32 +8,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningModule, Trainer
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import Tensor
 
-from lightning_adam.diagnosis import HeavySignals, RunSignals
+from lightning_adam.diagnosis import HeavySignals
 from lightning_adam.diagnosis.theory import update_bound
-from lightning_adam.moments import read_moments
-from lightning_adam.schedules import Schedule
 from lightning_adam.statistics import Snapshot, TensorReading, take_snapshot
 
 Floats = NDArray[np.float64]
 
-PLAIN = (
-    "Adam",
-    "AdamW",
-    "NAdam",
-    "RAdam",
-    "Adam8bit",
-    "AdamW8bit",
-    "PagedAdam",
-    "PagedAdamW",
-    "PagedAdam8bit",
-    "PagedAdamW8bit",
-)
-"""Optimizers whose m and v are averages of g and g² with two betas."""
 TINY_START = 0.1
 """A matrix that begins under so many times 1/√fan-in began at zero on purpose (heads, LoRA's B): its ratio says nothing."""
 
@@ -52,6 +35,11 @@ def heavy_signals(
     if not readings:
         return None
     table = _Table(readings, take_snapshot(0, readings), norms_before, embeddings)
+    with np.errstate(all="ignore"):  # what is not finite is a signal, too
+        return _summed_up(table, readings, inputs)
+
+
+def _summed_up(table: _Table, readings: Sequence[TensorReading], inputs: Floats) -> HeavySignals:
     return HeavySignals(
         **table.updates(),
         **table.normalised(),
@@ -216,76 +204,3 @@ def _tensors(batch: Any, depth: int = 4) -> list[Tensor]:
     if depth and isinstance(batch, (list, tuple)):
         return [t for part in batch for t in _tensors(part, depth - 1)]
     return []
-
-
-def embedding_names(module: LightningModule, names: Mapping[int, str]) -> frozenset[str]:
-    """Names of embedding tables."""
-    tables = [m for m in module.modules() if isinstance(m, (nn.Embedding, nn.EmbeddingBag))]
-    return frozenset(names[id(t.weight)] for t in tables if id(t.weight) in names)
-
-
-def run_signals(
-    trainer: Trainer, optimizer: Optimizer, step: int, zero_tensors: int, state: Mapping[str, Any] | None
-) -> RunSignals:
-    """What is known after the first step, when the state exists.
-
-    Args:
-        trainer: with all its optimizers.
-        optimizer: the one that has stepped.
-        step: the log's x-axis.
-        zero_tensors: weight matrices that were all zero before it.
-        state: of the diagnosis, after a resume.
-    """
-    groups = optimizer.param_groups
-    parameters = [p for g in groups for p in g["params"] if p.requires_grad]
-    matrices = [p for p in parameters if p.dim() >= 2]
-    moments = [m for g in groups for p in g["params"][:8] if (m := read_moments(optimizer, g, p)) is not None]
-    epsilons = [float(g["eps"]) for g in groups if isinstance(g.get("eps"), float)]
-    schedule = getattr(optimizer, "adam_schedule", None)
-    known = schedule if isinstance(schedule, Schedule) else None
-    beta1, beta2 = betas_of(optimizer)
-    return RunSignals(
-        optimizer=type(optimizer).__name__,
-        position=next(i for i, o in enumerate(trainer.optimizers) if o is optimizer),
-        optimizers=len(trainer.optimizers),
-        first_step=step,
-        beta1=beta1,
-        beta2=beta2,
-        eps=max(epsilons, default=math.nan),
-        smallest_eps=min(epsilons, default=math.nan),
-        weight_decay=max((float(g.get("weight_decay") or 0.0) for g in groups), default=0.0),
-        plain_moments=type(optimizer).__name__ in PLAIN and bool(moments),
-        dtype=_name(min((p.dtype for p in parameters), key=lambda d: d.itemsize, default=torch.float32)),
-        state_dtype=_name(min((_stored_dtype(optimizer, p) for p in parameters[:64]), key=lambda d: d.itemsize)),
-        schedule=known.name if known else "",
-        warmup=float(known.phases.warmup) if known else math.nan,
-        total_steps=_total_steps(trainer),
-        clip=float(getattr(getattr(optimizer, "adam_rule", None), "max_norm", trainer.gradient_clip_val or math.nan)),
-        scaled=getattr(trainer.precision_plugin, "scaler", None) is not None,
-        tensors=len(parameters),
-        zero_tensors=zero_tensors,
-        matrices=len(matrices),
-        state=state,
-    )
-
-
-def _stored_dtype(optimizer: Optimizer, parameter: Tensor) -> torch.dtype:
-    state = optimizer.state.get(parameter, {})
-    kinds = [v.dtype for k, v in state.items() if isinstance(v, Tensor) and k in ("exp_avg_sq", "state2")]
-    return min(kinds, key=lambda d: d.itemsize, default=torch.float32)
-
-
-def _total_steps(trainer: Trainer) -> float:
-    total = float(trainer.estimated_stepping_batches)
-    return total if math.isfinite(total) and total > 0 else math.nan
-
-
-def betas_of(optimizer: Optimizer) -> tuple[float, float]:
-    """β₁ and β₂ where the optimizer has exactly these two, of the group with the largest β₁; else NaN."""
-    pairs = [tuple(map(float, g["betas"])) for g in optimizer.param_groups if len(g.get("betas") or ()) == 2]
-    first, second = max(pairs, default=(math.nan, math.nan))
-    return first, second
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

@@ -1,10 +1,9 @@
-"""What clipping and the GradScaler did, counted where it happens: on the device, until a logged step asks."""
+"""What clipping and the gradient scaler did, counted where it happens: on the device, until a logged step asks."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,43 +14,39 @@ from lightning_adam.statistics import log10
 Number = Tensor | float
 
 
-class StepCounts:
-    """Steps that clipping changed and steps that the scaler skipped, by the optimizer's prefix (``"adam"``)."""
+class StepCounters:
+    """Steps of one optimizer that clipping changed and that the scaler skipped.
 
-    def __init__(self) -> None:
-        self._clipped: dict[str, Number] = {}
-        self._skipped: dict[str, Number] = {}
+    Attributes:
+        clipped: None while nothing says whether clipping changed a step.
+        skipped: None while there is no scaler.
+    """
 
-    def expect_skips(self, prefix: str) -> None:
+    def __init__(self, clipped: int | None = None, skipped: int | None = None) -> None:
+        self.clipped: Number | None = clipped
+        self.skipped: Number | None = skipped
+
+    def expect_skips(self) -> None:
         """A scaler is there: none skipped so far is a number too."""
-        self._skipped.setdefault(prefix, 0)
+        self.skipped = 0 if self.skipped is None else self.skipped
 
-    def add_skips(self, prefix: str, number: Number) -> None:
+    def add_skips(self, number: Number) -> None:
         """That many were attempted and did not happen."""
-        self._skipped[prefix] = self._skipped.get(prefix, 0) + number
+        self.skipped = (0 if self.skipped is None else self.skipped) + number
 
-    def after_step(self, prefix: str, optimizer: Optimizer) -> None:
+    def after_step(self, optimizer: Optimizer) -> None:
         """Adds on the device: a host read at every step would stall a GPU."""
         record = getattr(optimizer, "adam_clip", None)
         if record is not None:
-            self._clipped[prefix] = self._clipped.get(prefix, 0) + record.clipped.detach().to(torch.int64)
+            self.clipped = (0 if self.clipped is None else self.clipped) + record.clipped.detach().to(torch.int64)
         found = getattr(optimizer, "found_inf", None)
         if isinstance(found, Tensor):  # a fused optimizer is called, and leaves the weights alone by itself
-            self.add_skips(prefix, (found.detach() > 0).to(torch.int64).sum())
+            self.add_skips((found.detach() > 0).to(torch.int64).sum())
 
     def totals(self, prefix: str) -> dict[str, Number]:
         """By tag; only what there is."""
-        found = {f"{prefix}/clipped_steps_total": self._clipped, f"{prefix}.amp/skipped_steps_total": self._skipped}
-        return {tag: counts[prefix] for tag, counts in found.items() if prefix in counts}
-
-    def state_dict(self) -> dict[str, dict[str, int]]:
-        """As plain numbers."""
-        named = {"clipped": self._clipped, "skipped": self._skipped}
-        return {name: {prefix: int(count) for prefix, count in counts.items()} for name, counts in named.items()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on counting."""
-        self._clipped, self._skipped = dict(state["clipped"]), dict(state.get("skipped", {}))
+        found = {f"{prefix}/clipped_steps_total": self.clipped, f"{prefix}.amp/skipped_steps_total": self.skipped}
+        return {tag: count for tag, count in found.items() if count is not None}
 
 
 def norms(prefix: str, optimizer: Optimizer, before: Number) -> dict[str, Number]:

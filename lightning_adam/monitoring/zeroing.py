@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
@@ -52,8 +50,3 @@ class ZeroingWatch:
 
     def _after_addition(self, parameter: Tensor) -> None:
         self._version = -1 if parameter.grad is None else parameter.grad._version
-
-
-def watch_zeroing(optimizers: Sequence[Optimizer]) -> list[ZeroingWatch]:
-    """One watch per optimizer."""
-    return [ZeroingWatch(optimizer) for optimizer in optimizers]

@@ -17,7 +17,7 @@ from torch import nn
 from torch.optim import Adam, AdamW, Optimizer
 
 from lightning_adam.callbacks import OptimizerMonitor
-from lightning_adam.statistics import KeptPass, Snapshot, read_optimizer, take_snapshot, tensor_names
+from lightning_adam.statistics import RepeatedPass, Snapshot, read_optimizer, take_snapshot, tensor_names
 from tests.digits import Digits, digits_loader, trainer
 
 
@@ -42,9 +42,9 @@ class Stepped:
         self.model(torch.randn(16, 8, dtype=weight.dtype)).square().mean().backward()
         self.optimizer.step()
 
-    def keep(self, only: set[int] | None = None) -> KeptPass | None:
+    def keep(self, only: set[int] | None = None) -> RepeatedPass | None:
         """What there is to be kept of this step."""
-        return KeptPass.of(self.optimizer, self.names, read_optimizer(self.optimizer, self.names, only=only), only)
+        return RepeatedPass.of(self.optimizer, self.names, read_optimizer(self.optimizer, self.names, only=only), only)
 
     def anew(self, only: set[int] | None = None) -> Snapshot:
         """This step, with everything read."""
@@ -205,16 +205,16 @@ def test_monitor_reads_once_and_logs_what_it_would_reading_every_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In a training the second and later logged steps are kept passes, and the log is the same."""
-    logs, original = [], KeptPass.snapshot
+    logs, original = [], RepeatedPass.snapshot
     for folder, again in (("kept", True), ("anew", False)):
         taken: list[int] = []
 
-        def counted(self: KeptPass, step: int, beside: Any, again: bool = again, taken: list[int] = taken) -> Any:
+        def counted(self: RepeatedPass, step: int, extra_scalars: Any, again: bool = again, taken: list[int] = taken) -> Any:
             taken.append(step)
-            return original(self, step, beside) if again else None
+            return original(self, step, extra_scalars) if again else None
 
         with monkeypatch.context() as patch:
-            patch.setattr(KeptPass, "snapshot", counted)
+            patch.setattr(RepeatedPass, "snapshot", counted)
             logger = TensorBoardLogger(str(tmp_path), name="", version=folder)
             trainer(max_steps=12, logger=logger, callbacks=[OptimizerMonitor(2)]).fit(Digits(), digits_loader())
         assert len(taken) == 5

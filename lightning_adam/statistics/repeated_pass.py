@@ -22,7 +22,7 @@ from lightning_adam.statistics.columns import Columns
 from lightning_adam.statistics.measure import ENGINES
 from lightning_adam.statistics.raw import empty_table
 from lightning_adam.statistics.reading import TensorReading, read_one_of_each_group
-from lightning_adam.statistics.snapshot import NOTHING, Beside, Snapshot, snapshot_of
+from lightning_adam.statistics.snapshot import NOTHING, ExtraScalars, Snapshot, snapshot_of
 
 Places = NDArray[np.uint64]
 
@@ -31,7 +31,7 @@ WRONG = "wrong steps"
 
 
 @dataclass
-class KeptPass:
+class RepeatedPass:
     """The pass over one optimizer's tensors, kept between two logged steps.
 
     Attributes:
@@ -69,7 +69,7 @@ class KeptPass:
         names: Mapping[int, str],
         readings: Sequence[TensorReading],
         only: Container[int] | None = None,
-    ) -> KeptPass | None:
+    ) -> RepeatedPass | None:
         """To be kept after these readings, or None where the next step's cannot be had like this.
 
         Args:
@@ -78,12 +78,12 @@ class KeptPass:
             readings: all that was read.
             only: as it was read.
         """
-        members = _placed(optimizer, only)
+        members = _parameters_by_group(optimizer, only)
         placed = [p for group in members for p in group]
         order = _model_order(placed, names)
         rows = [placed[index] for index in order]
         state = resting_state(optimizer, rows)
-        if state is None or not _are_of(readings, rows, state):
+        if state is None or not _can_be_repeated(readings, rows, state):
             return None
         numbers = np.repeat(np.arange(len(members)), list(map(len, members)))[order]
         found, first, groups = np.unique(numbers, return_index=True, return_inverse=True)
@@ -94,12 +94,12 @@ class KeptPass:
         columns = Columns.of(readings)
         return cls(optimizer, only, placed, idle, order, state, places, examples, groups, columns, steps, counted)
 
-    def snapshot(self, step: int, beside: Beside = NOTHING) -> Snapshot | None:
+    def snapshot(self, step: int, extra_scalars: ExtraScalars = NOTHING) -> Snapshot | None:
         """This step's snapshot, or None where something has changed.
 
         Args:
             step: on the log's x-axis; the optimizer has just taken it.
-            beside: numbers that are wanted with it.
+            extra_scalars: numbers that are wanted with it.
         """
         gradients = self._gradients()
         if gradients is None:
@@ -111,13 +111,13 @@ class KeptPass:
         dtypes = [(g.dtype, g.dtype, m.dtype, v.dtype) for g, m, v in zip(gradients, *self.state[:2], strict=True)]
         if not ENGINES[device.type].repeat(columns, places, dtypes, table):
             return None
-        taken = snapshot_of(step, columns, table, {**beside, **self._wrong_steps()})
-        numbers = {name: number for name, number in taken.beside.items() if name != WRONG}
-        return replace(taken, beside=numbers) if taken.beside.get(WRONG, 0.0) == 0.0 else None
+        taken = snapshot_of(step, columns, table, {**extra_scalars, **self._wrong_steps()})
+        numbers = {name: number for name, number in taken.extra_scalars.items() if name != WRONG}
+        return replace(taken, extra_scalars=numbers) if taken.extra_scalars.get(WRONG, 0.0) == 0.0 else None
 
     def _gradients(self) -> list[Tensor] | None:
         """In model order, if all tensors are those of the last time, where they were."""
-        placed = [p for members in _placed(self.optimizer, self.only) for p in members]
+        placed = [p for members in _parameters_by_group(self.optimizer, self.only) for p in members]
         gradients = [p.grad for p in placed]
         if not (_same(placed, self.placed) and [g is None for g in gradients] == self.idle):
             return None
@@ -150,7 +150,7 @@ class KeptPass:
         return {WRONG: torch.stack(self.state[2]).sub(self.counted).sub(self.calls).abs().max()}
 
 
-def _placed(optimizer: Optimizer, only: Container[int] | None) -> list[list[Tensor]]:
+def _parameters_by_group(optimizer: Optimizer, only: Container[int] | None) -> list[list[Tensor]]:
     """The parameters that are looked at, by group."""
     return [[p for p in group["params"] if only is None or id(p) in only] for group in optimizer.param_groups]
 
@@ -162,7 +162,7 @@ def _model_order(placed: Sequence[Tensor], names: Mapping[int, str]) -> list[int
     return sorted(chosen, key=lambda index: rank.get(id(placed[index]), len(rank)))
 
 
-def _are_of(readings: Sequence[TensorReading], rows: Sequence[Tensor], state: tuple[list[Tensor], ...]) -> bool:
+def _can_be_repeated(readings: Sequence[TensorReading], rows: Sequence[Tensor], state: tuple[list[Tensor], ...]) -> bool:
     """Whether a pass over these can be repeated, and they are of these tensors."""
     device = rows[0].device if rows else torch.device("meta")
     engine = ENGINES.get(device.type)

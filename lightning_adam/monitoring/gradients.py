@@ -1,0 +1,54 @@
+"""Norms of gradients and parameters, wherever they are: sparse, sharded, on several devices."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lightning_adam.monitoring.run import Run
+
+
+def norms_of(tensors: Sequence[Tensor]) -> Tensor | None:
+    """‖·‖ of each tensor, float32 [n] on the first one's device; None for no tensors."""
+    dense = [t.coalesce().values() if t.is_sparse else t for t in tensors]
+    if not dense:
+        return None
+    norms = torch._foreach_norm(dense, 2, torch.float32) if dense[0].element_size() < 4 else torch._foreach_norm(dense)
+    whole = [n.full_tensor() if hasattr(n, "full_tensor") else n for n in norms]
+    on_one = len({n.device for n in whole}) == 1
+    return torch.stack(whole if on_one else [n.to(whole[0].device) for n in whole]).detach().float()
+
+
+def total_gradient_norm(optimizer: Optimizer, flat_shards: bool = False) -> Tensor:
+    """‖g‖ over all gradients, sparse ones and those of all shards included, on their device; NaN where there is none."""
+    if flat_shards:
+        return _norm_over_ranks(optimizer)
+    placed = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    gradients = [g.coalesce().values() if g.is_sparse else g for g in placed if g.numel()]
+    if not gradients:
+        return torch.full((), math.nan)
+    norm = torch.nn.utils.get_total_norm(gradients)
+    whole: Tensor = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+    return whole
+
+
+def _norm_over_ranks(optimizer: Optimizer) -> Tensor:
+    """Of FSDP1's flat shards, which torch's norms do not know to be shards; one all-reduce."""
+    placed = [p for group in optimizer.param_groups for p in group["params"]]
+    gradients = [p.grad for p in placed if p.grad is not None and p.grad.numel()]
+    device = placed[0].device if placed else torch.device("cpu")
+    norm = torch.nn.utils.get_total_norm(gradients).to(device) if gradients else torch.zeros((), device=device)
+    squared = norm.float().square()
+    torch.distributed.all_reduce(squared)
+    return squared.sqrt()
+
+
+def gradient_scale(run: Run, optimizer: Optimizer) -> Tensor | float:
+    """What gradients still carry when they are complete: only a fused optimizer unscales later than that."""
+    fused = getattr(optimizer, "_step_supports_amp_scaling", False)
+    scale = run.loss_scale if fused else None
+    return 1.0 if scale is None else scale

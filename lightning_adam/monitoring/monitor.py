@@ -1,0 +1,292 @@
+"""Both monitors of one run, whoever trains: they listen, measure, diagnose, write and act."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatch
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
+
+from lightning_adam.diagnosis import Finding
+from lightning_adam.monitoring.actions import Actions, DivergenceError, scale_rates
+from lightning_adam.monitoring.all_sinks import AllSinks
+from lightning_adam.monitoring.guard import LOG, Guard
+from lightning_adam.monitoring.monitored_optimizer import MonitoredOptimizer
+from lightning_adam.monitoring.optimizer_diagnosis import SEVERITIES, DivergenceOptions, OptimizerDiagnosis, Record
+from lightning_adam.monitoring.optimizer_statistics import FEW_TENSORS, OptimizerStatistics, StatisticsOptions
+from lightning_adam.monitoring.parameters import NamedParameters, are_known, named_parameters, prefixes
+from lightning_adam.monitoring.run import Run
+from lightning_adam.monitoring.selection import as_patterns, matching
+from lightning_adam.monitoring.signal_reader import StepInputs
+from lightning_adam.monitoring.state import MonitorState
+from lightning_adam.monitoring.step_hooks import StepHooks, with_hooks
+
+
+class Monitor:
+    """Watches the optimizers of one run from :meth:`begin` to :meth:`end`.
+
+    It changes nothing but by an action that was asked for, and nothing that goes wrong in it reaches the training.
+
+    Args:
+        run: who trains.
+        statistics: what is logged of the optimizers; None for nothing.
+        divergence: how the run is diagnosed; None for not at all.
+        state: of an earlier part of the run, from :meth:`state`.
+        on_record: is handed the optimizer's position and each record, as the rules see it.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        statistics: StatisticsOptions | None = None,
+        divergence: DivergenceOptions | None = None,
+        state: MonitorState | None = None,
+        on_record: Callable[[int, Record], None] | None = None,
+    ) -> None:
+        self.guard = Guard()
+        self._run, self._statistics, self._divergence = run, statistics, divergence
+        self._before, self._on_record = state or MonitorState(), on_record
+        self._sinks = AllSinks(run.sinks, self.guard)
+        self._actions = Actions(divergence.on_divergence, divergence.max_actions) if divergence else Actions("warn", 1)
+        self._optimizers: list[MonitoredOptimizer] = []
+        self._inputs = StepInputs()
+        self._hooks = StepHooks()
+        self._logit_hooks: list[RemovableHandle] = []
+
+    @property
+    def findings(self) -> list[Finding]:
+        """All so far, and what was done about them, in order."""
+        diagnoses = self._diagnoses()
+        if not diagnoses:
+            return self._before.findings
+        found = [finding for d in diagnoses for finding in d.findings]
+        done = [finding for d in diagnoses for finding in d.actions_taken]
+        return sorted([*found, *done], key=lambda finding: finding.step)
+
+    def begin(self) -> None:
+        """The optimizers exist and hold their restored state: listen to them.
+
+        Raises:
+            ConfigError: a pattern among the options matches no parameter.
+        """
+        self.guard.run("the optimizer's steps", self._listen)
+        if are_known(self._run.optimizers):
+            self.guard.run("the start of the run", self._prepare)
+
+    def loss(self, loss: Tensor) -> None:
+        """The loss, right before its backward: as it is then, scaled by fp16 and divided by the accumulation."""
+        self.guard.run("a loss", self._take_loss, loss)
+
+    def begin_batch(self, batch: Any, batch_index: int) -> None:
+        """Remember which batch this is: a finding names it."""
+        self._inputs.batch, self._inputs.batch_index = batch, batch_index
+
+    def before_clipping(self, optimizer: Any) -> None:
+        """Gradients are complete, unscaled and not yet clipped."""
+        inner = with_hooks(optimizer)
+        for watched in self._watched():
+            if watched.optimizer is optimizer or watched.optimizer is inner:
+                self._gradients_complete(watched)
+
+    def forget_losses(self) -> None:
+        """The losses so far lead to no step."""
+        self._inputs = StepInputs(batch=self._inputs.batch, batch_index=self._inputs.batch_index)
+
+    def after_batch(self) -> None:
+        """Take in steps that a gradient scaler left out, and act on what was found.
+
+        Raises:
+            DivergenceError: a finding that the user asked to be raised; or ``optuna.TrialPruned``.
+        """
+        for watched in self._watched():
+            if watched.attempts:
+                watched.skipped(self._take_inputs(), by_scaler=self._run.loss_scale is not None)
+        self._inputs.batch = None
+        fresh = [finding for d in self._diagnoses() for finding in _taken_from(d.fresh)]
+        self.guard.run("an action", self._act, fresh)
+        self._raise(fresh)
+
+    def skipped(self, position: int) -> None:
+        """A gradient scaler left out the step of this optimizer, and nobody has announced that it was attempted.
+
+        Raises:
+            DivergenceError: as in :meth:`after_batch`.
+        """
+        if position < len(watched := self._watched()):
+            watched[position].before_clipping(self._inputs)
+        self.after_batch()
+
+    def end(self) -> None:
+        """The run is over, or broke: write what is left, and let go of everything that trains.
+
+        Raises:
+            DivergenceError: as in :meth:`after_batch`.
+        """
+        self._hooks.detach()
+        for handle in self._logit_hooks:
+            handle.remove()
+        for watched in self._optimizers:
+            watched.end()
+        self._sinks.end()
+        self._inputs, self._logit_hooks = StepInputs(), []
+        self._raise([finding for d in self._diagnoses() for finding in _taken_from(d.fresh)])
+
+    def state(self) -> MonitorState:
+        """Plain types and tensors: what a checkpoint holds of the run."""
+        if not self._optimizers:
+            return self._before
+        statistics = {w.prefix: w.statistics.state_dict() for w in self._optimizers if w.statistics is not None}
+        diagnoses = [d.diagnosis.state_dict() for d in self._diagnoses()]
+        done = [finding.to_dict() for d in self._diagnoses() for finding in d.actions_taken]
+        return MonitorState(statistics, diagnoses, done, self._actions.state_dict())
+
+    def _listen(self) -> None:
+        for optimizer in self._hooks.attach(self._run.optimizers, self._before_step, self._after_step):
+            name = type(optimizer).__name__
+            LOG.warning("%s has no step hooks and wraps no optimizer that has: it is not monitored.", name)
+        globs = self._divergence.logits if self._divergence is not None else ()
+        watched = [m for name, m in self._run.module.named_modules() if any(fnmatch(name, glob) for glob in globs)]
+        self._logit_hooks = [module.register_forward_hook(self._see_logits) for module in watched]
+
+    def _watched(self) -> list[MonitoredOptimizer]:
+        """All optimizers; what could not be prepared at the beginning (a lazy module's) is prepared now."""
+        if not self._optimizers and are_known(self._run.optimizers):
+            self.guard.run("the start of the run", self._prepare)
+        return self._optimizers
+
+    def _prepare(self) -> None:
+        options = self._statistics or StatisticsOptions()
+        optimizers = [with_hooks(optimizer) or optimizer for optimizer in self._run.optimizers]
+        parameters = named_parameters(self._run.module, optimizers, options.include, options.exclude, self._run.flat_shards)
+        if (tensors := as_patterns("tensors", options.tensors)) is not None:
+            matching("tensors", tensors, parameters.names.values())
+        tags = prefixes(optimizers)
+        self._optimizers = [
+            self._monitored(position, optimizer, tag, parameters)
+            for position, (optimizer, tag) in enumerate(zip(optimizers, tags, strict=True))
+        ]
+        self._take_up_actions()
+        if self._statistics is not None:
+            self._write_beginning(tags, options.granularity == "parameter" and len(parameters.names) <= FEW_TENSORS)
+
+    def _monitored(
+        self, position: int, optimizer: Optimizer, prefix: str, parameters: NamedParameters
+    ) -> MonitoredOptimizer:
+        known = (self._run, position, optimizer, prefix, parameters)
+        statistics, diagnosis = None, None
+        if self._statistics is not None:
+            before = self._before.statistics.get(prefix)
+            statistics = OptimizerStatistics(*known, self._statistics, self._sinks, before)
+        if self._divergence is not None:
+            diagnosed = self._before.diagnoses[position] if position < len(self._before.diagnoses) else None
+            diagnosis = OptimizerDiagnosis(*known, self._divergence, self._sinks, diagnosed, self._on_record)
+        return MonitoredOptimizer(optimizer, prefix, statistics, diagnosis, self.guard)
+
+    def _take_up_actions(self) -> None:
+        """What was done before a resume; the helper's schedule follows its configuration then, and is lowered again."""
+        self._actions.load_state_dict(self._before.actions)
+        for d in self._diagnoses()[:1]:
+            d.actions_taken = [Finding.from_dict(stored) for stored in self._before.actions_taken]
+        if self._actions.factor != 1.0 and any(hasattr(o, "adam_schedule") for o in self._run.optimizers):
+            scale_rates(self._run, self._actions.factor)
+
+    def _write_beginning(self, tags: Sequence[str], each_tensor: bool) -> None:
+        for position, tag in enumerate(tags):
+            self._sinks.configuration(tag, self._run.step(position), self._run.plan(position).configuration)
+        self._sinks.layout(tags, each_tensor)
+        for address in self._sinks.addresses():
+            self._run.tell(address)
+
+    def _diagnoses(self) -> list[OptimizerDiagnosis]:
+        return [watched.diagnosis for watched in self._optimizers if watched.diagnosis is not None]
+
+    def _take_loss(self, loss: Tensor) -> None:
+        scale = self._run.loss_scale
+        self._inputs.losses.append(loss.detach() * self._run.accumulation / (1.0 if scale is None else scale))
+
+    def _see_logits(self, module: nn.Module, args: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and module.training:
+            largest = output.detach().abs().amax()
+            known = self._inputs.largest_logit
+            self._inputs.largest_logit = largest if known is None else torch.maximum(known, largest)
+
+    def _take_inputs(self) -> StepInputs:
+        """Of the step that ends here; the next one's begin empty, with the same batch."""
+        inputs = self._inputs
+        self._inputs = StepInputs(batch=inputs.batch, batch_index=inputs.batch_index)
+        return inputs
+
+    def _gradients_complete(self, watched: MonitoredOptimizer) -> None:
+        watched.before_clipping(self._inputs)
+        if watched.diagnosis is not None:
+            self.guard.run("an action", self._leave_out_if_bad, watched, watched.diagnosis)
+
+    def _leave_out_if_bad(self, watched: MonitoredOptimizer, diagnosis: OptimizerDiagnosis) -> None:
+        if self._actions.vetoes(self._run, diagnosis.reader):
+            norm, diagnosis.reader.is_vetoed = diagnosis.reader.gradient_norm(), True
+            self._actions.leave_out(watched.optimizer)
+            rule = "NON-FINITE" if norm != norm else "BAD-BATCH"
+            self._tell_action(rule, f"left out a step whose gradient norm is {norm:.3g}")
+
+    def _before_step(self, position: int, has_closure: bool) -> None:
+        if position >= len(self._watched()):
+            return
+        watched = self._optimizers[position]
+        if not self._run.has_batches and not watched.attempts:
+            if has_closure:
+                watched.before_closure()
+            else:
+                self._gradients_complete(watched)
+        watched.before_step()
+
+    def _after_step(self, position: int) -> None:
+        inputs = self._take_inputs()
+        if position >= len(self._optimizers):
+            return
+        watched = self._optimizers[position]
+        if not self._run.has_batches and not watched.attempts:
+            watched.before_clipping(inputs)  # the closure has computed the gradients, and they are still there
+        watched.after_step(inputs)
+        if not self._run.has_batches:
+            self.after_batch()
+
+    def _act(self, fresh: Sequence[Finding]) -> None:
+        lasting = [f for d in self._diagnoses() for f in d.diagnosis.findings if not f.over]
+        step = self._run.step(0)
+        done = self._actions.answer(self._run, step, fresh, lasting)
+        if done:
+            found = [*lasting, *fresh]
+            rule = found[-1].rule if found else "LOSS-DIVERGED"
+            self._tell_action(rule, done if found else f"{done} (another rank's finding)")
+            for d in self._diagnoses():
+                d.diagnosis.history.non_finite = False
+        is_critical = any(f.severity == "critical" for f in lasting)
+        self._actions.keep(self._run, step, healthy=not done and not is_critical)
+
+    def _tell_action(self, rule: str, what: str) -> None:
+        evidence: dict[str, float | str] = {"action": self._actions.kind, "actions_left": float(self._actions.left)}
+        finding = Finding(rule, "info", self._run.step(0), f"{self._actions.kind}: {what}.", evidence)
+        self._diagnoses()[0].tell_action(finding)
+
+    def _raise(self, fresh: Sequence[Finding]) -> None:
+        """What the user asked to be told by an exception; after everything is written."""
+        if self._divergence is None:
+            return
+        if self._divergence.trial is not None and any(finding.severity == "critical" for finding in fresh):
+            import optuna
+
+            raise optuna.TrialPruned(fresh[-1].line())
+        asked = self._divergence.raise_on
+        grave = [f for f in fresh if asked and SEVERITIES.index(f.severity) >= SEVERITIES.index(asked)]
+        if grave:
+            raise DivergenceError(grave[0].line())
+
+
+def _taken_from(findings: list[Finding]) -> list[Finding]:
+    taken = list(findings)
+    findings.clear()
+    return taken

@@ -1,0 +1,167 @@
+"""One optimizer's diagnosis: every step's signals into the rules, and what they say into the log."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from torch.optim import Optimizer
+
+from lightning_adam.diagnosis import Diagnosis, Finding, RunSignals, StepSignals, encode
+from lightning_adam.errors import ConfigError, nearest
+from lightning_adam.monitoring.guard import LOG
+from lightning_adam.monitoring.parameters import NamedParameters
+from lightning_adam.monitoring.run import Run
+from lightning_adam.monitoring.signal_reader import SignalReader
+from lightning_adam.monitoring.sink import Sink
+
+ACTIONS = ("warn", "stop", "skip_step", "rollback", "reduce_lr")
+SEVERITIES = ("info", "warning", "critical")
+REMEMBERED_STEPS = 200
+"""Steps whose signals are written to a file when something critical happens."""
+STORED_EVERY = 100
+"""Steps whose signals go into one event."""
+
+Record = RunSignals | StepSignals
+
+
+@dataclass(frozen=True)
+class DivergenceOptions:
+    """What :class:`lightning_adam.callbacks.DivergenceMonitor` takes; its docstring says what each means.
+
+    Raises:
+        ConfigError: an argument is not allowed; the message has the nearest right spelling.
+    """
+
+    on_divergence: str = "warn"
+    max_actions: int = 3
+    raise_on: str | None = None
+    trial: Any = None
+    every_n_steps: int = 20
+    logits: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        _check_choice("on_divergence", self.on_divergence, ACTIONS)
+        if self.raise_on is not None:
+            _check_choice("raise_on", self.raise_on, SEVERITIES)
+        _check_count("max_actions", self.max_actions)
+        _check_count("every_n_steps", self.every_n_steps)
+        if isinstance(self.logits, str):
+            raise ConfigError(f"logits={self.logits!r}: give a list of globs, such as logits=[{self.logits!r}].")
+        object.__setattr__(self, "logits", tuple(self.logits))
+
+
+def _check_choice(argument: str, value: object, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        choices = ", ".join(map(repr, allowed))
+        raise ConfigError(f"{argument}={value!r} is not known.{nearest(str(value), allowed)} Allowed: {choices}.")
+
+
+def _check_count(argument: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError(f"{argument}={value!r}: give a positive whole number.")
+
+
+class OptimizerDiagnosis:
+    """Reads one optimizer's steps into signals, asks the rules, and hands on what they find.
+
+    Args:
+        run: whose optimizer it is.
+        position: of the optimizer.
+        optimizer: itself, without wrappers.
+        prefix: first part of its tags.
+        parameters: their names.
+        options: of the monitor.
+        sinks: where findings and signals go.
+        state: of an earlier part of the run, from :meth:`state_dict`.
+        on_record: is handed each record as the rules see it.
+
+    Attributes:
+        diagnosis: the rules' memory and their findings.
+        reader: that makes signals of steps.
+        fresh: findings that nobody has acted on yet; who does takes them away.
+        actions_taken: what was done about findings, told as findings.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        position: int,
+        optimizer: Optimizer,
+        prefix: str,
+        parameters: NamedParameters,
+        options: DivergenceOptions,
+        sinks: Sink,
+        state: Mapping[str, Any] | None = None,
+        on_record: Callable[[int, Record], None] | None = None,
+    ) -> None:
+        self.diagnosis, self.fresh = Diagnosis(), list[Finding]()
+        self.actions_taken: list[Finding] = []
+        if state:
+            self.diagnosis.load_state_dict(state)
+        self.reader = SignalReader(
+            run, position, optimizer, parameters, options.every_n_steps, self.diagnosis, self._take_in
+        )
+        self._run, self._position, self._prefix, self._sinks, self._on_record = run, position, prefix, sinks, on_record
+        self._unstored: list[Record] = []
+        self._last_steps: deque[StepSignals] = deque(maxlen=REMEMBERED_STEPS)
+
+    @property
+    def findings(self) -> list[Finding]:
+        """All so far; with the optimizer's prefix where there are several."""
+        return [self._with_prefix(finding) for finding in self.diagnosis.findings]
+
+    def end(self) -> None:
+        """The run is over: write what is left, and let go of the optimizer."""
+        self.reader.detach()
+        self._store()
+        last = self._last_steps[-1].step if self._last_steps else 0
+        self._sinks.findings(self._prefix, last, (), [*self.findings, *self.actions_taken])
+
+    def tell_action(self, finding: Finding) -> None:
+        """What an action did, as a finding."""
+        self.actions_taken.append(finding)
+        if self._run.is_main:
+            LOG.warning("%s", finding.line())
+        self._sinks.findings(self._prefix, finding.step, [finding], [*self.findings, *self.actions_taken])
+
+    def _with_prefix(self, finding: Finding) -> Finding:
+        return finding if len(self._run.optimizers) == 1 else replace(finding, optimizer=self._prefix)
+
+    def _take_in(self, record: Record) -> None:
+        """One record: into the diagnosis, the log, and the memory of the last steps."""
+        if self._on_record is not None:
+            self._on_record(self._position, record)
+        self._unstored.append(record)
+        if isinstance(record, RunSignals):
+            self.diagnosis.run = record
+            return
+        self._last_steps.append(record)
+        fresh = [self._with_prefix(finding) for finding in self.diagnosis.observe(record)]
+        self.fresh += fresh
+        self._report(record.step, fresh)
+
+    def _report(self, step: int, fresh: list[Finding]) -> None:
+        for finding in fresh if self._run.is_main else ():
+            LOG.log(logging.INFO if finding.severity == "info" else logging.WARNING, "%s", finding.line())
+        critical = any(finding.severity == "critical" for finding in fresh)
+        every = self._run.log_interval
+        if fresh or (every > 0 and (step + 1) % every == 0):
+            self._sinks.scalars(step, {f"{self._prefix}/findings_total": float(len(self.diagnosis.findings))})
+        if fresh:
+            self._sinks.findings(self._prefix, step, fresh, [*self.findings, *self.actions_taken])
+        if critical or len(self._unstored) >= STORED_EVERY:
+            self._store()
+        if critical:
+            steps = json.dumps([asdict(signals) for signals in self._last_steps])
+            self._sinks.file(f"{self._prefix}_last_steps_{step}.json", steps)
+
+    def _store(self) -> None:
+        records, self._unstored = self._unstored, []
+        step = next((r.step for r in reversed(records) if isinstance(r, StepSignals)), 0)
+        if records:
+            self._sinks.records(self._prefix, step, encode(records))

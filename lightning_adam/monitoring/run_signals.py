@@ -1,0 +1,89 @@
+"""What is known of an optimizer when its run begins."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lightning_adam.diagnosis import RunSignals
+from lightning_adam.moments import read_moments
+from lightning_adam.monitoring.run import Run
+
+PLAIN = (
+    "Adam",
+    "AdamW",
+    "NAdam",
+    "RAdam",
+    "Adam8bit",
+    "AdamW8bit",
+    "PagedAdam",
+    "PagedAdamW",
+    "PagedAdam8bit",
+    "PagedAdamW8bit",
+)
+"""Optimizers whose m and v are averages of g and g² with two betas."""
+
+
+def run_signals(
+    run: Run, position: int, optimizer: Optimizer, first_step: int, zero_tensors: int, state: Mapping[str, Any] | None
+) -> RunSignals:
+    """What is known after the first step, when the state exists.
+
+    Args:
+        run: whose optimizer has stepped.
+        position: of the optimizer.
+        optimizer: itself, without wrappers.
+        first_step: that it has taken, on the log's x-axis.
+        zero_tensors: weight matrices that were all zero before it.
+        state: of the diagnosis, after a resume.
+    """
+    groups, plan = optimizer.param_groups, run.plan(position)
+    parameters = [p for g in groups for p in g["params"] if p.requires_grad]
+    moments = [m for g in groups for p in g["params"][:8] if (m := read_moments(optimizer, g, p)) is not None]
+    epsilons = [float(g["eps"]) for g in groups if isinstance(g.get("eps"), float)]
+    beta1, beta2 = betas_of(optimizer)
+    return RunSignals(
+        optimizer=type(optimizer).__name__,
+        position=position,
+        optimizers=len(run.optimizers),
+        first_step=first_step,
+        beta1=beta1,
+        beta2=beta2,
+        eps=max(epsilons, default=math.nan),
+        smallest_eps=min(epsilons, default=math.nan),
+        weight_decay=max((float(g.get("weight_decay") or 0.0) for g in groups), default=0.0),
+        plain_moments=type(optimizer).__name__ in PLAIN and bool(moments),
+        dtype=_smallest([p.dtype for p in parameters]),
+        state_dtype=_smallest([_stored_dtype(optimizer, p) for p in parameters[:64]]),
+        schedule=plan.schedule,
+        warmup=plan.warmup,
+        total_steps=plan.total_steps,
+        clip=float(getattr(getattr(optimizer, "adam_rule", None), "max_norm", run.clip_norm)),
+        scaled=run.loss_scale is not None,
+        tensors=len(parameters),
+        zero_tensors=zero_tensors,
+        matrices=sum(p.dim() >= 2 for p in parameters),
+        state=state,
+    )
+
+
+def _stored_dtype(optimizer: Optimizer, parameter: Tensor) -> torch.dtype:
+    state = optimizer.state.get(parameter, {})
+    kinds = [v.dtype for k, v in state.items() if isinstance(v, Tensor) and k in ("exp_avg_sq", "state2")]
+    return min(kinds, key=lambda d: d.itemsize, default=torch.float32)
+
+
+def betas_of(optimizer: Optimizer) -> tuple[float, float]:
+    """β₁ and β₂ where the optimizer has exactly these two, of the group with the largest β₁; else NaN."""
+    pairs = [tuple(map(float, g["betas"])) for g in optimizer.param_groups if len(g.get("betas") or ()) == 2]
+    first, second = max(pairs, default=(math.nan, math.nan))
+    return first, second
+
+
+def _smallest(dtypes: Sequence[torch.dtype]) -> str:
+    return str(min(dtypes, key=lambda dtype: dtype.itemsize, default=torch.float32)).removeprefix("torch.")
