@@ -67,6 +67,12 @@ class LightningRun:
         """The x-axis of ``self.log`` and of LearningRateMonitor; one behind ``global_step`` at the end of a batch."""
         return int(getattr(self._trainer.fit_loop.epoch_loop, "_batches_that_stepped", self._trainer.global_step))
 
+    def gradient_scale(self, optimizer: Optimizer) -> Tensor | float:
+        """At ``on_before_optimizer_step`` only a fused optimizer's are still to be unscaled, in its own kernel."""
+        fused = getattr(optimizer, "_step_supports_amp_scaling", False)
+        scale = self.loss_scale if fused else None
+        return 1.0 if scale is None else scale
+
     def plan(self, position: int) -> Plan:
         """From the helper's schedule, and from the length that the trainer expects."""
         total = float(self._trainer.estimated_stepping_batches)

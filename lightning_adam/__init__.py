@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from lightning_adam.diagnosis import Finding
     from lightning_adam.doctor import report
     from lightning_adam.errors import ConfigError, LightningAdamWarning
+    from lightning_adam.integrations import watch
     from lightning_adam.optimizers import available_optimizers
 
 __version__ = "0.1.0"
@@ -32,6 +33,7 @@ __all__ = [
     "describe",
     "plot_schedule",
     "report",
+    "watch",
 ]
 
 if not TYPE_CHECKING:  # a __getattr__ that type checkers see would let every misspelt name pass
@@ -46,6 +48,7 @@ if not TYPE_CHECKING:  # a __getattr__ that type checkers see would let every mi
             "available_optimizers": "lightning_adam.optimizers",
             "configure_optimizers": "lightning_adam.configure",
             "report": "lightning_adam.doctor",
+            "watch": "lightning_adam.integrations",
         },
     )
 

@@ -62,7 +62,8 @@ def planned(optimizer: Optimizer, total_steps: float = math.nan, per_epoch: floa
     schedule = getattr(optimizer, "adam_schedule", None)
     if not isinstance(schedule, Schedule):
         return Plan(total_steps=total_steps, configuration=configuration)
-    return Plan(schedule.name, float(schedule.phases.warmup), total_steps, configuration)
+    length = schedule.phases.total if math.isnan(total_steps) and math.isfinite(schedule.phases.total) else total_steps
+    return Plan(schedule.name, float(schedule.phases.warmup), float(length), configuration)
 
 
 def hyperparameters(optimizers: Sequence[Optimizer]) -> dict[str, Any]:

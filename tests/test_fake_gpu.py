@@ -110,8 +110,9 @@ def light_reader(run: Any) -> SignalReader:
 
 def training(optimizer: Any, **changed: Any) -> SimpleNamespace:
     """What the reader asks of a run."""
-    of = {"loss_scale": None, "clip_norm": 1.0}
-    return SimpleNamespace(optimizers=[optimizer], step=lambda position: 40, **{**of, **changed})
+    of = {"loss_scale": None, "clip_norm": 1.0, **changed}
+    scale = 1.0 if of["loss_scale"] is None else of["loss_scale"]
+    return SimpleNamespace(optimizers=[optimizer], step=lambda position: 40, gradient_scale=lambda _: scale, **of)
 
 
 def plain(optimizer: Any) -> SimpleNamespace:

@@ -263,6 +263,8 @@ def warmup_lint(case: Case) -> Finding | None:
     ):
         return None
     steps = min(untuned_warmup(case.now.beta2), round(run.total_steps / 20))
+    if steps <= run.warmup:  # a run so short has no room for a better one
+        return None
     return Finding(
         "NO-WARMUP",
         "info",

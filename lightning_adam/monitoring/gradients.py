@@ -9,8 +9,6 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_adam.monitoring.run import Run
-
 
 def norms_of(tensors: Sequence[Tensor]) -> Tensor | None:
     """‖·‖ of each tensor, float32 [n] on the first one's device; None for no tensors."""
@@ -45,10 +43,3 @@ def _norm_over_ranks(optimizer: Optimizer) -> Tensor:
     squared = norm.float().square()
     torch.distributed.all_reduce(squared)
     return squared.sqrt()
-
-
-def gradient_scale(run: Run, optimizer: Optimizer) -> Tensor | float:
-    """What gradients still carry when they are complete: only a fused optimizer unscales later than that."""
-    fused = getattr(optimizer, "_step_supports_amp_scaling", False)
-    scale = run.loss_scale if fused else None
-    return 1.0 if scale is None else scale

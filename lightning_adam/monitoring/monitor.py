@@ -77,9 +77,14 @@ class Monitor:
         if are_known(self._run.optimizers):
             self.guard.run("the start of the run", self._prepare)
 
-    def loss(self, loss: Tensor) -> None:
-        """The loss, right before its backward: as it is then, scaled by fp16 and divided by the accumulation."""
-        self.guard.run("a loss", self._take_loss, loss)
+    def loss(self, loss: Tensor, is_scaled: bool = True) -> None:
+        """The loss, right before its backward: divided by the accumulation.
+
+        Args:
+            loss: as it is then.
+            is_scaled: whether fp16's scale is in it, where there is one.
+        """
+        self.guard.run("a loss", self._take_loss, loss, is_scaled)
 
     def begin_batch(self, batch: Any, batch_index: int) -> None:
         """Remember which batch this is: a finding names it."""
@@ -126,14 +131,18 @@ class Monitor:
         Raises:
             DivergenceError: as in :meth:`after_batch`.
         """
-        self._hooks.detach()
-        for handle in self._logit_hooks:
-            handle.remove()
+        self.detach()
         for watched in self._optimizers:
             watched.end()
         self._sinks.end()
-        self._inputs, self._logit_hooks = StepInputs(), []
         self._raise([finding for d in self._diagnoses() for finding in _taken_from(d.fresh)])
+
+    def detach(self) -> None:
+        """Listen no more; may be called twice."""
+        self._hooks.detach()
+        for handle in self._logit_hooks:
+            handle.remove()
+        self._inputs, self._logit_hooks = StepInputs(), []
 
     def state(self) -> MonitorState:
         """Plain types and tensors: what a checkpoint holds of the run."""
@@ -204,8 +213,8 @@ class Monitor:
     def _diagnoses(self) -> list[OptimizerDiagnosis]:
         return [watched.diagnosis for watched in self._optimizers if watched.diagnosis is not None]
 
-    def _take_loss(self, loss: Tensor) -> None:
-        scale = self._run.loss_scale
+    def _take_loss(self, loss: Tensor, is_scaled: bool) -> None:
+        scale = self._run.loss_scale if is_scaled else None
         self._inputs.losses.append(loss.detach() * self._run.accumulation / (1.0 if scale is None else scale))
 
     def _see_logits(self, module: nn.Module, args: Any, output: Any) -> None:

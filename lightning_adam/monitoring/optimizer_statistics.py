@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from lightning_adam.errors import ConfigError, nearest
 from lightning_adam.monitoring.counters import Number, StepCounters, as_scalars, norms
-from lightning_adam.monitoring.gradients import gradient_scale, total_gradient_norm
+from lightning_adam.monitoring.gradients import total_gradient_norm
 from lightning_adam.monitoring.heatmap import Heatmap
 from lightning_adam.monitoring.parameters import NamedParameters
 from lightning_adam.monitoring.run import Run
@@ -114,7 +114,7 @@ class OptimizerStatistics:
             return
         if getattr(self.optimizer, "adam_clip", None) is None:
             norm = total_gradient_norm(self.optimizer, flat_shards=bool(self._parameters.shards))
-            self._norm = norm / gradient_scale(self._run, self.optimizer)
+            self._norm = norm / self._run.gradient_scale(self.optimizer)
         if self._before is not None and not hasattr(self.optimizer, "adam_rule"):  # in 32 bit there were no gradients yet
             self._before = copy_gradients(self.optimizer, self._before, self._parameters.chosen)
 

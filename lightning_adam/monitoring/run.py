@@ -76,6 +76,9 @@ class Run(Protocol):
     def step(self, position: int) -> int:
         """The log's x-axis for the optimizer's present step: the same before, during and right after it."""
 
+    def gradient_scale(self, optimizer: Optimizer) -> Tensor | float:
+        """What its gradients still carry of fp16's scale when they are complete; 1 for nothing."""
+
     def plan(self, position: int) -> Plan:
         """What is planned for the optimizer."""
 

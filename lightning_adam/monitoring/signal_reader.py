@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from lightning_adam.diagnosis import Diagnosis, HeavySignals, NonFinite, RunSignals, StepSignals
 from lightning_adam.moments import read_moments
-from lightning_adam.monitoring.gradients import gradient_scale, norms_of
+from lightning_adam.monitoring.gradients import norms_of
 from lightning_adam.monitoring.parameters import NamedParameters
 from lightning_adam.monitoring.pass_signals import heavy_signals, input_scale
 from lightning_adam.monitoring.run import Run
@@ -139,7 +139,7 @@ class SignalReader:
         """‖g‖ now, before clipping; waits for the device."""
         if self._norms is None:
             return math.nan
-        return float(torch.linalg.vector_norm(self._norms) / gradient_scale(self._run, self.optimizer))
+        return float(torch.linalg.vector_norm(self._norms) / self._run.gradient_scale(self.optimizer))
 
     def after_step(self, inputs: StepInputs) -> None:
         """The step was taken."""
@@ -197,7 +197,7 @@ class SignalReader:
         watched = nan if logit is None else logit.to(device)
         scalars = [loss, _on(scale, device), self._clip_coefficient(nan), watched, lr, _on(overflowed, device)]
         norms = self._norms if self._norms is not None else torch.zeros(0)
-        left = _on(gradient_scale(self._run, self.optimizer), device)
+        left = _on(self._run.gradient_scale(self.optimizer), device)
         values = torch.cat([torch.stack([s.float().reshape(()) for s in scalars]), norms / left])
         rest = (self._graded, known, bool(losses), self._spoilt_before, self.is_vetoed)
         if device.type != "cuda":

@@ -1,0 +1,267 @@
+"""Both monitors for whoever trains without Lightning's Trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
+from typing_extensions import Self
+
+from lightning_adam.describe import hyperparameters
+from lightning_adam.diagnosis import Finding, findings_table
+from lightning_adam.errors import ConfigError
+from lightning_adam.integrations.loop_run import LoopRun, unwrapped
+from lightning_adam.monitoring import DivergenceOptions, Granularity, Monitor, MonitorState, StatisticsOptions
+from lightning_adam.monitoring.console import print_findings
+from lightning_adam.monitoring.step_hooks import StepHooks
+from lightning_adam.sinks import sinks_of
+
+
+def watch(
+    module: nn.Module,
+    optimizers: Optimizer | Sequence[Optimizer],
+    *,
+    writer: Any = None,
+    log_dir: str | Path | None = None,
+    total_steps: int | None = None,
+    steps_per_epoch: float | None = None,
+    every_n_steps: int = 50,
+    accumulation: int = 1,
+    clip_norm: float | None = None,
+    scaler: Any = None,
+    tensors: str | Sequence[str] | None = None,
+    include: str | Sequence[str] | None = None,
+    exclude: str | Sequence[str] | None = None,
+    granularity: Granularity = "parameter",
+    top: int = 5,
+    on_divergence: str = "warn",
+    max_actions: int = 3,
+    raise_on: str | None = None,
+    trial: Any = None,
+    check_every_n_steps: int = 20,
+    logits: Sequence[str] = (),
+) -> Watch:
+    """What OptimizerMonitor and DivergenceMonitor do, in a plain PyTorch, Fabric or Accelerate loop.
+
+    Steps are seen by the optimizers' own hooks; hand over each loss before its backward::
+
+        with la.watch(model, optimizer, log_dir="runs/plain", total_steps=1000) as watch:
+            for batch in batches:
+                optimizer.zero_grad()
+                loss = criterion(model(batch))
+                watch.loss(loss).backward()
+                optimizer.step()
+
+    Args:
+        module: the network; wrapped by Fabric, DDP or torch.compile or not.
+        optimizers: one, or all that step; the helper's or any other, wrapped or not.
+        writer: where to log: a torch ``SummaryWriter``, a logger of Lightning or Fabric, a W&B run, or a list of these.
+        log_dir: instead of that, a folder for TensorBoard. With neither, findings go to the console only.
+        total_steps: planned optimizer steps, which some rules want to know.
+        steps_per_epoch: optimizer steps of an epoch: the configuration's text then tells durations in epochs, too.
+        every_n_steps: optimizer steps between two logged steps.
+        accumulation: what each loss is divided by before its backward; 1 where gradients of several are summed undivided.
+        clip_norm: the total norm that the loop clips to by hand; see :meth:`Watch.before_clipping`.
+        scaler: the ``torch.amp.GradScaler``, if there is one; the loss may then be handed over scaled or not.
+        tensors: as OptimizerMonitor takes it, like ``include``, ``exclude``, ``granularity`` and ``top``.
+        include: globs of the parameter names to look at.
+        exclude: globs of parameter names to leave out.
+        granularity: ``"model"``, ``"group"`` or ``"parameter"``.
+        top: tensors in the tables of those that stand out.
+        on_divergence: as DivergenceMonitor takes it, like ``max_actions``, ``raise_on``, ``trial`` and ``logits``. A stop
+            sets ``watch.should_stop``, which the loop has to look at.
+        max_actions: at most so many of them.
+        raise_on: raise DivergenceError, out of ``optimizer.step()``, on a finding of this severity or a graver one.
+        trial: an Optuna trial to prune.
+        check_every_n_steps: steps between two of the diagnosis' passes over all tensors.
+        logits: globs of module names whose largest |output| is watched.
+
+    Raises:
+        ConfigError: an argument is wrong; the message says what is allowed.
+    """
+    found = _optimizers(module, optimizers)
+    if writer is not None and log_dir is not None:
+        raise ConfigError(f"log_dir={str(log_dir)!r} and a writer: give one of them; a writer has a folder already.")
+    for name, value in (("every_n_steps", every_n_steps), ("accumulation", accumulation), ("total_steps", total_steps)):
+        if value is not None and (type(value) is not int or value < 1):
+            raise ConfigError(f"{name}={value!r}: give a positive whole number.")
+    statistics = StatisticsOptions(every_n_steps, tensors, include, exclude, granularity, top)
+    divergence = DivergenceOptions(on_divergence, max_actions, raise_on, trial, check_every_n_steps, logits)
+    run = LoopRun(unwrapped(module), found, scaler, total_steps, steps_per_epoch, every_n_steps, accumulation, clip_norm)
+    return Watch(run, statistics, divergence, writer, log_dir)
+
+
+class Watch:
+    """Follows one loop, from :func:`watch` to :meth:`close`; also a context manager.
+
+    Attributes:
+        findings: all findings so far (:class:`lightning_adam.Finding`), in order; of a closed one, too.
+        should_stop: whether an action asks the loop to end.
+    """
+
+    def __init__(
+        self,
+        run: LoopRun,
+        statistics: StatisticsOptions,
+        divergence: DivergenceOptions,
+        writer: Any = None,
+        log_dir: str | Path | None = None,
+    ) -> None:
+        self._options = (statistics, divergence)
+        self._own_writer = None if log_dir is None or not run.is_main else _summary_writer(log_dir)
+        given = self._own_writer if writer is None else writer
+        writers = [] if given is None else list(given) if isinstance(given, (list, tuple)) else [given]
+        run.sinks = sinks_of(writers) if run.is_main else ()
+        run.folder = Path(log_dir or getattr(writers[0] if writers else None, "log_dir", None) or ".")
+        self._run: LoopRun | None = run
+        self._counting, self._clip_hooks = StepHooks(), list[RemovableHandle]()
+        self._losses, self._last_scale = 0, float("nan")
+        self._after_end: tuple[list[Finding], dict[str, Any]] = ([], {})
+        for sink in run.sinks:
+            sink.hyperparameters(hyperparameters(run.optimizers))
+        self._monitor: Monitor | None = self._started(run, MonitorState())
+
+    @property
+    def findings(self) -> list[Finding]:
+        """All findings so far, in order."""
+        return self._after_end[0] if self._monitor is None else self._monitor.findings
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether ``on_divergence="stop"`` asks the loop to end."""
+        return self._run is not None and self._run.should_stop
+
+    @property
+    def failures(self) -> frozenset[str]:
+        """What the monitor could not do, in words; each was told about once."""
+        return frozenset() if self._monitor is None else frozenset(self._monitor.guard.failures)
+
+    def loss(self, loss: Tensor, *, batch: Any = None, batch_index: int | None = None) -> Tensor:
+        """Hand over the loss right before its backward, once for each; returns it.
+
+        Args:
+            loss: as it is, or as the gradient scaler has scaled it.
+            batch: what it was computed from, for the rules that look at the inputs' scale.
+            batch_index: its index in the epoch, for messages; by default the losses are counted.
+        """
+        if self._monitor is not None and self._run is not None:
+            self._see_skipped_steps(self._run, self._monitor)
+            self._monitor.begin_batch(batch, self._losses if batch_index is None else batch_index)
+            self._losses += 1
+            self._monitor.loss(loss, is_scaled=_is_scaled(loss, self._run.loss_scale))
+        return loss
+
+    def before_clipping(self, optimizer: Optimizer | None = None) -> None:
+        """Call it before ``clip_grad_norm_`` (and after ``scaler.unscale_``) in a loop that clips by hand.
+
+        Norms are then those before clipping; without it they are what the optimizer gets. The helper's optimizers need no
+        such call.
+
+        Args:
+            optimizer: whose gradients are complete; all by default.
+        """
+        if self._monitor is None or self._run is None:
+            return
+        for one in self._run.optimizers if optimizer is None else [optimizer]:
+            self._monitor.before_clipping(one)
+
+    def summary(self) -> str:
+        """All findings as a Markdown table."""
+        return findings_table(self.findings)
+
+    def state_dict(self) -> dict[str, Any]:
+        """For the checkpoint, beside the optimizers' states: plain types and tensors."""
+        if self._monitor is None or self._run is None:
+            return self._after_end[1]
+        return {"monitor": self._monitor.state().to_dict(), "steps": list(self._run.steps), "losses": self._losses}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint, before the first step."""
+        if self._monitor is None or self._run is None:
+            raise ConfigError("This watch is closed: make a new one with la.watch(...), and load the state into that.")
+        self._run.steps, self._losses = list(state["steps"]), int(state["losses"])
+        self._detach(self._monitor)
+        self._monitor = self._started(self._run, MonitorState.from_dict(state["monitor"]))
+
+    def close(self) -> None:
+        """The loop is over: write what is left, and let go of the module and the optimizers; may be called twice."""
+        monitor, run = self._monitor, self._run
+        if monitor is None or run is None:
+            return
+        try:
+            self._detach(monitor)
+            monitor.end()
+        finally:
+            self._after_end = monitor.findings, self.state_dict()
+            self._monitor = self._run = None
+            if self._own_writer is not None:
+                self._own_writer.close()
+            if run.is_main:
+                print_findings(self.findings)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _started(self, run: LoopRun, state: MonitorState) -> Monitor:
+        monitor = Monitor(run, *self._options, state)
+        monitor.begin()
+        registering = [getattr(optimizer, "register_before_clip_hook", None) for optimizer in run.optimizers]
+        self._clip_hooks = [register(monitor.before_clipping) for register in registering if register is not None]
+
+        def count(position: int) -> None:
+            run.steps[position] += 1
+
+        self._counting.attach(run.optimizers, lambda position, has_closure: None, count)  # after the monitor's hooks
+        return monitor
+
+    def _detach(self, monitor: Monitor) -> None:
+        monitor.detach()
+        self._counting.detach()
+        for handle in self._clip_hooks:
+            handle.remove()
+
+    def _see_skipped_steps(self, run: LoopRun, monitor: Monitor) -> None:
+        """A gradient scaler that leaves a step out calls nobody; it lowers its scale."""
+        scale = run.loss_scale
+        if scale is None:
+            return
+        before, self._last_scale = self._last_scale, float(scale)
+        if self._last_scale < before:
+            behind = [position for position, steps in enumerate(run.steps) if steps == min(run.steps)]
+            for position in behind:
+                monitor.skipped(position)
+                run.steps[position] += 1
+
+
+def _optimizers(module: Any, optimizers: Any) -> list[Optimizer]:
+    if not isinstance(module, nn.Module):
+        raise ConfigError(f"module={module!r}: give the network, an nn.Module.")
+    found = list(optimizers) if isinstance(optimizers, (list, tuple)) else [optimizers]
+    wrong = [one for one in found if not hasattr(one, "param_groups")]
+    if wrong or not found:
+        what = type(wrong[0]).__name__ if wrong else "nothing"
+        raise ConfigError(
+            f"optimizers: got {what}. Give an optimizer or a list of them; of la.configure_optimizers(...) its "
+            '["optimizer"].'
+        )
+    return found
+
+
+def _summary_writer(log_dir: str | Path) -> Any:
+    from torch.utils.tensorboard.writer import SummaryWriter
+
+    return SummaryWriter(str(log_dir))
+
+
+def _is_scaled(loss: Tensor, scale: Tensor | float | None) -> bool:
+    """Whether the loss is what ``scaler.scale`` made: a product with the scaler's own tensor."""
+    factors = [getattr(loss.grad_fn, name, None) for name in ("_saved_other", "_saved_self")]
+    return isinstance(scale, Tensor) and any(isinstance(f, Tensor) and f.data_ptr() == scale.data_ptr() for f in factors)
