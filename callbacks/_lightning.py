@@ -1,118 +1,34 @@
-"""The seam to Lightning: its private names, and what a monitor needs of a trainer, live here and nowhere else."""
+"""The seam to Lightning: its private names live here and nowhere else."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
-from torch.optim import Optimizer
 
-from lightning_adam.describe import hyperparameters, planned
-from lightning_adam.monitoring import Plan, Sink
-from lightning_adam.planning import steps_per_epoch
-from lightning_adam.sinks import merged_hyperparameters, sinks_of
+ATTACHED = ("log", "log_dict")
+"""Methods of the module that Lightning gives to each callback for a run: through them it would hold the module for ever."""
 
 
-class LightningRun:
-    """A Trainer's fit, as a monitor sees it (:class:`lightning_adam.monitoring.Run`)."""
-
-    has_batches = True
-
-    def __init__(self, trainer: Trainer, module: LightningModule) -> None:
-        self._trainer, self.module = trainer, module
-        self.sinks: Sequence[Sink] = sinks_of(trainer.loggers) if trainer.is_global_zero else ()
-        self.flat_shards = has_flat_shards(trainer)
-
-    @property
-    def optimizers(self) -> Sequence[Optimizer]:
-        """The trainer's."""
-        return self._trainer.optimizers
-
-    @property
-    def log_interval(self) -> int:
-        """The trainer's ``log_every_n_steps``, which Lightning sets but does not declare."""
-        return int(getattr(self._trainer, "log_every_n_steps", 50))
-
-    @property
-    def accumulation(self) -> int:
-        """Automatic optimization divides the loss before ``on_before_backward``."""
-        return self._trainer.accumulate_grad_batches if self.module.automatic_optimization else 1
-
-    @property
-    def loss_scale(self) -> Tensor | float | None:
-        """The scaler's own tensor once it has one: asking for the number would wait for the device."""
-        scaler = _scaler(self._trainer)
-        scale = getattr(scaler, "_scale", None)
-        if scaler is None:
-            return None
-        return scale.detach() if isinstance(scale, Tensor) else float(scaler.get_scale())
-
-    @property
-    def clip_norm(self) -> float:
-        """The trainer's ``gradient_clip_val``, if it clips by norm."""
-        limit = self._trainer.gradient_clip_val
-        return math.nan if not limit or self._trainer.gradient_clip_algorithm == "value" else float(limit)
-
-    @property
-    def is_main(self) -> bool:
-        """Rank zero writes and speaks."""
-        return self._trainer.is_global_zero
-
-    def step(self, position: int) -> int:
-        """The x-axis of ``self.log`` and of LearningRateMonitor; one behind ``global_step`` at the end of a batch."""
-        return int(getattr(self._trainer.fit_loop.epoch_loop, "_batches_that_stepped", self._trainer.global_step))
-
-    def gradient_scale(self, optimizer: Optimizer) -> Tensor | float:
-        """At ``on_before_optimizer_step`` only a fused optimizer's are still to be unscaled, in its own kernel."""
-        fused = getattr(optimizer, "_step_supports_amp_scaling", False)
-        scale = self.loss_scale if fused else None
-        return 1.0 if scale is None else scale
-
-    def plan(self, position: int) -> Plan:
-        """From the helper's schedule, and from the length that the trainer expects."""
-        total = float(self._trainer.estimated_stepping_batches)
-        known = total if math.isfinite(total) and total > 0 else math.nan
-        return planned(self.optimizers[position], known, steps_per_epoch(self._trainer))
-
-    def any_rank(self, decision: bool) -> bool:
-        """One reduction."""
-        return bool(self._trainer.strategy.reduce_boolean_decision(decision, all=False))
-
-    def schedulers(self) -> Sequence[Any]:
-        """Those that Lightning steps."""
-        return [config.scheduler for config in self._trainer.lr_scheduler_configs]
-
-    def stop(self) -> str:
-        """The run ends after this batch, with a checkpoint."""
-        trainer = self._trainer
-        path = Path(trainer.log_dir or trainer.default_root_dir) / f"adam_stopped_step_{trainer.global_step}.ckpt"
-        trainer.should_stop = True
-        trainer.save_checkpoint(path)
-        return f"stopped at step {trainer.global_step}, with everything saved in {path}"
-
-    def tell(self, line: str) -> None:
-        """As Lightning's own lines."""
-        rank_zero_info(line)
+def forget_module(callback: Callback) -> None:
+    """Take back what Lightning has attached to a callback."""
+    for name in ATTACHED:
+        callback.__dict__.pop(name, None)
 
 
-def log_hyperparameters(trainer: Trainer, module: LightningModule) -> None:
-    """Of all optimizers, to every logger that sorts runs by them, together with the user's: TensorBoard takes them once.
-
-    Lightning logs the user's right after ``on_fit_start``.
-    """
-    if not (trainer.is_global_zero and trainer.enable_autolog_hparams):
-        return
-    values = merged_hyperparameters(_hyperparameters_of_user(trainer, module), hyperparameters(trainer.optimizers))
-    for sink in sinks_of(trainer.loggers):
-        sink.hyperparameters(values)
+def log_step(trainer: Trainer) -> int:
+    """The x-axis of ``self.log`` and of LearningRateMonitor; one behind ``global_step`` at the end of a batch."""
+    return int(getattr(trainer.fit_loop.epoch_loop, "_batches_that_stepped", trainer.global_step))
 
 
-def _hyperparameters_of_user(trainer: Trainer, module: LightningModule) -> Mapping[str, Any]:
+def log_interval(trainer: Trainer) -> int:
+    """The trainer's ``log_every_n_steps``, which Lightning sets but does not declare."""
+    return int(getattr(trainer, "log_every_n_steps", 50))
+
+
+def hyperparameters_of_user(trainer: Trainer, module: LightningModule) -> Mapping[str, Any]:
     """What ``save_hyperparameters`` of the module and of the data took, where it is to be logged."""
     data = getattr(trainer, "datamodule", None)
     found: dict[str, Any] = {}
@@ -122,19 +38,24 @@ def _hyperparameters_of_user(trainer: Trainer, module: LightningModule) -> Mappi
     return found
 
 
+def scale_on_device(trainer: Trainer) -> Tensor | float | None:
+    """What fp16 scales the loss by: the scaler's own tensor once it has one, for reading the number waits for a GPU."""
+    scaler = getattr(trainer.precision_plugin, "scaler", None)
+    scale = getattr(scaler, "_scale", None)
+    if scaler is None:
+        return None
+    return scale.detach() if isinstance(scale, Tensor) else float(scaler.get_scale())
+
+
 def loss_scale(trainer: Trainer) -> float:
     """What fp16 multiplies the loss by before ``on_before_backward`` sees it; 1 without a GradScaler."""
-    scaler = _scaler(trainer)
+    scaler = getattr(trainer.precision_plugin, "scaler", None)
     return float(scaler.get_scale()) if scaler is not None else 1.0
 
 
 def has_scaler(trainer: Trainer) -> bool:
     """Whether a GradScaler may skip steps."""
-    return _scaler(trainer) is not None
-
-
-def _scaler(trainer: Trainer) -> Any:
-    return getattr(trainer.precision_plugin, "scaler", None)
+    return getattr(trainer.precision_plugin, "scaler", None) is not None
 
 
 def has_flat_shards(trainer: Trainer) -> bool:

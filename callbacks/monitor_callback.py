@@ -11,34 +11,14 @@ from torch import Tensor
 from torch.optim import Optimizer
 from typing_extensions import Self, override
 
-from lightning_adam.callbacks._lightning import LightningRun, has_scaler, log_hyperparameters
+from lightning_adam.callbacks._lightning import ATTACHED, forget_module, has_scaler
+from lightning_adam.callbacks.lightning_run import LightningRun, log_hyperparameters
+from lightning_adam.callbacks.outcome import Outcome
 from lightning_adam.diagnosis import Finding
 from lightning_adam.errors import ConfigError
 from lightning_adam.monitoring import DivergenceOptions, Monitor, MonitorState, Record, StatisticsOptions
 from lightning_adam.monitoring.console import print_findings
 from lightning_adam.monitoring.guard import Guard
-
-
-class Outcome:
-    """What is left of a monitor after the run: plain data, and no trainer, module, optimizer or batch.
-
-    Attributes:
-        state: of the last run, or of the checkpoint that the next one goes on from.
-        findings: of the last run, or of that checkpoint.
-        failures: what the monitor of the last run could not do.
-        has_run: whether a run has begun under it.
-        copies: outcomes of the callback's copies.
-    """
-
-    def __init__(self) -> None:
-        self.state, self.has_run = MonitorState(), False
-        self.findings, self.failures = list[Finding](), frozenset[str]()
-        self.copies: list[Outcome] = []
-
-    def latest(self) -> Outcome:
-        """Its own, or that of the latest copy that has run: some libraries train with a deep copy of what they are given."""
-        others = [copied.latest() for copied in reversed(self.copies)]
-        return self if self.has_run else next((other for other in others if other.has_run), self)
 
 
 class MonitorCallback(Callback):
@@ -53,7 +33,7 @@ class MonitorCallback(Callback):
         self.statistics, self.divergence = statistics, divergence
         self._monitor: Monitor | None = None
         self._outcome = Outcome()
-        self._is_resumed, self._has_backward = False, False
+        self._has_backward = False
 
     @property
     def failures(self) -> frozenset[str]:
@@ -66,12 +46,7 @@ class MonitorCallback(Callback):
         return list(self._outcome.latest().findings) if self._monitor is None else self._monitor.findings
 
     def on_record(self, position: int, record: Record) -> None:
-        """Called with each record as the rules see it; does nothing. For subclasses.
-
-        Args:
-            position: of the optimizer.
-            record: what is known of its run, or one step's signals.
-        """
+        """For subclasses: gets the optimizer's position and each record as the rules see it, a run's or one step's."""
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -84,8 +59,9 @@ class MonitorCallback(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The optimizers hold their restored state: listen to them."""
         run = LightningRun(trainer, pl_module)
-        self._monitor = Monitor(run, self.statistics, self.divergence, self._state_before(trainer), self.on_record)
-        self._outcome.has_run = True
+        self._monitor = Monitor(
+            run, self.statistics, self.divergence, self._outcome.begin(trainer.global_step), self.on_record
+        )
         self._monitor.begin()
 
     @override
@@ -127,8 +103,7 @@ class MonitorCallback(Callback):
         try:
             monitor.end()
         finally:
-            self._outcome.state, self._outcome.findings = monitor.state(), monitor.findings
-            self._outcome.failures = frozenset(monitor.guard.failures)
+            self._outcome.end(monitor.state(), monitor.findings, monitor.guard.failures)
             if trainer.is_global_zero:
                 print_findings(self._outcome.findings)
 
@@ -136,6 +111,12 @@ class MonitorCallback(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """The run broke; Lightning calls nothing else then, and the pictures are wanted all the more."""
         self.on_train_end(trainer, pl_module)
+        forget_module(self)
+
+    @override
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Nothing comes any more: hold nothing of the run."""
+        forget_module(self)
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -145,31 +126,19 @@ class MonitorCallback(Callback):
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Lightning restores callbacks before the optimizers exist: taken up in ``on_train_start``."""
-        self._outcome.state, self._is_resumed = MonitorState.from_dict(state_dict), True
-        self._outcome.findings = self._outcome.state.findings
+        self._outcome.resume(MonitorState.from_dict(state_dict))
 
     def on_after_setup(self, **kwargs: Any) -> None:
-        """Fabric's hook.
-
-        Raises:
-            ConfigError: Fabric tells its callbacks of no step, so that this one would see nothing.
-        """
+        """Fabric's hook: it tells its callbacks of no step, so that this one would see nothing (ConfigError)."""
         raise ConfigError(
             f"{type(self).__name__} listens to Lightning's Trainer; Fabric would never tell it of a step. Write "
             "watch = la.watch(module, optimizer, log_dir=...) after fabric.setup, and watch.loss(loss) before "
             "fabric.backward(loss)."
         )
 
-    def _state_before(self, trainer: Trainer) -> MonitorState:
-        """A checkpoint's; where a trainer is told to fit once more, its counters and pictures go on."""
-        is_resumed, self._is_resumed = self._is_resumed, False
-        if is_resumed:
-            return self._outcome.state
-        return MonitorState(self._outcome.state.statistics if trainer.global_step else {})
-
     def __getstate__(self) -> Mapping[str, Any]:
-        """Without the run that it follows: a copy follows its own."""
-        return {**self.__dict__, "_monitor": None}
+        """Without the run that it follows, and what Lightning has attached for it: a copy follows its own."""
+        return {**{k: v for k, v in self.__dict__.items() if k not in ATTACHED}, "_monitor": None}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """A copy with an outcome of its own, which the original shows as long as it has none itself."""

@@ -1,0 +1,115 @@
+"""A Trainer's fit, as a monitor sees it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lightning_adam.callbacks._lightning import (
+    has_flat_shards,
+    hyperparameters_of_user,
+    log_interval,
+    log_step,
+    scale_on_device,
+)
+from lightning_adam.describe import hyperparameters, planned
+from lightning_adam.monitoring import Plan, Sink
+from lightning_adam.planning import steps_per_epoch
+from lightning_adam.sinks import merged_hyperparameters, sinks_of
+
+
+class LightningRun:
+    """A Trainer's fit, as a monitor sees it (:class:`lightning_adam.monitoring.Run`)."""
+
+    has_batches = True
+
+    def __init__(self, trainer: Trainer, module: LightningModule) -> None:
+        self._trainer, self.module = trainer, module
+        self.sinks: Sequence[Sink] = sinks_of(trainer.loggers) if trainer.is_global_zero else ()
+        self.flat_shards = has_flat_shards(trainer)
+
+    @property
+    def optimizers(self) -> Sequence[Optimizer]:
+        """The trainer's."""
+        return self._trainer.optimizers
+
+    @property
+    def log_interval(self) -> int:
+        """The trainer's."""
+        return log_interval(self._trainer)
+
+    @property
+    def accumulation(self) -> int:
+        """Automatic optimization divides the loss before ``on_before_backward``."""
+        return self._trainer.accumulate_grad_batches if self.module.automatic_optimization else 1
+
+    @property
+    def loss_scale(self) -> Tensor | float | None:
+        """The precision plugin's."""
+        return scale_on_device(self._trainer)
+
+    @property
+    def clip_norm(self) -> float:
+        """The trainer's ``gradient_clip_val``, if it clips by norm."""
+        limit = self._trainer.gradient_clip_val
+        return math.nan if not limit or self._trainer.gradient_clip_algorithm == "value" else float(limit)
+
+    @property
+    def is_main(self) -> bool:
+        """Rank zero writes and speaks."""
+        return self._trainer.is_global_zero
+
+    def step(self, position: int) -> int:
+        """The same for all of them: it counts batches."""
+        return log_step(self._trainer)
+
+    def gradient_scale(self, optimizer: Optimizer) -> Tensor | float:
+        """At ``on_before_optimizer_step`` only a fused optimizer's are still to be unscaled, in its own kernel."""
+        fused = getattr(optimizer, "_step_supports_amp_scaling", False)
+        scale = self.loss_scale if fused else None
+        return 1.0 if scale is None else scale
+
+    def plan(self, position: int) -> Plan:
+        """From the helper's schedule, and from the length that the trainer expects."""
+        total = float(self._trainer.estimated_stepping_batches)
+        known = total if math.isfinite(total) and total > 0 else math.nan
+        return planned(self.optimizers[position], known, steps_per_epoch(self._trainer))
+
+    def any_rank(self, decision: bool) -> bool:
+        """One reduction."""
+        return bool(self._trainer.strategy.reduce_boolean_decision(decision, all=False))
+
+    def schedulers(self) -> Sequence[Any]:
+        """Those that Lightning steps."""
+        return [config.scheduler for config in self._trainer.lr_scheduler_configs]
+
+    def stop(self) -> str:
+        """The run ends after this batch, with a checkpoint."""
+        trainer = self._trainer
+        path = Path(trainer.log_dir or trainer.default_root_dir) / f"adam_stopped_step_{trainer.global_step}.ckpt"
+        trainer.should_stop = True
+        trainer.save_checkpoint(path)
+        return f"stopped at step {trainer.global_step}, with everything saved in {path}"
+
+    def tell(self, line: str) -> None:
+        """As Lightning's own lines."""
+        rank_zero_info(line)
+
+
+def log_hyperparameters(trainer: Trainer, module: LightningModule) -> None:
+    """Of all optimizers, to every logger that sorts runs by them, together with the user's: TensorBoard takes them once.
+
+    Lightning logs the user's right after ``on_fit_start``.
+    """
+    if not (trainer.is_global_zero and trainer.enable_autolog_hparams):
+        return
+    values = merged_hyperparameters(hyperparameters_of_user(trainer, module), hyperparameters(trainer.optimizers))
+    for sink in sinks_of(trainer.loggers):
+        sink.hyperparameters(values)

@@ -1,0 +1,44 @@
+"""What is left of a monitor after its run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from lightning_adam.diagnosis import Finding
+from lightning_adam.monitoring import MonitorState
+
+
+class Outcome:
+    """What is left of a monitor after the run: plain data, and no trainer, module, optimizer or batch.
+
+    Attributes:
+        state: of the last run, or of the checkpoint that the next one goes on from.
+        findings: of the last run, or of that checkpoint.
+        failures: what the monitor of the last run could not do.
+        has_run: whether a run has begun under it.
+        copies: outcomes of the callback's copies.
+    """
+
+    def __init__(self) -> None:
+        self.state, self.has_run = MonitorState(), False
+        self.findings, self.failures = list[Finding](), frozenset[str]()
+        self.copies: list[Outcome] = []
+        self._is_resumed = False
+
+    def resume(self, state: MonitorState) -> None:
+        """The next run goes on from this."""
+        self.state, self.findings, self._is_resumed = state, state.findings, True
+
+    def begin(self, global_step: int) -> MonitorState:
+        """What a run begins with: a checkpoint's state; where a trainer fits once more, its counters and pictures go on."""
+        is_resumed, self._is_resumed, self.has_run = self._is_resumed, False, True
+        return self.state if is_resumed else MonitorState(self.state.statistics if global_step else {})
+
+    def end(self, state: MonitorState, findings: Sequence[Finding], failures: Iterable[str]) -> None:
+        """The run is over."""
+        self.state, self.findings, self.failures = state, list(findings), frozenset(failures)
+
+    def latest(self) -> Outcome:
+        """Its own, or that of the latest copy that has run: some libraries train with a deep copy of what they are given."""
+        others = [copied.latest() for copied in reversed(self.copies)]
+        return self if self.has_run else next((other for other in others if other.has_run), self)
