@@ -72,13 +72,28 @@ def _parser() -> argparse.ArgumentParser:
         help="exit with 1 where a finding is at least so severe (default warning); 2 is unusable input",
     )
     doctor.set_defaults(run=doctor_command)
+    link = commands.add_parser("link", help="print a TensorBoard address with the headline cards pinned and smoothing off")
+    link.add_argument(
+        "--run", dest="run_name", default=".", help="the run as TensorBoard's list names it (default: the log folder itself)"
+    )
+    link.add_argument("--prefix", default="adam", help="of the optimizer's tags; for several such as adam-AdamW")
+    link.add_argument("--port", type=_positive, default=6006, help="default 6006")
+    link.set_defaults(run=link_command)
     return parser
 
 
 def _positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number of steps")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
     return int(text)
+
+
+def link_command(arguments: argparse.Namespace) -> int:
+    """Print the address; TensorBoard itself is the user's to start."""
+    from lightning_adam.tensorboard import deep_link
+
+    print(deep_link(arguments.port, arguments.prefix, arguments.run_name))
+    return 0
 
 
 def optimizers_command(arguments: argparse.Namespace) -> int:
@@ -207,11 +222,9 @@ def _quieten() -> None:
 
 
 def _say_where(run: Path, logdir: Path) -> None:
-    from lightning_adam.tensorboard import deep_link
-
     print(f"logs    {run}\nopen    tensorboard --logdir {logdir}    (or: make tensorboard)")
     print(f"then    http://127.0.0.1:6006/#lightning_adam&p.lightning_adam.run={run.name}    (the Adam tab)")
-    print(f"or      {deep_link(run=run.name)}\n", flush=True)
+    print(f"cards   lightning-adam link --run {run.name}    (an address with the headline cards pinned)\n", flush=True)
 
 
 def _summarise(losses: dict[str, float], entropy: float, monitor: DivergenceMonitor, seconds: float) -> None:

@@ -18,6 +18,7 @@ from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_UNKNOWN
 from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from torch.utils.tensorboard import SummaryWriter
 
+from lightning_adam.cli import main
 from lightning_adam.statistics import COLUMNS, LOG10_EDGES, QUANTITIES, Snapshot
 from lightning_adam.tensorboard import HEADLINE, TensorBoardWriter, deep_link
 from lightning_adam.tensorboard.heatmap import GREY, MAGENTA, colours, draw_heatmap
@@ -163,3 +164,10 @@ def test_non_finite_histogram_does_not_raise() -> None:
 
     assert counts.sum() == 3
     assert counts[0] == counts[-1] == 1
+
+
+def test_the_pinned_address_is_printed_on_request(capsys: pytest.CaptureFixture[str]) -> None:
+    """It is too long for the line that each run begins with."""
+    assert main(["link", "--run", "healthy", "--port", "7007", "--prefix", "adam-AdamW"]) == 0
+
+    assert capsys.readouterr().out.strip() == deep_link(7007, "adam-AdamW", "healthy")
