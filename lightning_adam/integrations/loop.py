@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -120,7 +121,7 @@ class Watch:
         run.folder = Path(log_dir or getattr(writers[0] if writers else None, "log_dir", None) or ".")
         self._run: LoopRun | None = run
         self._counting, self._clip_hooks = StepHooks(), list[RemovableHandle]()
-        self._losses, self._last_scale = 0, float("nan")
+        self._losses, self._last_scale, self._steps_before = 0, math.nan, list(run.steps)
         self._after_end: tuple[list[Finding], dict[str, Any]] = ([], {})
         for sink in run.sinks:
             sink.hyperparameters(hyperparameters(run.optimizers))
@@ -229,16 +230,22 @@ class Watch:
             handle.remove()
 
     def _see_skipped_steps(self, run: LoopRun, monitor: Monitor) -> None:
-        """A gradient scaler that leaves a step out calls nobody; it lowers its scale."""
+        """A gradient scaler that leaves a step out calls nobody; it lowers its scale.
+
+        Of several optimizers it was that of those which have not stepped since the last loss, and are behind the others.
+        """
         scale = run.loss_scale
         if scale is None:
             return
         before, self._last_scale = self._last_scale, float(scale)
-        if self._last_scale < before:
-            behind = [position for position, steps in enumerate(run.steps) if steps == min(run.steps)]
-            for position in behind:
-                monitor.skipped(position)
-                run.steps[position] += 1
+        steps_before, self._steps_before = self._steps_before, list(run.steps)
+        if not self._last_scale < before:
+            return
+        idle = [position for position, steps in enumerate(run.steps) if steps == steps_before[position]]
+        for position in [p for p in idle if run.steps[p] < max(run.steps)] or idle:
+            monitor.skipped(position)
+            run.steps[position] += 1
+        self._steps_before = list(run.steps)
 
 
 def _optimizers(module: Any, optimizers: Any) -> list[Optimizer]:
