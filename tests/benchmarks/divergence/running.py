@@ -22,9 +22,9 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import Generator
 from torch.utils.data import DataLoader
 
-import lightning_adam.callbacks.divergence_monitor as monitor_file
 from lightning_adam.callbacks import DivergenceMonitor
 from lightning_adam.diagnosis import Finding, RunSignals, StepSignals, decode, encode
+from lightning_adam.monitoring import console
 from tests.benchmarks.divergence.scenario import Adversaries, Scenario, Trained
 
 Records = list[RunSignals | StepSignals]
@@ -173,17 +173,17 @@ def _quiet() -> Iterator[None]:
     loggers = [
         logging.getLogger(n) for n in ("lightning.pytorch", "lightning.fabric", "lightning_adam", "pytorch_lightning")
     ]
-    levels, threads, console = [logger.level for logger in loggers], torch.get_num_threads(), monitor_file.Console
+    levels, threads, shown = [logger.level for logger in loggers], torch.get_num_threads(), console.Console
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for logger in loggers:
             logger.setLevel(logging.ERROR)
         torch.set_num_threads(1)
-        monitor_file.Console = _Silent  # type: ignore[misc,assignment]
+        console.Console = _Silent  # type: ignore[misc,assignment]
         try:
             yield
         finally:
-            monitor_file.Console = console  # type: ignore[misc]
+            console.Console = shown  # type: ignore[misc]
             torch.set_num_threads(threads)
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
