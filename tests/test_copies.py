@@ -6,11 +6,13 @@ import copy
 import functools
 import io
 import pickle
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import pytest
 import torch
 import torch.multiprocessing as mp
+from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 import lightning_adam as la
@@ -97,12 +99,12 @@ def test_copy_trains_on_bit_for_bit(name: str, way: str, steps: int) -> None:
     assert schedule.last_epoch == 6
 
 
-def train_elsewhere(wholes: dict[str, Made], results: Any) -> None:
-    """What the spawned process does."""
-    torch.set_num_threads(1)
+def train_elsewhere(wholes: dict[str, Made], threads: int) -> dict[str, list[Any]]:
+    """What the spawned process does; with as many threads, sums come in the same order."""
+    torch.set_num_threads(threads)
     for made in wholes.values():
         train(made, 3, 6)
-    results.put({name: [w.tolist() for w in weights(module)] for name, (module, _, _) in wholes.items()})
+    return {name: [w.tolist() for w in weights(module)] for name, (module, _, _) in wholes.items()}
 
 
 @pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU")
@@ -111,12 +113,8 @@ def test_spawned_process_trains_on_bit_for_bit() -> None:
     wholes = {name: make(name) for name in NAMES}
     for made in wholes.values():
         train(made, 0, 3)
-    context = mp.get_context("spawn")
-    results = context.SimpleQueue()
-    process = context.Process(target=train_elsewhere, args=(wholes, results))
-    process.start()
-    trained = results.get()
-    process.join()
+    with ProcessPoolExecutor(1, mp.get_context("spawn")) as processes:
+        trained = processes.submit(train_elsewhere, wholes, torch.get_num_threads()).result()
 
     for name in NAMES:
         assert same([torch.tensor(w) for w in trained[name]], weights_of_the_twin(name)), name
@@ -172,14 +170,15 @@ def test_copy_after_an_fp16_step(way: str, fused: bool) -> None:
 @pytest.mark.parametrize("way", WAYS)
 def test_copy_resumes_by_parameter_name(way: str) -> None:
     """A checkpoint of re-ordered layers goes to its own parameters, and the rule goes on from the checkpoint."""
-    saved, fresh = (la.configure_optimizers(two(*names), total_steps=9, clip=la.ZClip()) for names in ("ab", "ba"))
-    for value, parameter in enumerate(saved["optimizer"].param_groups[0]["params"]):
+    old, new = two("a", "b"), two("b", "a")
+    saved, fresh = (la.configure_optimizers(m, total_steps=9, clip=la.ZClip())["optimizer"] for m in (old, new))
+    for value, parameter in enumerate(old.parameters()):
         parameter.grad = torch.full_like(parameter, value + 1.0)
-    saved["optimizer"].step()
-    copied = WAYS[way](fresh["optimizer"])
-    copied.load_state_dict(saved["optimizer"].state_dict())
+    saved.step()
+    module, copied = WAYS[way]((new, fresh))
+    copied.load_state_dict(saved.state_dict())
 
-    assert first_moments(copied) == first_moments(saved["optimizer"])
+    assert first_moments(module, copied) == first_moments(old, saved)
     assert int(copied.adam_rule.state_dict()["seen"]) == 1
 
 
@@ -188,11 +187,9 @@ def two(first: str, second: str) -> nn.ModuleDict:
     return nn.ModuleDict({first: nn.Linear(2, 2, bias=False), second: nn.Linear(2, 2, bias=False)})
 
 
-def first_moments(optimizer: Any) -> dict[str, list[float]]:
+def first_moments(module: nn.Module, optimizer: Any) -> dict[str, list[float]]:
     """By parameter name."""
-    group = optimizer.param_groups[0]
-    named = zip(group["adam_names"], group["params"], strict=True)
-    return {name: optimizer.state[p]["exp_avg"].flatten().tolist() for name, p in named}
+    return {name: optimizer.state[p]["exp_avg"].flatten().tolist() for name, p in module.named_parameters()}
 
 
 def test_hooks_stay_with_the_original() -> None:
@@ -251,19 +248,34 @@ def guided(kind: type[torch.optim.Optimizer]) -> Any:
 
 @pytest.mark.parametrize("library_first", [True, False])
 def test_step_hooks_are_called_once_whichever_class_comes_first(library_first: bool) -> None:
-    """For the library's own optimizer, the helper's, and a copy of it."""
+    """In the library's own optimizer, the helper's, and copies of them."""
     kind = own_kind()
     makers: list[Any] = [lambda: kind([nn.Parameter(torch.ones(1))], {"lr": 0.1}), lambda: guided(kind)]
-    made = [maker() for maker in (makers if library_first else makers[::-1])]
-    made += [copy.deepcopy(optimizer) for optimizer in made]
+    for make_one in makers if library_first else makers[::-1]:
+        optimizer = make_one()
+        assert steps_heard(copy.deepcopy(optimizer)) == 1
+        assert steps_heard(optimizer) == 1
 
-    for optimizer in made:
-        heard: list[str] = []
-        optimizer.register_step_post_hook(lambda *_, heard=heard: heard.append("stepped"))
-        optimizer.param_groups[0]["params"][0].grad = torch.ones(1)
-        optimizer.step()
-        assert heard == ["stepped"]
-        assert optimizer.param_groups[0]["params"][0].item() == pytest.approx(0.9)
+
+def steps_heard(optimizer: Any) -> int:
+    """How often one step calls a hook."""
+    heard: list[Any] = []
+    optimizer.register_step_post_hook(lambda *arguments: heard.append(arguments))
+    optimizer.param_groups[0]["params"][0].grad = torch.ones(1)
+    optimizer.step()
+    assert optimizer.param_groups[0]["params"][0].item() == pytest.approx(0.9)
+    return len(heard)
+
+
+def test_copy_of_fabrics_wrapper_is_a_wrapper() -> None:
+    """Fabric derives from the helper's class: what it adds is copied, too."""
+    module, optimizer, _ = make()
+    wrapped = Fabric(accelerator="cpu", devices=1).setup(module, optimizer)
+    copied = copy.deepcopy(wrapped)
+    train((*copied, None), 0, 6)  # type: ignore[arg-type]
+
+    assert type(copied[1]) is type(wrapped[1])
+    assert same(weights(copied[0]), weights_of_the_twin("adamw"))
 
 
 @pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU")
