@@ -102,7 +102,7 @@ def optimizers_command(arguments: argparse.Namespace) -> int:
 
     rows = available_optimizers()
     if arguments.json:
-        print(json.dumps([asdict(row) for row in rows], indent=2))
+        print(json.dumps([asdict(row) for row in rows], indent=2, default=lambda function: function.__name__))
         return 0
     from rich.console import Console
 

@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lightning_adam.clipping import Clip, ClipAdaptive, ClipNorm, ClipValue, as_clip
 from lightning_adam.config import Duration, OptimizerConfig, check_numbers, with_preset
 from lightning_adam.errors import ConfigError, nearest
-from lightning_adam.guided import guide
+from lightning_adam.guided import GuidedStep, guide, guided_class
 from lightning_adam.optimizers import OptimizerSpec, build_optimizer, get_optimizer
 from lightning_adam.parameter_groups import Split, plain_name, split_parameters
 from lightning_adam.planning import plan
@@ -117,7 +117,7 @@ def _build(module: nn.Module, asked: OptimizerConfig) -> dict[str, Any]:
     if trainer is not None and not manual:
         _refuse_left_over(module, config.parameters)
     options = _options(spec, config, [p for group in groups for p in group["params"]], trainer)
-    optimizer = build_optimizer(spec, groups, options, module, phases.total)
+    optimizer = cast(GuidedStep, build_optimizer(spec, groups, options, module, phases.total, guided_class(spec.load())))
     name = config.schedule or "cosine"
     schedule = (PlateauSchedule if name == "plateau" else Schedule)(optimizer, name, phases)
     guide(optimizer, clip, schedule)

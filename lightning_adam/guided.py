@@ -6,13 +6,14 @@ Clipping happens inside ``optimizer.step``, after the closure and after unscalin
 
 from __future__ import annotations
 
-import functools
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.optim import LBFGS, Optimizer
+from torch.utils.hooks import RemovableHandle
 
 from lightning_adam.clipping import AdaptiveClip, Clip, ClipRecord
 from lightning_adam.errors import ConfigError
@@ -23,37 +24,26 @@ from lightning_adam.schedules import Schedule
 CLIP_STATE = "adam_clip_rule"
 
 
-def guide(optimizer: Optimizer, clip: Clip | None, schedule: Schedule) -> Optimizer:
-    """Have the optimizer clip inside its step, tell the schedule of each real update, and resume by parameter name.
+class GuidedStep(Optimizer):
+    """Put before a library's optimizer (:func:`guided_class`): clips inside its step, tells the schedule of each real
+    update, and resumes by parameter name. It can be pickled and copied whole, with its rule and its schedule.
 
-    Its class becomes a subclass of the same name, so that ``isinstance``, checkpoints and LearningRateMonitor's tags
-    stay as they are. After each step ``optimizer.adam_clip`` holds the ClipRecord (None without clipping).
+    Attributes:
+        adam_kind: the library's class.
+        adam_rule: the clipping rule; None without clipping.
+        adam_clip: what clipping did in the last step; None without clipping.
+        adam_schedule: whom each real update is told.
+        adam_arguments: what a companion hands to the next step: a loss, a Hessian estimate. Often not there.
     """
-    optimizer.__class__ = _guided(type(optimizer))  # type: ignore[assignment,arg-type]
-    guided: Any = optimizer
-    guided.adam_rule, guided.adam_clip, guided.adam_schedule = clip, None, schedule
-    optimizer.register_load_state_dict_pre_hook(_restore)
-    if isinstance(clip, AdaptiveClip):
-        optimizer.register_state_dict_post_hook(_save_clip)
-    return optimizer
 
+    adam_kind: ClassVar[type[Optimizer]]
+    adam_rule: Clip | None
+    adam_clip: ClipRecord | None
+    adam_schedule: Schedule
+    adam_arguments: Mapping[str, Any]
+    _before_clip_hooks: OrderedDict[int, Callable[[Optimizer], None]]
 
-@functools.cache
-def _guided(kind: type[Optimizer]) -> type[Optimizer]:
-    """A subclass with the same memory layout, which a second base would change: methods are copied in."""
-    methods = {name: value for name, value in vars(_GuidedStep).items() if name not in ("__dict__", "__weakref__")}
-    named = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
-    return type(kind.__name__, (kind,), {**methods, **named, "adam_kind": kind})
-
-
-class _GuidedStep:
-    adam_kind: Any
-    adam_rule: Clip | None = None
-    adam_clip: ClipRecord | None = None
-    adam_schedule: Schedule | None = None
-    adam_arguments: Mapping[str, Any]  # what a companion hands to the next step: a loss, a Hessian estimate
-
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
         """One optimizer step.
 
         The closure runs here and not in the optimizer: torch's step hooks then see this step's gradients, and the
@@ -67,36 +57,117 @@ class _GuidedStep:
                 loss = closure()
         updates = self._clip()
         arguments = self.__dict__.pop("adam_arguments", None) or ({"loss": loss} if isinstance(self, AdamZ) else {})
-        self.adam_kind.step(self, **arguments)
-        if updates and not _overflowed(self) and self.adam_schedule is not None:
+        super().step(**arguments)
+        if updates and not _overflowed(self):
             self.adam_schedule.advance()
         return loss
 
-    # torch wraps the ``step`` of a class once to call the hooks, and again when a copy is unpickled: ``adam_kind`` has them.
+    # torch would wrap the step of this class, too, to call the step hooks: the library's has them.
     step.hooked = True  # type: ignore[attr-defined]
 
     def _step_repeatedly(self, closure: Callable[[], Any] | None) -> Any:
         """L-BFGS evaluates the batch several times: each time, clip."""
         if closure is None:
             raise ConfigError("lbfgs evaluates the batch several times per step: call optimizer.step(closure).")
+        is_first = True
 
         def evaluate() -> Any:
+            nonlocal is_first
             loss = closure()
-            self._clip()
+            self._clip(call_hooks=is_first)
+            is_first = False
             return loss
 
-        loss = self.adam_kind.step(self, evaluate)
-        if self.adam_schedule is not None:
-            self.adam_schedule.advance()
+        loss = super().step(evaluate)
+        self.adam_schedule.advance()
         return loss
 
-    def _clip(self) -> bool:
+    def _clip(self, call_hooks: bool = True) -> bool:
         """Unscale and clip; whether there is anything to step with."""
-        groups: Any = self.param_groups  # type: ignore[attr-defined]
-        parameters = [p for group in groups for p in group["params"] if p.grad is not None]
+        parameters = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
         _unscale(self, parameters)
+        for hook in tuple(self._before_clip_hooks.values()) if call_hooks else ():
+            hook(self)
         self.adam_clip = self.adam_rule(parameters) if self.adam_rule is not None and parameters else None
         return bool(parameters)
+
+    def register_before_clip_hook(self, hook: Callable[[Optimizer], None]) -> RemovableHandle:
+        """Have ``hook(optimizer)`` called in each step, when the gradients are complete, unscaled and not yet clipped.
+
+        L-BFGS calls it for the first of a step's evaluations only. Hooks are neither copied nor pickled.
+        """
+        handle = RemovableHandle(self._before_clip_hooks)
+        self._before_clip_hooks[handle.id] = hook
+        return handle
+
+    def state_dict(self) -> dict[str, Any]:
+        """The library's, and what an adaptive clipping rule remembers."""
+        state = super().state_dict()
+        if isinstance(self.adam_rule, AdaptiveClip):
+            state[CLIP_STATE] = self.adam_rule.state_dict()
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any], **options: Any) -> None:
+        """By parameter name, where names were saved; ``options`` are the library's.
+
+        Not by torch's hooks: bitsandbytes' loading calls none.
+        """
+        if isinstance(self.adam_rule, AdaptiveClip) and CLIP_STATE in state_dict:
+            self.adam_rule.load_state_dict(state_dict[CLIP_STATE])
+        super().load_state_dict(match_by_name(self, state_dict) or state_dict, **options)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """For pickle and copy: the class is not found under its name, where the library's is, and is made again."""
+        if type(self) is not guided_class(self.adam_kind):
+            return super().__reduce_ex__(protocol)
+        return _blank, (self.adam_kind,), self.__getstate__()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but hooks; torch's keeps the groups and moments only, with which L-BFGS and most others cannot step."""
+        return {name: value for name, value in vars(self).items() if not self._is_bound(name)}
+
+    def _is_bound(self, name: str) -> bool:
+        """Whether it belongs to this very object: a hook, or what replaces a method, as torch's schedulers do."""
+        return name.endswith("_hooks") or callable(getattr(type(self), name, None))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """torch calls it to load a state dict, too: hooks that are there stay."""
+        super().__setstate__(state)
+        self.__dict__.setdefault("_before_clip_hooks", OrderedDict())
+
+
+_MADE: dict[type[Optimizer], type[GuidedStep]] = {}
+
+
+def guided_class(kind: type[Optimizer]) -> type[GuidedStep]:
+    """The library's class with the helper's step before its own, always the same one.
+
+    It has the library's name, so that LearningRateMonitor's tags, checkpoints and messages stay as they are.
+    """
+    if kind not in _MADE:
+        _call_step_hooks(kind)
+        named = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
+        _MADE[kind] = type(kind.__name__, (GuidedStep, kind), {**named, "adam_kind": kind})
+    return _MADE[kind]
+
+
+def _call_step_hooks(kind: Any) -> None:
+    """What torch does to a class when its first instance is made, which may be one of ours."""
+    if not getattr(kind.step, "hooked", False):
+        kind.step = Optimizer.profile_hook_step(kind.step)
+        kind.step.hooked = True
+
+
+def _blank(kind: type[Optimizer]) -> GuidedStep:
+    """An optimizer whose state is still to be set."""
+    made = guided_class(kind)
+    return made.__new__(made)
+
+
+def guide(optimizer: GuidedStep, clip: Clip | None, schedule: Schedule) -> None:
+    """Give it its clipping rule and its schedule."""
+    optimizer.adam_rule, optimizer.adam_clip, optimizer.adam_schedule = clip, None, schedule
+    optimizer._before_clip_hooks = OrderedDict()
 
 
 def _unscale(optimizer: Any, parameters: Sequence[Tensor]) -> None:
@@ -112,14 +183,3 @@ def _overflowed(optimizer: Any) -> bool:
     """Whether GradScaler told a fused optimizer to leave the weights alone; others it does not call at all."""
     found = getattr(optimizer, "found_inf", None)
     return found is not None and bool(found)
-
-
-def _restore(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any] | None:
-    rule = getattr(optimizer, "adam_rule", None)
-    if isinstance(rule, AdaptiveClip) and CLIP_STATE in state_dict:
-        rule.load_state_dict(state_dict[CLIP_STATE])
-    return match_by_name(optimizer, state_dict)
-
-
-def _save_clip(optimizer: Any, state_dict: dict[str, Any]) -> None:
-    state_dict[CLIP_STATE] = optimizer.adam_rule.state_dict()

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from lightning_adam.errors import ConfigError, nearest
 
@@ -51,13 +52,14 @@ def split_parameters(module: nn.Module, split: Split) -> list[dict[str, Any]]:
     without names in mid-run.
 
     Raises:
-        ConfigError: a pattern matches nothing, two match one parameter, or nothing is trainable.
+        ConfigError: a pattern matches nothing, two match one parameter, nothing is trainable, or a parameter is lazy.
     """
     named = [(plain_name(n), p) for n, p in module.named_parameters() if p.requires_grad]
     if not named:
         raise ConfigError(f"{type(module).__name__} has no trainable parameters: nothing for the optimizer to do.")
     if split.parameters is not None:
         named = _chosen(split.parameters, named)
+    _refuse_lazy(named)
     patterns = dict(split.overrides or {})
     matched = _match_patterns(patterns, [name for name, _ in named])
     depths = layer_depths([name for name, _ in named])
@@ -90,6 +92,16 @@ def _chosen(pattern: str, named: list[tuple[str, Any]]) -> list[tuple[str, Any]]
             f"Names look like {', '.join(map(repr, names[:3]))}."
         )
     return chosen
+
+
+def _refuse_lazy(named: Iterable[tuple[str, Tensor]]) -> None:
+    lazy = next((name for name, p in named if is_lazy(p)), None)
+    if lazy is not None:
+        raise ConfigError(
+            f"{lazy} is lazy: it has no shape before the module has seen a batch, and an optimizer needs one. Run one batch "
+            "through the module first (in setup() or configure_model(): with torch.no_grad(): self(batch)), or write the "
+            "sizes out: nn.Linear in place of nn.LazyLinear."
+        )
 
 
 def _decay(split: Split, parameter: Tensor) -> tuple[str, dict[str, Any]]:

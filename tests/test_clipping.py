@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import inspect
 import math
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import nn
 
 import lightning_adam as la
+from lightning_adam.clipping import total_norm
 from tests.digits import Digits, digits_loader, trainer
 from tests.test_configure import ByHand
 
@@ -100,13 +101,74 @@ def test_small_gradients_are_left_alone() -> None:
     assert not bool(record.clipped)
 
 
-def test_optimizer_keeps_its_class_and_can_be_copied() -> None:
-    """isinstance, the class name and deepcopy work as for the plain optimizer."""
+def test_optimizer_keeps_its_class() -> None:
+    """isinstance, and the class's name, room and signature, are as for the plain optimizer."""
     optimizer = la.configure_optimizers(nn.Linear(2, 2), total_steps=5)["optimizer"]
 
     assert isinstance(optimizer, torch.optim.AdamW)
-    assert type(optimizer).__name__ == "AdamW"
-    assert len(copy.deepcopy(optimizer).param_groups) == 2
+    assert (type(optimizer).__name__, type(optimizer).__module__) == ("AdamW", torch.optim.AdamW.__module__)
+    assert inspect.signature(type(optimizer)) == inspect.signature(torch.optim.AdamW)
+
+
+class Seen:
+    """Total gradient norms, as a hook before clipping sees them."""
+
+    def __init__(self) -> None:
+        self.norms: list[float] = []
+
+    def __call__(self, optimizer: Any) -> None:
+        """The hook."""
+        self.norms.append(float(total_norm([p for group in optimizer.param_groups for p in group["params"]])))
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("scale", [None, 1024.0])
+def test_hook_before_clipping_sees_the_true_gradient(fused: bool, scale: float | None) -> None:
+    """After the closure, unscaled and not yet clipped; a removed hook sees nothing more."""
+    module, seen = nn.Linear(4, 3), Seen()
+    optimizer = la.configure_optimizers(module, total_steps=5, clip=0.01, fused=fused)["optimizer"]
+    handle = optimizer.register_before_clip_hook(seen)
+    module(torch.ones(2, 4)).square().sum().backward()
+    true = float(total_norm(list(module.parameters())))
+    optimizer.zero_grad()
+    step_on_squares(module, optimizer, scale)
+    handle.remove()
+    step_on_squares(module, optimizer, scale)
+
+    assert seen.norms == pytest.approx([true])
+    assert true > 0.1
+
+
+def step_on_squares(module: nn.Module, optimizer: Any, scale: float | None) -> None:
+    """One step, scaled by a GradScaler or with a closure."""
+
+    def evaluate() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = module(torch.ones(2, 4)).square().sum()
+        (loss if scale is None else scaler.scale(loss)).backward()
+        return loss
+
+    if scale is None:
+        optimizer.step(evaluate)
+    else:
+        scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+        evaluate()
+        scaler.step(optimizer)
+
+
+def test_hook_before_clipping_is_called_once_in_a_step_of_lbfgs() -> None:
+    """With the gradient of the first of its evaluations, from the point that the step starts at."""
+    module, seen = nn.Linear(4, 3), Seen()
+    optimizer = la.configure_optimizers(module, "lbfgs", total_steps=5, clip=None)["optimizer"]
+    optimizer.register_before_clip_hook(seen)
+    true = []
+    for _ in range(2):
+        optimizer.zero_grad()
+        module(torch.ones(2, 4)).square().sum().backward()
+        true.append(float(total_norm(list(module.parameters()))))
+        step_on_squares(module, optimizer, None)
+
+    assert seen.norms == pytest.approx(true)
 
 
 def test_adaptive_clipping_is_brocks_equation_three() -> None:

@@ -224,6 +224,29 @@ def test_wrong_argument_is_named_with_its_remedy(arguments: dict[str, Any], mess
         la.configure_optimizers(nn.Linear(2, 2), **{"total_steps": 100, **arguments})
 
 
+class Lazy(Digits):
+    """Its first layer takes its size from the first batch."""
+
+    def __init__(self, look: bool) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.LazyLinear(64), nn.ReLU(), nn.Linear(64, 10))
+        self.look = look
+
+    def setup(self, stage: str) -> None:
+        """What the message says to do."""
+        if self.look:
+            with torch.no_grad():
+                self.net(torch.zeros(1, 64))
+
+
+def test_lazy_parameter_is_named_with_its_remedy() -> None:
+    """It has no shape yet; after one batch in setup() the module trains."""
+    with pytest.raises(la.ConfigError, match=r"net\.0\.weight is lazy.*one batch.*setup\(\).*nn\.Linear"):
+        trainer(max_steps=1).fit(Lazy(look=False), digits_loader())
+
+    assert len(rates(Lazy(look=True), max_steps=2)) == 2
+
+
 def test_clipping_twice_is_refused() -> None:
     """Trainer and helper both told to clip: say so and stop."""
     with pytest.raises(la.ConfigError, match="clipped twice"):

@@ -53,6 +53,23 @@ def test_regrouped_parameters_keep_their_moments() -> None:
     assert moments(module, fresh) == moments(module, saved)
 
 
+@pytest.mark.parametrize("name", ["adamw8bit", "lion8bit", "adam_mini"])
+def test_libraries_that_load_in_their_own_way_resume_by_name_too(name: str) -> None:
+    """bitsandbytes' loading calls no hooks, and pytorch_optimizer's goes over the state again by position."""
+    old, new = two("a", "b"), two("b", "a")
+    saved, fresh = trained(old, optimizer=name), trained(new, optimizer=name)
+    fresh.load_state_dict(copy.deepcopy(saved.state_dict()))
+
+    kept = {name: tensors(saved.state[p]) for name, p in old.named_parameters()}
+    assert kept["a.weight"] != kept["b.weight"]
+    assert {name: tensors(fresh.state[p]) for name, p in new.named_parameters()} == kept
+
+
+def tensors(state: dict[str, Any]) -> dict[str, Any]:
+    """The numbers of one parameter's state."""
+    return {key: value.tolist() for key, value in state.items() if isinstance(value, torch.Tensor)}
+
+
 def test_changed_decay_is_followed() -> None:
     """The present configuration's weight decay holds, not the checkpoint's."""
     module = two("a", "b")

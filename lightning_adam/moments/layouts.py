@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_adam.moments import bitsandbytes
-from lightning_adam.moments.slot import Moments, Slot, kind_names, plain, tiny
+from lightning_adam.moments.slot import Moments, Slot, kind_names, kind_of, plain, tiny
 
 Reader = Callable[[Slot], Moments]
 
@@ -60,7 +60,7 @@ def read_steps(optimizer: Optimizer) -> dict[int, int]:
 def resting_state(optimizer: Optimizer, parameters: Sequence[Tensor]) -> tuple[list[Tensor], ...] | None:
     """m, v and t of these parameters where they are the same tensors from step to step, used as they are: torch's own
     Adam and AdamW without AMSGrad. None where a single one is kept otherwise."""
-    if getattr(optimizer, "adam_kind", type(optimizer)) not in (torch.optim.Adam, torch.optim.AdamW):
+    if kind_of(optimizer) not in (torch.optim.Adam, torch.optim.AdamW):
         return None
     states = [optimizer.state.get(p, {}) for p in parameters]
     if any(len(state) != len(_RESTING) for state in states):

@@ -87,9 +87,14 @@ def plain(tensor: Tensor) -> Tensor:
     return local.dequantize() if type(local).dequantize is not Tensor.dequantize else local
 
 
+def kind_of(optimizer: Optimizer) -> type[Optimizer]:
+    """The library's class: an optimizer of the helper's has one of its own before it."""
+    return getattr(optimizer, "adam_kind", type(optimizer))  # type: ignore[no-any-return]
+
+
 def kind_names(optimizer: Optimizer) -> frozenset[str]:
     """The names of its class and of the classes that this one derives from."""
-    return _names(type(optimizer))  # type: ignore[arg-type]
+    return _names(kind_of(optimizer))  # type: ignore[arg-type]
 
 
 @functools.cache

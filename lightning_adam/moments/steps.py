@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_adam.moments.slot import kind_names, plain
+from lightning_adam.moments.slot import kind_names, kind_of, plain
 
 Group = Mapping[str, Any]
 
@@ -43,7 +43,7 @@ def step_is_adam_formula(optimizer: Optimizer, group: Group) -> bool:
     torch's two themselves, not what derives from them: that may step otherwise. bitsandbytes steps before it
     re-quantises its state, so its dequantised moments only approximate the step taken.
     """
-    kind = getattr(optimizer, "adam_kind", type(optimizer))
+    kind = kind_of(optimizer)
     if kind.__name__ == "MuonWithAdamW":
         return not group["muon"]
     return kind in (torch.optim.Adam, torch.optim.AdamW) or kind.__name__ in ("AdamZ", "CaAdam")
@@ -196,7 +196,7 @@ def decay_is_decoupled(optimizer: Optimizer, group: Group) -> bool:
     names = kind_names(optimizer)
     if any("ScheduleFree" in name for name in names):
         return False
-    rooms = {kind.__module__.split(".")[0] for kind in type(optimizer).__mro__}
+    rooms = {kind.__module__.split(".")[0] for kind in kind_of(optimizer).__mro__}
     if "bitsandbytes" in rooms:
         return getattr(optimizer, "optimizer_name", "") not in ("momentum", "rmsprop", "adagrad", "lars")
     return "lightning_adam" in rooms or bool(names & _DECOUPLED)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from lightning_adam.errors import ConfigError, nearest
 from lightning_adam.optimizers.spec import OptimizerSpec, build_optimizer
 
@@ -11,6 +13,12 @@ _ADAM, _ADAMW = "Kingma & Ba 2014, arXiv:1412.6980", "Loshchilov & Hutter 2019, 
 _EIGHT_BIT = "Dettmers et al. 2022, arXiv:2110.02861"
 _PO, _BITS, _OURS = "pytorch_optimizer.", "lightning_adam.optimizers.eight_bit.", "lightning_adam.optimizers."
 _DECOUPLED = {"weight_decouple": True}
+
+
+def fourth_root(step: float) -> float:
+    """ADOPT's bound of its normalised gradient (algorithm 2); pytorch_optimizer's own is a lambda: no pickle takes it."""
+    return math.pow(step, 0.25)
+
 
 _TORCH = (
     OptimizerSpec("adam", "torch.optim.Adam", "weight decay enters the gradient", "m, v", 8, 1e-3, _ADAM, 0.0, fused=True),
@@ -102,7 +110,7 @@ _BITSANDBYTES = (
     OptimizerSpec("adamw8bit", _BITS + "AdamW8bit", "AdamW with 8-bit state", "m, v in 8 bit", 2, 1e-3, _EIGHT_BIT),
     OptimizerSpec(
         "paged_adamw",
-        "bitsandbytes.optim.PagedAdamW",
+        _BITS + "PagedAdamW",
         "AdamW; the GPU driver may page its state out (on a CPU: AdamW)",
         "m, v",
         8,
@@ -212,7 +220,7 @@ _PYTORCH_OPTIMIZER = (
         8,
         1e-3,
         "Taniguchi et al. 2024, arXiv:2411.02853",
-        fixed=_DECOUPLED,
+        fixed={**_DECOUPLED, "clip_lambda": fourth_root},
         betas=(0.9, 0.9999),
     ),
     OptimizerSpec(

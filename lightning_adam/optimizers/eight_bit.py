@@ -1,10 +1,13 @@
-"""bitsandbytes' optimizers with one addition: a parameter group may say ``optim_bits`` (embeddings want 32)."""
+"""bitsandbytes' optimizers with two additions: a parameter group may say ``optim_bits`` (embeddings want 32), and paged
+ones can be copied."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import bitsandbytes.optim as bnb
+from bitsandbytes.functional import GlobalPageManager
+from torch import Tensor
 
 
 class _BitsPerGroup:
@@ -12,6 +15,16 @@ class _BitsPerGroup:
         """bitsandbytes asks here for each tensor; its own override is global to the process."""
         config: dict[str, Any] = super().get_config(gindex, pindex, group)  # type: ignore[misc]
         return {**config, "optim_bits": group.get("optim_bits", config["optim_bits"])}
+
+
+class _Paged:
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """What was a page is ordinary memory of the host in a copy, where no kernel may look: the next step moves it."""
+        super().__setstate__(state)  # type: ignore[misc]
+        self.page_mng, self.initialized = GlobalPageManager.get_instance(), False
+        for kept in self.state.values():  # type: ignore[attr-defined]
+            for tensor in (value for value in kept.values() if isinstance(value, Tensor)):
+                vars(tensor).pop("is_paged", None)
 
 
 class Adam8bit(_BitsPerGroup, bnb.Adam8bit):  # type: ignore[misc]
@@ -22,7 +35,11 @@ class AdamW8bit(_BitsPerGroup, bnb.AdamW8bit):  # type: ignore[misc]
     """Dettmers et al. 2022, arXiv:2110.02861."""
 
 
-class PagedAdamW8bit(_BitsPerGroup, bnb.PagedAdamW8bit):  # type: ignore[misc]
+class PagedAdamW(_Paged, bnb.PagedAdamW):  # type: ignore[misc]
+    """32-bit state that the GPU driver may page out (Dettmers et al. 2023, arXiv:2305.14314)."""
+
+
+class PagedAdamW8bit(_Paged, _BitsPerGroup, bnb.PagedAdamW8bit):  # type: ignore[misc]
     """8-bit state that the GPU driver may page out (Dettmers et al. 2023, arXiv:2305.14314)."""
 
 

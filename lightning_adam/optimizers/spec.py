@@ -78,6 +78,7 @@ def build_optimizer(
     options: Mapping[str, Any],
     module: nn.Module | None = None,
     total_steps: float = math.inf,
+    kind: type[Optimizer] | None = None,
 ) -> Optimizer:
     """Make the optimizer.
 
@@ -87,6 +88,7 @@ def build_optimizer(
         options: for its class, beside what the row fixes.
         module: for those that want the whole model.
         total_steps: for those that want the run's length.
+        kind: the class to make it of, derived from the row's own; by default that one.
 
     Raises:
         ConfigError: an option that its class does not take, or what it needs is not known.
@@ -99,14 +101,14 @@ def build_optimizer(
     given = {**spec.fixed, **options}
     if "total_steps" in spec.needs:
         given.setdefault("num_iterations", _known_length(spec, total_steps))
-    kind: Any = spec.load()
+    make: Any = kind or spec.load()
     if "model" in spec.needs:
-        return _from_model(kind, module, groups, given)  # type: ignore[no-any-return]
+        return _from_model(make, module, groups, given)  # type: ignore[no-any-return]
     if "closure" in spec.needs:
-        return kind([p for group in groups for p in group["params"]], **given)  # type: ignore[no-any-return]
+        return make([p for group in groups for p in group["params"]], **given)  # type: ignore[no-any-return]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Paged optimizers are not supported on CPU")
-        return kind([dict(group) for group in groups], **given)  # type: ignore[no-any-return]
+        return make([dict(group) for group in groups], **given)  # type: ignore[no-any-return]
 
 
 def _known_length(spec: OptimizerSpec, total_steps: float) -> int:
