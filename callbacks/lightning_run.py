@@ -21,6 +21,7 @@ from lightning_adam.callbacks._lightning import (
 )
 from lightning_adam.describe import hyperparameters, planned
 from lightning_adam.monitoring import Plan, Sink
+from lightning_adam.monitoring.guard import Guard
 from lightning_adam.planning import steps_per_epoch
 from lightning_adam.sinks import merged_hyperparameters, sinks_of
 
@@ -32,7 +33,7 @@ class LightningRun:
 
     def __init__(self, trainer: Trainer, module: LightningModule) -> None:
         self._trainer, self.module = trainer, module
-        self.sinks: Sequence[Sink] = sinks_of(trainer.loggers) if trainer.is_global_zero else ()
+        self.sinks: Sequence[Sink] = guarded_sinks(trainer)
         self.flat_shards = has_flat_shards(trainer)
 
     @property
@@ -103,6 +104,18 @@ class LightningRun:
         rank_zero_info(line)
 
 
+def guarded_sinks(trainer: Trainer) -> list[Sink]:
+    """Of all loggers on the main rank; one that fails to open loses itself only."""
+    found: list[Sink] = []
+    for logger in trainer.loggers if trainer.is_global_zero else ():
+        Guard().run(f"the log of {type(logger).__name__}", _open, logger, found)
+    return found
+
+
+def _open(logger: Any, found: list[Sink]) -> None:
+    found += sinks_of([logger])
+
+
 def log_hyperparameters(trainer: Trainer, module: LightningModule) -> None:
     """Of all optimizers, to every logger that sorts runs by them, together with the user's: TensorBoard takes them once.
 
@@ -111,5 +124,5 @@ def log_hyperparameters(trainer: Trainer, module: LightningModule) -> None:
     if not (trainer.is_global_zero and trainer.enable_autolog_hparams):
         return
     values = merged_hyperparameters(hyperparameters_of_user(trainer, module), hyperparameters(trainer.optimizers))
-    for sink in sinks_of(trainer.loggers):
+    for sink in guarded_sinks(trainer):
         sink.hyperparameters(values)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -57,11 +56,12 @@ class MonitorCallback(Callback):
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The optimizers hold their restored state: listen to them."""
-        run = LightningRun(trainer, pl_module)
-        self._monitor = Monitor(
-            run, self.statistics, self.divergence, self._outcome.begin(trainer.global_step), self.on_record
-        )
+        """The optimizers hold their restored state: listen to them (ConfigError: a glob that matches no parameter)."""
+        Guard().run("the whole run", self._begin, trainer, pl_module)
+
+    def _begin(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        run, state = LightningRun(trainer, pl_module), self._outcome.begin(trainer.global_step)
+        self._monitor = Monitor(run, self.statistics, self.divergence, state, self.on_record)
         self._monitor.begin()
 
     @override
@@ -103,9 +103,8 @@ class MonitorCallback(Callback):
         try:
             monitor.end()
         finally:
-            self._outcome.end(monitor.state(), monitor.findings, monitor.guard.failures)
-            if trainer.is_global_zero:
-                print_findings(self._outcome.findings)
+            monitor.guard.run("its state after the run", self._outcome.keep, monitor)
+            print_findings(self._outcome.findings if trainer.is_global_zero else ())
 
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -121,7 +120,9 @@ class MonitorCallback(Callback):
     @override
     def state_dict(self) -> dict[str, Any]:
         """Plain types: Lightning loads checkpoints with ``weights_only=True``."""
-        return (self._outcome.state if self._monitor is None else self._monitor.state()).to_dict()
+        if self._monitor is not None:
+            self._monitor.guard.run("its state in a checkpoint", self._outcome.keep, self._monitor)
+        return self._outcome.state.to_dict()
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -136,7 +137,7 @@ class MonitorCallback(Callback):
             "fabric.backward(loss)."
         )
 
-    def __getstate__(self) -> Mapping[str, Any]:
+    def __getstate__(self) -> dict[str, Any]:
         """Without the run that it follows, and what Lightning has attached for it: a copy follows its own."""
         return {**{k: v for k, v in self.__dict__.items() if k not in ATTACHED}, "_monitor": None}
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-
 from lightning_adam.diagnosis import Finding
-from lightning_adam.monitoring import MonitorState
+from lightning_adam.monitoring import Monitor, MonitorState
 
 
 class Outcome:
@@ -34,9 +32,10 @@ class Outcome:
         is_resumed, self._is_resumed, self.has_run = self._is_resumed, False, True
         return self.state if is_resumed else MonitorState(self.state.statistics if global_step else {})
 
-    def end(self, state: MonitorState, findings: Sequence[Finding], failures: Iterable[str]) -> None:
-        """The run is over."""
-        self.state, self.findings, self.failures = state, list(findings), frozenset(failures)
+    def keep(self, monitor: Monitor) -> None:
+        """What is known now, for a checkpoint or for the time after the run."""
+        self.findings, self.failures = monitor.findings, frozenset(monitor.guard.failures)
+        self.state = monitor.state()
 
     def latest(self) -> Outcome:
         """Its own, or that of the latest copy that has run: some libraries train with a deep copy of what they are given."""

@@ -25,6 +25,9 @@ from lightning_adam.monitoring.signal_reader import StepInputs
 from lightning_adam.monitoring.state import MonitorState
 from lightning_adam.monitoring.step_hooks import StepHooks, with_hooks
 
+MOST_ATTEMPTS = 3
+"""Times that a beginning which fails is tried again."""
+
 
 class Monitor:
     """Watches the optimizers of one run from :meth:`begin` to :meth:`end`.
@@ -56,6 +59,8 @@ class Monitor:
         self._inputs = StepInputs()
         self._hooks = StepHooks()
         self._logit_hooks: list[RemovableHandle] = []
+        self._unheard: list[Optimizer] = []
+        self._attempts = 0
 
     @property
     def findings(self) -> list[Finding]:
@@ -74,8 +79,7 @@ class Monitor:
             ConfigError: a pattern among the options matches no parameter.
         """
         self.guard.run("the optimizer's steps", self._listen)
-        if are_known(self._run.optimizers):
-            self.guard.run("the start of the run", self._prepare)
+        self._watched()
 
     def loss(self, loss: Tensor, is_scaled: bool = True) -> None:
         """The loss, right before its backward: divided by the accumulation.
@@ -92,10 +96,7 @@ class Monitor:
 
     def before_clipping(self, optimizer: Any) -> None:
         """Gradients are complete, unscaled and not yet clipped."""
-        inner = with_hooks(optimizer)
-        for watched in self._watched():
-            if watched.optimizer is optimizer or watched.optimizer is inner:
-                self._gradients_complete(watched)
+        self.guard.run("a step", self._before_clipping, optimizer)
 
     def forget_losses(self) -> None:
         """The losses so far lead to no step."""
@@ -154,7 +155,8 @@ class Monitor:
         return MonitorState(statistics, diagnoses, done, self._actions.state_dict())
 
     def _listen(self) -> None:
-        for optimizer in self._hooks.attach(self._run.optimizers, self._before_step, self._after_step):
+        self._unheard = self._hooks.attach(self._run.optimizers, self._before_step, self._after_step)
+        for optimizer in self._unheard:
             name = type(optimizer).__name__
             LOG.warning("%s has no step hooks and wraps no optimizer that has: it is not monitored.", name)
         globs = self._divergence.logits if self._divergence is not None else ()
@@ -163,7 +165,8 @@ class Monitor:
 
     def _watched(self) -> list[MonitoredOptimizer]:
         """All optimizers; what could not be prepared at the beginning (a lazy module's) is prepared now."""
-        if not self._optimizers and are_known(self._run.optimizers):
+        if not self._optimizers and self._attempts < MOST_ATTEMPTS and are_known(self._run.optimizers):
+            self._attempts += 1
             self.guard.run("the start of the run", self._prepare)
         return self._optimizers
 
@@ -214,6 +217,8 @@ class Monitor:
         return [watched.diagnosis for watched in self._optimizers if watched.diagnosis is not None]
 
     def _take_loss(self, loss: Tensor, is_scaled: bool) -> None:
+        if len(self._unheard) == len(self._run.optimizers):  # no step would ever take it
+            return
         scale = self._run.loss_scale if is_scaled else None
         self._inputs.losses.append(loss.detach() * self._run.accumulation / (1.0 if scale is None else scale))
 
@@ -241,7 +246,18 @@ class Monitor:
             rule = "NON-FINITE" if norm != norm else "BAD-BATCH"
             self._tell_action(rule, f"left out a step whose gradient norm is {norm:.3g}")
 
+    def _before_clipping(self, optimizer: Any) -> None:
+        inner = with_hooks(optimizer)
+        if inner is None:
+            self.forget_losses()
+        for watched in self._watched() if inner is not None else ():
+            if watched.optimizer is inner:
+                self._gradients_complete(watched)
+
     def _before_step(self, position: int, has_closure: bool) -> None:
+        self.guard.run("a step", self._prepare_step, position, has_closure)
+
+    def _prepare_step(self, position: int, has_closure: bool) -> None:
         if position >= len(self._watched()):
             return
         watched = self._optimizers[position]
@@ -253,15 +269,17 @@ class Monitor:
         watched.before_step()
 
     def _after_step(self, position: int) -> None:
-        inputs = self._take_inputs()
+        self.guard.run("a step", self._take_step, position, self._take_inputs())
+        if not self._run.has_batches:
+            self.after_batch()
+
+    def _take_step(self, position: int, inputs: StepInputs) -> None:
         if position >= len(self._optimizers):
             return
         watched = self._optimizers[position]
         if not self._run.has_batches and not watched.attempts:
             watched.before_clipping(inputs)  # the closure has computed the gradients, and they are still there
         watched.after_step(inputs)
-        if not self._run.has_batches:
-            self.after_batch()
 
     def _act(self, fresh: Sequence[Finding]) -> None:
         lasting = [f for d in self._diagnoses() for f in d.diagnosis.findings if not f.over]
