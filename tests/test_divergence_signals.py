@@ -15,8 +15,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor, nn
 
 from lightning_adam.callbacks import DivergenceMonitor
-from lightning_adam.monitoring.zeroing import ZeroingWatch
 from lightning_adam.diagnosis import RunSignals, StepSignals, decode, replay
+from lightning_adam.monitoring.guard import Guard
+from lightning_adam.monitoring.zeroing import ZeroingWatch
 from tests.digits import Digits, digits_loader, trainer
 
 
@@ -148,7 +149,7 @@ def test_gradients_that_another_loss_has_added_to_and_that_were_cleared_then_are
     """As in a GAN: the generator's loss adds to the discriminator's gradients between two of its steps."""
     layer = nn.Linear(3, 1)
     optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
-    watch = ZeroingWatch(optimizer)
+    watch = ZeroingWatch(optimizer, Guard())
     for _ in range(3):
         optimizer.zero_grad(set_to_none=to_none)
         layer(torch.ones(1, 3)).sum().backward()

@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from lightning_adam.clipping import ClipNorm
 from lightning_adam.moments import Moments
+from lightning_adam.monitoring.guard import Guard
 from lightning_adam.monitoring.parameters import NamedParameters
 from lightning_adam.monitoring.signal_reader import MOST_AHEAD, SignalReader, StepInputs
 from lightning_adam.statistics import TensorReading
@@ -103,7 +104,7 @@ class Arrival:
 def light_reader(run: Any) -> SignalReader:
     """Of an optimizer that is past its first step, where no pass over all tensors is due."""
     quiet: Any = SimpleNamespace(wants_measurement=lambda *args, **kwargs: False)
-    reader = SignalReader(run, 0, run.optimizers[0], NamedParameters({}), 100, quiet, lambda record: None)
+    reader = SignalReader(run, 0, run.optimizers[0], NamedParameters({}), 100, quiet, lambda record: None, Guard())
     reader._has_begun = True
     return reader
 

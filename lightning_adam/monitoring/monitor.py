@@ -108,11 +108,9 @@ class Monitor:
         Raises:
             DivergenceError: a finding that the user asked to be raised; or ``optuna.TrialPruned``.
         """
-        for watched in self._watched():
-            if watched.attempts:
-                watched.skipped(self._take_inputs(), by_scaler=self._run.loss_scale is not None)
+        self.guard.run("skipped steps", self._take_skips)
         self._inputs.batch = None
-        fresh = [finding for d in self._diagnoses() for finding in _taken_from(d.fresh)]
+        fresh: list[Finding] = []
         self.guard.run("an action", self._act, fresh)
         self._raise(fresh)
 
@@ -134,9 +132,11 @@ class Monitor:
         """
         self.detach()
         for watched in self._optimizers:
-            watched.end()
+            self.guard.run(f"the end of {watched.prefix}", watched.end)
         self._sinks.end()
-        self._raise([finding for d in self._diagnoses() for finding in _taken_from(d.fresh)])
+        fresh: list[Finding] = []
+        self.guard.run("the last findings", self._take_fresh, fresh)
+        self._raise(fresh)
 
     def detach(self) -> None:
         """Listen no more; may be called twice."""
@@ -195,7 +195,7 @@ class Monitor:
             statistics = OptimizerStatistics(*known, self._statistics, self._sinks, before)
         if self._divergence is not None:
             diagnosed = self._before.diagnoses[position] if position < len(self._before.diagnoses) else None
-            diagnosis = OptimizerDiagnosis(*known, self._divergence, self._sinks, diagnosed, self._on_record)
+            diagnosis = OptimizerDiagnosis(*known, self._divergence, self._sinks, self.guard, diagnosed, self._on_record)
         return MonitoredOptimizer(optimizer, prefix, statistics, diagnosis, self.guard)
 
     def _take_up_actions(self) -> None:
@@ -269,11 +269,12 @@ class Monitor:
         watched.before_step()
 
     def _after_step(self, position: int) -> None:
-        self.guard.run("a step", self._take_step, position, self._take_inputs())
+        self.guard.run("a step", self._take_step, position)
         if not self._run.has_batches:
             self.after_batch()
 
-    def _take_step(self, position: int, inputs: StepInputs) -> None:
+    def _take_step(self, position: int) -> None:
+        inputs = self._take_inputs()
         if position >= len(self._optimizers):
             return
         watched = self._optimizers[position]
@@ -281,7 +282,19 @@ class Monitor:
             watched.before_clipping(inputs)  # the closure has computed the gradients, and they are still there
         watched.after_step(inputs)
 
-    def _act(self, fresh: Sequence[Finding]) -> None:
+    def _take_skips(self) -> None:
+        for watched in self._watched():
+            if watched.attempts:
+                watched.skipped(self._take_inputs(), by_scaler=self._run.loss_scale is not None)
+
+    def _take_fresh(self, fresh: list[Finding]) -> None:
+        """Move there what nobody has acted on yet."""
+        for d in self._diagnoses():
+            fresh += d.fresh
+            d.fresh.clear()
+
+    def _act(self, fresh: list[Finding]) -> None:
+        self._take_fresh(fresh)
         lasting = [f for d in self._diagnoses() for f in d.diagnosis.findings if not f.over]
         step = self._run.step(0)
         done = self._actions.answer(self._run, step, fresh, lasting)
@@ -311,9 +324,3 @@ class Monitor:
         grave = [f for f in fresh if asked and SEVERITIES.index(f.severity) >= SEVERITIES.index(asked)]
         if grave:
             raise DivergenceError(grave[0].line())
-
-
-def _taken_from(findings: list[Finding]) -> list[Finding]:
-    taken = list(findings)
-    findings.clear()
-    return taken

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from lightning_adam.diagnosis import Diagnosis, Finding, RunSignals, StepSignals, encode
 from lightning_adam.errors import ConfigError, nearest
-from lightning_adam.monitoring.guard import LOG
+from lightning_adam.monitoring.guard import LOG, Guard
 from lightning_adam.monitoring.parameters import NamedParameters
 from lightning_adam.monitoring.run import Run
 from lightning_adam.monitoring.signal_reader import SignalReader
@@ -77,6 +77,7 @@ class OptimizerDiagnosis:
         parameters: their names.
         options: of the monitor.
         sinks: where findings and signals go.
+        guard: that catches what autograd's hooks raise.
         state: of an earlier part of the run, from :meth:`state_dict`.
         on_record: is handed each record as the rules see it.
 
@@ -96,6 +97,7 @@ class OptimizerDiagnosis:
         parameters: NamedParameters,
         options: DivergenceOptions,
         sinks: Sink,
+        guard: Guard,
         state: Mapping[str, Any] | None = None,
         on_record: Callable[[int, Record], None] | None = None,
     ) -> None:
@@ -104,7 +106,7 @@ class OptimizerDiagnosis:
         if state:
             self.diagnosis.load_state_dict(state)
         self.reader = SignalReader(
-            run, position, optimizer, parameters, options.every_n_steps, self.diagnosis, self._take_in
+            run, position, optimizer, parameters, options.every_n_steps, self.diagnosis, self._take_in, guard
         )
         self._run, self._position, self._prefix, self._sinks, self._on_record = run, position, prefix, sinks, on_record
         self._unstored: list[Record] = []

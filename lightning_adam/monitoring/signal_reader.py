@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from lightning_adam.diagnosis import Diagnosis, HeavySignals, NonFinite, RunSignals, StepSignals
 from lightning_adam.moments import read_moments
 from lightning_adam.monitoring.gradients import norms_of
+from lightning_adam.monitoring.guard import Guard
 from lightning_adam.monitoring.parameters import NamedParameters
 from lightning_adam.monitoring.pass_signals import heavy_signals, input_scale
 from lightning_adam.monitoring.run import Run
@@ -69,6 +70,7 @@ class SignalReader:
         every: steps between two passes over all tensors.
         diagnosis: that is asked whether a step is worth a pass.
         tell: is handed each record, in order.
+        guard: that catches what autograd's hooks raise.
 
     Attributes:
         is_attempted: whether gradients were complete, and the step has not followed yet.
@@ -84,13 +86,14 @@ class SignalReader:
         every: int,
         diagnosis: Diagnosis,
         tell: Callable[[RunSignals | StepSignals], None],
+        guard: Guard,
     ) -> None:
         self.optimizer, self.diagnosis = optimizer, diagnosis
         self.is_attempted, self.is_vetoed = False, False
         self._run, self._position = run, position
         self._names, self._embeddings = parameters.names, parameters.embeddings
         self._every, self._tell = every, tell
-        self._zeroing = ZeroingWatch(optimizer)
+        self._zeroing = ZeroingWatch(optimizer, guard)
         self._in_flight: deque[_StepInFlight] = deque()
         self._has_begun, self._zero_tensors = False, 0
         self._unused: tuple[str, ...] = ()

@@ -6,6 +6,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from lightning_adam.monitoring.guard import Guard
+
 
 class ZeroingWatch:
     """Follows one gradient tensor of one optimizer from step to step.
@@ -15,7 +17,8 @@ class ZeroingWatch:
     other network's backward adds to it, too: cleared before the own backward, it counts as cleared.
     """
 
-    def __init__(self, optimizer: Optimizer) -> None:
+    def __init__(self, optimizer: Optimizer, guard: Guard) -> None:
+        self._guard = guard
         self._parameter = next((p for g in optimizer.param_groups for p in g["params"] if p.requires_grad), None)
         self._handles: list[RemovableHandle] = []
         self._carried, self._added, self._version = False, False, -1
@@ -43,10 +46,16 @@ class ZeroingWatch:
         self._handles = []
 
     def _before_addition(self, addition: Tensor) -> None:
+        self._guard.run("whether gradients are cleared", self._see_addition)
+
+    def _see_addition(self) -> None:
         gradient = None if self._parameter is None else self._parameter.grad
         self._added = True
         if gradient is None or gradient._version != self._version:
             self._carried = False
 
     def _after_addition(self, parameter: Tensor) -> None:
+        self._guard.run("whether gradients are cleared", self._see_version, parameter)
+
+    def _see_version(self, parameter: Tensor) -> None:
         self._version = -1 if parameter.grad is None else parameter.grad._version
