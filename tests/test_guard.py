@@ -1,4 +1,4 @@
-"""A monitor that fails costs the training nothing, whichever of its methods raises, at the first, a middle or the last call."""
+"""A monitor that fails costs the training nothing, whichever of its methods raises, and at whichever call."""
 
 from __future__ import annotations
 
