@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ def read_history(place: Path, name: str) -> list[RunLog]:
     except (ValueError, UnicodeDecodeError, OSError, csv.Error) as error:
         run.notes.append(f"{place.name} could not be read: {error}")
         return [run]
-    run.scalars = _columns(rows, run.notes)
+    run.scalars = series_of(rows, run.notes)
     return _side_by_side(run) if any("Step" in row for row in rows[:1]) else [run]
 
 
@@ -90,7 +90,13 @@ def _transposed(columns: Mapping[str, Any]) -> list[Row]:
     return list(rows.values())
 
 
-def _columns(rows: list[Row], notes: list[str]) -> dict[str, Series]:
+def series_of(rows: Sequence[Row], notes: list[str]) -> dict[str, Series]:
+    """The numbers of each column by step.
+
+    Args:
+        rows: by column; a cell that is no number is passed over.
+        notes: gets a word where no column holds the step.
+    """
     key = next((name for name in STEPS if any(name in row for row in rows[:50])), None)
     if key is None:
         if rows:
