@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from lightning_adam.diagnosis.archive import FINDINGS_FILE, SIGNALS_FILE, Stretch, read_findings_document, read_stretches
 from lightning_adam.doctor.live import checked
 from lightning_adam.tensorboard.reader import RECORDS, RunLog
 
+_BEGINNING = re.compile(r'\s*\{\s*"version":[^,]*,\s*"findings":\s*\{')
+"""Of a ``findings.json`` of ours; other tools call theirs so, too."""
 ARCHIVE = frozenset((FINDINGS_FILE, SIGNALS_FILE))
 """The files' names."""
 
@@ -27,7 +30,7 @@ def _add_findings(run: RunLog, file: Path) -> None:
         stored = read_findings_document(text)
         run.findings = {prefix: [checked(finding) for finding in found] for prefix, found in stored.items()}
     except (OSError, ValueError) as error:
-        run.unread_findings = text.count('"rule"')
+        run.unread_findings = text.count('"rule"') if _BEGINNING.match(text) else 0
         run.notes.append(f"{file.name} is damaged: {error}")
 
 

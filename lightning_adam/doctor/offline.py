@@ -44,11 +44,11 @@ def _what_to_do(error: Exception, folder: Path) -> str:
 
 
 def _rows(content: bytes, notes: list[str]) -> list[Row]:
-    from wandb.proto.wandb_internal_pb2 import Record
+    import wandb.proto.wandb_internal_pb2 as wandb_records
 
     if not content.startswith(MAGIC):
         raise ValueError("it does not begin as the files of W&B do that are known here")
-    records = (Record.FromString(payload) for payload in _records(content, notes))
+    records = (wandb_records.Record.FromString(payload) for payload in _records(content, notes))
     return [_row(record.history) for record in records if record.HasField("history")]
 
 

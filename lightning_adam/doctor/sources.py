@@ -10,7 +10,7 @@ from lightning_adam.doctor.archives import ARCHIVE, add_archive
 from lightning_adam.doctor.offline import OFFLINE_FILE, read_offline
 from lightning_adam.doctor.tabular import is_history, read_history
 from lightning_adam.errors import ConfigError
-from lightning_adam.tensorboard.reader import EVENT_FILE, RunLog, folders, read_run
+from lightning_adam.tensorboard.reader import EVENT_FILE, RunLog, event_files, folders, read_run
 
 METRICS = "metrics.csv"
 """What Lightning's CSVLogger writes."""
@@ -95,7 +95,7 @@ def _read_folder(root: Path) -> list[RunLog]:
             runs[folder] = run
         if not ARCHIVE.isdisjoint(names):
             home = folder if run is not None else _home(folder)
-            add_archive(runs.setdefault(home, RunLog(_name(home, root), folder)), folder)
+            add_archive(runs.setdefault(home, RunLog(_name(home, root), home)), folder)
     return [*runs.values(), *exported]
 
 
@@ -107,7 +107,7 @@ def _home(folder: Path) -> Path:
 
 def _logged(folder: Path, names: list[str], root: Path) -> RunLog | None:
     """The run that a logger wrote into this folder. Two may have written the same: the first that is readable counts."""
-    name, events = _name(folder, root), [folder / file for file in names if EVENT_FILE in file]
+    name, events = _name(folder, root), event_files(folder, names)
     found = [read_run(name, folder, events)] if events else []
     offline = _offline(folder, names)
     found += [read_offline(offline[0], name)] if len(offline) == 1 else []

@@ -109,8 +109,13 @@ def folders(root: Path) -> Iterator[tuple[Path, list[str]]]:
 
 def find_event_files(root: Path) -> dict[Path, list[Path]]:
     """Every run folder under ``root`` (itself included) with its event files, oldest first."""
-    found = ((folder, [folder / name for name in names if EVENT_FILE in name]) for folder, names in folders(root))
-    return {folder: files for folder, files in found if files}
+    return {folder: files for folder, names in folders(root) if (files := event_files(folder, names))}
+
+
+def event_files(folder: Path, names: Iterable[str]) -> list[Path]:
+    """Those of a folder's files; pipes and devices are none, and reading them would not end."""
+    files = [folder / name for name in names if EVENT_FILE in name]
+    return [file for file in files if file.is_file() or not file.exists()]
 
 
 def read_run(name: str, path: Path, files: Sequence[Path]) -> RunLog:
@@ -365,5 +370,5 @@ def _table(points: tuple[list[int], list[tuple[bytes, NDArray[Any]]]]) -> Table:
 def _row_names(content: bytes) -> list[str]:
     try:
         return [str(name) for name in json.loads(content)["rows"]]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return []
