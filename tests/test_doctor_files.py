@@ -23,7 +23,7 @@ from torch.utils.tensorboard import SummaryWriter
 import lightning_adam as la
 from lightning_adam.callbacks import DivergenceMonitor, OptimizerMonitor
 from lightning_adam.cli import main
-from lightning_adam.diagnosis import Finding
+from lightning_adam.diagnosis import Finding, StepSignals, encode
 from lightning_adam.diagnosis.archive import FINDINGS_FILE, SIGNALS_FILE, Stretch, findings_document, stretch_line
 from lightning_adam.doctor import RunReport, UnusableLog, report
 from lightning_adam.doctor.offline import read_offline
@@ -172,6 +172,23 @@ def test_one_file_may_be_named(tmp_path: Path, sick: Live, name: str) -> None:
     assert_as_live(judged(tmp_path / "lightning_logs/version_0" / name), sick)
 
 
+def test_file_of_an_artifact_folder_is_called_like_its_run(tmp_path: Path, sick: Live) -> None:
+    """``mlruns/0/abc/artifacts/findings.json`` is of the run abc."""
+    place = sick.leave(tmp_path / "mlruns/0/abc/artifacts")
+
+    assert [judged(asked).name for asked in (place, place / FINDINGS_FILE)] == ["abc", "abc"]
+
+
+def test_table_makes_up_for_an_event_file_that_is_empty(tmp_path: Path, sick: Live) -> None:
+    """Two loggers wrote into one folder, and the event file has nothing: the table beside it is the run."""
+    beside_csv(tmp_path, sick)
+    SummaryWriter(tmp_path / "lightning_logs/version_0").close()
+    for name in (FINDINGS_FILE, SIGNALS_FILE):
+        (tmp_path / "lightning_logs/version_0" / name).unlink()
+
+    assert [finding.rule for finding in judged(tmp_path).findings] == ["FINDINGS-UNREAD"]
+
+
 def test_empty_list_is_proof(tmp_path: Path, calm: Live) -> None:
     """A monitor watched and found nothing: healthy, although the table has but a loss."""
     (tmp_path / "metrics.csv").write_text("step,train_loss\n" + "".join(f"{step},{2 / (step + 1)}\n" for step in range(30)))
@@ -183,15 +200,23 @@ def test_empty_list_is_proof(tmp_path: Path, calm: Live) -> None:
     assert "healthy" in report(tmp_path).to_text()
 
 
+def with_changed_finding(text: str, **changes: Any) -> str:
+    """A findings.json whose first finding is another."""
+    content = json.loads(text)
+    content["findings"]["adam"][0] |= changes
+    return json.dumps(content)
+
+
 DAMAGE: dict[str, tuple[str, Callable[[str], str]]] = {
     "findings.json cut off": (FINDINGS_FILE, lambda text: text[: len(text) // 2]),
     "findings.json empty": (FINDINGS_FILE, lambda text: ""),
     "findings.json is a list": (FINDINGS_FILE, lambda text: "[1, 2]"),
     "findings.json of next year": (FINDINGS_FILE, lambda text: text.replace('"version": 1', '"version": 2')),
     "findings.json is deep": (FINDINGS_FILE, lambda text: "[" * 200_000),
-    "a finding without its parameters": (FINDINGS_FILE, lambda text: text.replace('"parameters"', '"whom"', 1)),
-    "a finding of no severity": (FINDINGS_FILE, lambda text: text.replace('"critical"', '"deadly"')),
-    "evidence is a list": (FINDINGS_FILE, lambda text: text.replace('"evidence": {', '"evidence": ["a"], "more": {')),
+    "a finding with a new field": (FINDINGS_FILE, lambda text: with_changed_finding(text, mood="bad")),
+    "a finding of no severity": (FINDINGS_FILE, lambda text: with_changed_finding(text, severity="deadly")),
+    "a finding whose evidence is a list": (FINDINGS_FILE, lambda text: with_changed_finding(text, evidence=["a"])),
+    "a finding that is never": (FINDINGS_FILE, lambda text: with_changed_finding(text, step="soon", last_step="later")),
     "last line cut off": (SIGNALS_FILE, lambda text: text + text[:50]),
     "an empty object": (SIGNALS_FILE, lambda text: "{}\n" + text),
     "a number": (SIGNALS_FILE, lambda text: "7\n" + text),
@@ -254,11 +279,12 @@ def test_findings_that_a_damaged_file_has_are_not_denied(tmp_path: Path, sick: L
 
 
 def test_what_came_after_the_last_record_is_kept(tmp_path: Path, sick: Live) -> None:
-    """A killed run: two of three stretches are lost, and findings.json still knows the NaN of step 170."""
-    cut = replace(sick, stretches=sick.stretches[:1])
+    """Two of three stretches are lost: findings.json still knows the NaN, and until when the first sickness was seen."""
+    first, last = sick.findings["adam"]
+    cut = replace(sick, findings={"adam": [replace(first, last_step=150), last]}, stretches=sick.stretches[:1])
     run = judged(cut.leave(tmp_path))
 
-    assert_as_live(run, sick)
+    assert_as_live(run, cut)
     assert run.basis == "the recorded signals of 99 steps"
 
 
@@ -278,11 +304,12 @@ def test_records_without_their_beginning_do_not_outweigh_the_findings(tmp_path: 
     assert run.basis == "what DivergenceMonitor found live"
 
 
-def test_event_file_that_is_cut_off_is_made_up_for(tmp_path: Path, sick: Live) -> None:
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_event_file_that_is_cut_off_is_made_up_for(tmp_path: Path, sick: Live, share: float) -> None:
     """The same signals lie beside it as lines: what holds more of them is replayed."""
     beside_events(tmp_path, sick)
     (events,) = tmp_path.rglob("*tfevents*")
-    events.write_bytes(events.read_bytes()[: events.stat().st_size // 2])
+    events.write_bytes(events.read_bytes()[: int(share * events.stat().st_size)])
     run = judged(tmp_path)
 
     assert_as_live(run, sick)
@@ -313,17 +340,46 @@ def test_real_csv_run_without_files_is_not_healthy(sick: Live) -> None:
     assert run.findings[0].evidence["counted"] == 2
 
 
-def test_count_that_the_texts_explain_says_nothing_more(tmp_path: Path, sick: Live) -> None:
-    """But one that goes on after the last record does: the third finding came later, and its text is lost."""
-    beside_csv(tmp_path, sick)
-    table = tmp_path / "lightning_logs/version_0/metrics.csv"
-    columns = table.read_text().splitlines()[0].split(",")
-    later = {"step": "199", "adam/findings_total": "3.0"}
-    table.write_text(table.read_text() + ",".join(later.get(column, "") for column in columns) + "\n")
-    *known, unread = judged(tmp_path).findings
+@pytest.mark.parametrize(("step", "unread"), [(175, []), (199, ["FINDINGS-UNREAD"])])
+def test_count_matters_where_the_records_end(tmp_path: Path, sick: Live, step: int, unread: list[str]) -> None:
+    """A third finding up to step 179 is one that today's rules do not make any more; after that, its text is lost."""
+    (tmp_path / "metrics.csv").write_text(f"step,adam/findings_total\n{step},3\n")
 
-    assert [finding.rule for finding in known] == ["LR-HIGH", "NON-FINITE"]
-    assert (unread.rule, unread.step, unread.evidence["counted"]) == ("FINDINGS-UNREAD", 199, 1)
+    assert [finding.rule for finding in judged(sick.leave(tmp_path)).findings] == ["LR-HIGH", "NON-FINITE", *unread]
+
+
+@pytest.mark.parametrize(
+    ("log", "rule"), [("events", "NON-FINITE"), ("stretch", "FINDINGS-UNREAD"), ("line", "FINDINGS-UNREAD")]
+)
+def test_sickness_of_a_damaged_stretch_is_not_forgotten(tmp_path: Path, sick: Live, log: str, rule: str) -> None:
+    """The signals of the NaN are lost between others: an event file has the finding still, a table only its count."""
+    first, middle, last = sick.stretches
+    recovered = last._replace(payload=encode([StepSignals(step, loss=0.1) for step in range(171, 180)]))
+    damaged = replace(sick, stretches=[first, middle._replace(payload=b"nonsense"), recovered])
+    if log == "events":
+        writer = SummaryWriter(tmp_path)
+        for stretch in damaged.stretches:
+            TensorBoardWriter(writer).write_signals(stretch.step, stretch.payload)
+        TensorBoardWriter(writer).write_events(170, [sick.told[1]])
+        writer.close()
+    else:
+        damaged.leave(tmp_path, findings=False)
+        (tmp_path / "metrics.csv").write_text("step,adam/findings_total\n170,2\n")
+    if log == "line":
+        lines = (tmp_path / SIGNALS_FILE).read_text().splitlines()
+        (tmp_path / SIGNALS_FILE).write_text("\n".join((lines[0], lines[1][:-9], lines[2])))
+
+    assert {finding.rule for finding in judged(tmp_path).findings} == {"LR-HIGH", rule}
+
+
+def test_what_the_monitor_did_does_not_count(tmp_path: Path, sick: Live) -> None:
+    """A rollback is told as a finding and is none: of two that were counted, one is known, whatever else is told."""
+    first, last = sick.findings["adam"]
+    rolled = replace(last, evidence={"action": "rollback"})
+    (tmp_path / "metrics.csv").write_text("step,adam/findings_total\n170,2\n")
+    run = judged(replace(sick, findings={"adam": [first, rolled]}).leave(tmp_path, signals=False))
+
+    assert [(finding.rule, finding.evidence.get("counted")) for finding in run.findings][-1] == ("FINDINGS-UNREAD", 1)
 
 
 def test_advice_alone_is_healthy(tmp_path: Path, sick: Live) -> None:
@@ -483,7 +539,7 @@ def test_damaged_wandb_file_gives_what_is_whole(tmp_path: Path, monkeypatch: pyt
     (place,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
     whole = place.read_bytes()
     flipped = bytearray(whole)
-    flipped[len(whole) // 2] ^= 0x55
+    flipped[5 * 32768 + 20] ^= 0x55  # in a record that began in the block before
     for content, note in ((whole[:-5000], "cut off"), (flipped, "1 damaged block"), (whole + bytes(100), "cut off")):
         place.write_bytes(content)
         read = read_offline(place, "run")

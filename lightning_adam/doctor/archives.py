@@ -42,6 +42,7 @@ def _add_signals(run: RunLog, file: Path) -> None:
         run.notes.append(f"{file.name} could not be read: {error.strerror}")
         return
     if damaged:
+        run.damaged = True
         run.notes.append(f"{file.name} has {damaged} damaged line(s); the last one is cut off where a run was killed")
     for prefix in dict.fromkeys(stretch.prefix for stretch in stretches):
         _add_stretches(run, prefix + RECORDS, [stretch for stretch in stretches if stretch.prefix == prefix])

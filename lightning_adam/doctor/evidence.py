@@ -29,6 +29,7 @@ def recorded(run: RunLog, prefix: str) -> list[Record]:
         try:
             stretch = decode(stored)
         except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
+            run.damaged = True
             run.notes.append(f"the signals written at step {step} are damaged ({type(error).__name__}: {error})")
             continue
         for record in stretch:

@@ -153,7 +153,7 @@ def _judge_optimizer(run: RunLog, prefix: str, records: list[Record], optimizers
     if steps and not (beginning_is_lost and prefix in run.findings):
         found = replayed(run, prefix, records, optimizers)
         basis = f"the recorded signals of {plural(len(steps), 'step')}"
-        return Judgement([*found, *unread(run, prefix, found, max(steps))], [], basis)
+        return Judgement([*found, *unread(run, prefix, found, -1 if run.damaged else max(steps))], [], basis)
     found = live_findings(run, prefix)
     missing = unread(run, prefix, found, -1)
     if is_watched(run, prefix):

@@ -64,8 +64,8 @@ def checked(finding: Finding) -> Finding:
 def replayed(run: RunLog, prefix: str, records: Sequence[Record], optimizers: int) -> list[Finding]:
     """What the records give, and what they cannot: the monitor's own actions, and what came after the last of them.
 
-    Records are written in stretches: a run that was killed leaves findings without the signals that led to them. After an
-    action (a rollback) the live rules started afresh, which is not recorded either.
+    Records are written in stretches: a run that was killed leaves findings without the signals that led to them, and so does
+    a damaged file. After an action (a rollback) the live rules started afresh, which is not recorded either.
     """
     found = replay(records).findings
     if optimizers > 1:
@@ -73,8 +73,8 @@ def replayed(run: RunLog, prefix: str, records: Sequence[Record], optimizers: in
     last = max(record.step for record in records if isinstance(record, StepSignals))
     found = _with_final(found, [f for f in run.findings.get(prefix, ()) if not _is_action(f)], last)
     told = live_findings(run, prefix)
-    acted, known = any(map(_is_action, told)), {finding.step for finding in found}
-    return [*found, *(f for f in told if _is_action(f) or (f.step not in known and (acted or f.step > last)))]
+    incomplete, known = run.damaged or any(map(_is_action, told)), {finding.step for finding in found}
+    return [*found, *(f for f in told if _is_action(f) or (f.step not in known and (incomplete or f.step > last)))]
 
 
 def _with_final(found: Sequence[Finding], final: Sequence[Finding], last: int) -> list[Finding]:
@@ -95,13 +95,13 @@ def _is_action(finding: Finding) -> bool:
 def unread(run: RunLog, prefix: str, told: Sequence[Finding], last: int) -> list[Finding]:
     """What the monitor counted and no text tells, as one finding: a sick run must not pass for healthy.
 
-    Its severity is nobody's to know: a warning is what the exit status heeds by default.
+    Its severity is not known: it is given as a warning, which the exit status heeds by default.
 
     Args:
         run: the log.
         prefix: the optimizer's.
         told: the findings that are known.
-        last: the step up to which these are all; -1 where only texts tell of them.
+        last: the step up to which these are all; -1 where only texts tell of them, or gaps are among them.
     """
     known = sum(not _is_action(finding) for finding in told)
     more = [(step, count) for step, count in _totals(run, prefix) if step > last and count > known]

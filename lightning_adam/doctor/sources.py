@@ -70,7 +70,7 @@ def _nothing(place: Path, runs: list[RunLog]) -> str:
 def _read_file(place: Path) -> list[RunLog]:
     folder, name = place.parent, place.absolute().parent.name
     if place.name in ARCHIVE:
-        runs = [RunLog(name, folder)]
+        runs = [RunLog(_home(place.absolute().parent).name, folder)]
     elif EVENT_FILE in place.name:
         runs = [read_run(name, folder, [place])]
     elif place.name.endswith(OFFLINE_FILE):
@@ -85,18 +85,17 @@ def _read_file(place: Path) -> list[RunLog]:
 
 def _read_folder(root: Path) -> list[RunLog]:
     runs: dict[Path, RunLog] = {}
-    exported: list[RunLog] = []
+    others: list[RunLog] = []
     for folder, names in folders(root):
-        run, tables = _logged(folder, names, root), _tables(folder, names, root)
-        if run is None and len(tables) == 1:
-            run = tables.pop()
-        exported += tables
-        if run is not None:
-            runs[folder] = run
+        logged, tables = _logged(folder, names, root), _tables(folder, names, root)
+        own = logged or tables
+        if len(own) == 1:
+            runs[folder] = own.pop()
+        others += [*logged, *tables]
         if not ARCHIVE.isdisjoint(names):
-            home = folder if run is not None else _home(folder)
+            home = folder if folder in runs else _home(folder)
             add_archive(runs.setdefault(home, RunLog(_name(home, root), home)), folder)
-    return [*runs.values(), *exported]
+    return [*runs.values(), *others]
 
 
 def _home(folder: Path) -> Path:
@@ -105,18 +104,17 @@ def _home(folder: Path) -> Path:
     return folder.parent if of_wandb or folder.name == "artifacts" else folder
 
 
-def _logged(folder: Path, names: list[str], root: Path) -> RunLog | None:
+def _logged(folder: Path, names: list[str], root: Path) -> list[RunLog]:
     """The run that a logger wrote into this folder. Two may have written the same: the first that is readable counts."""
-    name, events = _name(folder, root), event_files(folder, names)
+    name, events, offline = _name(folder, root), event_files(folder, names), _offline(folder, names)
     found = [read_run(name, folder, events)] if events else []
-    offline = _offline(folder, names)
     found += [read_offline(offline[0], name)] if len(offline) == 1 else []
-    if METRICS in names and not any(map(_says_something, found)):
-        found += read_history(folder / METRICS, name)
-    run = next(filter(_says_something, found), next(iter(found), None))
-    if run is not None:
-        run.notes[:] = [note for each in found for note in each.notes]
-    return run
+    runs = [run for run in found if _says_something(run)][:1]
+    if METRICS in names and not runs:
+        runs = read_history(folder / METRICS, name)
+    for run in runs[:1]:
+        run.notes += [note for other in found if other is not run for note in other.notes]
+    return runs or found[:1]
 
 
 def _tables(folder: Path, names: list[str], root: Path) -> list[RunLog]:

@@ -79,6 +79,7 @@ class RunLog:
         findings: all findings of a live monitor by the optimizer's prefix, where ``findings.json`` lies beside the log; a
             prefix without any was watched, and nothing was found.
         unread_findings: how many findings are in a ``findings.json`` that is damaged, at least.
+        damaged: whether a part between others could not be read: recorded signals may be missing.
         notes: what could not be read.
     """
 
@@ -89,6 +90,7 @@ class RunLog:
     texts: dict[str, list[tuple[int, bytes]]] = field(default_factory=dict)
     findings: dict[str, list[Finding]] = field(default_factory=dict)
     unread_findings: int = 0
+    damaged: bool = False
     notes: list[str] = field(default_factory=list)
 
 
@@ -140,6 +142,7 @@ def read_run(name: str, path: Path, files: Sequence[Path]) -> RunLog:
         collected.begin_file()
         for record in records(content, problems):
             _take_in(record, collected, problems)
+        run.damaged |= problems.corrupt > 0
         run.notes += [f"{file.name}: {note}" for note in problems.notes()]
     run.scalars = {tag: _series(points) for tag, points in collected.scalars.items()}
     run.tables = {tag: _table(points) for tag, points in collected.tables.items()}
