@@ -94,9 +94,16 @@ class History:
 
     def lasts(self, signal: str, passes: int, steps: int, low: float, high: float = math.inf) -> bool:
         """Whether the signal lay between the limits on the last passes: at least so many, over at least so many steps."""
-        needed = next((k for k in range(passes, len(self.pass_counts) + 1) if self._span(k) >= steps), None)
+        needed = self._needed(passes, steps)
         values = self.recent(signal, needed or 0)
         return needed is not None and len(values) == needed and all(low < v < high for v in values)
+
+    def lasted(self, passes: int, steps: int) -> int:
+        """Over how many steps :meth:`lasts` looks."""
+        return self._span(self._needed(passes, steps) or passes)
+
+    def _needed(self, passes: int, steps: int) -> int | None:
+        return next((k for k in range(passes, len(self.pass_counts) + 1) if self._span(k) >= steps), None)
 
     def _span(self, passes: int) -> int:
         """Steps from the first to the last of the last passes."""

@@ -47,7 +47,7 @@ def beta2_stale(case: Case) -> Finding | None:
         "warning",
         case.now.step,
         f"gradients are {heavy.surprise_max:.3g} times what v expects, and have been for "
-        f"{case.past.pass_counts[-1] - case.past.pass_counts[-5]} steps{place(heavy.surprise_max_in)}: v remembers "
+        f"{case.past.lasted(5, 10)} steps{place(heavy.surprise_max_in)}: v remembers "
         f"{1 / (1 - beta2):.0f} steps{loss_clause(case)}.",
         {"surprise": heavy.surprise_max, "beta2": beta2},
         (heavy.surprise_max_in,) if heavy.surprise_max_in else (),
