@@ -117,3 +117,10 @@ def wandb_records(run_folder: Path) -> dict[str, list[Any]]:
 def items(update: Any) -> dict[str, Any]:
     """The values of a history, configuration or summary record."""
     return {"/".join(item.nested_key) or item.key: json.loads(item.value_json) for item in update}
+
+
+def wandb_policy(name: str) -> int:
+    """When a file is uploaded: ``NOW``, ``LIVE`` or at the ``END``."""
+    from wandb.proto.wandb_internal_pb2 import FilesItem
+
+    return int(FilesItem.PolicyType.Value(name))

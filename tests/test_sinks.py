@@ -47,6 +47,7 @@ from tests.sink_runs import (
     signals_in,
     snapshots,
     tell_a_run,
+    wandb_policy,
     wandb_records,
 )
 
@@ -272,7 +273,7 @@ def test_the_users_add_hparams_keeps_its_metrics_beside_ours(tmp_path: Path) -> 
 
 def test_the_address_is_one_short_line(tmp_path: Path) -> None:
     """With the shorter way to the folder, and without the command where that would be too long."""
-    with SummaryWriter("../run") as writer:
+    with SummaryWriter("./../run") as writer:
         address = sinks_of([writer])[0].address
     assert address == "Adam tab: http://127.0.0.1:6006/#lightning_adam  (tensorboard --logdir ../run)"
     assert tab_address(str(Path.cwd() / "my run")).endswith("(tensorboard --logdir 'my run')")
@@ -347,8 +348,9 @@ def test_wandb_gets_charts_pictures_a_table_alerts_and_files(
     assert settings["adam/config"] == "| group | lr |"
     summary = {key: value for update in records["summary"] for key, value in items(update.update).items()}
     assert summary["adam/worst_finding"] == "critical LR-HIGH"
-    uploaded = {file.path for update in records["files"] for file in update.files}
-    assert {"findings.json", "adam_signals.jsonl", "adam_last_steps_3.json"} <= uploaded
+    uploaded = {file.path: file.policy for update in records["files"] for file in update.files}
+    live, at_end = (wandb_policy(name) for name in ("LIVE", "END"))
+    assert {"findings.json": live, "adam_last_steps_3.json": live, "adam_signals.jsonl": at_end}.items() <= uploaded.items()
     assert read_findings_document((files / "findings.json").read_text()) == {"adam": [SLOW, LR_HIGH]}
     assert signals_in(files / "adam_signals.jsonl") == [SIGNALS]
 
@@ -420,6 +422,13 @@ def test_mlflow_gets_metrics_parameters_a_tag_and_artifacts(mlflow_logger: MLFlo
     assert artifact(mlflow_logger, "adam.dist/update_ratio_heatmap.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_healthy_mlflow_run_says_so(mlflow_logger: MLFlowLogger) -> None:
+    """With empty lists, and a tag that sorts."""
+    tell_a_run(sinks_of([mlflow_logger])[0], found=())
+    assert read_findings_document(artifact(mlflow_logger, "findings.json").read_text()) == {"adam": []}
+    assert mlflow_logger.experiment.get_run(mlflow_logger.run_id).data.tags["adam.worst_finding"] == "none"
+
+
 def test_a_resumed_mlflow_run_keeps_its_signals_and_its_parameters(mlflow_logger: MLFlowLogger) -> None:
     """MLflow replaces an artifact whole, and refuses another value for a parameter."""
     tell_a_run(sinks_of([mlflow_logger])[0])
@@ -466,6 +475,7 @@ def test_comet_gets_scalars_parameters_texts_and_findings_json(tmp_path: Path) -
     )  # fmt: skip
     logger.experiment.log_parameter("lr", 0.5)
     tell_a_run(sinks_of([logger])[0])
+    sinks_of([logger])[0].hyperparameters(OURS)
     logger.experiment.end()
     with zipfile.ZipFile(next((tmp_path / "comet").glob("*.zip"))) as archive:
         messages = [json.loads(line) for line in archive.read("messages.json").splitlines()]

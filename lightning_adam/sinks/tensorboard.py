@@ -122,7 +122,7 @@ def tab_address(log_dir: str) -> str:
 
 
 def _shortest(folder: str) -> str:
-    if not os.path.isabs(folder):
+    if "://" in folder:
         return folder
     try:
         return min(folder, os.path.relpath(folder), key=len)

@@ -89,7 +89,8 @@ class WandbSink(Sink):
                 self._alert(prefix, finding)
 
     def records(self, prefix: str, step: int, payload: bytes) -> None:
-        self._upload(self._files.append_signals(prefix, step, payload))
+        """They grow through the whole run: the file is uploaded once, at its end."""
+        self._upload(self._files.append_signals(prefix, step, payload), policy="end")
 
     def file(self, name: str, content: str) -> None:
         self._upload(self._files.write(name, content))
@@ -101,10 +102,10 @@ class WandbSink(Sink):
             self._run.alert(title=f"{finding.rule} ({prefix})"[:63], text=finding.line(), level="ERROR")
             self._alerted.add(which)
 
-    def _upload(self, path: Path) -> None:
-        """Now, and whenever the file changes; the run's folder alone is not uploaded."""
+    def _upload(self, path: Path, policy: str = "live") -> None:
+        """Whenever the file changes, or at the end; of itself, what lies in the run's folder stays here."""
         if path.name not in self._uploaded:
-            self._run.save(glob.escape(str(path)), base_path=str(path.parent), policy="live")
+            self._run.save(glob.escape(str(path)), base_path=str(path.parent), policy=policy)
             self._uploaded.add(path.name)
 
 
