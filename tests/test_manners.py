@@ -18,6 +18,7 @@ import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins.precision import MixedPrecision
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 
 import lightning_adam as la
@@ -299,6 +300,18 @@ def test_a_batch_without_a_loss_is_no_step_that_the_scaler_skipped(accumulate: i
     assert monitors[0].state_dict()["statistics"]["adam"]["skipped"] == 0
     taken = module.losses if accumulate == 1 else [sum(module.losses[i : i + 2]) / 2 for i in range(0, 21, 3)]
     assert [step.loss for step in steps] == pytest.approx(taken, rel=1e-2)
+
+
+def test_a_run_that_never_steps_says_how_many_were_skipped(tmp_path: Path) -> None:
+    """Each second batch of two that are accumulated gives no loss: Lightning never steps, and no scaler is to blame."""
+    scaler = torch.amp.GradScaler("cpu", init_scale=16.0)
+    logger = TensorBoardLogger(tmp_path, name="", version="run")
+    options: dict[str, Any] = {"plugins": [MixedPrecision("16-mixed", device="cpu", scaler=scaler)], "logger": logger}
+    fit = trainer(max_epochs=1, accumulate_grad_batches=2, callbacks=both(), **options)
+    fit.fit(Silent(lambda index: index % 2 == 1), digits_loader())
+
+    totals = EventAccumulator(logger.log_dir).Reload().Scalars("adam.amp/skipped_steps_total")
+    assert [event.value for event in totals] == [0.0]
 
 
 class FailsOnce(CSVLogger):

@@ -78,7 +78,7 @@ class LoopRun:
         return self.steps[position]
 
     def gradient_scale(self, optimizer: Optimizer) -> Tensor | float:
-        """While a fused optimizer steps, it holds the scale itself; before that, the scaler knows whether it has unscaled."""
+        """While a fused optimizer steps, it holds the scale itself; before that the scaler knows whether it has unscaled."""
         scale = self.loss_scale
         if scale is None:
             return 1.0

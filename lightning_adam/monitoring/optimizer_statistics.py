@@ -106,7 +106,7 @@ class OptimizerStatistics:
         self._before: Before | None = None
         self._repeated: RepeatedPass | None = None
         self._norm: Tensor | float = math.nan
-        self._has_told_what_is_missing = False
+        self._has_told_what_is_missing, self._has_written = False, False
 
     def before_clipping(self) -> None:
         """Gradients are complete and not yet clipped: on a step to be logged, take what is gone after it."""
@@ -135,12 +135,13 @@ class OptimizerStatistics:
         """The gradient scaler left the step out."""
         self._counters.add_skips(1)
         if self._is_logged() and self._run.is_main:
-            totals = {tag: float(total) for tag, total in self._counters.totals(self.prefix).items()}
-            self._sinks.scalars(self._run.step(self._position), totals)
+            self._write_totals()
 
     def end(self) -> None:
         """The run is over: the last pictures."""
         self._repeated = self._before = None
+        if not self._has_written and self._run.is_main:
+            self._write_totals()
         self._draw()
 
     def state_dict(self) -> dict[str, Any]:
@@ -148,6 +149,12 @@ class OptimizerStatistics:
         clipped, skipped = self._counters.clipped, self._counters.skipped
         counted = {name: int(n) for name, n in (("clipped", clipped), ("skipped", skipped)) if n is not None}
         return {**counted, "heatmap": self._heatmap.state_dict()}
+
+    def _write_totals(self) -> None:
+        """The counters without a logged step: of a step that was skipped, or of a run that has taken none."""
+        totals = {tag: float(total) for tag, total in self._counters.totals(self.prefix).items()}
+        if totals:
+            self._sinks.scalars(self._run.step(self._position), totals)
 
     def _is_logged(self) -> bool:
         every = self._options.every_n_steps or self._run.log_interval
@@ -211,6 +218,7 @@ class OptimizerStatistics:
             values = headline(snapshot, group).items()
             scalars |= {f"{self.prefix}.groups/{name}/{group}": value for name, value in values}
         each = self._options.granularity == "parameter"
+        self._has_written = True
         self._sinks.snapshot(self.prefix, scalars, snapshot, self._own_scalars(snapshot), matrix=each)
         if each:
             self._remember(snapshot)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning_adam.diagnosis import Finding, findings_table
@@ -21,7 +19,7 @@ LONGEST_ADDRESS = 120
 
 def of_logger(logger: Any) -> Sink:
     """Of Lightning's or Fabric's TensorBoardLogger."""
-    return TensorBoardSink(logger.experiment, logger)
+    return TensorBoardSink(logger.experiment)
 
 
 def of_writer(writer: Any) -> Sink:
@@ -33,25 +31,29 @@ class TensorBoardSink(Sink):
     """All tags, texts and pictures of :class:`lightning_adam.tensorboard.TensorBoardWriter`.
 
     Args:
-        writer: a torch ``SummaryWriter``.
-        logger: the TensorBoardLogger that it belongs to, if it belongs to one.
+        writer: a torch ``SummaryWriter``; a logger's own, for a second one in the same folder would not be read.
     """
 
-    def __init__(self, writer: Any, logger: Any = None) -> None:
-        self._writer, self._logger = writer, logger
+    def __init__(self, writer: Any) -> None:
+        self._writer = writer
 
     @property
-    def address(self) -> str | None:  # type: ignore[override]
+    def address(self) -> str | None:
         """The Adam tab, and the command that serves it."""
         return tab_address(self._writer.log_dir)
 
     def hyperparameters(self, values: Mapping[str, Any]) -> None:
-        """For the HParams tab, which keeps the first set of a run only: call it before the user's are logged."""
-        if self._logger is None:
-            self._write_session(values)
-            return
-        with _hparams_kept(self._logger):
-            self._logger.log_hyperparams(dict(values))
+        """For the HParams tab, which keeps the first set of a run only: call it before the user's are logged.
+
+        The run's values alone, and no "experiment": TensorBoard shows the metrics of the first one that it finds, and the
+        user's own, or Lightning's ``hp_metric``, would not be among ours.
+        """
+        from torch.utils.tensorboard.summary import hparams
+
+        plain = {name: v if isinstance(v, (bool, int, float, str)) else str(v) for name, v in _flat(values).items()}
+        _, start, end = hparams(plain, {})  # type: ignore[no-untyped-call]
+        for summary in (start, end):
+            self._writer._get_file_writer().add_summary(summary)
 
     def configuration(self, prefix: str, step: int, markdown: str) -> None:
         self._tags(prefix).write_text(f"{prefix}/config", markdown, step)
@@ -91,27 +93,13 @@ class TensorBoardSink(Sink):
     def _tags(self, prefix: str = "adam") -> TensorBoardWriter:
         return TensorBoardWriter(self._writer, prefix)
 
-    def _write_session(self, values: Mapping[str, Any]) -> None:
-        """The run's values alone, and no "experiment": TensorBoard shows the metrics of the first one that it finds, and
-        the user's own ``add_hparams``, which names some, would show none of them beside ours."""
-        from torch.utils.tensorboard.summary import hparams
 
-        plain = {name: v if isinstance(v, (int, float, str)) else str(v) for name, v in values.items()}
-        _, start, end = hparams(plain, {})  # type: ignore[no-untyped-call]
-        for summary in (start, end):
-            self._writer._get_file_writer().add_summary(summary)
-
-
-@contextmanager
-def _hparams_kept(logger: Any) -> Iterator[None]:
-    """A Lightning logger's ``hparams`` go to ``hparams.yaml``, from which a checkpoint may be loaded: only the user's
-    arguments belong there. Fabric's has none."""
-    theirs = copy.copy(vars(logger).get("hparams"))
-    try:
-        yield
-    finally:
-        if theirs is not None:
-            logger.hparams = theirs
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their paths, as Lightning logs them: ``model/width``."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= _flat(value, f"{prefix}{name}/") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return found
 
 
 def tab_address(log_dir: str) -> str:
