@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
+import socket
 import struct
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
@@ -34,6 +37,30 @@ SLOW = Finding("LR-LOW", "warning", 1, "The steps are small.", remedy="Multiply 
 LR_HIGH = Finding("LR-HIGH", "critical", 3, "The loss rose.", {"loss": 2.5, "of": "net"}, ("0.weight",), "Divide it by 3.")
 OURS = {"optimizer": "AdamW", "lr": 1e-3, "betas": "0.9, 0.999", "schedule": "cosine"}
 SIGNALS = encode([RunSignals(optimizer="AdamW"), StepSignals(3, loss=2.5)])
+
+
+def keep_offline(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """No network, nothing outside of the folder, few words."""
+    for variable in ("HOME", "WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
+        monkeypatch.setenv(variable, str(folder))
+    for variable in ("WANDB_SILENT", "MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK"):
+        monkeypatch.setenv(variable, "true")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_CONSOLE", "off")
+    monkeypatch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    monkeypatch.setenv("COMET_START_ONLINE", "false")
+    monkeypatch.setenv("COMET_LOGGING_CONSOLE", "ERROR")
+    monkeypatch.setattr(socket, "getaddrinfo", _only_local(socket.getaddrinfo))
+    for name in ("mlflow", "alembic", "lightning.pytorch.loggers.mlflow"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _only_local(resolve: Any) -> Any:
+    def resolved(host: Any, *args: Any, **kwargs: Any) -> Any:
+        assert host in (None, "localhost", "127.0.0.1", "::1"), f"a test asked for {host}"
+        return resolve(host, *args, **kwargs)
+
+    return resolved
 
 
 def snapshots() -> list[Snapshot]:

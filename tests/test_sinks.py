@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import importlib
 import json
-import logging
 import math
 import os
-import socket
 import subprocess
 import sys
 import warnings
@@ -44,6 +42,7 @@ from tests.sink_runs import (
     STEPS,
     hparams_tab,
     items,
+    keep_offline,
     signals_in,
     snapshots,
     tell_a_run,
@@ -58,29 +57,10 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capture
     here = tmp_path / "current_folder"
     here.mkdir()
     monkeypatch.chdir(here)
-    for variable in ("HOME", "WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
-        monkeypatch.setenv(variable, str(tmp_path))
-    for variable in ("WANDB_SILENT", "MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK"):
-        monkeypatch.setenv(variable, "true")
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_CONSOLE", "off")
-    monkeypatch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    monkeypatch.setenv("COMET_START_ONLINE", "false")
-    monkeypatch.setenv("COMET_LOGGING_CONSOLE", "ERROR")
-    monkeypatch.setattr(socket, "getaddrinfo", _only_local(socket.getaddrinfo))
-    for name in ("mlflow", "alembic", "lightning.pytorch.loggers.mlflow"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    keep_offline(monkeypatch, tmp_path)
     yield
     assert not list(here.iterdir())
     assert capfd.readouterr() == ("", "")
-
-
-def _only_local(resolve: Any) -> Any:
-    def resolved(host: Any, *args: Any, **kwargs: Any) -> Any:
-        assert host in (None, "localhost", "127.0.0.1", "::1"), f"a test asked for {host}"
-        return resolve(host, *args, **kwargs)
-
-    return resolved
 
 
 # Kinds ----------------------------------------------------------------------------------------------------------------
