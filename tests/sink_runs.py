@@ -115,8 +115,10 @@ def hparams_tab(logdir: Path) -> tuple[list[dict[str, Any]], set[str]]:
     statuses = [api_pb2.STATUS_UNKNOWN, api_pb2.STATUS_SUCCESS, api_pb2.STATUS_RUNNING]
     request = api_pb2.ListSessionGroupsRequest(col_params=[sorting], allowed_statuses=statuses, slice_size=99)
     groups = list_session_groups.Handler(*known, request).run().session_groups
-    shown = [{k: v.number_value or v.string_value for k, v in group.hparams.items()} for group in groups]
     experiment = get_experiment.Handler(*known, api_pb2.GetExperimentRequest()).run()
+    columns = {info.name for info in experiment.hparam_infos}
+    values = [{k: v.number_value or v.string_value for k, v in group.hparams.items()} for group in groups]
+    shown = [{k: v for k, v in run.items() if k in columns} for run in values]
     return shown, {metric.name.tag for metric in experiment.metric_infos}
 
 

@@ -217,7 +217,8 @@ def test_the_hparams_tab_sorts_lightnings_runs_by_our_names(tmp_path: Path) -> N
     """Though Lightning logs the user's after us; and those alone are in ``logger.hparams`` and ``hparams.yaml``."""
     for version, lr in (("a", 0.2), ("b", 0.1)):
         logger = TensorBoardLogger(tmp_path, name="", version=version)
-        sinks_of([logger])[0].hyperparameters(merged_hyperparameters({"width": 64}, {**OURS, "lr": lr}))
+        merged = merged_hyperparameters({"width": 64}, {**OURS, "lr": lr})
+        sinks_of([logger])[0].hyperparameters(merged, trainer_follows=True)
         logger.log_hyperparams({"width": 64})
         logger.finalize("success")
         assert logger.hparams == {"width": 64}

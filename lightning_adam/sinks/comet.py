@@ -29,7 +29,7 @@ class CometSink(Sink):
     def __init__(self, logger: Any) -> None:
         self._logger, self._known = logger, KnownFindings()
 
-    def hyperparameters(self, values: Mapping[str, Any]) -> None:
+    def hyperparameters(self, values: Mapping[str, Any], trainer_follows: bool = False) -> None:
         theirs = {name: value for name in values if (value := self._parameter(name)) is not None}
         self._logger.log_hyperparams(new_hyperparameters(theirs, values))
 

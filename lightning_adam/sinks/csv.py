@@ -28,7 +28,7 @@ class CsvSink(Sink):
     def __init__(self, logger: Any) -> None:
         self._logger, self._files, self._known = logger, RunFiles(logger.log_dir), KnownFindings()
 
-    def hyperparameters(self, values: Mapping[str, Any]) -> None:
+    def hyperparameters(self, values: Mapping[str, Any], trainer_follows: bool = False) -> None:
         """Into ``hparams.yaml``, which Fabric's logger does not write."""
         with suppress(NotImplementedError):
             self._logger.log_hyperparams(dict(values))

@@ -37,7 +37,7 @@ class MlflowSink(Sink):
         self._logger, self._known, self._tag = logger, KnownFindings(), ""
         self._signals = GrowingArtifact(logger)
 
-    def hyperparameters(self, values: Mapping[str, Any]) -> None:
+    def hyperparameters(self, values: Mapping[str, Any], trainer_follows: bool = False) -> None:
         """MLflow refuses another value for a parameter that the run has.
 
         Through the logger, because it logs the user's after us and has to write them in just the same way.

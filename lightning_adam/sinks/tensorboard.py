@@ -19,7 +19,7 @@ LONGEST_ADDRESS = 120
 
 def of_logger(logger: Any) -> Sink:
     """Of Lightning's or Fabric's TensorBoardLogger."""
-    return TensorBoardSink(logger.experiment)
+    return TensorBoardSink(logger.experiment, logger)
 
 
 def of_writer(writer: Any) -> Sink:
@@ -32,27 +32,29 @@ class TensorBoardSink(Sink):
 
     Args:
         writer: a torch ``SummaryWriter``; a logger's own, for a second one in the same folder would not be read.
+        logger: the TensorBoardLogger that it belongs to, if it belongs to one.
     """
 
-    def __init__(self, writer: Any) -> None:
-        self._writer = writer
+    def __init__(self, writer: Any, logger: Any = None) -> None:
+        self._writer, self._logger = writer, logger
 
     @property
     def address(self) -> str | None:
         """The Adam tab, and the command that serves it."""
         return tab_address(self._writer.log_dir)
 
-    def hyperparameters(self, values: Mapping[str, Any]) -> None:
+    def hyperparameters(self, values: Mapping[str, Any], trainer_follows: bool = False) -> None:
         """For the HParams tab, which keeps the first set of a run only: call it before the user's are logged.
 
-        The run's values alone, and no "experiment": TensorBoard shows the metrics of the first one that it finds, and the
-        user's own, or Lightning's ``hp_metric``, would not be among ours.
+        It also keeps the columns of the first "experiment" only. Where Lightning will write one, with its ``hp_metric``,
+        ours comes first and has the same; else there is none of ours, which would hide the metrics of the user's own.
         """
         from torch.utils.tensorboard.summary import hparams
 
+        lightnings = trainer_follows and getattr(self._logger, "_default_hp_metric", False)
         plain = {name: v if isinstance(v, (bool, int, float, str)) else str(v) for name, v in _flat(values).items()}
-        _, start, end = hparams(plain, {})  # type: ignore[no-untyped-call]
-        for summary in (start, end):
+        columns, start, end = hparams(plain, {"hp_metric": -1} if lightnings else {})  # type: ignore[no-untyped-call]
+        for summary in (columns, start, end) if lightnings else (start, end):
             self._writer._get_file_writer().add_summary(summary)
 
     def configuration(self, prefix: str, step: int, markdown: str) -> None:

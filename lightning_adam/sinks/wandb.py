@@ -46,7 +46,7 @@ class WandbSink(Sink):
         self._uploaded: set[str] = set()
         self._alerted: set[tuple[str, str, int]] = set()
 
-    def hyperparameters(self, values: Mapping[str, Any]) -> None:
+    def hyperparameters(self, values: Mapping[str, Any], trainer_follows: bool = False) -> None:
         """What the configuration does not have yet; the logger knows how to make plain values of the user's objects."""
         new = new_hyperparameters(dict(self._run.config), values)
         if self._logger is not None:
