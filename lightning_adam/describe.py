@@ -90,7 +90,9 @@ def _settings(optimizer: Optimizer) -> dict[str, Any]:
         values["eps"] = float(groups[0]["eps"])
     schedule = getattr(optimizer, "adam_schedule", None)
     if isinstance(schedule, Schedule):
-        values |= {"schedule": schedule.name, "warmup": int(schedule.phases.warmup), "clip": _rule(optimizer)}
+        limit = getattr(optimizer.adam_rule, "max_norm", None)  # type: ignore[attr-defined]
+        clip = _rule(optimizer) if limit is None else float(limit)  # a number sorts
+        values |= {"schedule": schedule.name, "warmup": int(schedule.phases.warmup), "clip": clip}
     return values
 
 
