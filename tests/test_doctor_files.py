@@ -332,9 +332,10 @@ def test_mere_count_of_findings_is_not_health(tmp_path: Path, form: str) -> None
     assert main(["doctor", str(tmp_path)]) == 1
 
 
-def test_real_csv_run_without_files_is_not_healthy(sick: Live) -> None:
-    """The metrics.csv of a run that was sick live, and nothing beside it."""
-    run = judged(sick.metrics)
+def test_real_csv_run_without_files_is_not_healthy(sick: Live, tmp_path: Path) -> None:
+    """The metrics.csv of a run that was sick live, and nothing beside it, as the first version left it."""
+    shutil.copy(sick.metrics, tmp_path / "metrics.csv")
+    run = judged(tmp_path / "metrics.csv")
 
     assert [finding.rule for finding in run.findings] == ["FINDINGS-UNREAD"]
     assert run.findings[0].evidence["counted"] == 2
