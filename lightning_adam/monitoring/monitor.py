@@ -88,7 +88,8 @@ class Monitor:
             loss: as it is then.
             is_scaled: whether fp16's scale is in it, where there is one.
         """
-        self.guard.run("a loss", self._take_loss, loss, is_scaled)
+        if self._divergence is not None:
+            self.guard.run("a loss", self._take_loss, loss, is_scaled)
 
     def begin_batch(self, batch: Any, batch_index: int) -> None:
         """Remember which batch this is: a finding names it."""
@@ -110,9 +111,10 @@ class Monitor:
         """
         self.guard.run("skipped steps", self._take_skips)
         self._inputs.batch = None
-        fresh: list[Finding] = []
-        self.guard.run("an action", self._act, fresh)
-        self._raise(fresh)
+        if self._divergence is not None:
+            fresh: list[Finding] = []
+            self.guard.run("an action", self._act, fresh)
+            self._raise(fresh)
 
     def skipped(self, position: int) -> None:
         """A gradient scaler left out the step of this optimizer, and nobody has announced that it was attempted.
@@ -219,8 +221,9 @@ class Monitor:
     def _take_loss(self, loss: Tensor, is_scaled: bool) -> None:
         if len(self._unheard) == len(self._run.optimizers):  # no step would ever take it
             return
-        scale = self._run.loss_scale if is_scaled else None
-        self._inputs.losses.append(loss.detach() * self._run.accumulation / (1.0 if scale is None else scale))
+        loss, scale = loss.detach(), self._run.loss_scale if is_scaled else None
+        loss = loss if self._run.accumulation == 1 else loss * self._run.accumulation
+        self._inputs.losses.append(loss if scale is None else loss / scale)
 
     def _see_logits(self, module: nn.Module, args: Any, output: Any) -> None:
         if isinstance(output, Tensor) and module.training:

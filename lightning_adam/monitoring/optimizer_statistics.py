@@ -99,6 +99,7 @@ class OptimizerStatistics:
         self.optimizer, self.prefix = optimizer, prefix
         self._run, self._position, self._parameters = run, position, parameters
         self._options, self._sinks = options, sinks
+        self._every = options.every_n_steps or run.log_interval
         self._counters, self._heatmap = _restored(state or {})
         if run.loss_scale is not None:
             self._counters.expect_skips()
@@ -107,6 +108,7 @@ class OptimizerStatistics:
         self._repeated: RepeatedPass | None = None
         self._norm: Tensor | float = math.nan
         self._has_told_what_is_missing, self._has_written = False, False
+        self._reads = False
 
     def before_clipping(self) -> None:
         """Gradients are complete and not yet clipped: on a step to be logged, take what is gone after it."""
@@ -120,7 +122,8 @@ class OptimizerStatistics:
 
     def before_step(self) -> None:
         """Right before the step: copies, where the state does not tell it."""
-        if self._is_read():
+        self._reads = self._is_read()
+        if self._reads:
             self._before = copy_parameters(self.optimizer, self._parameters.chosen)
 
     def after_step(self) -> None:
@@ -128,7 +131,8 @@ class OptimizerStatistics:
         self._counters.after_step(self.optimizer)
         if self._repeated is not None:
             self._repeated.calls += 1
-        if self._is_read():
+        if self._reads:
+            self._reads = False
             self._read()
 
     def skipped(self) -> None:
@@ -157,8 +161,7 @@ class OptimizerStatistics:
             self._sinks.scalars(self._run.step(self._position), totals)
 
     def _is_logged(self) -> bool:
-        every = self._options.every_n_steps or self._run.log_interval
-        return every > 0 and (self._run.step(self._position) + 1) % every == 0
+        return self._every > 0 and (self._run.step(self._position) + 1) % self._every == 0
 
     def _is_read(self) -> bool:
         """On a step to be logged the main rank reads, and under sharding every rank its own shards."""
