@@ -74,3 +74,20 @@ def test_eight_bit_state_is_refused_under_fsdp2() -> None:
 
     with pytest.raises(la.ConfigError, match="cannot shard 8-bit state"):
         module.configure_optimizers()
+
+
+def test_a_plain_loop_on_two_processes_acts_alike_and_writes_once(tmp_path: Path) -> None:
+    """``la.watch`` on both ranks, of which one alone has a NaN: they stop, go back, or leave out the step together."""
+    run("tests.run_watch", str(tmp_path))
+    one, other = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1))
+
+    assert one["stop"]["steps"] == other["stop"]["steps"] == 31
+    for action in ("rollback", "skip_step"):
+        assert one[action]["steps"] == other[action]["steps"] == 40
+        assert one[action]["finite"] and other[action]["finite"]
+        assert one[action]["weights"] == other[action]["weights"]
+        assert one[action]["actions"] and other[action]["actions"]
+    assert not one["warn"]["finite"]
+    assert all(result["failures"] == [] for rank in (one, other) for result in rank.values())
+    for action in ("warn", "stop"):
+        assert len(list((tmp_path / action).glob("events.out.tfevents*"))) == 1

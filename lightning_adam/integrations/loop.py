@@ -31,6 +31,7 @@ def watch(
     log_dir: str | Path | None = None,
     total_steps: int | None = None,
     steps_per_epoch: float | None = None,
+    first_step: int = 0,
     every_n_steps: int = 50,
     accumulation: int = 1,
     clip_norm: float | None = None,
@@ -65,6 +66,7 @@ def watch(
         log_dir: instead of that, a folder for TensorBoard. With neither, findings go to the console only.
         total_steps: planned optimizer steps, which some rules want to know.
         steps_per_epoch: optimizer steps of an epoch: the configuration's text then tells durations in epochs, too.
+        first_step: where the log's x-axis begins, of a run that goes on without the watch's own state.
         every_n_steps: optimizer steps between two logged steps.
         accumulation: what each loss is divided by before its backward; 1 where gradients of several are summed undivided.
         clip_norm: the total norm that the loop clips to by hand; see :meth:`Watch.before_clipping`.
@@ -94,6 +96,7 @@ def watch(
     statistics = StatisticsOptions(every_n_steps, tensors, include, exclude, granularity, top)
     divergence = DivergenceOptions(on_divergence, max_actions, raise_on, trial, check_every_n_steps, logits)
     run = LoopRun(unwrapped(module), found, scaler, total_steps, steps_per_epoch, every_n_steps, accumulation, clip_norm)
+    run.steps = [first_step] * len(found)
     return Watch(run, statistics, divergence, writer, log_dir)
 
 
