@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -23,30 +23,30 @@ Kind = tuple[int, torch.Size, torch.dtype, torch.device]
 def fresh_states(optimizer: Any) -> dict[Tensor, dict[str, Any]] | None:
     """The state that each parameter would begin with; None where it cannot be known.
 
-    One parameter of each shape in each group takes a step with zero gradients, as a copy under a copy of the optimizer:
+    A stand-in for each shape in each group takes a step with zero gradients, under a copy of the optimizer:
     what an optimizer keeps depends on its options and on the shape, and only its own step knows how.
     """
     if isinstance(optimizer, LBFGS):  # one history for all parameters, and no step without a closure
         return None
-    copies: dict[Kind, Tensor] = {}
-    twin = _twin(optimizer, copies)
-    devices = {p.device for p in copies.values() if p.device.type == "cuda"}
+    stand_ins: dict[Kind, Tensor] = {}
+    twin = _twin(optimizer, stand_ins)
+    devices = {p.device for p in stand_ins.values() if p.device.type == "cuda"}
     try:
         with torch.random.fork_rng(devices=list(devices)):
-            twin.step(**_arguments(twin, list(copies.values())))
+            twin.step(**_arguments(twin, list(stand_ins.values())))
     except Exception:  # whatever a library's optimizer raises on zeros: then nothing is known
         return None
     groups = enumerate(optimizer.param_groups)
-    return {p: twin.state[copies[_kind(index, p)]] for index, group in groups for p in group["params"]}
+    return {p: twin.state[stand_ins[_kind(index, p)]] for index, group in groups for p in group["params"]}
 
 
-def _twin(optimizer: Any, copies: dict[Kind, Tensor]) -> Any:
-    """The library's optimizer with the same settings, on ``copies``, which are made here."""
+def _twin(optimizer: Any, stand_ins: dict[Kind, Tensor]) -> Any:
+    """The library's optimizer with the same settings, on ``stand_ins``, which are made here."""
     groups = []
     for index, group in enumerate(optimizer.param_groups):
         first = {_kind(index, p): p for p in group["params"]}
-        made = {kind: _with_zero_gradient(p) for kind, p in first.items()}
-        copies.update(made)
+        made = {kind: _stand_in(p) for kind, p in first.items()}
+        stand_ins.update(made)
         groups.append({**group, "params": list(made.values())})
     kind: type[Optimizer] = optimizer.adam_kind
     twin = kind.__new__(kind)
@@ -58,10 +58,11 @@ def _kind(group: int, parameter: Tensor) -> Kind:
     return group, parameter.shape, parameter.dtype, parameter.device
 
 
-def _with_zero_gradient(parameter: Tensor) -> Tensor:
-    copied = parameter.detach().clone().requires_grad_(parameter.requires_grad)
-    copied.grad = torch.zeros_like(copied)
-    return copied
+def _stand_in(parameter: Tensor) -> Tensor:
+    """All ones: what an optimizer copies from the weights is told from what begins near zero."""
+    stand_in = torch.ones_like(parameter.detach()).requires_grad_(parameter.requires_grad)
+    stand_in.grad = torch.zeros_like(stand_in)
+    return stand_in
 
 
 def _arguments(twin: Any, parameters: list[Tensor]) -> dict[str, Any]:
@@ -75,17 +76,19 @@ def unwrapped(state: State) -> dict[str, Any]:
     return {**{key: value for key, value in state.items() if key != _QUANTISED}, **state.get(_QUANTISED, {})}
 
 
-def completed(saved: State, fresh: State) -> dict[str, Any] | None:
-    """The saved state with what ``fresh`` has more, where that begins at zero, and without what it has not.
+def completed(saved: State, fresh: State, options: Collection[str]) -> dict[str, Any] | None:
+    """The saved state with what ``fresh`` has more, where that begins near zero, and without what it has not.
 
-    None where the two do not belong together.
+    ``options`` are no state, though SOAP keeps a copy of two there: they are the fresh ones. None where the two states do
+    not belong together.
     """
     missing = {key: value for key, value in fresh.items() if key not in saved}
     fits = all(_alike(saved[key], value) for key, value in fresh.items() if key in saved)
-    if not fits or not all(value is None or _is_zero(value) for value in missing.values()):
+    if not fits or not all(value is None or _begins_near_zero(value) for value in missing.values()):
         return None
     kept = {key: value for key, value in saved.items() if key in fresh or key == COMPANIONS_OWN}
-    return {**kept, **{key: _copy(value) for key, value in missing.items()}}
+    renewed = {key: fresh[key] for key in fresh if key in options and not isinstance(fresh[key], Tensor)}
+    return {**kept, **renewed, **{key: _copy(value) for key, value in missing.items()}}
 
 
 def is_like(saved: State, fresh: State) -> bool:
@@ -100,8 +103,9 @@ def _alike(one: Any, other: Any) -> bool:
     return one is None or other is None or all(scalars)
 
 
-def _is_zero(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.dim() > 0 and not bool(value.detach().abs().sum() != 0)
+def _begins_near_zero(value: Any) -> bool:
+    """AdaBelief adds ε at each step."""
+    return isinstance(value, Tensor) and value.dim() > 0 and bool((value.detach().abs() < 1e-4).all())
 
 
 def _copy(value: Any) -> Any:

@@ -49,17 +49,17 @@ def matched(optimizer: Any, state: Mapping[str, Any]) -> dict[str, Any]:
     before = _groups_before(optimizer, pairs, state["param_groups"])
     changes = _what_has_changed(optimizer, before, record)
     known = {p: unwrapped(state["state"][key]) for p, key in pairs if key in state["state"]}
-    states = known
+    states, options = known, options_of(type(optimizer))
     if changes or record != record_of(optimizer) or _is_uneven(known):
-        states = _fitting(known, fresh_states(optimizer), _sameness(optimizer, before, record))
+        states = _fitting(known, fresh_states(optimizer), _sameness(optimizer, before, record), options)
     if known and not states and _sameness(optimizer, before, record) is not SAME:
         raise ConfigError(_another(record, record_of(optimizer)))
-    groups, count, moments, options = [], 0, {}, options_of(type(optimizer))
+    groups, count, moments = [], 0, {}
     for group, old in zip(optimizer.param_groups, before, strict=True):
         numbers = list(range(count, count + len(group["params"])))
         count += len(numbers)
         kept = {n: states[p] for n, p in zip(numbers, group["params"], strict=True) if p in states}
-        moments.update({n: _with_options(kept_state, group, options) for n, kept_state in kept.items()})
+        moments.update(kept)
         groups.append({**_followed(group, old[0] if old else {}, options), "params": numbers})
     _say_what_is_new(optimizer, {p for p, _ in pairs} - (known.keys() - states.keys()))
     _say_what_has_changed(changes)
@@ -120,12 +120,13 @@ def _is_uneven(states: Mapping[Tensor, Mapping[str, Any]]) -> bool:
     return len({frozenset(state) for state in states.values()}) > 1
 
 
-def _fitting(known: States, fresh: States | None, sameness: str) -> States:
+def _fitting(known: States, fresh: States | None, sameness: str, options: frozenset[str]) -> States:
     """The states that this optimizer can go on with; where it is another one, all or none."""
     if fresh is None:
         return known if sameness != OTHER else {}
     if sameness in (SAME, KIN):
-        return {p: fit for p, state in known.items() if (fit := completed(state, fresh[p])) is not None}
+        fitting = {p: fit for p, state in known.items() if (fit := completed(state, fresh[p], options)) is not None}
+        return fitting if sameness == SAME or len(fitting) == len(known) else {}
     fits = sameness == UNKNOWN and all(is_like(state, fresh[p]) for p, state in known.items())
     return known if fits else {}
 
@@ -174,12 +175,6 @@ def _groups_before(optimizer: Any, pairs: Sequence[Pair], groups: Sequence[Group
 
 def _followed(present: Group, saved: Group, options: frozenset[str]) -> dict[str, Any]:
     return {**present, **{key: value for key, value in saved.items() if key not in options}}
-
-
-def _with_options(state: Mapping[str, Any], group: Group, options: frozenset[str]) -> dict[str, Any]:
-    """SOAP keeps a copy of two options in the state of each parameter: these are no state."""
-    copies = (state.keys() & group.keys() & options) - HELPERS
-    return {**state, **{key: group[key] for key in copies if not isinstance(state[key], Tensor)}}
 
 
 def _say_what_is_new(optimizer: Any, known: Collection[Tensor]) -> None:
