@@ -49,7 +49,7 @@ def record_of(optimizer: Any) -> dict[str, Any]:
 def with_record(optimizer: Any, state: dict[str, Any]) -> dict[str, Any]:
     """The state dict with the record, and with what the clipping rule remembers."""
     rule = optimizer.adam_rule
-    memory = dict(rule.state_dict()) if isinstance(rule, AdaptiveClip) else None
+    memory = dict(rule.state_dict()) if isinstance(rule, AdaptiveClip) else {}
     first, *others = state["param_groups"]
     named = {**first, NAMES: (*names_of(first), {**record_of(optimizer), "memory": memory})}
     return {**state, "param_groups": [named, *others]}
@@ -67,12 +67,14 @@ def read_memory(state: Mapping[str, Any], rule: Any) -> Mapping[str, Any] | None
         memory = state.get(OLD_CLIP_STATE)
     else:
         memory = record.get("memory") if record["clip"].startswith(f"{type(rule).__name__}(") else None
-    return memory if isinstance(memory, Mapping) else None
+    return memory if isinstance(memory, Mapping) and memory else None
 
 
 def _found(state: Mapping[str, Any]) -> dict[str, Any]:
     stored = [entry for group in state["param_groups"][:1] for entry in group.get(NAMES, ()) if isinstance(entry, Mapping)]
-    return dict(stored[0]) if stored and {"classes", "algorithm", "settings", "clip"} <= stored[0].keys() else {}
+    if not stored or not {"classes", "clip"} <= stored[0].keys():
+        return {}
+    return {"algorithm": None, "settings": {}, **stored[0]}  # torch loses empty dicts where it gathers all shards
 
 
 def _library(kind: type) -> str:
