@@ -23,6 +23,7 @@ Pair = tuple[Tensor, Any]
 
 States = dict[Tensor, dict[str, Any]]
 SAME, KIN, UNKNOWN, OTHER = "same", "kin", "unknown", "other"
+"""What the optimizer that wrote a state is to the present one; kin are one algorithm under two names."""
 
 HELPERS = frozenset({"lr", "initial_lr", "params", "name", "adam_names", "muon", "optim_bits"})
 """Entries of a group that the helper writes."""
@@ -49,21 +50,25 @@ def matched(optimizer: Any, state: Mapping[str, Any]) -> dict[str, Any]:
     before = _groups_before(optimizer, pairs, state["param_groups"])
     changes = _what_has_changed(optimizer, before, record)
     known = {p: unwrapped(state["state"][key]) for p, key in pairs if key in state["state"]}
-    states, options = known, options_of(type(optimizer))
+    states = known
     if changes or record != record_of(optimizer) or _is_uneven(known):
-        states = _fitting(known, fresh_states(optimizer), _sameness(optimizer, before, record), options)
-    if known and not states and _sameness(optimizer, before, record) is not SAME:
-        raise ConfigError(_another(record, record_of(optimizer)))
-    groups, count, moments = [], 0, {}
-    for group, old in zip(optimizer.param_groups, before, strict=True):
-        numbers = list(range(count, count + len(group["params"])))
-        count += len(numbers)
-        kept = {n: states[p] for n, p in zip(numbers, group["params"], strict=True) if p in states}
-        moments.update(kept)
-        groups.append({**_followed(group, old[0] if old else {}, options), "params": numbers})
+        states = _fitting(optimizer, known, _sameness(optimizer, before, record))
+        if known and not states and _sameness(optimizer, before, record) != SAME:
+            raise ConfigError(_another(record, record_of(optimizer)))
     _say_what_is_new(optimizer, {p for p, _ in pairs} - (known.keys() - states.keys()))
     _say_what_has_changed(changes)
-    return {**state, "state": moments, "param_groups": groups}
+    return {**state, **_as_state_dict(optimizer, states, before)}
+
+
+def _as_state_dict(optimizer: Any, states: States, before: Sequence[Sequence[Group]]) -> dict[str, Any]:
+    """States by the parameters' present numbers, and groups with their present options and their old counters."""
+    numbers = {p: number for number, p in enumerate(p for group in optimizer.param_groups for p in group["params"])}
+    options = options_of(type(optimizer))
+    groups = [
+        {**_followed(group, old[0] if old else {}, options), "params": [numbers[p] for p in group["params"]]}
+        for group, old in zip(optimizer.param_groups, before, strict=True)
+    ]
+    return {"state": {numbers[p]: state for p, state in states.items()}, "param_groups": groups}
 
 
 def count_of(state: Mapping[str, Any]) -> int | None:
@@ -120,8 +125,9 @@ def _is_uneven(states: Mapping[Tensor, Mapping[str, Any]]) -> bool:
     return len({frozenset(state) for state in states.values()}) > 1
 
 
-def _fitting(known: States, fresh: States | None, sameness: str, options: frozenset[str]) -> States:
+def _fitting(optimizer: Any, known: States, sameness: str) -> States:
     """The states that this optimizer can go on with; where it is another one, all or none."""
+    fresh, options = fresh_states(optimizer), options_of(type(optimizer))
     if fresh is None:
         return known if sameness != OTHER else {}
     if sameness in (SAME, KIN):
