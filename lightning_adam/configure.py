@@ -77,7 +77,8 @@ def configure_optimizers(
         preset: ``gpt``, ``bert``, ``vit``, ``diffusion``, ``gan``, ``finetune``, ``rl``, ``memory``; what is given here
             wins over it.
         reset_optimizer: start the optimizer's state afresh on the next resume, as another optimizer than the checkpoint's
-            needs it; the weights and the count of steps are kept.
+            needs it; the weights and the count of steps are kept. From FSDP2's shards only the same optimizer can be reset:
+            torch asks the checkpoint for the new one's tensors first.
         **optimizer_options: what else the optimizer's class takes, such as ``fused=True``.
 
     Returns:
