@@ -13,12 +13,13 @@ from typing_extensions import override
 from lightning_adam.callbacks._lightning import loss_scale
 from lightning_adam.config import OptimizerConfig
 from lightning_adam.errors import ConfigError
+from lightning_adam.fresh_state import COMPANIONS_OWN
 from lightning_adam.optimizers.adamz import AdamZ
 from lightning_adam.optimizers.sophia import estimate_hessian, hessian_is_due
 from lightning_adam.planning import plan
 from lightning_adam.schedules import Schedule
 
-KEPT = "training_weights"
+KEPT = COMPANIONS_OWN
 """The training weights while the averaged ones are in use: computing the way back would round them."""
 
 

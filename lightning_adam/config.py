@@ -39,6 +39,7 @@ class OptimizerConfig:
         schedule_options: such as ``{"power": 1.0}`` for ``polynomial``, ``{"patience": 5}`` for ``plateau``.
         monitor: the logged metric that ``plateau`` watches.
         preset: ``gpt``, ``bert``, ``vit``, ``diffusion``, ``gan``, ``finetune``, ``rl`` or ``memory``.
+        reset_optimizer: start the optimizer's state afresh on the next resume; weights and count of steps are kept.
         options: whatever else the optimizer's class takes.
     """
 
@@ -59,6 +60,7 @@ class OptimizerConfig:
     schedule_options: Mapping[str, float] | None = None
     monitor: str = "val_loss"
     preset: str | None = None
+    reset_optimizer: bool = False
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -94,6 +96,8 @@ def check_numbers(config: OptimizerConfig) -> None:
             raise ConfigError(f"{name}={value!r}: it is a fraction of lr, at most 1.")
     if config.betas is not None:
         _check_betas(config.betas)
+    if not isinstance(config.reset_optimizer, bool):
+        raise ConfigError(f"reset_optimizer={config.reset_optimizer!r}: give True or False.")
 
 
 def _check_number(name: str, value: object, *, positive: bool) -> None:

@@ -47,6 +47,7 @@ def configure_optimizers(
     schedule_options: Mapping[str, float] | None = None,
     monitor: str = "val_loss",
     preset: str | None = None,
+    reset_optimizer: bool = False,
     **optimizer_options: Any,
 ) -> dict[str, Any]:
     """Optimizer, schedule and clipping for ``LightningModule.configure_optimizers`` to return.
@@ -75,6 +76,9 @@ def configure_optimizers(
         monitor: the logged metric that ``plateau`` watches.
         preset: ``gpt``, ``bert``, ``vit``, ``diffusion``, ``gan``, ``finetune``, ``rl``, ``memory``; what is given here
             wins over it.
+        reset_optimizer: start the optimizer's state afresh on the next resume, as another optimizer than the checkpoint's
+            needs it; the weights and the count of steps are kept. From FSDP2's shards only the same optimizer can be reset:
+            torch asks the checkpoint for the new one's tensors first.
         **optimizer_options: what else the optimizer's class takes, such as ``fused=True``.
 
     Returns:
@@ -120,7 +124,8 @@ def _build(module: nn.Module, asked: OptimizerConfig) -> dict[str, Any]:
     optimizer = cast(GuidedStep, build_optimizer(spec, groups, options, module, phases.total, guided_class(spec.load())))
     name = config.schedule or "cosine"
     schedule = (PlateauSchedule if name == "plateau" else Schedule)(optimizer, name, phases)
-    guide(optimizer, clip, schedule)
+    order = [plain_name(parameter) for parameter, _ in module.named_parameters()]
+    guide(optimizer, clip, schedule, order, config.reset_optimizer)
     _attach_companions(spec, trainer)
     if manual:
         _attach("ManualRun", trainer).expect(schedule, config)

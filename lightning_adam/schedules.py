@@ -16,7 +16,7 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from lightning_adam.errors import ConfigError, LightningAdamWarning, nearest
+from lightning_adam.errors import ConfigError, LightningAdamWarning, nearest, say_left_out
 
 
 @dataclass(frozen=True)
@@ -219,7 +219,11 @@ class Schedule(LRScheduler):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from the saved number of updates under the *present* configuration; say what has changed."""
-        self.last_epoch = int(state_dict["updates"])
+        updates = state_dict.get("updates")
+        if isinstance(updates, int) and not isinstance(updates, bool) and updates >= 0:
+            self.last_epoch = updates
+        else:
+            say_left_out("schedule state", [f"the count of updates, which goes on from {self.last_epoch}"])
         self._step_count = self.last_epoch + 1
         saved, present = state_dict, self._configuration()
         changed = [f"{k} {saved[k]} -> {v}" for k, v in present.items() if k in saved and saved[k] != v]
@@ -281,7 +285,15 @@ class PlateauSchedule(Schedule):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Also what the plateau remembers."""
-        if "plateau" in state_dict:
-            self._plateau.load_state_dict(state_dict["plateau"])
-            self._stand_in.param_groups[0]["lr"] = state_dict["cut"]
+        self._take_up(state_dict.get("plateau"), state_dict.get("cut"))
         super().load_state_dict(state_dict)
+
+    def _take_up(self, plateau: Any, cut: Any) -> None:
+        """What belongs to the metric: its best value and the validations since, and the cut that followed; all or none."""
+        known = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch")
+        numbers = [plateau.get(name) for name in known] if isinstance(plateau, Mapping) else [None]
+        if all(isinstance(number, (int, float)) for number in [*numbers, cut]) and 0 < cut <= 1:
+            self._plateau.load_state_dict({name: plateau[name] for name in known})
+            self._stand_in.param_groups[0]["lr"] = float(cut)
+        else:
+            say_left_out("schedule state", ["what the plateau remembers"])

@@ -213,7 +213,6 @@ DAMAGE: dict[str, tuple[str, Callable[[str], str]]] = {
     "findings.json is a list": (FINDINGS_FILE, lambda text: "[1, 2]"),
     "findings.json of next year": (FINDINGS_FILE, lambda text: text.replace('"version": 1', '"version": 2')),
     "findings.json is deep": (FINDINGS_FILE, lambda text: "[" * 200_000),
-    "a finding with a new field": (FINDINGS_FILE, lambda text: with_changed_finding(text, mood="bad")),
     "a finding of no severity": (FINDINGS_FILE, lambda text: with_changed_finding(text, severity="deadly")),
     "a finding whose evidence is a list": (FINDINGS_FILE, lambda text: with_changed_finding(text, evidence=["a"])),
     "a finding that is never": (FINDINGS_FILE, lambda text: with_changed_finding(text, step="soon", last_step="later")),
@@ -223,6 +222,16 @@ DAMAGE: dict[str, tuple[str, Callable[[str], str]]] = {
     "a deep line": (SIGNALS_FILE, lambda text: "[" * 200_000 + "\n" + text),
     "a stretch that is none": (SIGNALS_FILE, lambda text: text + stretch_line(Stretch("adam", 200, b"nonsense"))),
 }
+
+
+def test_finding_of_a_newer_version_is_read(tmp_path: Path, sick: Live) -> None:
+    """A field that this version does not know is no damage."""
+    sick.leave(tmp_path)
+    (tmp_path / FINDINGS_FILE).write_text(with_changed_finding((tmp_path / FINDINGS_FILE).read_text(), mood="bad"))
+    run = judged(tmp_path)
+
+    assert_as_live(run, sick)
+    assert not run.notes
 
 
 @pytest.mark.parametrize("damage", DAMAGE)

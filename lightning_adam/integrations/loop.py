@@ -15,7 +15,8 @@ from typing_extensions import Self
 
 from lightning_adam.describe import hyperparameters
 from lightning_adam.diagnosis import Finding, findings_table
-from lightning_adam.errors import ConfigError
+from lightning_adam.diagnosis.stored import is_list_of
+from lightning_adam.errors import ConfigError, say_left_out
 from lightning_adam.integrations.loop_run import LoopRun, unwrapped
 from lightning_adam.monitoring import DivergenceOptions, Granularity, Monitor, MonitorState, StatisticsOptions
 from lightning_adam.monitoring.console import print_findings
@@ -188,9 +189,14 @@ class Watch:
         """Go on from a checkpoint, before the first step."""
         if self._monitor is None or self._run is None:
             raise ConfigError("This watch is closed: make a new one with la.watch(...), and load the state into that.")
-        self._run.steps, self._losses = list(state["steps"]), int(state["losses"])
+        steps: Any = state.get("steps")
+        losses = state.get("losses")
+        if is_list_of(int, steps) and len(steps) == len(self._run.steps) and type(losses) is int:
+            self._run.steps, self._losses = list(steps), losses
+        else:
+            say_left_out("watch", ["the steps so far, which count from 0"])
         self._detach(self._monitor)
-        self._monitor = self._started(self._run, MonitorState.from_dict(state["monitor"]))
+        self._monitor = self._started(self._run, MonitorState.from_dict(state.get("monitor", {})))
 
     def close(self) -> None:
         """The loop is over: write what is left, and let go of the module and the optimizers; may be called twice."""

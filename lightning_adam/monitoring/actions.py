@@ -14,6 +14,8 @@ from torch.optim import Optimizer
 
 from lightning_adam.diagnosis import Finding
 from lightning_adam.diagnosis.history import median
+from lightning_adam.diagnosis.stored import is_number
+from lightning_adam.errors import say_left_out
 from lightning_adam.monitoring.run import Run
 from lightning_adam.monitoring.signal_reader import SignalReader
 
@@ -71,8 +73,10 @@ class Actions:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where :meth:`state_dict` was taken; nothing known is a beginning."""
-        self.taken, self.factor = int(state.get("taken", 0)), float(state.get("factor", 1.0))
-        self.last = int(state.get("last", -PAUSE))
+        known = {name: state[name] for name in ("taken", "factor", "last") if is_number(state.get(name))}
+        say_left_out("actions", [name for name in ("taken", "factor", "last") if name in state and name not in known])
+        self.taken, self.last = int(known.get("taken", 0)), int(known.get("last", -PAUSE))
+        self.factor = float(known.get("factor", 1.0))
 
     def vetoes(self, run: Run, reader: SignalReader) -> bool:
         """Whether this step is to be left out: its gradient is not finite, or hugely surprising; the same on all ranks."""

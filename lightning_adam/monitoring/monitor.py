@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from lightning_adam.diagnosis import Finding
+from lightning_adam.diagnosis.finding import readable_findings
 from lightning_adam.monitoring.actions import Actions, DivergenceError, scale_rates
 from lightning_adam.monitoring.all_sinks import AllSinks
 from lightning_adam.monitoring.guard import LOG, Guard
@@ -204,7 +205,7 @@ class Monitor:
         """What was done before a resume; the helper's schedule follows its configuration then, and is lowered again."""
         self._actions.load_state_dict(self._before.actions)
         for d in self._diagnoses()[:1]:
-            d.actions_taken = [Finding.from_dict(stored) for stored in self._before.actions_taken]
+            d.actions_taken = [f for f in readable_findings(self._before.actions_taken) if f is not None]
         if self._actions.factor != 1.0 and any(hasattr(o, "adam_schedule") for o in self._run.optimizers):
             scale_rates(self._run, self._actions.factor)
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_adam.errors import ConfigError, nearest
+from lightning_adam.errors import ConfigError, nearest, say_left_out
 from lightning_adam.monitoring.counters import Number, StepCounters, as_scalars, norms
 from lightning_adam.monitoring.gradients import total_gradient_norm
 from lightning_adam.monitoring.heatmap import Heatmap
@@ -250,7 +250,9 @@ class OptimizerStatistics:
 
 def _restored(state: Mapping[str, Any]) -> tuple[StepCounters, Heatmap]:
     heatmap = Heatmap.restore(state["heatmap"]) if "heatmap" in state else Heatmap()
-    return StepCounters(state.get("clipped"), state.get("skipped")), heatmap
+    counted = {name: state[name] for name in ("clipped", "skipped") if type(state.get(name)) is int}
+    say_left_out("counters", [name for name in ("clipped", "skipped") if name in state and name not in counted])
+    return StepCounters(**counted), heatmap
 
 
 def _quantiles(prefix: str, snapshot: Snapshot) -> dict[str, float]:
