@@ -135,6 +135,11 @@ class Diagnosis:
         heavy = gradient_norm > 5 * median(past.norms[-50:])
         return heavy or (past.count >= 3 * EARLY and past.ratio_average > 0.02)
 
+    def went_back(self) -> None:
+        """Weights and moments are those of an earlier step: findings are over, and the passes since are not their past."""
+        self.findings = [replace(finding, over=True) for finding in self.findings]
+        self.history.passes, self.history.pass_counts = {}, []
+
     def state_dict(self) -> dict[str, Any]:
         """Plain types: Lightning loads checkpoints with ``weights_only=True``."""
         return {

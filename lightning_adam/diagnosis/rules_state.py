@@ -162,7 +162,8 @@ def state_lost(case: Case) -> Finding | None:
         return None
     steps, roots = past.passes.get("state_step", []), past.passes.get("second_moment_p50", [])
     restarted = case.run.first_step > 10 and case.now.step == case.run.first_step and heavy.state_step == 1
-    went_back = len(steps) > 1 and steps[-1] < steps[-2]
+    tensors = past.passes.get("tensors", [])  # a frozen tensor is not seen, and the others may be younger
+    went_back = len(steps) > 1 and steps[-1] < steps[-2] and tensors[-1:] == tensors[-2:-1]
     if not (restarted or went_back or _fell(case, roots, steps)):
         return None
     kept = roots[-1] / roots[-2] if len(roots) > 1 and roots[-2] > 0 else math.nan

@@ -64,6 +64,7 @@ class AdamCallback(TrainerCallback):  # type: ignore[misc]
             every_n_steps=self._every_n_steps or max(1, int(state.logging_steps)),
             clip_norm=args.max_grad_norm or None,
             scaler=getattr(optimizer, "scaler", None),
+            schedulers=kwargs.get("lr_scheduler", ()),
             **self._options,
         )
         self._handle = model.register_forward_hook(self._see_output, with_kwargs=True)

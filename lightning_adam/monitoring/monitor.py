@@ -13,6 +13,7 @@ from torch.utils.hooks import RemovableHandle
 
 from lightning_adam.diagnosis import Finding
 from lightning_adam.diagnosis.finding import readable_findings
+from lightning_adam.errors import ConfigError, nearest
 from lightning_adam.monitoring.actions import Actions, DivergenceError, scale_rates
 from lightning_adam.monitoring.all_sinks import AllSinks
 from lightning_adam.monitoring.guard import LOG, Guard
@@ -28,6 +29,20 @@ from lightning_adam.monitoring.step_hooks import StepHooks, with_hooks
 
 MOST_ATTEMPTS = 3
 """Times that a beginning which fails is tried again."""
+
+
+class ForwardHook:
+    """Hands on what a module puts out. A copy of the module (an averaged model) hands on nothing."""
+
+    def __init__(self, listener: Callable[[nn.Module, Any], None]) -> None:
+        self._listener: Callable[[nn.Module, Any], None] | None = listener
+
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
+        if self._listener is not None:
+            self._listener(module, output)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_listener": None}
 
 
 class Monitor:
@@ -79,8 +94,12 @@ class Monitor:
         Raises:
             ConfigError: a pattern among the options matches no parameter.
         """
-        self.guard.run("the optimizer's steps", self._listen)
-        self._watched()
+        try:
+            self.guard.run("the optimizer's steps", self._listen)
+            self._watched()
+        except ConfigError:
+            self.detach()
+            raise
 
     def loss(self, loss: Tensor, is_scaled: bool = True) -> None:
         """The loss, right before its backward: divided by the accumulation.
@@ -110,7 +129,8 @@ class Monitor:
         Raises:
             DivergenceError: a finding that the user asked to be raised; or ``optuna.TrialPruned``.
         """
-        self.guard.run("skipped steps", self._take_skips)
+        if self._run.has_batches:
+            self.guard.run("skipped steps", self._take_skips)
         self._inputs.batch = None
         if self._divergence is not None:
             fresh: list[Finding] = []
@@ -118,13 +138,12 @@ class Monitor:
             self._raise(fresh)
 
     def skipped(self, position: int) -> None:
-        """A gradient scaler left out the step of this optimizer, and nobody has announced that it was attempted.
+        """A gradient scaler left out the step of this optimizer, of a run that has no batches.
 
         Raises:
             DivergenceError: as in :meth:`after_batch`.
         """
-        if position < len(watched := self._watched()):
-            watched[position].before_clipping(self._inputs)
+        self.guard.run("skipped steps", self._take_skip, position)
         self.after_batch()
 
     def end(self) -> None:
@@ -162,9 +181,13 @@ class Monitor:
         for optimizer in self._unheard:
             name = type(optimizer).__name__
             LOG.warning("%s has no step hooks and wraps no optimizer that has: it is not monitored.", name)
-        globs = self._divergence.logits if self._divergence is not None else ()
-        watched = [m for name, m in self._run.module.named_modules() if any(fnmatch(name, glob) for glob in globs)]
-        self._logit_hooks = [module.register_forward_hook(self._see_logits) for module in watched]
+        modules = dict(self._run.module.named_modules())
+        for glob in self._divergence.logits if self._divergence is not None else ():
+            found = [name for name in modules if fnmatch(name, glob)]
+            if not found:
+                raise ConfigError(f"logits={glob!r} matches no module of the model.{nearest(glob, modules)}")
+            hook = ForwardHook(self._take_logits)
+            self._logit_hooks += [modules[name].register_forward_hook(hook) for name in found]
 
     def _watched(self) -> list[MonitoredOptimizer]:
         """All optimizers; what could not be prepared at the beginning (a lazy module's) is prepared now."""
@@ -226,8 +249,11 @@ class Monitor:
         loss = loss if self._run.accumulation == 1 else loss * self._run.accumulation
         self._inputs.losses.append(loss if scale is None else loss / scale)
 
-    def _see_logits(self, module: nn.Module, args: Any, output: Any) -> None:
-        if isinstance(output, Tensor) and module.training:
+    def _take_logits(self, module: nn.Module, output: Any) -> None:
+        self.guard.run("watched logits", self._see_logits, module, output)
+
+    def _see_logits(self, module: nn.Module, output: Any) -> None:
+        if isinstance(output, Tensor) and module.training and output.numel():
             largest = output.detach().abs().amax()
             known = self._inputs.largest_logit
             self._inputs.largest_logit = largest if known is None else torch.maximum(known, largest)
@@ -286,6 +312,12 @@ class Monitor:
             watched.before_clipping(inputs)  # the closure has computed the gradients, and they are still there
         watched.after_step(inputs)
 
+    def _take_skip(self, position: int) -> None:
+        watched = self._watched()[position]
+        if not watched.attempts:
+            watched.before_clipping(self._inputs)
+        watched.skipped(self._take_inputs(), by_scaler=True)
+
     def _take_skips(self) -> None:
         for watched in self._watched():
             if watched.attempts:
@@ -308,6 +340,9 @@ class Monitor:
             self._tell_action(rule, done if found else f"{done} (another rank's finding)")
             for d in self._diagnoses():
                 d.diagnosis.history.non_finite = False
+                if self._actions.has_gone_back:
+                    d.diagnosis.went_back()
+            self._actions.has_gone_back = False
         is_critical = any(f.severity == "critical" for f in lasting)
         self._actions.keep(self._run, step, healthy=not done and not is_critical)
 

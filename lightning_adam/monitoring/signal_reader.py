@@ -30,6 +30,10 @@ MOST_AHEAD = 8
 """Steps whose numbers may still be on their way from a GPU: then the host waits for the oldest."""
 
 
+MOST_LOSSES = 1024
+"""Backward passes of one step whose losses are kept: those that lead to no step must not pile up."""
+
+
 @dataclass
 class StepInputs:
     """What the loop has told of the present step.
@@ -41,7 +45,7 @@ class StepInputs:
         largest_logit: largest |output| of the modules that the user watches, if any.
     """
 
-    losses: list[Tensor] = field(default_factory=list)
+    losses: deque[Tensor] = field(default_factory=lambda: deque(maxlen=MOST_LOSSES))
     batch: Any = None
     batch_index: int = 0
     largest_logit: Tensor | None = None
@@ -74,7 +78,6 @@ class SignalReader:
         guard: that catches what autograd's hooks raise.
 
     Attributes:
-        is_attempted: whether gradients were complete, and the step has not followed yet.
         is_vetoed: whether an action has left the present step out.
     """
 
@@ -90,7 +93,7 @@ class SignalReader:
         guard: Guard,
     ) -> None:
         self.optimizer, self.diagnosis = optimizer, diagnosis
-        self.is_attempted, self.is_vetoed = False, False
+        self.is_vetoed = False
         self._run, self._position = run, position
         self._names, self._embeddings = parameters.names, parameters.embeddings
         self._every, self._tell = every, tell
@@ -120,7 +123,7 @@ class SignalReader:
 
     def before_clipping(self, losses: Sequence[Tensor]) -> None:
         """Gradients are complete, unscaled and not yet clipped: take what is gone after the step."""
-        self.is_attempted, self.is_vetoed = True, False
+        self.is_vetoed = False
         self._arrive(everything=len(self._in_flight) >= MOST_AHEAD)
         self._norms = norms_of(self._take_gradients())
         self._spoilt_before = None
@@ -164,7 +167,6 @@ class SignalReader:
 
     def after_step(self, inputs: StepInputs) -> None:
         """The step was taken."""
-        self.is_attempted = False
         known = self._known(inputs.batch_index)
         self._zeroing.after_step()
         step = self._send(inputs, {**known, "skipped": self.is_vetoed})
@@ -180,7 +182,6 @@ class SignalReader:
 
     def after_skip(self, inputs: StepInputs) -> None:
         """The gradient scaler left the step out."""
-        self.is_attempted = False
         self._in_flight.append(self._send(inputs, {**self._known(inputs.batch_index), "skipped": True}))
         self._arrive(everything=True)
 
@@ -270,7 +271,8 @@ class SignalReader:
         if self._has_begun:
             return
         self._has_begun = True
-        state = self.diagnosis.state_dict() if self.diagnosis.history.count else None
+        is_known = self.diagnosis.history.count or self.diagnosis.findings
+        state = self.diagnosis.state_dict() if is_known else None
         self._tell(run_signals(self._run, self._position, self.optimizer, step, self._zero_tensors, state))
 
     def _first_non_finite(

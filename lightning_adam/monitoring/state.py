@@ -36,6 +36,13 @@ class MonitorState:
         found = [finding for finding in [*stored, *readable_findings(self.actions_taken)] if finding is not None]
         return sorted(found, key=lambda finding: finding.step)
 
+    def of_earlier_fit(self) -> MonitorState:
+        """For a fit that goes on with new optimizers: counters and pictures go on, findings are over, the rest is past."""
+        over = [[{**finding, "over": True} for finding in diagnosis["findings"]] for diagnosis in self.diagnoses]
+        empty = [0] * max(map(len, over), default=0)
+        diagnoses = [{"findings": found, "seen": empty[: len(found)], "began": empty[: len(found)]} for found in over]
+        return MonitorState(self.statistics, diagnoses, self.actions_taken)
+
     def to_dict(self) -> dict[str, Any]:
         """For a checkpoint, which Lightning loads with ``weights_only=True``."""
         return {"version": VERSION, **{name: getattr(self, name) for name in _FIELDS}}
