@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from lightning_adam.clipping import Clip
 from lightning_adam.errors import ConfigError, nearest
@@ -38,6 +38,7 @@ class OptimizerConfig:
         layer_decay: factor of the learning rate per layer towards the input, such as 0.75.
         schedule_options: such as ``{"power": 1.0}`` for ``polynomial``, ``{"patience": 5}`` for ``plateau``.
         monitor: the logged metric that ``plateau`` watches.
+        mode: whether ``plateau`` waits for a smaller (``min``) or a larger metric (``max``); None goes by its name.
         preset: ``gpt``, ``bert``, ``vit``, ``diffusion``, ``gan``, ``finetune``, ``rl`` or ``memory``.
         options: whatever else the optimizer's class takes.
     """
@@ -58,6 +59,7 @@ class OptimizerConfig:
     layer_decay: float | None = None
     schedule_options: Mapping[str, float] | None = None
     monitor: str = "val_loss"
+    mode: Literal["min", "max"] | None = None
     preset: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
 

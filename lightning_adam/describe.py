@@ -11,11 +11,12 @@ from torch import nn
 from torch.optim import Optimizer
 
 from lightning_adam.config import OptimizerConfig, with_preset
+from lightning_adam.curves import Phases
 from lightning_adam.monitoring.parameters import prefixes
 from lightning_adam.monitoring.run import Plan
 from lightning_adam.optimizers import OPTIMIZERS, get_optimizer
 from lightning_adam.planning import plan, steps_per_epoch
-from lightning_adam.schedules import Phases, Schedule, factor
+from lightning_adam.schedules import Schedule, factor
 
 
 def describe(subject: nn.Module | OptimizerConfig | Mapping[str, Any] | Optimizer) -> str:
@@ -62,7 +63,8 @@ def planned(optimizer: Optimizer, total_steps: float = math.nan, per_epoch: floa
     schedule = getattr(optimizer, "adam_schedule", None)
     if not isinstance(schedule, Schedule):
         return Plan(total_steps=total_steps, configuration=configuration)
-    length = schedule.phases.total if math.isnan(total_steps) and math.isfinite(schedule.phases.total) else total_steps
+    known = math.isfinite(schedule.phases.total) and (math.isnan(total_steps) or not schedule.phases.asked)
+    length = schedule.phases.total if known else total_steps
     return Plan(schedule.name, float(schedule.phases.warmup), float(length), configuration)
 
 

@@ -49,6 +49,9 @@ class GuidedStep(Optimizer):
         The closure runs here and not in the optimizer: torch's step hooks then see this step's gradients, and the
         post-step hooks still see the learning rate that the step used.
         """
+        if closure is None and _initialises_state(self):
+            return super().step()
+        self.adam_schedule.prepare()
         if isinstance(self, LBFGS):
             return self._step_repeatedly(closure)
         loss = None
@@ -114,6 +117,7 @@ class GuidedStep(Optimizer):
         """
         if isinstance(self.adam_rule, AdaptiveClip) and CLIP_STATE in state_dict:
             self.adam_rule.load_state_dict(state_dict[CLIP_STATE])
+        self.adam_schedule.remember_rates([group.get("lr") for group in state_dict["param_groups"]])
         super().load_state_dict(match_by_name(self, state_dict) or state_dict, **options)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
@@ -168,6 +172,16 @@ def guide(optimizer: GuidedStep, clip: Clip | None, schedule: Schedule) -> None:
     """Give it its clipping rule and its schedule."""
     optimizer.adam_rule, optimizer.adam_clip, optimizer.adam_schedule = clip, None, schedule
     optimizer._before_clip_hooks = OrderedDict()
+
+
+def _initialises_state(optimizer: Optimizer) -> bool:
+    """Whether this is no update but the way in which torch's distributed checkpoints have an optimizer make its state
+    before they load it: a first step with the rate 0 and gradients of zeros, which nothing of ours may count.
+    """
+    groups = optimizer.param_groups
+    if optimizer.state or any(group["lr"] != 0 for group in groups):
+        return False
+    return not any(bool(p.grad.any()) for group in groups for p in group["params"] if p.grad is not None)
 
 
 def _unscale(optimizer: Any, parameters: Sequence[Tensor]) -> None:
