@@ -56,7 +56,8 @@ def planned(optimizer: Optimizer, total_steps: float = math.nan, per_epoch: floa
 
     Args:
         optimizer: the helper's or any other.
-        total_steps: length of the run in optimizer steps; NaN where it is not known.
+        total_steps: length of the run in optimizer steps, which holds where the helper has planned by the user's word for
+            its schedule, or not at all; NaN where it is not known.
         per_epoch: optimizer steps of an epoch, where that is known.
     """
     configuration = describe_optimizer(optimizer, per_epoch)
@@ -64,8 +65,14 @@ def planned(optimizer: Optimizer, total_steps: float = math.nan, per_epoch: floa
     if not isinstance(schedule, Schedule):
         return Plan(total_steps=total_steps, configuration=configuration)
     known = math.isfinite(schedule.phases.total) and (math.isnan(total_steps) or not schedule.phases.asked)
-    length = schedule.phases.total if known else total_steps
+    length = _end(schedule) if known else total_steps
     return Plan(schedule.name, float(schedule.phases.warmup), float(length), configuration)
+
+
+def _end(schedule: Schedule) -> float:
+    """Of the planned run, counted as logs are: from the first of several fits, and in batches where steps are by hand."""
+    per_batch, share = schedule.pace or (1.0, 1.0)
+    return (schedule.phases.total + share * schedule.begun[0]) / per_batch
 
 
 def hyperparameters(optimizers: Sequence[Optimizer]) -> dict[str, Any]:

@@ -34,6 +34,7 @@ def plan(config: OptimizerConfig, trainer: Any | None, length: float | None = No
             f"reach lr. Give at most {int(total) - 1} steps, or a fraction such as warmup=0.05."
         )
     decay = _decay_steps(config, shape, total, warmup, per_epoch)
+    total = int(total) if math.isfinite(total) else total
     return Phases(warmup, decay, total, config.min_lr or 0.0, options, asked=config.total_steps is not None)
 
 

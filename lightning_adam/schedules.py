@@ -193,8 +193,9 @@ class Schedule(LRScheduler):
 
     def get_lr(self) -> list[Any]:
         """The groups' learning rates for the next update."""
+        multipliers = {since: self._multiplier(since) for since in set(self._since)}
         known = zip(self.base_lrs, self._outside, self._since, strict=True)
-        return [base * outside * self._multiplier(since) for base, outside, since in known]
+        return [base * outside * multipliers[since] for base, outside, since in known]
 
     def state_dict(self) -> dict[str, Any]:
         """The number of updates, what came from outside, and what a resumed run's configuration is compared with."""
@@ -279,11 +280,12 @@ class Schedule(LRScheduler):
 
     def _join(self) -> None:
         """Groups that came in mid-run (Lightning's finetuning callbacks) go on from the rate that they bring."""
-        largest = max(map(float, self.get_lr()), default=0.0)
-        for index, group in enumerate(self.optimizer.param_groups):
-            if index >= len(self.base_lrs):
-                self._add(group["lr"])
-                self._take_up(index, largest)
+        known = len(self.base_lrs)
+        new = self.optimizer.param_groups[known:]
+        largest = max(map(float, self.get_lr()), default=0.0) if new else 0.0
+        for index, group in enumerate(new, known):
+            self._add(group["lr"])
+            self._take_up(index, largest)
 
     def _add(self, base: Any) -> None:
         self.base_lrs.append(base)
