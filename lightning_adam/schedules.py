@@ -134,6 +134,7 @@ class Schedule(LRScheduler):
         self._said: set[str] = set()
         self._saved: Mapping[str, Any] = {}
         self._saved_rates: list[Any] = []
+        self._made = len(optimizer.param_groups)
         for group in optimizer.param_groups:
             self._add(group.setdefault("initial_lr", group["lr"]))
         self._apply()
@@ -153,7 +154,8 @@ class Schedule(LRScheduler):
         """An update begins. Beyond the run's planned end it has the last planned rate, where the plan was not the user's."""
         if self.awaits_run:
             return
-        self._say_what_changed()
+        if self._saved:
+            self._say_what_changed()
         decays = SCHEDULES[self.name].phase in ("run", "tail")
         if self._is_beyond or self.phases.asked or not decays or self.last_epoch < self.phases.total:
             return
@@ -236,9 +238,11 @@ class Schedule(LRScheduler):
             group["initial_lr"] = base * outside
 
     def _say_what_changed(self) -> None:
-        saved, present = self._saved, self._configuration()
-        changed = [f"{k} {saved[k]} -> {v}" for k, v in present.items() if k in saved and saved[k] != v]
+        saved, present = dict(self._saved), self._configuration()
         self._saved = {}
+        for of_run in (saved, present):  # groups that joined in mid-run are not configured
+            of_run["base_lrs"] = list(of_run.get("base_lrs", ()))[: self._made]
+        changed = [f"{k} {saved[k]} -> {v}" for k, v in present.items() if saved.get(k, v) != v]
         if changed:
             self._say(
                 "changed",
