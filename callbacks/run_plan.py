@@ -52,13 +52,12 @@ class RunPlan(Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The data of this epoch are there."""
         self._look_for_others(trainer)
-        if not pl_module.automatic_optimization:
-            self._is_first = self._is_first and self._batches == 0
-            self._measure(trainer, 0)
-            self._mark(trainer.global_step)
-            return
         for schedule, config in self._made:
-            _follow_if_changed(schedule, config, trainer, length_at_epoch(trainer, schedule.begun[0]))
+            if pl_module.automatic_optimization:
+                _follow_if_changed(schedule, config, trainer, length_at_epoch(trainer, schedule.begun[0]))
+            elif schedule.pace is not None:
+                _follow_if_changed(schedule, config, trainer, schedule.last_epoch + manual_rest(trainer, 0, schedule.pace))
+        self._mark(trainer.global_step)
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -76,6 +75,13 @@ class RunPlan(Callback):
             self._measure(trainer, batch_idx + 1)
 
     @override
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Before the epoch's checkpoint is written."""
+        if not pl_module.automatic_optimization:
+            self._measure(trainer, trainer.num_training_batches)
+        self._is_first = False
+
+    @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Hold nothing after the run."""
         self._made = []
@@ -90,7 +96,7 @@ class RunPlan(Callback):
         self._batches, self._steps = 0, steps
         self._updates = [schedule.last_epoch for schedule, _ in self._made]
 
-    def _measure(self, trainer: Trainer, batches_done: int) -> None:
+    def _measure(self, trainer: Trainer, batches_done: float) -> None:
         """Plan each optimizer's rest of the run by what it did in the batches just seen."""
         steps = trainer.global_step - self._steps
         for (schedule, config), before in zip(self._made, self._updates, strict=False):

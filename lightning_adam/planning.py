@@ -155,7 +155,7 @@ def manual_length(trainer: Any, begun: tuple[int, int], pace: tuple[float, float
     return _shorter(trainer, per_batch * batches, share, begun[0])
 
 
-def manual_rest(trainer: Any, batches_done: int, pace: tuple[float, float]) -> float:
+def manual_rest(trainer: Any, batches_done: float, pace: tuple[float, float]) -> float:
     """The same for what is still to come.
 
     Args:
@@ -163,7 +163,8 @@ def manual_rest(trainer: Any, batches_done: int, pace: tuple[float, float]) -> f
         batches_done: of the present epoch.
         pace: as measured.
     """
-    batches = trainer.num_training_batches * (epochs_with_updates(trainer) - trainer.current_epoch) - batches_done
+    batches = trainer.num_training_batches * (epochs_with_updates(trainer) - trainer.current_epoch)
+    batches -= batches_done if math.isfinite(batches) else 0
     return _shorter(trainer, pace[0] * batches, pace[1], trainer.global_step)
 
 

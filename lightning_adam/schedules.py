@@ -130,7 +130,7 @@ class Schedule(LRScheduler):
         self._configured: list[float] = []  # the base rates before monitors or the user scaled them
         self._outside: list[Any] = []  # what somebody who set a rate has multiplied the base rate by
         self._since: list[float] = []  # the step from which on a group follows the curve; inf for never
-        self._stands_aside = self._is_beyond = False
+        self._stands_aside = self._is_beyond = self._is_remade = False
         self._said: set[str] = set()
         self._saved: Mapping[str, Any] = {}
         self._saved_rates: list[Any] = []
@@ -145,9 +145,10 @@ class Schedule(LRScheduler):
         A rate that was set before the first update (LearningRateFinder's) is the one that the warmup leads to.
         """
         self._notice(begins=self.last_epoch == 0)
-        self.awaits_run = self._is_beyond = False
         if phases != self.phases:
+            self._is_remade |= not self.awaits_run
             self.phases = phases
+        self.awaits_run = self._is_beyond = False
         self._apply()
 
     def prepare(self) -> None:
@@ -207,6 +208,7 @@ class Schedule(LRScheduler):
             "configured": list(self._configured),
             "outside": [float(factor) for factor in self._outside],
             "since": list(self._since),
+            "remade": self._is_remade,
             "begun": list(self.begun),
             "pace": None if self.pace is None else list(self.pace),
         }
@@ -217,12 +219,13 @@ class Schedule(LRScheduler):
         self._step_count = self.last_epoch + 1
         steps, epochs = state_dict.get("begun", (0, 0))
         self.begun, self.pace = (int(steps), int(epochs)), None
+        self._is_remade = bool(state_dict.get("remade", False))
         if state_dict.get("pace"):
             per_batch, share = state_dict["pace"]
             self.pace = (float(per_batch), float(share))
         self._restore_outside(state_dict)
         self._apply()
-        self._saved, self._saved_rates = state_dict, []
+        self._saved, self._saved_rates = state_dict if self.last_epoch else {}, []
         if not self.awaits_run:
             self._say_what_changed()
 
@@ -240,6 +243,8 @@ class Schedule(LRScheduler):
     def _say_what_changed(self) -> None:
         saved, present = dict(self._saved), self._configuration()
         self._saved = {}
+        if saved.get("remade"):  # by new data or a measured pace, and so it may be again
+            saved |= {name: present[name] for name in ("warmup", "decay", "total")}
         for of_run in (saved, present):  # groups that joined in mid-run are not configured
             of_run["base_lrs"] = list(of_run.get("base_lrs", ()))[: self._made]
         changed = [f"{k} {saved[k]} -> {v}" for k, v in present.items() if saved.get(k, v) != v]
