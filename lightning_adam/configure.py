@@ -275,11 +275,15 @@ def _attach_companions(spec: OptimizerSpec, trainer: Any | None) -> None:
 
 
 def _attach(name: str, trainer: Any) -> Any:
-    """Callbacks that serve all optimizers of the trainer: one of each kind is enough, however often this is called."""
+    """Callbacks that serve all optimizers of the trainer: one of each kind is enough, however often this is called.
+
+    As all of Lightning's, they come before those that write checkpoints, which are to hold what they change.
+    """
     found = [callback for callback in trainer.callbacks if type(callback).__name__ == name]
     if not found:
         found.append(getattr(importlib.import_module("lightning_adam.callbacks"), name)())
-        trainer.callbacks.append(found[0])
+        writers = [trainer.callbacks.index(callback) for callback in trainer.checkpoint_callbacks]
+        trainer.callbacks.insert(min(writers, default=len(trainer.callbacks)), found[0])
     return found[0]
 
 

@@ -26,7 +26,7 @@ FALLS = re.compile(
 RISES = re.compile(
     r".*(acc|accuracy|auc|auroc|f1|iou)|"
     r"aucroc|roc|auprc|fbeta|precision|recall|sensitivity|specificity|jaccard|dice|map|ap|ar|"
-    r"ndcg|mrr|hit|hits|psnr|ssim|snr|sdr|bleu|chrf|rouge|meteor|cider|kappa|mcc|matthews|"
+    r"ndcg|mrr|hit|hits|psnr|ssim|snr|sdr|bleu|chrf|rouge|rougel|fmeasure|meteor|cider|kappa|mcc|matthews|"
     r"pearson|spearman|correlation|r2|reward|return|win|winrate|similarity"
 )
 """Words of metrics' names: torchmetrics', scikit-learn's and what people log; the first ones also as the end of a word."""
