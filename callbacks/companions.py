@@ -11,38 +11,25 @@ from torch import Tensor
 from typing_extensions import override
 
 from lightning_adam.callbacks._lightning import loss_scale
-from lightning_adam.config import OptimizerConfig
 from lightning_adam.errors import ConfigError
 from lightning_adam.fresh_state import COMPANIONS_OWN
 from lightning_adam.optimizers.adamz import AdamZ
 from lightning_adam.optimizers.sophia import estimate_hessian, hessian_is_due
-from lightning_adam.planning import plan
-from lightning_adam.schedules import Schedule
 
 KEPT = COMPANIONS_OWN
 """The training weights while the averaged ones are in use: computing the way back would round them."""
 
 
 class ManualRun(Callback):
-    """Several optimizers stepped by hand: they share ``max_steps``, and every trainable parameter must have one."""
-
-    def __init__(self) -> None:
-        self._expected: list[tuple[Schedule, OptimizerConfig]] = []
-
-    def expect(self, schedule: Schedule, config: OptimizerConfig) -> None:
-        """The helper has made one of the optimizers."""
-        self._expected.append((schedule, config))
+    """Several optimizers stepped by hand: every trainable parameter must have one."""
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """All optimizers are known, and nothing is restored yet.
+        """All optimizers are known.
 
         Raises:
             ConfigError: a trainable parameter is in no optimizer.
         """
-        for schedule, config in self._expected:
-            schedule.follow(plan(config, trainer, len(trainer.optimizers)))
-        self._expected = []
         if not any(word in type(trainer.strategy).__name__ for word in ("DeepSpeed", "FSDP")):
             _refuse_untrained(trainer, pl_module)
 

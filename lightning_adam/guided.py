@@ -56,6 +56,9 @@ class GuidedStep(Optimizer):
         The closure runs here and not in the optimizer: torch's step hooks then see this step's gradients, and the
         post-step hooks still see the learning rate that the step used.
         """
+        if closure is None and _is_dry_run(self):
+            return super().step()
+        self.adam_schedule.prepare()
         if isinstance(self, LBFGS):
             return self._step_repeatedly(closure)
         loss = None
@@ -93,8 +96,6 @@ class GuidedStep(Optimizer):
     def _clip(self, call_hooks: bool = True) -> bool:
         """Unscale and clip; whether there is anything to step with."""
         parameters = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
-        if _is_dry_run(self, parameters):
-            return False
         _unscale(self, parameters)
         for hook in tuple(self._before_clip_hooks.values()) if call_hooks else ():
             hook(self)
@@ -125,6 +126,7 @@ class GuidedStep(Optimizer):
         memory = read_memory(state_dict, self.adam_rule)
         if isinstance(self.adam_rule, AdaptiveClip) and memory is not None:
             self.adam_rule.load_state_dict(memory)
+        self.adam_schedule.remember_rates([group.get("lr") for group in state_dict["param_groups"]])
         if self.adam_reset:
             self._start_afresh()
         else:
@@ -221,11 +223,12 @@ def guide(
     optimizer._before_clip_hooks = OrderedDict()
 
 
-def _is_dry_run(optimizer: Any, parameters: Sequence[Tensor]) -> bool:
+def _is_dry_run(optimizer: Optimizer) -> bool:
     """torch.distributed.checkpoint makes the state that it loads into by a step with rate 0 and zero gradients."""
-    if optimizer.state or any(float(group["lr"]) != 0.0 for group in optimizer.param_groups):
+    groups = optimizer.param_groups
+    if optimizer.state or any(float(group["lr"]) != 0.0 for group in groups):
         return False
-    return not any(bool(whole(p.grad.any())) for p in parameters if p.grad is not None)
+    return not any(bool(whole(p.grad.any())) for group in groups for p in group["params"] if p.grad is not None)
 
 
 def _unscale(optimizer: Any, parameters: Sequence[Tensor]) -> None:

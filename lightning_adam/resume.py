@@ -91,6 +91,14 @@ def _pairs(optimizer: Any, state: Mapping[str, Any]) -> list[Pair]:
     return _by_position(optimizer, state)
 
 
+def _lacks_the_same_names(optimizer: Any, state: Mapping[str, Any]) -> bool:
+    """A checkpoint of ours, with the groups that a callback has added in mid-run and adds now: they have no names."""
+    saved, present = (
+        [parameter_names(group) for group in groups] for groups in (state["param_groups"], optimizer.param_groups)
+    )
+    return saved == present and any(names is not None for names in saved)
+
+
 def _by_position(optimizer: Any, state: Mapping[str, Any]) -> list[Pair]:
     """Without names: in the groups' order, or in the module's, where one plain group holds all."""
     groups = state["param_groups"]
@@ -101,7 +109,8 @@ def _by_position(optimizer: Any, state: Mapping[str, Any]) -> list[Pair]:
     for parameters in (of_module, own) if len(groups) == 1 else (own,):
         pairs = list(zip(parameters, keys, strict=False))
         if len(own) == len(pairs) == len(keys) and all(_may_be_of(p, state["state"].get(key, {})) for p, key in pairs):
-            _warn("The checkpoint's optimizer state has no parameter names: it is matched by position.")
+            if not _lacks_the_same_names(optimizer, state):
+                _warn("The checkpoint's optimizer state has no parameter names: it is matched by position.")
             return pairs
     raise ConfigError(
         f"The checkpoint's optimizer state has no parameter names (plain torch writes none), and its {len(keys)} parameters "

@@ -100,6 +100,7 @@ class SignalReader:
         self._zeroing = ZeroingWatch(optimizer, guard)
         self._in_flight: deque[_StepInFlight] = deque()
         self._has_begun, self._zero_tensors = False, 0
+        self._planned: Any = None
         self._unused: tuple[str, ...] = ()
         self._missing = 0
         self._copies: Before | None = None
@@ -267,10 +268,11 @@ class SignalReader:
         self._tell(StepSignals(**{**numbers, **known}, gradient_norm=norm, non_finite=bad, heavy=heavy))
 
     def _begin(self, step: int) -> None:
-        """The run's record comes before its first step's."""
-        if self._has_begun:
+        """The run's record comes before its first step's, and again where the helper has planned the run anew."""
+        planned = getattr(getattr(self.optimizer, "adam_schedule", None), "phases", None)
+        if self._has_begun and planned is self._planned:
             return
-        self._has_begun = True
+        self._has_begun, self._planned = True, planned
         is_known = self.diagnosis.history.count or self.diagnosis.findings
         state = self.diagnosis.state_dict() if is_known else None
         self._tell(run_signals(self._run, self._position, self.optimizer, step, self._zero_tensors, state))
