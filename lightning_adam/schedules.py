@@ -144,11 +144,12 @@ class Schedule(LRScheduler):
 
         A rate that was set before the first update (LearningRateFinder's) is the one that the warmup leads to.
         """
+        run_begins, self.awaits_run = self.awaits_run, False
         self._notice(begins=self.last_epoch == 0)
         if phases != self.phases:
-            self._is_remade |= not self.awaits_run
+            self._is_remade |= not run_begins
             self.phases = phases
-        self.awaits_run = self._is_beyond = False
+        self._is_beyond = False
         self._apply()
 
     def prepare(self) -> None:
@@ -215,7 +216,7 @@ class Schedule(LRScheduler):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from the saved number of updates under the *present* configuration; say what has changed."""
-        self.last_epoch = int(state_dict["updates"])
+        self.last_epoch = int(state_dict["updates"] if "updates" in state_dict else self._count_of_optimizer())
         self._step_count = self.last_epoch + 1
         steps, epochs = state_dict.get("begun", (0, 0))
         self.begun, self.pace = (int(steps), int(epochs)), None
@@ -228,6 +229,17 @@ class Schedule(LRScheduler):
         self._saved, self._saved_rates = state_dict if self.last_epoch else {}, []
         if not self.awaits_run:
             self._say_what_changed()
+
+    def _count_of_optimizer(self) -> float:
+        """Of updates, where the checkpoint's scheduler was another: torch's may count steps or epochs."""
+        count = max((float(state["step"]) for state in self.optimizer.state.values() if "step" in state), default=0.0)
+        warnings.warn(
+            f"The checkpoint was written under another scheduler: {self.name!r} goes on at update {count:g}, as the "
+            "optimizer counts them.",
+            LightningAdamWarning,
+            stacklevel=3,
+        )
+        return count
 
     def _restore_outside(self, state: Mapping[str, Any]) -> None:
         """What was set from outside holds on, unless the base rate was configured anew."""

@@ -161,6 +161,17 @@ def test_resume_within_stochastic_weight_averaging_keeps_its_rates(tmp_path: Pat
     assert rest == close(whole[4 * EPOCH :])
 
 
+def test_checkpoint_of_another_scheduler_is_taken_up_at_the_optimizers_count(tmp_path: Path) -> None:
+    """Here of a run that ended in StochasticWeightAveraging, resumed without it."""
+    saves = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
+    module = Net(lr=1.0, schedule="linear", warmup=0)
+    fit(module, max_epochs=6, enable_checkpointing=True, callbacks=[averaging("linear", 3), saves])
+    with pytest.warns(la.LightningAdamWarning, match="another scheduler: 'linear' goes on at update 32"):
+        rest = fit(module, max_epochs=6, ckpt_path=tmp_path / "epoch=3.ckpt")
+
+    assert rest == close([[1 - k / 48] * 2 for k in range(32, 48)])
+
+
 def test_scheduler_of_the_users_own_is_left_alone() -> None:
     """Who returns torch's scheduler beside the helper's optimizer gets torch's rates."""
 
@@ -246,8 +257,10 @@ def test_rate_of_the_finder_callback_is_the_run_s(tmp_path: Path) -> None:
     options: dict[str, Any] = {"max_epochs": 3, "enable_checkpointing": True, "default_root_dir": tmp_path}
     reference, module = control(3), ours(3, weight_decay=1e-2)
     expected = fit(reference, callbacks=[finder()], **options)
-    used = fit(module, callbacks=[finder()], **options)
+    with pytest.warns(la.LightningAdamWarning, match="set from outside, from 0.01 to .* at update 0") as told:
+        used = fit(module, callbacks=[finder()], **options)
 
+    assert sum(one.category is la.LightningAdamWarning for one in told) == 1
     assert expected == close([[reference.lr * 0.01 ** (k / 24)] * 2 for k in range(24)])
     assert used == close([[module.lr * 0.01 ** (k / 24)] * 2 for k in range(24)])
     assert module.lr != 1e-2
