@@ -154,12 +154,13 @@ class Schedule(LRScheduler):
 
     def prepare(self) -> None:
         """An update begins. Beyond the run's planned end it has the last planned rate, where the plan was not the user's."""
-        if self.awaits_run:
+        if self.awaits_run or self._stands_aside:
             return
         if self._saved:
             self._say_what_changed()
-        decays = SCHEDULES[self.name].phase in ("run", "tail")
-        if self._is_beyond or self.phases.asked or not decays or self.last_epoch < self.phases.total:
+        if self._is_beyond or self.phases.asked or self.last_epoch < self.phases.total:
+            return
+        if SCHEDULES[self.name].phase not in ("run", "tail"):
             return
         self._notice()
         self._is_beyond = True
@@ -203,6 +204,8 @@ class Schedule(LRScheduler):
 
     def state_dict(self) -> dict[str, Any]:
         """The number of updates, what came from outside, and what a resumed run's configuration is compared with."""
+        if not self.awaits_run:
+            self._notice()
         return {
             "updates": self.last_epoch,
             **self._configuration(),
@@ -245,11 +248,11 @@ class Schedule(LRScheduler):
         """What was set from outside holds on, unless the base rate was configured anew."""
         self._outside, self._since = [1.0] * len(self.base_lrs), [0.0] * len(self.base_lrs)
         self._join()
-        saved = zip(state.get("configured", ()), state.get("outside", ()), state.get("since", ()), strict=True)
+        saved = zip(state.get("configured", ()), state.get("outside", ()), state.get("since", ()), strict=False)
         for index, (configured, outside, since) in enumerate(saved):
             if index < len(self._configured) and math.isclose(configured, self._configured[index]):
                 self._outside[index], self._since[index] = outside, since
-        for group, base, outside in zip(self.optimizer.param_groups, self.base_lrs, self._outside, strict=True):
+        for group, base, outside in zip(self.optimizer.param_groups, self.base_lrs, self._outside, strict=False):
             group["initial_lr"] = base * outside
 
     def _say_what_changed(self) -> None:
@@ -257,6 +260,7 @@ class Schedule(LRScheduler):
         self._saved = {}
         if saved.get("remade"):  # by new data or a measured pace, and so it may be again
             saved |= {name: present[name] for name in ("warmup", "decay", "total")}
+        saved["options"] = {**present["options"], **saved.get("options", {})}  # an older version knew fewer
         for of_run in (saved, present):  # groups that joined in mid-run are not configured
             of_run["base_lrs"] = list(of_run.get("base_lrs", ()))[: self._made]
         changed = [f"{k} {saved[k]} -> {v}" for k, v in present.items() if saved.get(k, v) != v]
@@ -295,7 +299,7 @@ class Schedule(LRScheduler):
     def _apply(self) -> None:
         self._join()
         if not self._stands_aside:
-            for group, lr in zip(self.optimizer.param_groups, self.get_lr(), strict=True):
+            for group, lr in zip(self.optimizer.param_groups, self.get_lr(), strict=False):
                 group["lr"] = lr
         self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
 
@@ -319,7 +323,7 @@ class Schedule(LRScheduler):
         if self._stands_aside:
             return
         self._join()
-        for index, (group, written) in enumerate(zip(self.optimizer.param_groups, self.get_lr(), strict=True)):
+        for index, (group, written) in enumerate(zip(self.optimizer.param_groups, self.get_lr(), strict=False)):
             if _differs(group["lr"], written):
                 self._say(
                     "outside",

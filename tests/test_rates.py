@@ -58,6 +58,17 @@ class Sets(L.Callback):
             trainer.optimizers[0].param_groups[-1]["lr"] = self.rates[trainer.current_epoch]
 
 
+class SetsAtTheEnd(Sets):
+    """The same after the epoch, before its checkpoint."""
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Nothing."""
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """By hand."""
+        super().on_train_epoch_start(trainer, pl_module)
+
+
 @pytest.mark.parametrize("rates", [{2: 1e-4}, {1: 0.5, 2: 1e-3}, {2: 0.0}])
 def test_rate_that_the_user_sets_holds_and_is_told_once(rates: dict[int, float]) -> None:
     """Lower, higher, twice, or none: the schedule goes on from there, and the other group is left as it was."""
@@ -70,12 +81,12 @@ def test_rate_that_the_user_sets_holds_and_is_told_once(rates: dict[int, float])
     assert sum("set from outside" in str(one.message) for one in told) == 1
 
 
-@pytest.mark.parametrize(("epoch", "checkpoint"), [(2, "epoch=1"), (1, "epoch=1")])
-def test_rate_set_from_outside_survives_a_resume(tmp_path: Path, epoch: int, checkpoint: str) -> None:
-    """Before or after the checkpoint: the resumed run has the rates of the uninterrupted one."""
+@pytest.mark.parametrize(("kind", "epoch"), [(Sets, 2), (Sets, 1), (SetsAtTheEnd, 1)])
+def test_rate_set_from_outside_survives_a_resume(tmp_path: Path, kind: type[Sets], epoch: int) -> None:
+    """After, before or right before the checkpoint: the resumed run has the rates of the uninterrupted one."""
     saves = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
-    whole = fit(ours(4), max_epochs=4, enable_checkpointing=True, callbacks=[Sets({epoch: 1e-4}), saves])
-    rest = fit(ours(4), max_epochs=4, callbacks=[Sets({epoch: 1e-4})], ckpt_path=tmp_path / f"{checkpoint}.ckpt")
+    whole = fit(ours(4), max_epochs=4, enable_checkpointing=True, callbacks=[kind({epoch: 1e-4}), saves])
+    rest = fit(ours(4), max_epochs=4, callbacks=[kind({epoch: 1e-4})], ckpt_path=tmp_path / "epoch=1.ckpt")
 
     assert rest == close(whole[2 * EPOCH :])
 
