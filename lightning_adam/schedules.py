@@ -144,21 +144,23 @@ class Schedule(LRScheduler):
 
         A rate that was set before the first update (LearningRateFinder's) is the one that the warmup leads to.
         """
+        run_begins, self.awaits_run = self.awaits_run, False
         self._notice(begins=self.last_epoch == 0)
         if phases != self.phases:
-            self._is_remade |= not self.awaits_run
+            self._is_remade |= not run_begins
             self.phases = phases
-        self.awaits_run = self._is_beyond = False
+        self._is_beyond = False
         self._apply()
 
     def prepare(self) -> None:
         """An update begins. Beyond the run's planned end it has the last planned rate, where the plan was not the user's."""
-        if self.awaits_run:
+        if self.awaits_run or self._stands_aside:
             return
         if self._saved:
             self._say_what_changed()
-        decays = SCHEDULES[self.name].phase in ("run", "tail")
-        if self._is_beyond or self.phases.asked or not decays or self.last_epoch < self.phases.total:
+        if self._is_beyond or self.phases.asked or self.last_epoch < self.phases.total:
+            return
+        if SCHEDULES[self.name].phase not in ("run", "tail"):
             return
         self._notice()
         self._is_beyond = True
@@ -202,6 +204,8 @@ class Schedule(LRScheduler):
 
     def state_dict(self) -> dict[str, Any]:
         """The number of updates, what came from outside, and what a resumed run's configuration is compared with."""
+        if not self.awaits_run:
+            self._notice()
         return {
             "updates": self.last_epoch,
             **self._configuration(),
@@ -218,6 +222,8 @@ class Schedule(LRScheduler):
         updates = state_dict.get("updates")
         if isinstance(updates, int) and not isinstance(updates, bool) and updates >= 0:
             self.last_epoch = updates
+        elif "updates" not in state_dict:  # another scheduler's
+            self.last_epoch = int(self._count_of_optimizer())
         else:
             say_left_out("schedule state", [f"the count of updates, which goes on from {self.last_epoch}"])
         self._step_count = self.last_epoch + 1
@@ -230,6 +236,17 @@ class Schedule(LRScheduler):
         if not self.awaits_run:
             self._say_what_changed()
 
+    def _count_of_optimizer(self) -> float:
+        """Of updates, where the checkpoint's scheduler was another: torch's may count steps or epochs."""
+        count = max((float(state["step"]) for state in self.optimizer.state.values() if "step" in state), default=0.0)
+        warnings.warn(
+            f"The checkpoint was written under another scheduler: {self.name!r} goes on at update {count:g}, as the "
+            "optimizer counts them.",
+            LightningAdamWarning,
+            stacklevel=3,
+        )
+        return count
+
     def _restore_outside(self, state: Mapping[str, Any]) -> None:
         """What was set from outside holds on, unless the base rate was configured anew."""
         self._outside, self._since = [1.0] * len(self.base_lrs), [0.0] * len(self.base_lrs)
@@ -241,7 +258,7 @@ class Schedule(LRScheduler):
         for index, (configured, outside, since) in enumerate(zip(*columns, strict=True)):
             if index < len(self._configured) and math.isclose(configured, self._configured[index]):
                 self._outside[index], self._since[index] = outside, since
-        for group, base, outside in zip(self.optimizer.param_groups, self.base_lrs, self._outside, strict=True):
+        for group, base, outside in zip(self.optimizer.param_groups, self.base_lrs, self._outside, strict=False):
             group["initial_lr"] = base * outside
 
     def _say_what_changed(self) -> None:
@@ -251,6 +268,11 @@ class Schedule(LRScheduler):
         self._saved = {}
         if saved.get("remade"):  # by new data or a measured pace, and so it may be again
             saved |= {name: present[name] for name in ("warmup", "decay", "total")}
+        known = saved.get("options")
+        saved["options"] = {**present["options"], **(known if isinstance(known, Mapping) else {})}  # older ones knew fewer
+            **present["options"],
+            **(known if isinstance(known, Mapping) else {}),
+        }  # an older version knew fewer
         for of_run in (saved, present):  # groups that joined in mid-run are not configured
             of_run |= {name: rates[: self._made] for name, rates in of_run.items() if name == "base_lrs"}
         changed = [f"{k} {saved[k]} -> {v}" for k, v in present.items() if saved.get(k, v) != v]
@@ -289,7 +311,7 @@ class Schedule(LRScheduler):
     def _apply(self) -> None:
         self._join()
         if not self._stands_aside:
-            for group, lr in zip(self.optimizer.param_groups, self.get_lr(), strict=True):
+            for group, lr in zip(self.optimizer.param_groups, self.get_lr(), strict=False):
                 group["lr"] = lr
         self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
 
@@ -313,7 +335,7 @@ class Schedule(LRScheduler):
         if self._stands_aside:
             return
         self._join()
-        for index, (group, written) in enumerate(zip(self.optimizer.param_groups, self.get_lr(), strict=True)):
+        for index, (group, written) in enumerate(zip(self.optimizer.param_groups, self.get_lr(), strict=False)):
             if _differs(group["lr"], written):
                 self._say(
                     "outside",

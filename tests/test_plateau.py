@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +160,9 @@ def test_checkpoint_of_an_older_version_loads() -> None:
     plateau.step(0.5)
     old = {"updates": 3, "name": "plateau", "warmup": 0, "decay": 0, "total": 9.0, "min_factor": 0.0}
     old |= {"options": {"factor": 0.1, "patience": 10}, "base_lrs": [1.0, 1.0]}
-    made.load_state_dict({**old, "plateau": plateau.state_dict(), "cut": 0.1})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", la.LightningAdamWarning)
+        made.load_state_dict({**old, "plateau": plateau.state_dict(), "cut": 0.1})
 
     assert made.last_epoch == 3
     assert made.get_last_lr() == pytest.approx([0.1, 0.1])

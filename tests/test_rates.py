@@ -58,6 +58,17 @@ class Sets(L.Callback):
             trainer.optimizers[0].param_groups[-1]["lr"] = self.rates[trainer.current_epoch]
 
 
+class SetsAtTheEnd(Sets):
+    """The same after the epoch, before its checkpoint."""
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Nothing."""
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """By hand."""
+        super().on_train_epoch_start(trainer, pl_module)
+
+
 @pytest.mark.parametrize("rates", [{2: 1e-4}, {1: 0.5, 2: 1e-3}, {2: 0.0}])
 def test_rate_that_the_user_sets_holds_and_is_told_once(rates: dict[int, float]) -> None:
     """Lower, higher, twice, or none: the schedule goes on from there, and the other group is left as it was."""
@@ -70,12 +81,12 @@ def test_rate_that_the_user_sets_holds_and_is_told_once(rates: dict[int, float])
     assert sum("set from outside" in str(one.message) for one in told) == 1
 
 
-@pytest.mark.parametrize(("epoch", "checkpoint"), [(2, "epoch=1"), (1, "epoch=1")])
-def test_rate_set_from_outside_survives_a_resume(tmp_path: Path, epoch: int, checkpoint: str) -> None:
-    """Before or after the checkpoint: the resumed run has the rates of the uninterrupted one."""
+@pytest.mark.parametrize(("kind", "epoch"), [(Sets, 2), (Sets, 1), (SetsAtTheEnd, 1)])
+def test_rate_set_from_outside_survives_a_resume(tmp_path: Path, kind: type[Sets], epoch: int) -> None:
+    """After, before or right before the checkpoint: the resumed run has the rates of the uninterrupted one."""
     saves = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
-    whole = fit(ours(4), max_epochs=4, enable_checkpointing=True, callbacks=[Sets({epoch: 1e-4}), saves])
-    rest = fit(ours(4), max_epochs=4, callbacks=[Sets({epoch: 1e-4})], ckpt_path=tmp_path / f"{checkpoint}.ckpt")
+    whole = fit(ours(4), max_epochs=4, enable_checkpointing=True, callbacks=[kind({epoch: 1e-4}), saves])
+    rest = fit(ours(4), max_epochs=4, callbacks=[kind({epoch: 1e-4})], ckpt_path=tmp_path / "epoch=1.ckpt")
 
     assert rest == close(whole[2 * EPOCH :])
 
@@ -159,6 +170,17 @@ def test_resume_within_stochastic_weight_averaging_keeps_its_rates(tmp_path: Pat
     rest = fit(module, callbacks=[averaging("linear", 3)], ckpt_path=tmp_path / "epoch=3.ckpt", **averages)
 
     assert rest == close(whole[4 * EPOCH :])
+
+
+def test_checkpoint_of_another_scheduler_is_taken_up_at_the_optimizers_count(tmp_path: Path) -> None:
+    """Here of a run that ended in StochasticWeightAveraging, resumed without it."""
+    saves = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
+    module = Net(lr=1.0, schedule="linear", warmup=0)
+    fit(module, max_epochs=6, enable_checkpointing=True, callbacks=[averaging("linear", 3), saves])
+    with pytest.warns(la.LightningAdamWarning, match="another scheduler: 'linear' goes on at update 32"):
+        rest = fit(module, max_epochs=6, ckpt_path=tmp_path / "epoch=3.ckpt")
+
+    assert rest == close([[1 - k / 48] * 2 for k in range(32, 48)])
 
 
 def test_scheduler_of_the_users_own_is_left_alone() -> None:
@@ -246,8 +268,10 @@ def test_rate_of_the_finder_callback_is_the_run_s(tmp_path: Path) -> None:
     options: dict[str, Any] = {"max_epochs": 3, "enable_checkpointing": True, "default_root_dir": tmp_path}
     reference, module = control(3), ours(3, weight_decay=1e-2)
     expected = fit(reference, callbacks=[finder()], **options)
-    used = fit(module, callbacks=[finder()], **options)
+    with pytest.warns(la.LightningAdamWarning, match="set from outside, from 0.01 to .* at update 0") as told:
+        used = fit(module, callbacks=[finder()], **options)
 
+    assert sum(one.category is la.LightningAdamWarning for one in told) == 1
     assert expected == close([[reference.lr * 0.01 ** (k / 24)] * 2 for k in range(24)])
     assert used == close([[module.lr * 0.01 ** (k / 24)] * 2 for k in range(24)])
     assert module.lr != 1e-2
