@@ -270,9 +270,6 @@ class Schedule(LRScheduler):
             saved |= {name: present[name] for name in ("warmup", "decay", "total")}
         known = saved.get("options")
         saved["options"] = {**present["options"], **(known if isinstance(known, Mapping) else {})}  # older ones knew fewer
-            **present["options"],
-            **(known if isinstance(known, Mapping) else {}),
-        }  # an older version knew fewer
         for of_run in (saved, present):  # groups that joined in mid-run are not configured
             of_run |= {name: rates[: self._made] for name, rates in of_run.items() if name == "base_lrs"}
         changed = [f"{k} {saved[k]} -> {v}" for k, v in present.items() if saved.get(k, v) != v]
