@@ -70,7 +70,7 @@ class ClipNorm:
 
 @dataclass(frozen=True)
 class ClipValue:
-    """Clamp every gradient element to ±``max_value``.
+    """Clamp every gradient element to ±``max_value``; of complex ones the real and the imaginary part.
 
     Raises:
         ConfigError: ``max_value`` is not a finite number above 0.
@@ -83,7 +83,7 @@ class ClipValue:
 
     def __call__(self, parameters: Sequence[Tensor]) -> ClipRecord:
         """Clamps in place."""
-        gradients = gradients_of(parameters)
+        gradients = [torch.view_as_real(g) if g.is_complex() else g for g in gradients_of(parameters)]
         norm = total_norm(parameters)
         largest = torch.stack([whole(n).to(norm.device) for n in torch._foreach_norm(gradients, math.inf)]).max()
         torch._foreach_clamp_min_(gradients, -self.max_value)
@@ -124,9 +124,14 @@ class ClipAdaptive:
 class ZClip:
     """Clip the total norm where it stands out of its own running statistics (Kumar et al. 2025, arXiv:2504.02507).
 
-    With mean μ and standard deviation σ of the (clipped) norms, averaged with ``alpha``, a norm of z = (‖g‖-μ)/σ above
-    ``z`` is scaled to μ + z²ₜₕᵣ/z·σ (section 3, reciprocal clipping). The first ``warmup`` norms only fill the statistics.
-    A norm that is not finite does not enter them: in the authors' code it poisons them for ever.
+    With mean μ and standard deviation σ of the norms so far, a norm of z = (‖g‖-μ)/σ above ``z`` is scaled to
+    μ + z²ₜₕᵣ/z·σ (section 3, reciprocal clipping). The norm x that is left then moves the statistics on::
+
+        μ  ← α·μ + (1-α)·x
+        σ² ← α·σ² + (1-α)·(x-μ)²     with the new μ
+
+    They start as the plain mean and (population) variance of the first ``warmup`` norms, which nothing clips. A norm that
+    is not finite does not enter them: in the authors' code it poisons them for ever.
 
     Args:
         z: threshold, in standard deviations.
@@ -145,39 +150,45 @@ class ZClip:
             raise ConfigError(f"clip: ZClip(warmup={warmup!r}): warmup must be at least 2 steps, such as 25.")
         self.z, self.alpha, self.warmup = z, alpha, warmup
         self._seen = torch.zeros(())
-        self._mean, self._square = torch.zeros(()), torch.zeros(())
+        self._mean, self._variance = torch.zeros(()), torch.zeros(())
 
     def __call__(self, parameters: Sequence[Tensor]) -> ClipRecord:
         """Scales in place, then takes the norm that is left into the statistics."""
-        norm = total_norm(parameters)
-        self._seen, self._mean, self._square = (v.to(norm.device) for v in (self._seen, self._mean, self._square))
-        deviation = (self._square - self._mean**2).clamp(min=0).sqrt()
+        norm = _single_at_least(total_norm(parameters))
+        self._seen, self._mean, self._variance = (x.to(norm) for x in (self._seen, self._mean, self._variance))
+        deviation = self._variance.sqrt()
         score = (norm - self._mean) / deviation.clamp(min=1e-12)
         stands_out = (self._seen >= self.warmup) & (score > self.z)
         limit = torch.where(stands_out, self._mean + self.z**2 / score * deviation, torch.inf)
         record = scale_to(parameters, norm, limit)
-        self._remember(record.norm_after)
+        self._remember(torch.minimum(norm, limit))
         return record
 
     def _remember(self, norm: Tensor) -> None:
-        """Plain averages during the warmup, moving ones after it."""
-        finite = torch.isfinite(norm)
-        share = torch.where(self._seen < self.warmup, 1 / (self._seen + 1), 1 - self.alpha) * finite
-        value = torch.where(finite, norm, 0.0)
-        self._mean = torch.lerp(self._mean, value, share)
-        self._square = torch.lerp(self._square, value**2, share)
+        """Plain statistics during the warmup (Welford's recurrence), moving ones after it."""
+        finite, warm = torch.isfinite(norm), self._seen < self.warmup
+        share = torch.where(warm, 1 / (self._seen + 1), 1 - self.alpha) * finite
+        before = torch.where(finite, norm - self._mean, 0.0)
+        self._mean = self._mean + share * before
+        after = torch.where(finite, norm - self._mean, 0.0)
+        self._variance = torch.lerp(self._variance, torch.where(warm, before, after) * after, share)
         self._seen = self._seen + finite
 
     def state_dict(self) -> dict[str, Any]:
         """Three numbers."""
-        return {"seen": float(self._seen), "mean": float(self._mean), "square": float(self._square)}
+        return {"seen": float(self._seen), "mean": float(self._mean), "variance": float(self._variance)}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """The inverse of :meth:`state_dict`. They belong together: with one of them damaged, all begin anew."""
-        stored = [_numbers([state_dict.get(name)]) for name in ("seen", "mean", "square")]
+        """The inverse of :meth:`state_dict`. They belong together: with one of them damaged, all begin anew.
+
+        Older checkpoints have the mean square in place of the variance.
+        """
+        third = "square" if "square" in state_dict else "variance"
+        stored = [_numbers([state_dict.get(name)]) for name in ("seen", "mean", third)]
         if any(value is None or not value.isfinite().all() for value in stored):
             return say_left_out("ZClip state", ["all of it"])
-        self._seen, self._mean, self._square = (value[0] for value in stored if value is not None)
+        self._seen, self._mean, spread = (value[0] for value in stored if value is not None)
+        self._variance = (spread - self._mean**2).clamp(min=0) if third == "square" else spread
 
 
 class ClipPercentile:
@@ -204,8 +215,8 @@ class ClipPercentile:
 
     def __call__(self, parameters: Sequence[Tensor]) -> ClipRecord:
         """Remembers this norm, as the paper does, then scales in place."""
-        norm = total_norm(parameters)
-        self._norms = self._norms.to(norm.device)
+        norm = _single_at_least(total_norm(parameters))
+        self._norms = self._norms.to(norm)
         self._norms[self._next % len(self._norms)] = torch.where(torch.isfinite(norm), norm, torch.nan)
         self._next += 1
         limit = torch.nanquantile(self._norms, self.percentile / 100)
@@ -235,6 +246,11 @@ def gradients_of(parameters: Sequence[Tensor]) -> list[Tensor]:
 def total_norm(parameters: Sequence[Tensor]) -> Tensor:
     """‖g‖ over all gradients as a plain scalar; over all shards of DTensors."""
     return whole(torch.nn.utils.get_total_norm(gradients_of(parameters)))
+
+
+def _single_at_least(norm: Tensor) -> Tensor:
+    """In float32 or better: 16-bit weights have a 16-bit norm, in which running statistics would stand still."""
+    return norm.to(torch.promote_types(norm.dtype, torch.float32))
 
 
 def whole(value: Tensor) -> Tensor:

@@ -113,7 +113,7 @@ def test_an_adaptive_rule_resumes_under_fsdp2(rule: str, how: str, resumed: Any)
 
 def test_another_rule_begins_anew_under_fsdp2(resumed: Any) -> None:
     """The checkpoint loads though its optimizer remembers other things; what has changed is said, once on each rank."""
-    assert resumed["another rule"]["memory"] == {"seen": 0.0, "mean": 0.0, "square": 0.0}
+    assert resumed["another rule"]["memory"] == {"seen": 0.0, "mean": 0.0, "variance": 0.0}
     assert len(resumed["another rule"]["said"]) == 1
     assert "clip ClipNorm(max_norm=0.2) -> ZClip(" in resumed["another rule"]["said"][0]
     assert "weight_decay 0.01 -> 0.3" in resumed["another rule"]["said"][0]
@@ -122,7 +122,7 @@ def test_another_rule_begins_anew_under_fsdp2(resumed: Any) -> None:
 
 def test_shards_of_an_earlier_version_load(resumed: Any) -> None:
     """They hold nothing of the rule: it begins anew, without the zero norm of torch's dry step; the moments go on."""
-    assert resumed["earlier version"]["memory"] == {"seen": 0.0, "mean": 0.0, "square": 0.0}
+    assert resumed["earlier version"]["memory"] == {"seen": 0.0, "mean": 0.0, "variance": 0.0}
     assert set(resumed["earlier version"]["steps"]) == {12.0}
 
 
