@@ -17,6 +17,7 @@ from torch.utils.hooks import RemovableHandle
 
 from lightning_adam.clipping import AdaptiveClip, Clip, ClipRecord
 from lightning_adam.errors import ConfigError
+from lightning_adam.optimizers._ranks import mean_over_ranks
 from lightning_adam.optimizers.adamz import AdamZ
 from lightning_adam.resume import match_by_name
 from lightning_adam.schedules import Schedule
@@ -66,7 +67,11 @@ class GuidedStep(Optimizer):
     step.hooked = True  # type: ignore[attr-defined]
 
     def _step_repeatedly(self, closure: Callable[[], Any] | None) -> Any:
-        """L-BFGS evaluates the batch several times: each time, clip."""
+        """L-BFGS evaluates the batch several times: each time, clip.
+
+        How often, the losses tell its line search: with the mean over the ranks, as the gradients are, all evaluate as
+        often, and none waits for ever in an all-reduce that the others do not call.
+        """
         if closure is None:
             raise ConfigError("lbfgs evaluates the batch several times per step: call optimizer.step(closure).")
         is_first = True
@@ -76,7 +81,7 @@ class GuidedStep(Optimizer):
             loss = closure()
             self._clip(call_hooks=is_first)
             is_first = False
-            return loss
+            return mean_over_ranks(loss, self.param_groups[0]["params"][0].device)
 
         loss = super().step(evaluate)
         self.adam_schedule.advance()
