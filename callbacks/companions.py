@@ -12,10 +12,11 @@ from torch import Tensor
 from typing_extensions import override
 
 from lightning_adam.callbacks._lightning import loss_share
+from lightning_adam.fresh_state import COMPANIONS_OWN
 from lightning_adam.optimizers.adamz import AdamZ
 from lightning_adam.optimizers.sophia import estimate_hessian, hessian_is_due
 
-KEPT = "training_weights"
+KEPT = COMPANIONS_OWN
 """The training weights while the averaged ones are in use: computing the way back would round them."""
 
 

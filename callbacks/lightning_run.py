@@ -123,6 +123,7 @@ def log_hyperparameters(trainer: Trainer, module: LightningModule) -> None:
     """
     if not (trainer.is_global_zero and trainer.enable_autolog_hparams):
         return
-    values = merged_hyperparameters(hyperparameters_of_user(trainer, module), hyperparameters(trainer.optimizers))
+    theirs = hyperparameters_of_user(trainer, module)
+    values = merged_hyperparameters(theirs, hyperparameters(trainer.optimizers))
     for sink in guarded_sinks(trainer):
-        sink.hyperparameters(values)
+        sink.hyperparameters(values, trainer_follows=bool(theirs))

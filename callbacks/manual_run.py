@@ -8,33 +8,20 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.optim import Optimizer
 from typing_extensions import override
 
-from lightning_adam.config import OptimizerConfig
 from lightning_adam.errors import ConfigError
 from lightning_adam.guided import GuidedStep
-from lightning_adam.planning import plan
-from lightning_adam.schedules import Schedule
 
 
 class ManualRun(Callback):
-    """They share ``max_steps``, and every trainable parameter must be in one of them, and in one only."""
-
-    def __init__(self) -> None:
-        self._expected: list[tuple[Schedule, OptimizerConfig]] = []
-
-    def expect(self, schedule: Schedule, config: OptimizerConfig) -> None:
-        """The helper has made one of the optimizers."""
-        self._expected.append((schedule, config))
+    """Every trainable parameter must be in one of them, and in one only."""
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """All optimizers are known, and nothing is restored yet.
+        """All optimizers are known.
 
         Raises:
             ConfigError: a trainable parameter is in no optimizer, or in two.
         """
-        for schedule, config in self._expected:
-            schedule.follow(plan(config, trainer, len(trainer.optimizers)))
-        self._expected = []
         _refuse_shared(trainer.optimizers)
         if not any(word in type(trainer.strategy).__name__ for word in ("DeepSpeed", "FSDP")):
             _refuse_untrained(trainer, pl_module)
@@ -43,13 +30,14 @@ class ManualRun(Callback):
 def _refuse_shared(optimizers: Sequence[Optimizer]) -> None:
     """Among the helper's optimizers: whoever makes one by hand over the weights of another means to."""
     owners: dict[int, int] = {}
-    for position, optimizer in enumerate(optimizers):
+    for position, optimizer in enumerate(optimizers, 1):
         groups = optimizer.param_groups if isinstance(optimizer, GuidedStep) else []
-        for name, parameter in ((n, p) for g in groups for n, p in zip(g["adam_names"], g["params"], strict=True)):
-            if owners.setdefault(id(parameter), position) != position:
+        for name, parameter in ((n, p) for g in groups for n, p in zip(g["adam_names"], g["params"], strict=False)):
+            owner = owners.setdefault(id(parameter), position)
+            if owner != position:
                 raise ConfigError(
-                    f"{name} is in two optimizers (the {owners[id(parameter)] + 1}. and the {position + 1}.): both would "
-                    "step it. Narrow parameters= of one of them."
+                    f"{name} is in two optimizers (number {owner} and {position}): both would step it. Narrow parameters= "
+                    "of one of them."
                 )
 
 

@@ -62,7 +62,11 @@ def _parser() -> argparse.ArgumentParser:
     listing.add_argument("--json", action="store_true")
     listing.set_defaults(run=optimizers_command)
     doctor = commands.add_parser("doctor", help="diagnose finished or running runs from their logs")
-    doctor.add_argument("logdir", type=Path, help="folder with runs, event file, metrics.csv, or WandB history (CSV, JSON)")
+    doctor.add_argument(
+        "logdir",
+        type=Path,
+        help="folder with runs, or one file: events, metrics.csv, findings.json, W&B's run or history",
+    )
     doctor.add_argument("--format", choices=("text", "json", "markdown", "html"), default="text")
     doctor.add_argument("--output", type=Path, help="write the report to this file instead of the terminal")
     doctor.add_argument(

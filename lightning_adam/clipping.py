@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from lightning_adam.errors import ConfigError
+from lightning_adam.errors import ConfigError, say_left_out
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,10 @@ class Clip(Protocol):
 
 @runtime_checkable
 class AdaptiveClip(Clip, Protocol):
-    """A rule that remembers; its state goes into the optimizer's checkpoint."""
+    """A rule that remembers; its state goes into the optimizer's checkpoint.
+
+    Plain numbers and lists are kept under every strategy; torch refuses tensors of a device other than the model's there.
+    """
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -172,14 +175,21 @@ class ZClip:
         self._seen = self._seen + finite
 
     def state_dict(self) -> dict[str, Any]:
-        """Three scalars."""
-        return {"seen": self._seen, "mean": self._mean, "variance": self._variance}
+        """Three numbers."""
+        return {"seen": float(self._seen), "mean": float(self._mean), "variance": float(self._variance)}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """The inverse of :meth:`state_dict`; older checkpoints have the mean square in place of the variance."""
-        self._seen, self._mean = state_dict["seen"], state_dict["mean"]
-        old = (state_dict["square"] - self._mean**2).clamp(min=0) if "square" in state_dict else None
-        self._variance = state_dict["variance"] if old is None else old
+        """The inverse of :meth:`state_dict`. They belong together: with one of them damaged, all begin anew.
+
+        Earlier versions stored the mean square in place of the variance.
+        """
+        spread = "square" if "square" in state_dict else "variance"
+        stored = [_numbers([state_dict.get(name)]) for name in ("seen", "mean", spread)]
+        if any(value is None or not value.isfinite().all() for value in stored):
+            return say_left_out("ZClip state", ["all of it"])
+        seen, mean, variance = (value[0] for value in stored if value is not None)
+        self._seen, self._mean = seen, mean
+        self._variance = (variance - mean**2 if spread == "square" else variance).clamp(min=0)
 
 
 class ClipPercentile:
@@ -200,7 +210,7 @@ class ClipPercentile:
             raise ConfigError(f"clip: ClipPercentile(percentile={percentile!r}): give a number in (0, 100], such as 10.")
         if not isinstance(window, int) or window < 1:
             raise ConfigError(f"clip: ClipPercentile(window={window!r}): give a positive number of steps, such as 1000.")
-        self.percentile = percentile
+        self.percentile, self.window = percentile, window
         self._norms = torch.full((window,), torch.nan)
         self._next = 0
 
@@ -215,11 +225,18 @@ class ClipPercentile:
 
     def state_dict(self) -> dict[str, Any]:
         """The norms, and how many there were."""
-        return {"norms": self._norms, "next": self._next}
+        return {"norms": self._norms.tolist(), "next": self._next}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """The inverse of :meth:`state_dict`."""
-        self._norms, self._next = state_dict["norms"].clone(), int(state_dict["next"])
+        """The inverse of :meth:`state_dict`; of another window, the latest norms that fit into this one."""
+        norms, following = _numbers(state_dict.get("norms")), state_dict.get("next")
+        if norms is None or not len(norms) or type(following) is not int or following < 0:
+            return say_left_out("ClipPercentile state", ["all of it"])
+        oldest = following % len(norms) if following > len(norms) else 0
+        latest = torch.roll(norms, -oldest)[:following][-self.window :]
+        self._norms = norms.new_full((self.window,), torch.nan)
+        self._norms[: len(latest)] = latest
+        self._next = len(latest)
 
 
 def gradients_of(parameters: Sequence[Tensor]) -> list[Tensor]:
@@ -263,6 +280,28 @@ def _unit_norm(tensor: Tensor) -> Tensor:
         return torch.linalg.vector_norm(tensor)  # type: ignore[no-any-return]
     rest = tuple(range(1, tensor.dim()))
     return torch.linalg.vector_norm(tensor, dim=rest, keepdim=True)  # type: ignore[no-any-return]
+
+
+def describe_rule(rule: Clip | None) -> str:
+    """The rule as one would write it.
+
+    Example:
+        >>> describe_rule(ClipNorm(1.0)), describe_rule(None)
+        ('ClipNorm(max_norm=1.0)', 'None')
+    """
+    if rule is None:
+        return "None"
+    settings = {key: value for key, value in getattr(rule, "__dict__", {}).items() if not key.startswith("_")}
+    plain = [f"{key}={value!r}" for key, value in settings.items() if isinstance(value, (bool, int, float, str))]
+    return f"{getattr(rule, '__name__', type(rule).__name__)}({', '.join(plain)})"
+
+
+def _numbers(value: Any) -> Tensor | None:
+    """Stored numbers as a vector; None where they are none. Earlier versions stored tensors."""
+    try:
+        return torch.tensor([float(number) for number in value], dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        return None
 
 
 def as_clip(clip: Clip | float | None) -> Clip | None:

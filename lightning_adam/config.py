@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from lightning_adam.clipping import Clip
 from lightning_adam.errors import ConfigError, nearest
@@ -38,7 +38,9 @@ class OptimizerConfig:
         layer_decay: factor of the learning rate per layer towards the input, such as 0.75.
         schedule_options: such as ``{"power": 1.0}`` for ``polynomial``, ``{"patience": 5}`` for ``plateau``.
         monitor: the logged metric that ``plateau`` watches.
+        mode: whether ``plateau`` waits for a smaller (``min``) or a larger metric (``max``); None goes by its name.
         preset: ``gpt``, ``bert``, ``vit``, ``diffusion``, ``gan``, ``finetune``, ``rl`` or ``memory``.
+        reset_optimizer: start the optimizer's state afresh on the next resume; weights and count of steps are kept.
         options: whatever else the optimizer's class takes.
     """
 
@@ -58,7 +60,9 @@ class OptimizerConfig:
     layer_decay: float | None = None
     schedule_options: Mapping[str, float] | None = None
     monitor: str = "val_loss"
+    mode: Literal["min", "max"] | None = None
     preset: str | None = None
+    reset_optimizer: bool = False
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -94,6 +98,8 @@ def check_numbers(config: OptimizerConfig) -> None:
             raise ConfigError(f"{name}={value!r}: it is a fraction of lr, at most 1.")
     if config.betas is not None:
         _check_betas(config.betas)
+    if not isinstance(config.reset_optimizer, bool):
+        raise ConfigError(f"reset_optimizer={config.reset_optimizer!r}: give True or False.")
 
 
 def _check_number(name: str, value: object, *, positive: bool) -> None:

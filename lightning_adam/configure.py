@@ -6,19 +6,21 @@ import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from fnmatch import fnmatchcase
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from lightning_adam.clipping import Clip, ClipAdaptive, ClipNorm, ClipValue, as_clip
 from lightning_adam.config import Duration, OptimizerConfig, check_numbers, with_preset
+from lightning_adam.curves import Phases
 from lightning_adam.errors import ConfigError, nearest
 from lightning_adam.guided import GuidedStep, guide, guided_class
 from lightning_adam.optimizers import OptimizerSpec, build_optimizer, get_optimizer
 from lightning_adam.parameter_groups import Split, plain_name, split_parameters
 from lightning_adam.planning import plan
-from lightning_adam.schedules import PlateauSchedule, Schedule
+from lightning_adam.plateau import PlateauSchedule, plateau_mode, refuse_plateau
+from lightning_adam.schedules import Schedule
 
 # Lightning loads checkpoints with weights_only: a config in the saved hyper-parameters must not stop a resume.
 torch.serialization.add_safe_globals([OptimizerConfig, ClipNorm, ClipValue, ClipAdaptive])
@@ -46,7 +48,9 @@ def configure_optimizers(
     layer_decay: float | None = None,
     schedule_options: Mapping[str, float] | None = None,
     monitor: str = "val_loss",
+    mode: Literal["min", "max"] | None = None,
     preset: str | None = None,
+    reset_optimizer: bool = False,
     **optimizer_options: Any,
 ) -> dict[str, Any]:
     """Optimizer, schedule and clipping for ``LightningModule.configure_optimizers`` to return.
@@ -73,8 +77,12 @@ def configure_optimizers(
         layer_decay: factor of the learning rate per layer towards the input, such as 0.75.
         schedule_options: what the schedule takes, such as ``{"power": 1.0}``.
         monitor: the logged metric that ``plateau`` watches.
+        mode: whether ``plateau`` waits for a smaller (``"min"``) or a larger metric (``"max"``); by default its name says.
         preset: ``gpt``, ``bert``, ``vit``, ``diffusion``, ``gan``, ``finetune``, ``rl``, ``memory``; what is given here
             wins over it.
+        reset_optimizer: start the optimizer's state afresh on the next resume, as another optimizer than the checkpoint's
+            needs it; the weights and the count of steps are kept. From FSDP2's shards only the same optimizer can be reset:
+            torch asks the checkpoint for the new one's tensors first.
         **optimizer_options: what else the optimizer's class takes, such as ``fused=True``.
 
     Returns:
@@ -110,6 +118,7 @@ def _build(module: nn.Module, asked: OptimizerConfig) -> dict[str, Any]:
     check_numbers(config)
     trainer = _trainer(module)
     _refuse(spec, config, trainer)
+    refuse_plateau(config, trainer)
     clip = _choose_clip(config, trainer)
     phases = plan(config, trainer)
     groups = split_parameters(module, _split(spec, config))
@@ -119,19 +128,32 @@ def _build(module: nn.Module, asked: OptimizerConfig) -> dict[str, Any]:
     options = _options(spec, config, [p for group in groups for p in group["params"]], trainer)
     optimizer = cast(GuidedStep, build_optimizer(spec, groups, options, module, phases.total, guided_class(spec.load())))
     name = config.schedule or "cosine"
-    schedule = (PlateauSchedule if name == "plateau" else Schedule)(optimizer, name, phases)
-    guide(optimizer, clip, schedule)
+    schedule = _schedule(optimizer, name, phases, config)
+    order = [plain_name(parameter) for parameter, _ in module.named_parameters()]
+    guide(optimizer, clip, schedule, order, config.reset_optimizer)
     _attach_companions(spec, trainer)
-    if manual:
-        _attach("ManualRun", trainer).expect(schedule, config)
-    return {"optimizer": optimizer, "lr_scheduler": _scheduler(schedule, name, config.monitor)}
+    if trainer is not None:
+        _expect(schedule, config, trainer, manual)
+    frequency = int(phases.options.get("frequency", 1))
+    return {
+        "optimizer": optimizer,
+        "lr_scheduler": {"scheduler": schedule, "interval": "step", "frequency": frequency, "name": "lr"},
+    }
 
 
-def _scheduler(schedule: Schedule, name: str, monitor: str) -> dict[str, Any]:
-    shared = {"scheduler": schedule, "frequency": 1, "name": "lr"}
+def _schedule(optimizer: GuidedStep, name: str, phases: Phases, config: OptimizerConfig) -> Schedule:
     if name == "plateau":
-        return {**shared, "interval": "epoch", "monitor": monitor, "reduce_on_plateau": True}
-    return {**shared, "interval": "step"}
+        return PlateauSchedule(optimizer, name, phases, plateau_mode(config.monitor, config.mode))
+    return Schedule(optimizer, name, phases)
+
+
+def _expect(schedule: Schedule, config: OptimizerConfig, trainer: Any, manual: bool) -> None:
+    """Tell the companions that serve every optimizer of a trainer."""
+    _attach("RunPlan", trainer).expect(schedule, config)
+    if isinstance(schedule, PlateauSchedule):
+        _attach("PlateauWatch", trainer).expect(schedule, config.monitor)
+    if manual:
+        _attach("ManualRun", trainer)
 
 
 def _split(spec: OptimizerSpec, config: OptimizerConfig) -> Split:
@@ -258,11 +280,15 @@ def _attach_companions(spec: OptimizerSpec, trainer: Any | None) -> None:
 
 
 def _attach(name: str, trainer: Any) -> Any:
-    """Callbacks that serve all optimizers of the trainer: one of each kind is enough, however often this is called."""
+    """Callbacks that serve all optimizers of the trainer: one of each kind is enough, however often this is called.
+
+    As all of Lightning's, they come before those that write checkpoints, which are to hold what they change.
+    """
     found = [callback for callback in trainer.callbacks if type(callback).__name__ == name]
     if not found:
         found.append(getattr(importlib.import_module("lightning_adam.callbacks"), name)())
-        trainer.callbacks.append(found[0])
+        writers = [trainer.callbacks.index(callback) for callback in trainer.checkpoint_callbacks]
+        trainer.callbacks.insert(min(writers, default=len(trainer.callbacks)), found[0])
     return found[0]
 
 

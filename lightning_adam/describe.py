@@ -11,11 +11,12 @@ from torch import nn
 from torch.optim import Optimizer
 
 from lightning_adam.config import OptimizerConfig, with_preset
+from lightning_adam.curves import Phases
 from lightning_adam.monitoring.parameters import prefixes
 from lightning_adam.monitoring.run import Plan
 from lightning_adam.optimizers import OPTIMIZERS, get_optimizer
 from lightning_adam.planning import plan, steps_per_epoch
-from lightning_adam.schedules import Phases, Schedule, factor
+from lightning_adam.schedules import Schedule, factor
 
 
 def describe(subject: nn.Module | OptimizerConfig | Mapping[str, Any] | Optimizer) -> str:
@@ -55,15 +56,23 @@ def planned(optimizer: Optimizer, total_steps: float = math.nan, per_epoch: floa
 
     Args:
         optimizer: the helper's or any other.
-        total_steps: length of the run in optimizer steps; NaN where it is not known.
+        total_steps: length of the run in optimizer steps, which holds where the helper has planned by the user's word for
+            its schedule, or not at all; NaN where it is not known.
         per_epoch: optimizer steps of an epoch, where that is known.
     """
     configuration = describe_optimizer(optimizer, per_epoch)
     schedule = getattr(optimizer, "adam_schedule", None)
     if not isinstance(schedule, Schedule):
         return Plan(total_steps=total_steps, configuration=configuration)
-    length = schedule.phases.total if math.isnan(total_steps) and math.isfinite(schedule.phases.total) else total_steps
+    known = math.isfinite(schedule.phases.total) and (math.isnan(total_steps) or not schedule.phases.asked)
+    length = _end(schedule) if known else total_steps
     return Plan(schedule.name, float(schedule.phases.warmup), float(length), configuration)
+
+
+def _end(schedule: Schedule) -> float:
+    """Of the planned run, counted as logs are: from the first of several fits, and in batches where steps are by hand."""
+    per_batch, share = schedule.pace or (1.0, 1.0)
+    return (schedule.phases.total + share * schedule.begun[0]) / per_batch
 
 
 def hyperparameters(optimizers: Sequence[Optimizer]) -> dict[str, Any]:
@@ -90,7 +99,9 @@ def _settings(optimizer: Optimizer) -> dict[str, Any]:
         values["eps"] = float(groups[0]["eps"])
     schedule = getattr(optimizer, "adam_schedule", None)
     if isinstance(schedule, Schedule):
-        values |= {"schedule": schedule.name, "warmup": int(schedule.phases.warmup), "clip": _rule(optimizer)}
+        limit = getattr(optimizer.adam_rule, "max_norm", None)  # type: ignore[attr-defined]
+        clip = _rule(optimizer) if limit is None else float(limit)  # a number sorts
+        values |= {"schedule": schedule.name, "warmup": int(schedule.phases.warmup), "clip": clip}
     return values
 
 

@@ -6,17 +6,18 @@ import math
 from typing import Any
 
 from lightning_adam.config import OptimizerConfig, resolve_duration
+from lightning_adam.curves import Phases
 from lightning_adam.errors import ConfigError
-from lightning_adam.schedules import Phases, Shape, get_schedule, resolve_options
+from lightning_adam.schedules import Shape, get_schedule, resolve_options
 
 
-def plan(config: OptimizerConfig, trainer: Any | None, optimizers: int = 1) -> Phases:
+def plan(config: OptimizerConfig, trainer: Any | None, length: float | None = None) -> Phases:
     """Warmup, decay and length of the run in optimizer steps.
 
     Args:
         config: what was asked.
         trainer: whose run it is; None outside of one.
-        optimizers: how many share the trainer's ``max_steps``, which counts every step of each.
+        length: of the run in this optimizer's steps, where ``total_steps`` does not say; None asks the trainer.
 
     Raises:
         ConfigError: unknown schedule, option or length; a warmup or decay that does not fit.
@@ -24,7 +25,7 @@ def plan(config: OptimizerConfig, trainer: Any | None, optimizers: int = 1) -> P
     name = config.schedule or "cosine"
     shape, options = get_schedule(name), resolve_options(name, config.schedule_options)
     per_epoch = steps_per_epoch(trainer)
-    total = _total_steps(config, shape, trainer, per_epoch, optimizers)
+    total = _total_steps(config, shape, trainer, per_epoch, length)
     asked = shape.warmup if config.warmup is None else config.warmup
     warmup = resolve_duration("warmup", asked, total, per_epoch)
     if warmup > total or (warmup == total and shape.phase != "none" and total > 1):
@@ -32,7 +33,9 @@ def plan(config: OptimizerConfig, trainer: Any | None, optimizers: int = 1) -> P
             f"warmup={asked!r} is {warmup} steps, and the run has {total:g}: the learning rate would never "
             f"reach lr. Give at most {int(total) - 1} steps, or a fraction such as warmup=0.05."
         )
-    return Phases(warmup, _decay_steps(config, shape, total, warmup, per_epoch), total, config.min_lr or 0.0, options)
+    decay = _decay_steps(config, shape, total, warmup, per_epoch)
+    total = int(total) if math.isfinite(total) else total
+    return Phases(warmup, decay, total, config.min_lr or 0.0, options, asked=config.total_steps is not None)
 
 
 def _decay_steps(config: OptimizerConfig, shape: Shape, total: float, warmup: int, per_epoch: float | None) -> int:
@@ -59,7 +62,7 @@ _LENGTH_HELP = (
 
 
 def _total_steps(
-    config: OptimizerConfig, shape: Shape, trainer: Any | None, per_epoch: float | None, optimizers: int
+    config: OptimizerConfig, shape: Shape, trainer: Any | None, per_epoch: float | None, length: float | None
 ) -> float:
     """Length of the run; ``inf`` only where nothing needs it."""
     if config.total_steps is not None:
@@ -69,9 +72,7 @@ def _total_steps(
         if total < 1:
             raise ConfigError(f"total_steps={config.total_steps!r}: the run needs at least one step.")
         return total
-    total = _estimate(trainer)
-    if trainer is not None and trainer.max_steps and trainer.max_steps > 0:
-        total = min(total, math.ceil(trainer.max_steps / optimizers))
+    total = length if length is not None else run_length(trainer)
     if math.isfinite(total) and total >= 1:
         return total
     if shape.phase == "none" and (isinstance(config.warmup, int) or _is_epochs(config.warmup)):
@@ -87,17 +88,91 @@ def _is_epochs(duration: Any) -> bool:
     return isinstance(duration, str) and duration.strip().endswith("ep")
 
 
-def _estimate(trainer: Any | None) -> float:
-    """``estimated_stepping_batches``, put right where it is wrong: accumulation that changes from epoch to epoch."""
+def run_length(trainer: Any | None, begun: int | None = None) -> float:
+    """Optimizer steps of the run from its first to its last; NaN where nobody knows.
+
+    Args:
+        trainer: it counts on from an earlier ``fit``.
+        begun: its steps before this run; None for all that it has done.
+    """
     if trainer is None:
         return math.nan
+    whole, done = _estimate(trainer), trainer.global_step if begun is None else begun
+    return whole - done if whole > done else whole
+
+
+def _estimate(trainer: Any) -> float:
+    """``estimated_stepping_batches``, put right where it is wrong."""
     estimated = float(trainer.estimated_stepping_batches)
-    factors = next((s for c in trainer.callbacks if (s := getattr(c, "scheduling", None)) is not None), None)
-    epochs, batches = trainer.max_epochs, trainer.num_training_batches
-    if not factors or not epochs or epochs < 0 or not math.isfinite(batches):
+    batches, epochs = trainer.num_training_batches, epochs_with_updates(trainer)
+    if not math.isfinite(epochs) or not math.isfinite(batches):
         return estimated
-    total: float = sum(math.ceil(batches / factors[max(e for e in factors if e <= epoch)]) for epoch in range(epochs))
-    return float(min(total, trainer.max_steps)) if trainer.max_steps and trainer.max_steps > 0 else total
+    return _at_most(trainer, _steps_of(trainer, range(max(1, int(epochs)))))
+
+
+def _steps_of(trainer: Any, epochs: range) -> float:
+    """Of these epochs with the present data, where accumulation may change from epoch to epoch."""
+    factors = next((s for c in trainer.callbacks if (s := getattr(c, "scheduling", None)) is not None), None)
+    batches = trainer.num_training_batches
+    if not factors:
+        return float(math.ceil(batches / trainer.accumulate_grad_batches) * len(epochs))
+    return float(sum(math.ceil(batches / factors[max(e for e in factors if e <= epoch)]) for epoch in epochs))
+
+
+def _at_most(trainer: Any, steps: float) -> float:
+    return float(min(steps, trainer.max_steps)) if trainer.max_steps and trainer.max_steps > 0 else float(steps)
+
+
+def epochs_with_updates(trainer: Any) -> float:
+    """The trainer's ``max_epochs``, without the one that StochasticWeightAveraging appends for its batch norm."""
+    appended = sum(bool(getattr(callback, "_model_contains_batch_norm", False)) for callback in trainer.callbacks)
+    return math.inf if trainer.max_epochs in (None, -1) else trainer.max_epochs - appended
+
+
+def length_at_epoch(trainer: Any, begun: int) -> float:
+    """The run's length as it looks when an epoch begins: what is done, and the rest with the present data.
+
+    They differ from what was planned when data are loaded anew, or are not as long as they say.
+    """
+    epochs, batches = epochs_with_updates(trainer), trainer.num_training_batches
+    if not math.isfinite(epochs) or not math.isfinite(batches):
+        return run_length(trainer, begun)
+    rest = _steps_of(trainer, range(trainer.current_epoch, int(epochs)))
+    return _at_most(trainer, trainer.global_step + rest) - begun
+
+
+def manual_length(trainer: Any, begun: tuple[int, int], pace: tuple[float, float] | None) -> float:
+    """The length of the run in the steps of one of several optimizers that are stepped by hand.
+
+    Args:
+        trainer: its ``max_steps`` counts every step of each.
+        begun: its steps and epochs before this run.
+        pace: updates per batch, and the share of all optimizers' steps; until they are measured, one per batch and equal
+            shares.
+    """
+    per_batch, share = pace or (1.0, 1.0 / max(1, len(trainer.optimizers)))
+    batches = trainer.num_training_batches * (epochs_with_updates(trainer) - begun[1])
+    return _shorter(trainer, per_batch * batches, share, begun[0])
+
+
+def manual_rest(trainer: Any, batches_done: float, pace: tuple[float, float]) -> float:
+    """The same for what is still to come.
+
+    Args:
+        trainer: whose run it is.
+        batches_done: of the present epoch.
+        pace: as measured.
+    """
+    batches = trainer.num_training_batches * (epochs_with_updates(trainer) - trainer.current_epoch)
+    batches -= batches_done if math.isfinite(batches) else 0
+    return _shorter(trainer, pace[0] * batches, pace[1], trainer.global_step)
+
+
+def _shorter(trainer: Any, by_batches: float, share: float, steps_done: int) -> float:
+    limited = trainer.max_steps is not None and trainer.max_steps > 0
+    by_steps = share * (trainer.max_steps - steps_done) if limited else math.inf
+    shorter = min(by_batches, by_steps)
+    return float(math.ceil(shorter - 1e-6)) if math.isfinite(shorter) else shorter
 
 
 def steps_per_epoch(trainer: Any | None) -> float | None:

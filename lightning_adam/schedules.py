@@ -8,92 +8,17 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LRScheduler
 
-from lightning_adam.errors import ConfigError, LightningAdamWarning, nearest
-
-
-@dataclass(frozen=True)
-class Phases:
-    """The run in optimizer steps.
-
-    Attributes:
-        warmup: steps of the warmup.
-        decay: steps of the decay at the end (all that follows the warmup, except under ``wsd``), or of one cycle.
-        total: length of the run; ``inf`` only where nothing decays.
-        min_factor: the multiplier that the decay ends at.
-        options: of the schedule.
-    """
-
-    warmup: int
-    decay: int
-    total: float
-    min_factor: float = 0.0
-    options: Mapping[str, float] = field(default_factory=dict)
-
-    def decayed(self, step: int) -> float:
-        """How much of the decay is over before this step: 0 at its first step, 1 after the last."""
-        start = self.total - self.decay
-        return min(1.0, max(0.0, (step - start) / self.decay)) if self.decay else float(step >= self.total)
-
-
-def _constant(phases: Phases, step: int) -> float:
-    return 1.0
-
-
-def _linear(phases: Phases, step: int) -> float:
-    return 1.0 - phases.decayed(step)
-
-
-def _cosine(phases: Phases, step: int) -> float:
-    """Loshchilov & Hutter 2017 (SGDR), arXiv:1608.03983, equation 5, without restarts."""
-    return _half_cosine(phases.decayed(step))
-
-
-def _cosine_restarts(phases: Phases, step: int) -> float:
-    """The same with restarts: ``decay`` is the length of a cycle, each of the same length."""
-    return _half_cosine(((step - phases.warmup) % phases.decay) / phases.decay) if phases.decay else 1.0
-
-
-def _root(phases: Phases, step: int) -> float:
-    """1-sqrt: Hägele et al. 2024, arXiv:2405.18392, equation 1."""
-    return 1.0 - math.sqrt(phases.decayed(step))
-
-
-def _polynomial(phases: Phases, step: int) -> float:
-    return float((1.0 - phases.decayed(step)) ** phases.options["power"])
-
-
-def _exponential(phases: Phases, step: int) -> float:
-    """A constant factor per step that reaches ``final`` at the end."""
-    return float(phases.options["final"] ** phases.decayed(step))
-
-
-def _inverse_sqrt(phases: Phases, step: int) -> float:
-    """Vaswani et al. 2017, arXiv:1706.03762, equation 3; without warmup over 10,000 steps, as transformers does."""
-    scale = phases.warmup or 10_000
-    return math.sqrt(scale / (step + scale - phases.warmup)) if step > phases.warmup else 1.0
-
-
-def _onecycle(phases: Phases, step: int) -> float:
-    """Smith & Topin 2017, arXiv:1708.07120, with cosines as torch's OneCycleLR: up from 1/div, down to 1/(div·final_div)."""
-    low = 1.0 / phases.options["div_factor"]
-    peak = max(0, phases.warmup - 1)
-    if step <= peak:
-        return 1.0 - (1.0 - low) * _half_cosine(step / peak) if peak else 1.0
-    done = min(1.0, (step - peak) / max(1.0, phases.total - 1 - peak))
-    end = low / phases.options["final_div_factor"]
-    return end + (1.0 - end) * _half_cosine(done)
-
-
-def _half_cosine(done: float) -> float:
-    return 0.5 * (1.0 + math.cos(math.pi * done))
+from lightning_adam import curves
+from lightning_adam.curves import Phases as Phases
+from lightning_adam.errors import ConfigError, LightningAdamWarning, nearest, say_left_out
 
 
 @dataclass(frozen=True)
@@ -115,19 +40,19 @@ class Shape:
 
 
 SCHEDULES: dict[str, Shape] = {
-    "constant": Shape(_constant, "none"),
-    "linear": Shape(_linear, "run"),
-    "cosine": Shape(_cosine, "run"),
-    "cosine_restarts": Shape(_cosine_restarts, "cycle"),
-    "wsd": Shape(_linear, "tail"),
-    "wsd_cosine": Shape(_cosine, "tail"),
-    "wsd_sqrt": Shape(_root, "tail"),
-    "wsd_exponential": Shape(_exponential, "tail", {"final": 0.01}),
-    "inverse_sqrt": Shape(_inverse_sqrt, "none"),
-    "polynomial": Shape(_polynomial, "run", {"power": 2.0}),
-    "exponential": Shape(_exponential, "run", {"final": 0.01}),
-    "onecycle": Shape(_onecycle, "run", {"div_factor": 25.0, "final_div_factor": 1e4}, warmup=0.3),
-    "plateau": Shape(_constant, "none", {"factor": 0.1, "patience": 10}),
+    "constant": Shape(curves.constant, "none"),
+    "linear": Shape(curves.linear, "run"),
+    "cosine": Shape(curves.cosine, "run"),
+    "cosine_restarts": Shape(curves.cosine_restarts, "cycle"),
+    "wsd": Shape(curves.linear, "tail"),
+    "wsd_cosine": Shape(curves.cosine, "tail"),
+    "wsd_sqrt": Shape(curves.root, "tail"),
+    "wsd_exponential": Shape(curves.exponential, "tail", {"final": 0.01}),
+    "inverse_sqrt": Shape(curves.inverse_sqrt, "none"),
+    "polynomial": Shape(curves.polynomial, "run", {"power": 2.0}),
+    "exponential": Shape(curves.exponential, "run", {"final": 0.01}),
+    "onecycle": Shape(curves.onecycle, "run", {"div_factor": 25.0, "final_div_factor": 1e4}, warmup=0.3),
+    "plateau": Shape(curves.constant, "none", {"factor": 0.1, "patience": 10, "frequency": 1}),
 }
 """Warmup-stable-decay: Hu et al. 2024 (MiniCPM), arXiv:2404.06395."""
 
@@ -177,30 +102,79 @@ def factor(name: str, phases: Phases, step: int) -> float:
 class Schedule(LRScheduler):
     """Multiplies each group's learning rate, counting real updates: a step that GradScaler skips consumes no warmup.
 
-    Resuming follows the new configuration from the saved number of updates. torch's constructor is not called: it would
-    patch ``optimizer.step`` to warn about the order of calls.
+    Resuming follows the new configuration from the saved number of updates. Whoever sets a rate from outside wins: the
+    schedule goes on from there. torch's constructor is not called: it would patch ``optimizer.step`` to warn about the
+    order of calls.
 
     Args:
         optimizer: its groups' ``lr`` are the base rates.
         name: a key of SCHEDULES.
         phases: the run in optimizer steps.
+
+    Attributes:
+        base_lrs: each group's rate under a multiplier of 1, as configured.
+        begun: the trainer's steps and epochs that were over when this schedule began.
+        pace: updates per batch, and the share of all optimizers' steps; measured where several are stepped by hand.
+        awaits_run: whether a trainer will say when the run begins. Until then its callbacks try batch sizes and rates,
+            which is nothing to tell of.
     """
 
     def __init__(self, optimizer: Optimizer, name: str, phases: Phases) -> None:
         self.optimizer = optimizer
         self.name, self.phases = name, phases
+        self.begun, self.awaits_run = (0, 0), False
+        self.pace: tuple[float, float] | None = None
         self.last_epoch = 0
         self._step_count = 1
         self.base_lrs: list[Any] = []
+        self._configured: list[float] = []  # the base rates before monitors or the user scaled them
+        self._outside: list[Any] = []  # what somebody who set a rate has multiplied the base rate by
+        self._since: list[float] = []  # the step from which on a group follows the curve; inf for never
+        self._stands_aside = self._is_beyond = self._is_remade = False
+        self._said: set[str] = set()
+        self._saved: Mapping[str, Any] = {}
+        self._saved_rates: list[Any] = []
+        self._made = len(optimizer.param_groups)
+        for group in optimizer.param_groups:
+            self._add(group.setdefault("initial_lr", group["lr"]))
         self._apply()
 
     def follow(self, phases: Phases) -> None:
-        """Go on under other phases."""
-        self.phases = phases
+        """Go on under other phases; where a trainer was awaited, the run begins.
+
+        A rate that was set before the first update (LearningRateFinder's) is the one that the warmup leads to.
+        """
+        run_begins, self.awaits_run = self.awaits_run, False
+        self._notice(begins=self.last_epoch == 0)
+        if phases != self.phases:
+            self._is_remade |= not run_begins
+            self.phases = phases
+        self._is_beyond = False
         self._apply()
+
+    def prepare(self) -> None:
+        """An update begins. Beyond the run's planned end it has the last planned rate, where the plan was not the user's."""
+        if self.awaits_run or self._stands_aside:
+            return
+        if self._saved:
+            self._say_what_changed()
+        if self._is_beyond or self.phases.asked or self.last_epoch < self.phases.total:
+            return
+        if SCHEDULES[self.name].phase not in ("run", "tail"):
+            return
+        self._notice()
+        self._is_beyond = True
+        self._apply()
+        self._say(
+            "beyond",
+            f"The run goes on beyond the {self.phases.total:g} updates that were planned: the learning rate stays at "
+            f"{max(map(float, self._last_lr)):.3g}. Pass total_steps=... to plan a longer run.",
+        )
 
     def advance(self) -> None:
         """One real update is done: set the rate of the next."""
+        self._notice()
+        self._saved_rates = []
         self.last_epoch += 1
         self._step_count += 1
         self._apply()
@@ -208,31 +182,109 @@ class Schedule(LRScheduler):
     def step(self, epoch: Any = None) -> None:
         """Nothing: Lightning calls this for skipped steps too, and never in manual optimization."""
 
+    def stand_aside(self, whom: str) -> None:
+        """Let another scheduler set the rates, such as StochasticWeightAveraging's; empty: it is this one's turn again."""
+        if bool(whom) == self._stands_aside:
+            return
+        self._stands_aside = bool(whom)
+        for group, rate in zip(self.optimizer.param_groups, self._saved_rates, strict=False):
+            group["lr"] = rate
+        if whom:
+            self._say("aside", f"{whom} sets the learning rate now: the schedule {self.name!r} stands aside.")
+
+    def remember_rates(self, rates: Sequence[Any]) -> None:
+        """A checkpoint's, which another scheduler goes on from, if it was the one that was saved."""
+        self._saved_rates = list(rates) if self.awaits_run else []
+
     def get_lr(self) -> list[Any]:
         """The groups' learning rates for the next update."""
-        multiplier = factor(self.name, self.phases, self.last_epoch)
-        return [base * multiplier for base in self.base_lrs]
+        multipliers = {since: self._multiplier(since) for since in set(self._since)}
+        known = zip(self.base_lrs, self._outside, self._since, strict=True)
+        return [base * outside * multipliers[since] for base, outside, since in known]
 
     def state_dict(self) -> dict[str, Any]:
-        """The number of updates, and the configuration that a resumed run is compared with; plain types."""
-        return {"updates": self.last_epoch, **self._configuration()}
+        """The number of updates, what came from outside, and what a resumed run's configuration is compared with."""
+        if not self.awaits_run:
+            self._notice()
+        return {
+            "updates": self.last_epoch,
+            **self._configuration(),
+            "configured": list(self._configured),
+            "outside": [float(factor) for factor in self._outside],
+            "since": list(self._since),
+            "remade": self._is_remade,
+            "begun": list(self.begun),
+            "pace": None if self.pace is None else list(self.pace),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from the saved number of updates under the *present* configuration; say what has changed."""
-        self.last_epoch = int(state_dict["updates"])
+        updates = state_dict.get("updates")
+        if isinstance(updates, int) and not isinstance(updates, bool) and updates >= 0:
+            self.last_epoch = updates
+        elif "updates" not in state_dict:  # another scheduler's
+            self.last_epoch = int(self._count_of_optimizer())
+        else:
+            say_left_out("schedule state", [f"the count of updates, which goes on from {self.last_epoch}"])
         self._step_count = self.last_epoch + 1
-        saved, present = state_dict, self._configuration()
-        changed = [f"{k} {saved[k]} -> {v}" for k, v in present.items() if k in saved and saved[k] != v]
-        for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=False):
-            group["initial_lr"] = base
+        begun, pace = (_pair_of_numbers(state_dict.get(name)) for name in ("begun", "pace"))
+        self.begun, self.pace = (0, 0) if begun is None else (int(begun[0]), int(begun[1])), pace
+        self._is_remade = state_dict.get("remade") is True
+        self._restore_outside(state_dict)
         self._apply()
+        self._saved, self._saved_rates = state_dict if self.last_epoch else {}, []
+        if not self.awaits_run:
+            self._say_what_changed()
+
+    def _count_of_optimizer(self) -> float:
+        """Of updates, where the checkpoint's scheduler was another: torch's may count steps or epochs."""
+        count = max((float(state["step"]) for state in self.optimizer.state.values() if "step" in state), default=0.0)
+        warnings.warn(
+            f"The checkpoint was written under another scheduler: {self.name!r} goes on at update {count:g}, as the "
+            "optimizer counts them.",
+            LightningAdamWarning,
+            stacklevel=3,
+        )
+        return count
+
+    def _restore_outside(self, state: Mapping[str, Any]) -> None:
+        """What was set from outside holds on, unless the base rate was configured anew."""
+        self._outside, self._since = [1.0] * len(self.base_lrs), [0.0] * len(self.base_lrs)
+        self._join()
+        columns = [state.get(name, []) for name in ("configured", "outside", "since")]
+        if not all(_are_numbers(column) and len(column) == len(columns[0]) for column in columns):
+            say_left_out("schedule state", ["the rates that were set from outside"])
+            columns = []
+        for index, (configured, outside, since) in enumerate(zip(*columns, strict=True)):
+            if index < len(self._configured) and math.isclose(configured, self._configured[index]):
+                self._outside[index], self._since[index] = outside, since
+        for group, base, outside in zip(self.optimizer.param_groups, self.base_lrs, self._outside, strict=False):
+            group["initial_lr"] = base * outside
+
+    def _say_what_changed(self) -> None:
+        saved, present = {k: v for k, v in self._saved.items() if k != "base_lrs" or _are_numbers(v)}, self._configuration()
+        if not self._saved:
+            return
+        self._saved = {}
+        if saved.get("remade"):  # by new data or a measured pace, and so it may be again
+            saved |= {name: present[name] for name in ("warmup", "decay", "total")}
+        known = saved.get("options")
+        saved["options"] = {**present["options"], **(known if isinstance(known, Mapping) else {})}  # older ones knew fewer
+        for of_run in (saved, present):  # groups that joined in mid-run are not configured
+            of_run |= {name: rates[: self._made] for name, rates in of_run.items() if name == "base_lrs"}
+        changed = [f"{k} {saved[k]} -> {v}" for k, v in present.items() if saved.get(k, v) != v]
         if changed:
-            warnings.warn(
+            self._say(
+                "changed",
                 f"The schedule was changed since the checkpoint: {', '.join(changed)}. From update {self.last_epoch} "
                 "on it follows the new configuration.",
-                LightningAdamWarning,
-                stacklevel=2,
             )
+
+    def _say(self, kind: str, message: str) -> None:
+        """Once of each kind."""
+        if kind not in self._said and not self.awaits_run:
+            self._said.add(kind)
+            warnings.warn(message, LightningAdamWarning, stacklevel=4)
 
     def _configuration(self) -> dict[str, Any]:
         p = self.phases
@@ -246,42 +298,82 @@ class Schedule(LRScheduler):
             "base_lrs": [float(base) for base in self.base_lrs],
         }
 
+    def _multiplier(self, since: float) -> float:
+        return 1.0 if math.isinf(since) else self._factor(max(self.last_epoch, int(since)))
+
+    def _factor(self, step: int) -> float:
+        planned = factor(self.name, self.phases, step)
+        return factor(self.name, self.phases, int(self.phases.total) - 1) if self._is_beyond and planned == 0 else planned
+
     def _apply(self) -> None:
-        """Groups that joined in mid-run (Lightning's finetuning callbacks) bring their own base rate."""
-        for group in self.optimizer.param_groups[len(self.base_lrs) :]:
-            self.base_lrs.append(group.setdefault("initial_lr", group["lr"]))
-        for group, lr in zip(self.optimizer.param_groups, self.get_lr(), strict=False):
-            group["lr"] = lr
+        self._join()
+        if not self._stands_aside:
+            for group, lr in zip(self.optimizer.param_groups, self.get_lr(), strict=False):
+                group["lr"] = lr
         self._last_lr = [group["lr"] for group in self.optimizer.param_groups]
 
+    def _join(self) -> None:
+        """Groups that came in mid-run (Lightning's finetuning callbacks) go on from the rate that they bring."""
+        known = len(self.base_lrs)
+        new = self.optimizer.param_groups[known:]
+        largest = max(map(float, self.get_lr()), default=0.0) if new else 0.0
+        for index, group in enumerate(new, known):
+            self._add(group["lr"])
+            self._take_up(index, largest)
 
-class PlateauSchedule(Schedule):
-    """Warmup, then a cut whenever the metric has not improved for ``patience`` validations (torch's ReduceLROnPlateau)."""
+    def _add(self, base: Any) -> None:
+        self.base_lrs.append(base)
+        self._configured.append(float(base))
+        self._outside.append(1.0)
+        self._since.append(0.0)
 
-    def __init__(self, optimizer: Optimizer, name: str, phases: Phases) -> None:
-        options = phases.options
-        self._stand_in = torch.optim.SGD([torch.zeros(1)], lr=1.0)
-        self._plateau = ReduceLROnPlateau(self._stand_in, factor=options["factor"], patience=int(options["patience"]))
-        super().__init__(optimizer, name, phases)
+    def _notice(self, begins: bool = False) -> None:
+        """Take up the rates that are not this schedule's."""
+        if self._stands_aside:
+            return
+        self._join()
+        for index, (group, written) in enumerate(zip(self.optimizer.param_groups, self.get_lr(), strict=False)):
+            if _differs(group["lr"], written):
+                self._say(
+                    "outside",
+                    f"The learning rate was set from outside, from {float(written):.3g} to {float(group['lr']):.3g} at "
+                    f"update {self.last_epoch}: the schedule {self.name!r} goes on from there.",
+                )
+                self._take_up(index, float(written), begins)
 
-    def step(self, epoch: Any = None) -> None:
-        """Lightning hands over the monitored metric."""
-        if epoch is not None:
-            self._plateau.step(float(epoch))
-            self._apply()
+    def _take_up(self, index: int, written: float, begins: bool = False) -> None:
+        """Go on from the group's rate: relative to the multiplier of now.
 
-    def get_lr(self) -> list[Any]:
-        """The cut comes on top of the warmup; never below ``min_lr``."""
-        cut = max(self._stand_in.param_groups[0]["lr"], self.phases.min_factor)
-        return [lr * cut for lr in super().get_lr()]
+        Within the warmup that would drive a raised rate far up: it stays until the warmup is over.
+        """
+        group, since = self.optimizer.param_groups[index], self._since[index]
+        if not begins and self.last_epoch < self.phases.warmup and float(group["lr"]) > written:
+            since = self.phases.warmup
+        multiplier = 1.0 if begins else self._multiplier(since)
+        if multiplier == 0:
+            since, multiplier = math.inf, 1.0
+        base = self.base_lrs[index] = self.base_lrs[index] or group["lr"]
+        self._since[index] = since
+        self._outside[index] = group["lr"] / (base * multiplier) if base else 1.0
+        group["initial_lr"] = base * self._outside[index]
 
-    def state_dict(self) -> dict[str, Any]:
-        """Also what the plateau remembers."""
-        return {**super().state_dict(), "plateau": self._plateau.state_dict(), "cut": self._stand_in.param_groups[0]["lr"]}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Also what the plateau remembers."""
-        if "plateau" in state_dict:
-            self._plateau.load_state_dict(state_dict["plateau"])
-            self._stand_in.param_groups[0]["lr"] = state_dict["cut"]
-        super().load_state_dict(state_dict)
+def _pair_of_numbers(stored: Any) -> tuple[float, float] | None:
+    if not isinstance(stored, (list, tuple)) or len(stored) != 2 or not all(map(_is_number, stored)):
+        return None
+    return float(stored[0]), float(stored[1])
+
+
+def _are_numbers(stored: Any) -> bool:
+    return isinstance(stored, (list, tuple)) and all(isinstance(n, (int, float)) and not isinstance(n, bool) for n in stored)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _differs(rate: Any, written: Any) -> bool:
+    """By more than 32 bits round. A rate in a GPU's memory is not looked at: the host would wait for it."""
+    if isinstance(rate, torch.Tensor) and rate.device.type != "cpu":
+        return False
+    return not math.isclose(float(rate), float(written), rel_tol=1e-6)

@@ -6,11 +6,10 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import lightning as L
 import numpy as np
 import pytest
 import torch
-
-import lightning as L
 
 from lightning_adam.callbacks import DivergenceMonitor, OptimizerMonitor
 from lightning_adam.monitoring.signal_reader import StepInputs

@@ -18,6 +18,7 @@ import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins.precision import MixedPrecision
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 
 import lightning_adam as la
@@ -123,6 +124,34 @@ def test_the_users_own_monitor_shows_what_its_deep_copy_found() -> None:
 
     trainer(max_steps=20, callbacks=[mine]).fit(Digits(), digits_loader())
     assert mine.findings == []
+
+
+def test_copies_of_copies_cost_nothing() -> None:
+    """Some libraries copy the callbacks for each fold, trial or window."""
+    mine = DivergenceMonitor()
+    first = mine
+    for _ in range(60):
+        copy.deepcopy(mine)
+        first = copy.deepcopy(first)
+
+    assert len(pickle.dumps(mine)) < 5000
+    trainer(max_steps=50, callbacks=[first]).fit(Digits(poison=(40,)), digits_loader())
+    assert [finding.rule for finding in mine.findings] == ["NON-FINITE"]
+
+
+def test_what_a_first_fit_found_stays_in_the_second_ones_log(tmp_path: Path) -> None:
+    """A run that was sick live is not called healthy afterwards, though a second fit in the same folder is well."""
+    module, monitor = Digits(poison=(20,), optimizer="sgd", lr=0.1), DivergenceMonitor()
+    fit = trainer(max_steps=28, callbacks=[monitor], logger=CSVLogger(tmp_path), log_every_n_steps=5)
+    fit.fit(module, digits_loader())
+    torch.manual_seed(0)
+    for layer in (module.net[0], module.net[2]):
+        layer.reset_parameters()
+    fit.fit_loop.epoch_loop.max_steps = 84
+    fit.fit(module, digits_loader())
+
+    assert next((f.rule, f.step, f.over) for f in monitor.findings) == ("NON-FINITE", 20, True)
+    assert [f.finding.rule for f in la.report(tmp_path).findings] == [f.rule for f in monitor.findings]
 
 
 class Warning_(Digits):
@@ -299,6 +328,18 @@ def test_a_batch_without_a_loss_is_no_step_that_the_scaler_skipped(accumulate: i
     assert monitors[0].state_dict()["statistics"]["adam"]["skipped"] == 0
     taken = module.losses if accumulate == 1 else [sum(module.losses[i : i + 2]) / 2 for i in range(0, 21, 3)]
     assert [step.loss for step in steps] == pytest.approx(taken, rel=1e-2)
+
+
+def test_a_run_that_never_steps_says_how_many_were_skipped(tmp_path: Path) -> None:
+    """Each second batch of two that are accumulated gives no loss: Lightning never steps, and no scaler is to blame."""
+    scaler = torch.amp.GradScaler("cpu", init_scale=16.0)
+    logger = TensorBoardLogger(tmp_path, name="", version="run")
+    options: dict[str, Any] = {"plugins": [MixedPrecision("16-mixed", device="cpu", scaler=scaler)], "logger": logger}
+    fit = trainer(max_epochs=1, accumulate_grad_batches=2, callbacks=both(), **options)
+    fit.fit(Silent(lambda index: index % 2 == 1), digits_loader())
+
+    totals = EventAccumulator(logger.log_dir).Reload().Scalars("adam.amp/skipped_steps_total")
+    assert [event.value for event in totals] == [0.0]
 
 
 class FailsOnce(CSVLogger):

@@ -127,12 +127,12 @@ class Validated(Digits):
 
 
 def test_group_added_in_mid_run_joins_the_schedule() -> None:
-    """Lightning's finetuning callbacks add groups while training; theirs is their own base rate."""
+    """Lightning's finetuning callbacks add groups while training: they keep their ratio to the other groups' rate."""
     first, second = torch.nn.Parameter(torch.ones(1)), torch.nn.Parameter(torch.ones(1))
     optimizer = torch.optim.AdamW([first], lr=1.0)
     schedule = Schedule(optimizer, "linear", Phases(0, 4, 4))
     schedule.advance()
-    optimizer.add_param_group({"params": [second], "lr": 0.1})
+    optimizer.add_param_group({"params": [second], "lr": 0.075})
     schedule.advance()
 
     assert schedule.get_last_lr() == pytest.approx([0.5, 0.05])

@@ -20,13 +20,13 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_adam.statistics import COLUMNS, TensorReading, kept, triton_kernel
+from lightning_adam.statistics import COLUMNS, TensorReading, repeated_pass, triton_kernel
 from lightning_adam.statistics.batched import reduce_batched
 from lightning_adam.statistics.columns import Columns
 from lightning_adam.statistics.raw import MAXIMA, SUMS, RawTable, empty_table
 from lightning_adam.statistics.snapshot import snapshot_of
 from tests.statistics_reference import expected, reading
-from tests.test_kept_pass import Stepped, are_equal
+from tests.test_repeated_pass import Stepped, are_equal
 from tests.test_statistics import EAGER_ONLY, FITTING, Launches, agrees, mapped, of_moments, shards
 
 NAME = "lightning_adam.statistics.triton_program"
@@ -441,8 +441,8 @@ def test_numbers_that_are_not_eager_torchs_are_not_used(program: Any, monkeypatc
 @pytest.mark.parametrize("on_host", [True, False], ids=["t on the host", "t on the GPU"])
 def test_a_pass_is_repeated(on_host: bool, program: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is kept between two logged steps gives what reading everything anew gives, bit for bit."""
-    monkeypatch.setitem(kept.ENGINES, "cpu", triton_kernel)
-    monkeypatch.setattr(kept, "_are_on_host", lambda steps: on_host)
+    monkeypatch.setitem(repeated_pass.ENGINES, "cpu", triton_kernel)
+    monkeypatch.setattr(repeated_pass, "_are_on_host", lambda steps: on_host)
     of = Stepped()
     again = of.keep()
     assert again is not None
@@ -458,8 +458,8 @@ def test_a_pass_is_repeated(on_host: bool, program: Any, monkeypatch: pytest.Mon
 
 def test_wrong_steps_are_noticed(program: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A scaler that skipped a fused step: t is not what the calls say, and everything is read anew."""
-    monkeypatch.setitem(kept.ENGINES, "cpu", triton_kernel)
-    monkeypatch.setattr(kept, "_are_on_host", lambda steps: False)
+    monkeypatch.setitem(repeated_pass.ENGINES, "cpu", triton_kernel)
+    monkeypatch.setattr(repeated_pass, "_are_on_host", lambda steps: False)
     of = Stepped()
     again = of.keep()
     assert again is not None

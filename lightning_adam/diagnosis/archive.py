@@ -16,6 +16,8 @@ from lightning_adam.diagnosis.finding import Finding
 VERSION = 1
 FINDINGS_FILE = "findings.json"
 SIGNALS_FILE = "adam_signals.jsonl"
+_NOT_OURS = (KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+"""What valid JSON raises where it is read as ours and is not."""
 
 
 class Stretch(NamedTuple):
@@ -44,11 +46,12 @@ def read_findings_document(text: str) -> dict[str, list[Finding]]:
     Raises:
         ValueError: the text is none of ours, is cut off, or is of a newer version.
     """
-    content = json.loads(text)
-    if not isinstance(content, dict) or not isinstance(content.get("findings"), dict):
-        raise ValueError("this is no findings.json of lightning-adam")
-    _check_version(content)
-    return {prefix: [Finding.from_dict(one) for one in found] for prefix, found in content["findings"].items()}
+    try:
+        content = json.loads(text)
+        _check_version(content)
+        return {prefix: [Finding.from_dict(one) for one in found] for prefix, found in content["findings"].items()}
+    except _NOT_OURS as error:
+        raise ValueError("this is no findings.json of lightning-adam") from error
 
 
 def stretch_line(stretch: Stretch) -> str:
@@ -63,7 +66,7 @@ def read_stretches(lines: Iterable[str]) -> tuple[list[Stretch], int]:
     for line in lines:
         try:
             found.append(_stretch(json.loads(line)))
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, *_NOT_OURS):
             damaged += bool(line.strip())
     return found, damaged
 

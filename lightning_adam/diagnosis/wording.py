@@ -20,8 +20,13 @@ def loss_clause(case: Case) -> str:
 
 
 def percent(share: float) -> str:
-    """A share as a person reads it: 0.0021 is 0.21 %, 4.1 is 410 %."""
-    return f"{100 * share:.2g} %" if share < 1 else f"{100 * share:.0f} %"
+    """A share as a person reads it.
+
+    Example:
+        >>> percent(0.0021), percent(0.996), percent(4.1)
+        ('0.21 %', '100 %', '410 %')
+    """
+    return f"{100 * share:.2g} %" if share < 0.995 else f"{100 * share:.0f} %"
 
 
 def place(name: str) -> str:

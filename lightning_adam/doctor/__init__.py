@@ -1,4 +1,4 @@
-"""Diagnosis after the fact: from event files, CSV and WandB histories to the findings that the live monitor would have."""
+"""Diagnosis after the fact: from what a run logged to the findings that the live monitor would have."""
 
 from lightning_adam.doctor.judgement import Gap, RunReport
 from lightning_adam.doctor.reporting import Report, report

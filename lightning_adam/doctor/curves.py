@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -109,10 +108,11 @@ def update_ratio_band(run: RunLog, prefix: str, title: str) -> Curve | None:
     """10th percentile, median and 90th percentile over the tensors."""
     table = run.tables.get(f"{prefix}_matrix/update_ratio")
     if table is not None and table.values.size:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)
-            finite = np.where(np.isfinite(table.values), table.values, np.nan)
-            low, middle, high = np.nanquantile(finite, (0.1, 0.5, 0.9), axis=1)
+        finite = np.where(np.isfinite(table.values), table.values, np.nan)
+        bands = np.full((3, len(finite)), np.nan)
+        some = ~np.isnan(finite).all(axis=1)  # of a step without a number there is no quantile, and NumPy would warn
+        bands[:, some] = np.nanquantile(finite[some], (0.1, 0.5, 0.9), axis=1)
+        low, middle, high = bands
         return Curve(title, f"{prefix}_matrix/update_ratio", table.steps, middle, low, high, HEALTHY_RATIO)
     return _logged_band(run, prefix, title)
 

@@ -28,7 +28,8 @@ def recorded(run: RunLog, prefix: str) -> list[Record]:
     for step, stored in run.texts.get(prefix + RECORDS, ()):
         try:
             stretch = decode(stored)
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
+            run.damaged = True
             run.notes.append(f"the signals written at step {step} are damaged ({type(error).__name__}: {error})")
             continue
         for record in stretch:

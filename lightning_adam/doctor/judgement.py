@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
-
-from lightning_adam.diagnosis import RULES, Finding, RunSignals, StepSignals, replay
+from lightning_adam.diagnosis import RULES, Finding, RunSignals, StepSignals
 from lightning_adam.doctor.curves import Curve, curves
 from lightning_adam.doctor.evidence import Evidence, Record, gather, recorded
+from lightning_adam.doctor.live import SEVERITIES, is_watched, live_findings, plural, replayed, unread, unread_in_file
 from lightning_adam.doctor.roles import prefixes
 from lightning_adam.tensorboard.reader import RunLog
-
-SEVERITIES = ("critical", "warning", "info")
-"""The worst first."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +67,11 @@ class RunReport:
         return next((severity for severity in SEVERITIES if self.count(severity)), None)
 
     @property
+    def healthy(self) -> bool:
+        """Nothing was found but advice: the exit status is 0, unless ``--fail-on info`` asks for more."""
+        return self.worst in (None, "info")
+
+    @property
     def steps(self) -> tuple[int, int]:
         """First and last step of anything that was logged."""
         every = [step for curve in self.curves for step in (int(curve.steps[0]), int(curve.steps[-1]))]
@@ -114,78 +115,51 @@ TURN_ON: dict[str, tuple[str, str]] = {
 def judge(run: RunLog) -> RunReport:
     """Judge one run by the same rules as the live monitor, from the best evidence that its log holds."""
     records = {prefix: recorded(run, prefix) for prefix in prefixes(run) or [""]}
-    names = sorted(records, key=lambda prefix: (_position(records[prefix]), prefix))
+    names = sorted(records, key=lambda prefix: (_position(run, prefix, records[prefix]), prefix))
     judged = [_judge_optimizer(run, prefix, records[prefix], len(names)) for prefix in names]
-    findings = sorted((finding for found, _, _ in judged for finding in found), key=lambda finding: finding.step)
-    gaps = dict.fromkeys(gap for _, missing, _ in judged for gap in missing)
-    basis = "; ".join(dict.fromkeys(basis for _, _, basis in judged))
+    findings = [finding for optimizer in judged for finding in optimizer.findings]
+    findings += unread_in_file(run, [f for optimizer in judged if not optimizer.gaps for f in optimizer.findings])
+    findings.sort(key=lambda finding: finding.step)
+    gaps = dict.fromkeys(gap for optimizer in judged for gap in optimizer.gaps)
+    basis = "; ".join(dict.fromkeys(optimizer.basis for optimizer in judged))
     drawn = tuple(curves(run, records))
     return RunReport(run.name, run.path, tuple(findings), tuple(gaps), tuple(run.notes), basis, drawn)
 
 
-def _position(records: list[Record]) -> int:
-    """Which of the trainer's optimizers these are of: their findings of one step come in this order."""
-    return next((record.position for record in records if isinstance(record, RunSignals)), 0)
+def _position(run: RunLog, prefix: str, records: list[Record]) -> int:
+    """Which of the trainer's optimizers this is: their findings of one step come in this order."""
+    listed = [*run.findings].index(prefix) if prefix in run.findings else 0
+    return next((record.position for record in records if isinstance(record, RunSignals)), listed)
 
 
-Judged = tuple[list[Finding], list[Gap], str]
+class Judgement(NamedTuple):
+    """Of one optimizer.
+
+    Attributes:
+        findings: by step.
+        gaps: what could not be judged; none where a monitor's records or findings tell all.
+        basis: what it rests on, in words.
+    """
+
+    findings: list[Finding]
+    gaps: list[Gap]
+    basis: str
 
 
-def _judge_optimizer(run: RunLog, prefix: str, records: list[Record], optimizers: int) -> Judged:
+def _judge_optimizer(run: RunLog, prefix: str, records: list[Record], optimizers: int) -> Judgement:
     """By the records; without them, by what was found live; without that, by what else there is."""
     steps = [record.step for record in records if isinstance(record, StepSignals)]
-    if steps:
-        found = _replayed(run, prefix, records, optimizers)
-        return found, [], f"the recorded signals of {plural(len(steps), 'step')}"
-    total = run.scalars.get(f"{prefix}/findings_total")
-    counted = int(total.values.max()) if total is not None and np.isfinite(total.values).all() else None
-    if counted == 0 or f"{prefix}_events" in run.texts:
-        return live_findings(run, prefix), [], "what DivergenceMonitor found live"
-    if counted:
-        run.notes.append(f"DivergenceMonitor counted {plural(counted, 'finding')}; their text is only in event files")
+    beginning_is_lost = not isinstance(next(iter(records), None), RunSignals)
+    if steps and not (beginning_is_lost and prefix in run.findings):
+        found = replayed(run, prefix, records, optimizers)
+        basis = f"the recorded signals of {plural(len(steps), 'step')}"
+        return Judgement([*found, *unread(run, prefix, found, -1 if run.damaged else max(steps))], [], basis)
+    found = live_findings(run, prefix)
+    missing = unread(run, prefix, found, -1)
+    if is_watched(run, prefix):
+        return Judgement([*found, *missing], [], "what DivergenceMonitor found live")
     evidence = gather(run, prefix, optimizers)
-    return evidence.judged(), _gaps(evidence), _basis(evidence)
-
-
-def _replayed(run: RunLog, prefix: str, records: list[Record], optimizers: int) -> list[Finding]:
-    """What the records give, and what they cannot: the monitor's own actions, and what came after the last of them.
-
-    Records are written in stretches: a run that was killed leaves findings without the signals that led to them. After an
-    action (a rollback) the live rules started afresh, which is not recorded either.
-    """
-    found = replay(records).findings
-    if optimizers > 1:
-        found = [replace(finding, optimizer=prefix) for finding in found]
-    told = live_findings(run, prefix)
-    acted, known = any("action" in finding.evidence for finding in told), {finding.step for finding in found}
-    last = max(record.step for record in records if isinstance(record, StepSignals))
-    more = [f for f in told if "action" in f.evidence or (f.step not in known and (acted or f.step > last))]
-    return [*found, *more]
-
-
-def live_findings(run: RunLog, prefix: str) -> list[Finding]:
-    """What the live monitor wrote; a damaged entry is passed over, with a note."""
-    found: list[Finding] = []
-    for step, text in run.texts.get(f"{prefix}_events", ()):
-        try:
-            found += [_checked(Finding.from_dict(stored)) for stored in json.loads(text)]
-        except (ValueError, TypeError, KeyError, AttributeError):
-            run.notes.append(f"the findings of step {step} are damaged ({prefix}_events)")
-    return found
-
-
-def _checked(finding: Finding) -> Finding:
-    """Types as declared: the reports rely on them, and a log may hold anything."""
-    words = (finding.rule, finding.message, finding.remedy, finding.optimizer, *finding.parameters, *finding.evidence)
-    right = (
-        finding.severity in SEVERITIES
-        and all(isinstance(word, str) for word in words)
-        and all(isinstance(step, int) for step in (finding.step, finding.last_step))
-        and all(isinstance(value, str | int | float) for value in finding.evidence.values())
-    )
-    if not right:
-        raise ValueError(finding)
-    return finding
+    return Judgement([*evidence.judged(), *missing], _gaps(evidence), _basis(evidence))
 
 
 def _basis(evidence: Evidence) -> str:
@@ -203,11 +177,6 @@ def _gaps(evidence: Evidence) -> list[Gap]:
         if missing is not None:
             lacking.setdefault(missing, []).append(rule)
     return [Gap(TURN_ON[missing][0], tuple(rules), TURN_ON[missing][1]) for missing, rules in lacking.items()]
-
-
-def plural(count: int, noun: str) -> str:
-    """1 run, 2 runs."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def ranked(reports: Iterable[RunReport]) -> list[RunReport]:

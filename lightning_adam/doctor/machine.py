@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 
 
 def as_json(report: Report) -> str:
-    """Valid JSON: it has no NaN, so NaN and infinities become strings."""
+    """Valid JSON: it has no NaN, so NaN and infinities become strings.
+
+    A run is ``healthy`` where nothing is found that is graver than ``info``, which is advice: what ``lightning-adam doctor``
+    exits with 0 for. ``worst`` is the gravest severity, ``info`` included, or null; ``not_judged`` is what nobody looked at.
+    """
     content = {"logdir": report.logdir, "runs": [_run(run) for run in report.runs]}
     return json.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False)
 
@@ -23,7 +27,7 @@ def _run(run: RunReport) -> dict[str, Any]:
     return {
         "run": run.name,
         "path": str(run.path),
-        "healthy": not run.findings,
+        "healthy": run.healthy,
         "worst": run.worst,
         "steps": list(run.steps),
         "basis": run.basis,

@@ -7,7 +7,8 @@ import zlib
 from typing import TYPE_CHECKING
 
 from lightning_adam.diagnosis import Finding
-from lightning_adam.doctor.judgement import RunReport, plural
+from lightning_adam.doctor.judgement import RunReport
+from lightning_adam.doctor.live import plural
 from lightning_adam.doctor.plots import charts
 from lightning_adam.doctor.wording import code, evidence_text, extent, gap_texts, headline, leading, loss_course, span, state
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from lightning_adam.diagnosis import Finding
-from lightning_adam.doctor.judgement import SEVERITIES, RunReport, judge, ranked
+from lightning_adam.doctor.judgement import RunReport, judge, ranked
+from lightning_adam.doctor.live import SEVERITIES
 from lightning_adam.doctor.sources import read_runs
 
 if TYPE_CHECKING:
@@ -98,7 +99,8 @@ def report(logdir: str | os.PathLike[str]) -> Report:
     """Diagnose the runs of a log folder, as ``lightning-adam doctor`` does.
 
     Args:
-        logdir: a folder with runs in it, a run's own folder, an event file, a ``metrics.csv`` or a WandB history.
+        logdir: a folder with runs in it, a run's own folder, or one file: an event file, a ``metrics.csv``, W&B's
+            ``run-….wandb`` or a history exported from there, a ``findings.json``.
 
     Raises:
         UnusableLog: there is nothing at ``logdir`` that could be judged.

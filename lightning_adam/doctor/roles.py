@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lightning_adam.tensorboard.reader import RunLog, Series
+from lightning_adam.tensorboard.reader import EVENTS, RECORDS, RunLog, Series
+from lightning_adam.tensorboard.tags import HEADLINE
 
 
 @dataclass(frozen=True)
@@ -58,11 +59,20 @@ ROLES: dict[str, Role] = {
 }
 
 
+_ROOMS = r"\.(?:dist|groups|clip|amp|tensors)/.+"
+_SCALAR = re.compile(rf"(adam(?:-[^/]+?)?)(?:{_ROOMS}|/(?:log10_.+|{'|'.join(HEADLINE)}))")
+_MATRIX = re.compile(r"(adam(?:-[^/]+)?)_matrix/.+")
+_TEXT = re.compile(rf"(adam(?:-[^/]+)?)(?:{EVENTS}|{RECORDS})")
+
+
 def prefixes(run: RunLog) -> list[str]:
-    """The optimizers that this package's monitors wrote about: ``adam``, or ``adam-AdamW``, ``adam-SGD``, …"""
-    tags = [*run.scalars, *run.tables, *run.texts]
-    own = re.compile(r"(adam(?:-[^/]*?)?)(?:_matrix/|_events$|_signals\b|/log10_|/findings_total$)")
-    return sorted({match[1] for tag in tags if (match := own.match(tag))})
+    """The optimizers that this package's monitors wrote about: ``adam``, or ``adam-AdamW``, ``adam-SGD``, …
+
+    A class may be called anything, ``Adam_matrix`` too: what kind of series has a tag tells where the class's name ends.
+    """
+    kinds = ((_SCALAR, run.scalars), (_MATRIX, run.tables), (_TEXT, run.texts))
+    found = {match[1] for pattern, tags in kinds for tag in tags if (match := pattern.fullmatch(tag))}
+    return sorted(found | set(run.findings))
 
 
 def find(run: RunLog, role: str, prefix: str) -> tuple[str, Series] | None:

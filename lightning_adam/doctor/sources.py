@@ -1,14 +1,19 @@
-"""Finds the runs below a folder: event files, Lightning's ``metrics.csv``, and histories exported from WandB."""
+"""Finds the runs below a folder: event files, Lightning's ``metrics.csv``, W&B's runs and exported histories, and what
+monitors left beside them."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
+from lightning_adam.doctor.archives import ARCHIVE, add_archive
+from lightning_adam.doctor.offline import OFFLINE_FILE, read_offline
 from lightning_adam.doctor.tabular import is_history, read_history
 from lightning_adam.errors import ConfigError
-from lightning_adam.tensorboard.reader import EVENT_FILE, RunLog, find_event_files, read_run
+from lightning_adam.tensorboard.reader import EVENT_FILE, RunLog, event_files, folders, read_run
 
+METRICS = "metrics.csv"
+"""What Lightning's CSVLogger writes."""
 TABLES = (".csv", ".json", ".jsonl")
 """Endings of the tables that may be a run's history."""
 LAST_VALUES = "wandb-summary.json"
@@ -23,7 +28,7 @@ def read_runs(root: str | os.PathLike[str]) -> list[RunLog]:
     """Every run at or below a path, by name.
 
     Args:
-        root: a folder with runs in it, a run's own folder, one event file, or one table.
+        root: a folder with runs in it, a run's own folder, or one file of a run.
 
     Raises:
         UnusableLog: no such path, it may not be read, or it holds no run with a single number.
@@ -33,10 +38,14 @@ def read_runs(root: str | os.PathLike[str]) -> list[RunLog]:
         runs = _read_file(place) if place.is_file() else _read_folder(_existing(place))
     except PermissionError as error:
         raise UnusableLog(f"{place} may not be read: {error.strerror} ({error.filename}).") from error
-    useful = [run for run in runs if run.scalars or run.tables or run.texts]
+    useful = [run for run in runs if _says_something(run)]
     if not useful:
         raise UnusableLog(_nothing(place, runs))
     return sorted(useful, key=lambda run: run.name)
+
+
+def _says_something(run: RunLog) -> bool:
+    return bool(run.scalars or run.tables or run.texts or run.findings or run.unread_findings)
 
 
 def _existing(place: Path) -> Path:
@@ -50,38 +59,77 @@ def _existing(place: Path) -> Path:
 def _nothing(place: Path, runs: list[RunLog]) -> str:
     if not runs:
         return (
-            f"{place} holds no event files (events.out.tfevents.…), no metrics.csv of Lightning's CSVLogger and no "
-            "WandB history (CSV or JSON with a _step column). Is it the folder that the logger wrote to?"
+            f"{place} holds no event files (events.out.tfevents.…), no metrics.csv of Lightning's CSVLogger, no run of W&B "
+            "(run-….wandb, or its history as CSV or JSON with a _step column) and no findings.json of DivergenceMonitor. "
+            "Is it the folder that the logger wrote to?"
         )
     notes = "; ".join(note for run in runs for note in run.notes)
     return f"{place}: {len(runs)} run(s), but not one number to judge{': ' + notes if notes else ' yet'}."
 
 
 def _read_file(place: Path) -> list[RunLog]:
-    if EVENT_FILE in place.name:
-        return [read_run(place.absolute().parent.name, place.parent, [place])]
-    return read_history(place, place.absolute().parent.name if place.name == "metrics.csv" else place.stem)
-
-
-def _read_folder(root: Path) -> list[RunLog]:
-    event_files = find_event_files(root)
-    runs = [read_run(_name(folder, root), folder, files) for folder, files in event_files.items()]
-    for folder, table in _tables(root):
-        if folder in event_files and table.name == "metrics.csv":
-            continue  # the same numbers twice
-        own = table.name == "metrics.csv"
-        runs += read_history(table, _name(folder if own else table.with_suffix(""), root))
+    folder, name = place.parent, place.absolute().parent.name
+    if place.name in ARCHIVE:
+        runs = [RunLog(_home(place.absolute().parent).name, folder)]
+    elif EVENT_FILE in place.name:
+        runs = [read_run(name, folder, [place])]
+    elif place.name.endswith(OFFLINE_FILE):
+        runs = [read_offline(place, name)]
+        add_archive(runs[0], folder / "files")
+    else:
+        runs = read_history(place, name if place.name == METRICS else place.stem)
+    if len(runs) == 1:
+        add_archive(runs[0], folder)
     return runs
 
 
-def _tables(root: Path) -> list[tuple[Path, Path]]:
-    found = []
-    for folder, subfolders, names in os.walk(root):
-        subfolders.sort()
-        places = [Path(folder, name) for name in sorted(names) if name.endswith(TABLES) and name != LAST_VALUES]
-        found += [(Path(folder), place) for place in places if place.name == "metrics.csv" or is_history(place)]
-    return found
+def _read_folder(root: Path) -> list[RunLog]:
+    runs: dict[Path, RunLog] = {}
+    others: list[RunLog] = []
+    for folder, names in folders(root):
+        logged, tables = _logged(folder, names, root), _tables(folder, names, root)
+        own = logged or tables
+        if len(own) == 1:
+            runs[folder] = own.pop()
+        others += [*logged, *tables]
+        if not ARCHIVE.isdisjoint(names):
+            home = folder if folder in runs else _home(folder)
+            add_archive(runs.setdefault(home, RunLog(_name(home, root), home)), folder)
+    return [*runs.values(), *others]
+
+
+def _home(folder: Path) -> Path:
+    """The run's folder, where a logger keeps files apart: W&B in ``files``, MLflow in ``artifacts``."""
+    of_wandb = folder.name == "files" and folder.parent.name.startswith(("run-", "offline-run-", "latest-run"))
+    return folder.parent if of_wandb or folder.name == "artifacts" else folder
+
+
+def _logged(folder: Path, names: list[str], root: Path) -> list[RunLog]:
+    """The run that a logger wrote into this folder. Two may have written the same: the first that is readable counts."""
+    name, events, offline = _name(folder, root), event_files(folder, names), _offline(folder, names)
+    found = [read_run(name, folder, events)] if events else []
+    found += [read_offline(offline[0], name)] if len(offline) == 1 else []
+    runs = [run for run in found if _says_something(run)][:1]
+    if METRICS in names and not runs:
+        runs = read_history(folder / METRICS, name)
+    for run in runs[:1]:
+        run.notes += [note for other in found if other is not run for note in other.notes]
+    return runs or found[:1]
+
+
+def _tables(folder: Path, names: list[str], root: Path) -> list[RunLog]:
+    """What somebody has put there: exported histories, several runs of W&B."""
+    places = [folder / name for name in names if name.endswith(TABLES) and name not in (METRICS, LAST_VALUES, *ARCHIVE)]
+    histories = [place for place in places if place.is_file() and is_history(place)]
+    offline = _offline(folder, names)
+    runs = [run for place in histories for run in read_history(place, _name(place.with_suffix(""), root))]
+    return runs + [read_offline(place, _name(place.with_suffix(""), root)) for place in offline if len(offline) > 1]
+
+
+def _offline(folder: Path, names: list[str]) -> list[Path]:
+    return [folder / name for name in names if name.endswith(OFFLINE_FILE) and (folder / name).is_file()]
 
 
 def _name(place: Path, root: Path) -> str:
-    return root.absolute().name if place == root else place.relative_to(root).as_posix()
+    """The path below the root; the root's own name for itself, and for what a file in it belongs to."""
+    return place.relative_to(root).as_posix() if root in place.parents else place.absolute().name

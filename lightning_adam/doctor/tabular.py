@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,9 @@ from lightning_adam.tensorboard.reader import RunLog, Series, latest
 
 STEPS = ("trainer/global_step", "_step", "step", "Step", "global_step")
 """Names of the column that holds the step; the first that is there counts (WandB's ``_step`` counts its own calls)."""
+
+MOST_STEPS = 2**63
+"""What no step reaches: numpy's whole numbers end there."""
 
 Row = Mapping[str, Any]
 
@@ -43,10 +45,10 @@ def read_history(place: Path, name: str) -> list[RunLog]:
     run = RunLog(name, place)
     try:
         rows = list(_csv_rows(place) if place.suffix == ".csv" else _json_rows(place.read_text("utf-8-sig")))
-    except (ValueError, UnicodeDecodeError, OSError, csv.Error) as error:
+    except (ValueError, OSError, RecursionError, csv.Error) as error:
         run.notes.append(f"{place.name} could not be read: {error}")
         return [run]
-    run.scalars = _columns(rows, run.notes)
+    run.scalars = series_of(rows, run.notes)
     return _side_by_side(run) if any("Step" in row for row in rows[:1]) else [run]
 
 
@@ -90,7 +92,13 @@ def _transposed(columns: Mapping[str, Any]) -> list[Row]:
     return list(rows.values())
 
 
-def _columns(rows: list[Row], notes: list[str]) -> dict[str, Series]:
+def series_of(rows: Sequence[Row], notes: list[str]) -> dict[str, Series]:
+    """The numbers of each column by step.
+
+    Args:
+        rows: by column; a cell that is no number is passed over.
+        notes: gets a word where no column holds the step.
+    """
     key = next((name for name in STEPS if any(name in row for row in rows[:50])), None)
     if key is None:
         if rows:
@@ -99,7 +107,7 @@ def _columns(rows: list[Row], notes: list[str]) -> dict[str, Series]:
     points: dict[str, tuple[list[int], list[float]]] = {}
     for row in rows:
         step = number(row.get(key))
-        if step is None or not math.isfinite(step):
+        if step is None or not abs(step) < MOST_STEPS:
             continue
         for name, cell in row.items():
             value = number(cell) if name != key and isinstance(name, str) else None

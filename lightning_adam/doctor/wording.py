@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from lightning_adam.diagnosis import Finding
-from lightning_adam.doctor.judgement import SEVERITIES, RunReport, plural
+from lightning_adam.doctor.judgement import RunReport
+from lightning_adam.doctor.live import SEVERITIES, plural
 
 if TYPE_CHECKING:
     from lightning_adam.doctor.reporting import Report

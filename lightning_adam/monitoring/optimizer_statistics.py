@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_adam.errors import ConfigError, nearest
+from lightning_adam.errors import ConfigError, nearest, say_left_out
 from lightning_adam.monitoring.counters import Number, StepCounters, as_scalars, norms
 from lightning_adam.monitoring.gradients import total_gradient_norm
 from lightning_adam.monitoring.heatmap import Heatmap
@@ -99,6 +99,7 @@ class OptimizerStatistics:
         self.optimizer, self.prefix = optimizer, prefix
         self._run, self._position, self._parameters = run, position, parameters
         self._options, self._sinks = options, sinks
+        self._every = options.every_n_steps or run.log_interval
         self._counters, self._heatmap = _restored(state or {})
         if run.loss_scale is not None:
             self._counters.expect_skips()
@@ -106,7 +107,8 @@ class OptimizerStatistics:
         self._before: Before | None = None
         self._repeated: RepeatedPass | None = None
         self._norm: Tensor | float = math.nan
-        self._has_told_what_is_missing = False
+        self._has_told_what_is_missing, self._has_written = False, False
+        self._reads = False
 
     def before_clipping(self) -> None:
         """Gradients are complete and not yet clipped: on a step to be logged, take what is gone after it."""
@@ -120,7 +122,8 @@ class OptimizerStatistics:
 
     def before_step(self) -> None:
         """Right before the step: copies, where the state does not tell it."""
-        if self._is_read():
+        self._reads = self._is_read()
+        if self._reads:
             self._before = copy_parameters(self.optimizer, self._parameters.chosen)
 
     def after_step(self) -> None:
@@ -128,19 +131,21 @@ class OptimizerStatistics:
         self._counters.after_step(self.optimizer)
         if self._repeated is not None:
             self._repeated.calls += 1
-        if self._is_read():
+        if self._reads:
+            self._reads = False
             self._read()
 
     def skipped(self) -> None:
         """The gradient scaler left the step out."""
         self._counters.add_skips(1)
         if self._is_logged() and self._run.is_main:
-            totals = {tag: float(total) for tag, total in self._counters.totals(self.prefix).items()}
-            self._sinks.scalars(self._run.step(self._position), totals)
+            self._write_totals()
 
     def end(self) -> None:
         """The run is over: the last pictures."""
         self._repeated = self._before = None
+        if not self._has_written and self._run.is_main:
+            self._write_totals()
         self._draw()
 
     def state_dict(self) -> dict[str, Any]:
@@ -149,9 +154,14 @@ class OptimizerStatistics:
         counted = {name: int(n) for name, n in (("clipped", clipped), ("skipped", skipped)) if n is not None}
         return {**counted, "heatmap": self._heatmap.state_dict()}
 
+    def _write_totals(self) -> None:
+        """The counters without a logged step: of a step that was skipped, or of a run that has taken none."""
+        totals = {tag: float(total) for tag, total in self._counters.totals(self.prefix).items()}
+        if totals:
+            self._sinks.scalars(self._run.step(self._position), totals)
+
     def _is_logged(self) -> bool:
-        every = self._options.every_n_steps or self._run.log_interval
-        return every > 0 and (self._run.step(self._position) + 1) % every == 0
+        return self._every > 0 and (self._run.step(self._position) + 1) % self._every == 0
 
     def _is_read(self) -> bool:
         """On a step to be logged the main rank reads, and under sharding every rank its own shards."""
@@ -211,6 +221,7 @@ class OptimizerStatistics:
             values = headline(snapshot, group).items()
             scalars |= {f"{self.prefix}.groups/{name}/{group}": value for name, value in values}
         each = self._options.granularity == "parameter"
+        self._has_written = True
         self._sinks.snapshot(self.prefix, scalars, snapshot, self._own_scalars(snapshot), matrix=each)
         if each:
             self._remember(snapshot)
@@ -239,7 +250,9 @@ class OptimizerStatistics:
 
 def _restored(state: Mapping[str, Any]) -> tuple[StepCounters, Heatmap]:
     heatmap = Heatmap.restore(state["heatmap"]) if "heatmap" in state else Heatmap()
-    return StepCounters(state.get("clipped"), state.get("skipped")), heatmap
+    counted = {name: state[name] for name in ("clipped", "skipped") if type(state.get(name)) is int}
+    say_left_out("counters", [name for name in ("clipped", "skipped") if name in state and name not in counted])
+    return StepCounters(**counted), heatmap
 
 
 def _quantiles(prefix: str, snapshot: Snapshot) -> dict[str, float]:

@@ -22,8 +22,13 @@ class Sink:
         """What to tell the user to open, in one short sentence; None for nothing."""
         return None
 
-    def hyperparameters(self, values: Mapping[str, Any]) -> None:
-        """Before training, once: what the runs of a project are sorted by (``lr``, ``betas``, ``schedule``, …)."""
+    def hyperparameters(self, values: Mapping[str, Any], trainer_follows: bool = False) -> None:
+        """Before training, once: what the runs of a project are sorted by (``lr``, ``betas``, ``schedule``, …).
+
+        Args:
+            values: ours and the user's.
+            trainer_follows: whether the trainer will log the user's itself, right afterwards.
+        """
 
     def configuration(self, prefix: str, step: int, markdown: str) -> None:
         """When training starts: the parameter groups as a Markdown table, the schedule and clipping in words."""

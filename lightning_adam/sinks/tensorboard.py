@@ -1,52 +1,120 @@
+"""TensorBoard: everything, through the logger's own SummaryWriter."""
+
 from __future__ import annotations
 
-from pathlib import Path
+import os
+import shlex
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lightning_adam.diagnosis import findings_table
+from lightning_adam.diagnosis import Finding, findings_table
+from lightning_adam.monitoring.heatmap import Heatmap
 from lightning_adam.monitoring.sink import Sink
+from lightning_adam.sinks.run_files import RunFiles
+from lightning_adam.statistics import Snapshot
 from lightning_adam.tensorboard import TensorBoardWriter, top_tables
+
+LONGEST_ADDRESS = 120
+
+
+def of_logger(logger: Any) -> Sink:
+    """Of Lightning's or Fabric's TensorBoardLogger."""
+    return TensorBoardSink(logger.experiment, logger)
+
+
+def of_writer(writer: Any) -> Sink:
+    """Of a torch ``SummaryWriter`` that no known logger is around."""
+    return TensorBoardSink(writer)
 
 
 class TensorBoardSink(Sink):
-    def __init__(self, logger: Any, writer: Any) -> None:
-        self.logger, self.w = logger, writer
+    """All tags, texts and pictures of :class:`lightning_adam.tensorboard.TensorBoardWriter`.
+
+    Args:
+        writer: a torch ``SummaryWriter``; a logger's own, for a second one in the same folder would not be read.
+        logger: the TensorBoardLogger that it belongs to, if it belongs to one.
+    """
+
+    def __init__(self, writer: Any, logger: Any = None) -> None:
+        self._writer, self._logger = writer, logger
 
     @property
-    def address(self) -> Any:
-        return f"Adam tab: http://127.0.0.1:6006/#lightning_adam  (tensorboard --logdir {self.w.log_dir})"[:120]
+    def address(self) -> str | None:
+        """The Adam tab, and the command that serves it."""
+        return tab_address(self._writer.log_dir)
 
-    def hyperparameters(self, values: Any) -> None:
-        if self.logger:
-            self.logger.log_hyperparams(dict(values))
+    def hyperparameters(self, values: Mapping[str, Any], trainer_follows: bool = False) -> None:
+        """For the HParams tab, which keeps the first set of a run only: call it before the user's are logged.
+
+        It also keeps the columns of the first "experiment" only. Where Lightning will write one, with its ``hp_metric``,
+        ours comes first and has the same; else there is none of ours, which would hide the metrics of the user's own.
+        """
+        from torch.utils.tensorboard.summary import hparams
+
+        lightnings = trainer_follows and getattr(self._logger, "_default_hp_metric", False)
+        plain = {name: v if isinstance(v, (bool, int, float, str)) else str(v) for name, v in _flat(values).items()}
+        columns, start, end = hparams(plain, {"hp_metric": -1} if lightnings else {})  # type: ignore[no-untyped-call]
+        for summary in (columns, start, end) if lightnings else (start, end):
+            self._writer._get_file_writer().add_summary(summary)
 
     def configuration(self, prefix: str, step: int, markdown: str) -> None:
-        self.w.add_text(f"{prefix}/config", markdown, step)
+        self._tags(prefix).write_text(f"{prefix}/config", markdown, step)
 
-    def layout(self, prefixes: Any, each_tensor: bool) -> None:
-        TensorBoardWriter(self.w).write_layout(prefixes, each_tensor)
+    def layout(self, prefixes: Sequence[str], each_tensor: bool) -> None:
+        self._tags().write_layout(prefixes, each_tensor)
 
-    def scalars(self, step: int, values: Any) -> None:
-        TensorBoardWriter(self.w).write_scalars(step, values)
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        self._tags().write_scalars(step, values)
 
-    def snapshot(self, prefix: str, values: Any, snapshot: Any, rows: Any, matrix: bool) -> None:
-        TensorBoardWriter(self.w, prefix).write_snapshot(snapshot.step, values, snapshot, rows, matrix)
+    def snapshot(
+        self, prefix: str, values: Mapping[str, float], snapshot: Snapshot, rows: Sequence[int], matrix: bool
+    ) -> None:
+        self._tags(prefix).write_snapshot(snapshot.step, values, snapshot, rows, matrix)
 
-    def heatmap(self, prefix: str, h: Any) -> None:
-        TensorBoardWriter(self.w, prefix).write_heatmap(h.steps[-1], h.steps, h.names, h.matrix())
+    def heatmap(self, prefix: str, heatmap: Heatmap) -> None:
+        self._tags(prefix).write_heatmap(heatmap.steps[-1], heatmap.steps, heatmap.names, heatmap.matrix())
 
-    def standouts(self, prefix: str, snapshot: Any, count: int) -> None:
-        TensorBoardWriter(self.w, prefix).write_text(f"{prefix}/top", top_tables(snapshot, count), snapshot.step)
+    def standouts(self, prefix: str, snapshot: Snapshot, count: int) -> None:
+        self._tags(prefix).write_text(f"{prefix}/top", top_tables(snapshot, count), snapshot.step)
 
-    def findings(self, prefix: str, step: int, fresh: Any, known: Any) -> None:
-        w = TensorBoardWriter(self.w, prefix)
+    def findings(self, prefix: str, step: int, fresh: Sequence[Finding], known: Sequence[Finding]) -> None:
         if known:
-            w.write_text(f"{prefix}/findings", findings_table(known), step)
+            self._tags(prefix).write_text(f"{prefix}/findings", findings_table(known), step)
         if fresh:
-            w.write_events(step, [f.to_dict() for f in fresh])
+            self._tags(prefix).write_events(step, [finding.to_dict() for finding in fresh])
 
     def records(self, prefix: str, step: int, payload: bytes) -> None:
-        TensorBoardWriter(self.w, prefix).write_signals(step, payload)
+        self._tags(prefix).write_signals(step, payload)
 
     def file(self, name: str, content: str) -> None:
-        Path(self.w.log_dir, name).write_text(content)
+        RunFiles(self._writer.log_dir).write(name, content)
+
+    def end(self) -> None:
+        self._writer.flush()
+
+    def _tags(self, prefix: str = "adam") -> TensorBoardWriter:
+        return TensorBoardWriter(self._writer, prefix)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their paths, as Lightning logs them: ``model/width``."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= _flat(value, f"{prefix}{name}/") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return found
+
+
+def tab_address(log_dir: str) -> str:
+    """``Adam tab: http://…  (tensorboard --logdir DIR)``; the command is left out where it would make the line too long."""
+    sentence = "Adam tab: http://127.0.0.1:6006/#lightning_adam"
+    full = f"{sentence}  (tensorboard --logdir {shlex.quote(_shortest(str(log_dir)))})"
+    return full if len(full) <= LONGEST_ADDRESS else sentence
+
+
+def _shortest(folder: str) -> str:
+    if "://" in folder:
+        return folder
+    try:
+        return min(folder, os.path.relpath(folder), key=len)
+    except ValueError:  # on another drive
+        return folder

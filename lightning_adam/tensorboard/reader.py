@@ -21,11 +21,16 @@ from numpy.typing import NDArray
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.types_pb2 import DT_FLOAT, DT_STRING
 
+from lightning_adam.diagnosis import Finding
+
 EVENT_FILE = "tfevents"
 """What TensorBoard, too, knows an event file by: this word in its name."""
 
 RECORDS = "_signals"
 """Ending of the tag of recorded signals, which are written in stretches."""
+
+EVENTS = "_events"
+"""Ending of the tag of findings, as they were told."""
 
 _LENGTH = struct.Struct("<Q")
 _HEADER, _FOOTER = 12, 4
@@ -71,6 +76,10 @@ class RunLog:
         tables: by tag, such as ``adam_matrix/update_ratio``.
         texts: series of strings by tag, such as ``adam_events``: (step, content) in order. ``…_signals`` is kept as it
             was written, stretches that a resumed run did again included: its records tell where they go on.
+        findings: all findings of a live monitor by the optimizer's prefix, where ``findings.json`` lies beside the log; a
+            prefix without any was watched, and nothing was found.
+        unread_findings: how many findings are in a ``findings.json`` that is damaged, at least.
+        damaged: whether a part between others could not be read: recorded signals may be missing.
         notes: what could not be read.
     """
 
@@ -79,23 +88,36 @@ class RunLog:
     scalars: dict[str, Series] = field(default_factory=dict)
     tables: dict[str, Table] = field(default_factory=dict)
     texts: dict[str, list[tuple[int, bytes]]] = field(default_factory=dict)
+    findings: dict[str, list[Finding]] = field(default_factory=dict)
+    unread_findings: int = 0
+    damaged: bool = False
     notes: list[str] = field(default_factory=list)
 
 
-def find_event_files(root: Path) -> dict[Path, list[Path]]:
-    """Every run folder under ``root`` (itself included) with its event files, oldest first; links are followed once."""
-    runs: dict[Path, list[Path]] = {}
+def folders(root: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Every folder at or below ``root`` with the names of its files, sorted; links are followed, each folder comes once.
+
+    A folder comes under its own name rather than a link's, where both are there.
+    """
     seen: set[str] = set()
     for folder, subfolders, names in os.walk(root, followlinks=True):
         if os.path.realpath(folder) in seen:
             subfolders.clear()
             continue
         seen.add(os.path.realpath(folder))
-        subfolders.sort()
-        events = sorted(name for name in names if EVENT_FILE in name)
-        if events:
-            runs[Path(folder)] = [Path(folder, name) for name in events]
-    return runs
+        subfolders.sort(key=lambda name: (os.path.islink(os.path.join(folder, name)), name))
+        yield Path(folder), sorted(names)
+
+
+def find_event_files(root: Path) -> dict[Path, list[Path]]:
+    """Every run folder under ``root`` (itself included) with its event files, oldest first."""
+    return {folder: files for folder, names in folders(root) if (files := event_files(folder, names))}
+
+
+def event_files(folder: Path, names: Iterable[str]) -> list[Path]:
+    """Those of a folder's files; pipes and devices are none, and reading them would not end."""
+    files = [folder / name for name in names if EVENT_FILE in name]
+    return [file for file in files if file.is_file() or not file.exists()]
 
 
 def read_run(name: str, path: Path, files: Sequence[Path]) -> RunLog:
@@ -120,6 +142,7 @@ def read_run(name: str, path: Path, files: Sequence[Path]) -> RunLog:
         collected.begin_file()
         for record in records(content, problems):
             _take_in(record, collected, problems)
+        run.damaged |= problems.corrupt > 0
         run.notes += [f"{file.name}: {note}" for note in problems.notes()]
     run.scalars = {tag: _series(points) for tag, points in collected.scalars.items()}
     run.tables = {tag: _table(points) for tag, points in collected.tables.items()}
@@ -258,7 +281,7 @@ class _Collected:
 
     def _going_on(self, tag: str, step: int) -> None:
         """Where our own series go back, findings of the abandoned stretch go too, though none may replace them."""
-        if not tag.split("/")[0].endswith(("_matrix", "_events")):
+        if not tag.split("/")[0].endswith(("_matrix", EVENTS)):
             return
         if self._new_file or step < self._own_step:
             self._purge_own(step)
@@ -350,5 +373,5 @@ def _table(points: tuple[list[int], list[tuple[bytes, NDArray[Any]]]]) -> Table:
 def _row_names(content: bytes) -> list[str]:
     try:
         return [str(name) for name in json.loads(content)["rows"]]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return []
