@@ -181,14 +181,15 @@ class ZClip:
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """The inverse of :meth:`state_dict`. They belong together: with one of them damaged, all begin anew.
 
-        Older checkpoints have the mean square in place of the variance.
+        Earlier versions stored the mean square in place of the variance.
         """
-        third = "square" if "square" in state_dict else "variance"
-        stored = [_numbers([state_dict.get(name)]) for name in ("seen", "mean", third)]
+        spread = "square" if "square" in state_dict else "variance"
+        stored = [_numbers([state_dict.get(name)]) for name in ("seen", "mean", spread)]
         if any(value is None or not value.isfinite().all() for value in stored):
             return say_left_out("ZClip state", ["all of it"])
-        self._seen, self._mean, spread = (value[0] for value in stored if value is not None)
-        self._variance = (spread - self._mean**2).clamp(min=0) if third == "square" else spread
+        seen, mean, variance = (value[0] for value in stored if value is not None)
+        self._seen, self._mean = seen, mean
+        self._variance = (variance - mean**2 if spread == "square" else variance).clamp(min=0)
 
 
 class ClipPercentile:
@@ -233,7 +234,7 @@ class ClipPercentile:
             return say_left_out("ClipPercentile state", ["all of it"])
         oldest = following % len(norms) if following > len(norms) else 0
         latest = torch.roll(norms, -oldest)[:following][-self.window :]
-        self._norms = torch.full((self.window,), torch.nan)
+        self._norms = norms.new_full((self.window,), torch.nan)
         self._norms[: len(latest)] = latest
         self._next = len(latest)
 
@@ -298,7 +299,7 @@ def describe_rule(rule: Clip | None) -> str:
 def _numbers(value: Any) -> Tensor | None:
     """Stored numbers as a vector; None where they are none. Earlier versions stored tensors."""
     try:
-        return torch.tensor([float(number) for number in value])
+        return torch.tensor([float(number) for number in value], dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError, OverflowError):
         return None
 

@@ -19,6 +19,7 @@ from torch.utils.hooks import RemovableHandle
 
 from lightning_adam.clipping import AdaptiveClip, Clip, ClipRecord, whole
 from lightning_adam.errors import ConfigError, LightningAdamWarning
+from lightning_adam.optimizers._ranks import mean_over_ranks
 from lightning_adam.optimizers.adamz import AdamZ
 from lightning_adam.resume import count_of, matched, options_of
 from lightning_adam.saved_record import names_of, read_memory, with_record
@@ -77,7 +78,11 @@ class GuidedStep(Optimizer):
     step.hooked = True  # type: ignore[attr-defined]
 
     def _step_repeatedly(self, closure: Callable[[], Any] | None) -> Any:
-        """L-BFGS evaluates the batch several times: each time, clip."""
+        """L-BFGS evaluates the batch several times: each time, clip.
+
+        How often, the losses tell its line search: with the mean over the ranks, as the gradients are, all evaluate as
+        often, and none waits for ever in an all-reduce that the others do not call.
+        """
         if closure is None:
             raise ConfigError("lbfgs evaluates the batch several times per step: call optimizer.step(closure).")
         is_first = True
@@ -87,7 +92,7 @@ class GuidedStep(Optimizer):
             loss = closure()
             self._clip(call_hooks=is_first)
             is_first = False
-            return loss
+            return mean_over_ranks(loss, self.param_groups[0]["params"][0].device)
 
         loss = super().step(evaluate)
         self.adam_schedule.advance()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import distributed
+from torch import Tensor, distributed
 
 
 def from_first_rank(value: float, device: torch.device) -> float:
@@ -15,13 +15,13 @@ def from_first_rank(value: float, device: torch.device) -> float:
     return float(shared)
 
 
-def mean_over_ranks(value: float, device: torch.device) -> float:
-    """The mean of all ranks' values."""
+def mean_over_ranks(value: Tensor | float, device: torch.device) -> Tensor | float:
+    """The mean of all ranks' values, the same bits on each; the value itself where there is one process."""
     if not has_ranks():
         return value
-    total = torch.tensor(value, device=device)
+    total = torch.as_tensor(value, device=device).detach().to(torch.float64, copy=True)
     distributed.all_reduce(total)
-    return float(total) / distributed.get_world_size()
+    return total / distributed.get_world_size()
 
 
 def has_ranks() -> bool:
