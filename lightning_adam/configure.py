@@ -18,7 +18,7 @@ from lightning_adam.errors import ConfigError, nearest
 from lightning_adam.guided import GuidedStep, guide, guided_class
 from lightning_adam.optimizers import OptimizerSpec, build_optimizer, get_optimizer
 from lightning_adam.parameter_groups import Split, plain_name, split_parameters
-from lightning_adam.planning import plan
+from lightning_adam.planning import plan, trainer_of
 from lightning_adam.plateau import PlateauSchedule, plateau_mode, refuse_plateau
 from lightning_adam.schedules import Schedule
 
@@ -116,7 +116,7 @@ def _build(module: nn.Module, asked: OptimizerConfig) -> dict[str, Any]:
     if config.schedule is None and "modes" in spec.needs:
         config = replace(config, schedule="constant")
     check_numbers(config)
-    trainer = _trainer(module)
+    trainer = trainer_of(module)
     _refuse(spec, config, trainer)
     refuse_plateau(config, trainer)
     clip = _choose_clip(config, trainer)
@@ -290,9 +290,3 @@ def _attach(name: str, trainer: Any) -> Any:
         writers = [trainer.callbacks.index(callback) for callback in trainer.checkpoint_callbacks]
         trainer.callbacks.insert(min(writers, default=len(trainer.callbacks)), found[0])
     return found[0]
-
-
-def _trainer(module: nn.Module) -> Any | None:
-    """The trainer that the module is attached to; None outside of one, and under Fabric."""
-    trainer = getattr(module, "_trainer", None)
-    return trainer if hasattr(trainer, "fit_loop") else None

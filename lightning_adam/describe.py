@@ -15,7 +15,7 @@ from lightning_adam.curves import Phases
 from lightning_adam.monitoring.parameters import prefixes
 from lightning_adam.monitoring.run import Plan
 from lightning_adam.optimizers import OPTIMIZERS, get_optimizer
-from lightning_adam.planning import plan, steps_per_epoch
+from lightning_adam.planning import plan, steps_per_epoch, trainer_of
 from lightning_adam.schedules import Schedule, factor
 
 
@@ -35,8 +35,7 @@ def _describe_made(subject: Any) -> str:
     made: Any = subject.configure_optimizers() if isinstance(subject, nn.Module) else subject  # type: ignore[operator]
     made = made if isinstance(made, (list, tuple)) else [made]
     optimizers = [one["optimizer"] if isinstance(one, Mapping) else one for one in made]
-    trainer = getattr(subject, "_trainer", None)
-    per_epoch = steps_per_epoch(trainer) if hasattr(trainer, "fit_loop") else None
+    per_epoch = steps_per_epoch(trainer_of(subject))
     return "\n\n".join(describe_optimizer(optimizer, per_epoch) for optimizer in optimizers)
 
 

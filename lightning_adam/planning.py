@@ -185,3 +185,9 @@ def steps_per_epoch(trainer: Any | None) -> float | None:
     if not math.isfinite(batches) or batches < 1:
         return None
     return float(math.ceil(batches / trainer.accumulate_grad_batches))
+
+
+def trainer_of(module: Any) -> Any | None:
+    """The trainer that the module is attached to; None outside of one, and under Fabric."""
+    trainer = getattr(module, "_trainer", None)
+    return trainer if hasattr(trainer, "fit_loop") else None
