@@ -22,6 +22,7 @@ class PlateauWatch(Callback):
 
     def expect(self, schedule: PlateauSchedule, monitor: str) -> None:
         """The helper has made an optimizer that is to watch this metric."""
+        schedule.is_watched = True
         self._watched.append((schedule, monitor))
 
     @override
@@ -47,10 +48,10 @@ class PlateauWatch(Callback):
 
     def _look(self, trainer: Trainer, after_validation: bool) -> None:
         for schedule, monitor in self._watched:
-            if after_validation == (trainer.enable_validation and "train" not in monitor):
+            if schedule.is_watched and after_validation == (trainer.enable_validation and "train" not in monitor):
                 schedule.looks += 1
                 if schedule.looks % _frequency(trainer, schedule) == 0:
-                    schedule.step(_value(trainer, monitor))
+                    schedule.look(_value(trainer, monitor))
 
 
 def _frequency(trainer: Trainer, schedule: PlateauSchedule) -> int:
