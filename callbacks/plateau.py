@@ -71,5 +71,5 @@ def _value(trainer: Trainer, monitor: str) -> float:
             f"schedule='plateau' watches monitor={monitor!r}, which was not logged up to here (logged: {logged}). Log it "
             f"with self.log({monitor!r}, ...) in validation_step, or name one of those with monitor=."
         )
-    value = torch.as_tensor(trainer.callback_metrics[monitor], dtype=torch.float32)
+    value = torch.as_tensor(trainer.callback_metrics[monitor], dtype=torch.float32, device=trainer.strategy.root_device)
     return float(trainer.strategy.reduce(value, reduce_op="mean"))
