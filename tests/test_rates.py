@@ -323,12 +323,13 @@ def test_accumulation_that_changes_ends_with_the_run() -> None:
     assert fit(Net(schedule="cosine", warmup=0), **grows) == close(expected)
 
 
-def test_weight_averaging_leaves_rates_alone() -> None:
-    """EMA and WeightAveraging average, no more: the rates are those of torch's cosine, and nothing is said."""
-    kind: Any = getattr(lightning_callbacks, "WeightAveraging", None)
+@pytest.mark.parametrize("name", ["WeightAveraging", "EMAWeightAveraging"])
+def test_weight_averaging_leaves_rates_alone(name: str) -> None:
+    """It averages, no more: the rates are those of torch's cosine, and nothing is said."""
+    kind: Any = getattr(lightning_callbacks, name, None)
     if kind is None:
         pytest.skip("this Lightning has none")
-    expected = fit(Control(lambda optimizer: CosineAnnealingLR(optimizer, 16)), max_epochs=2)
+    expected = fit(Control(lambda optimizer: CosineAnnealingLR(optimizer, 16)), max_epochs=2, callbacks=[kind()])
     with warnings.catch_warnings():
         warnings.simplefilter("error", la.LightningAdamWarning)
         used = fit(Net(schedule="cosine", warmup=0), max_epochs=2, callbacks=[kind()])
