@@ -1,7 +1,8 @@
 """Callbacks for Lightning; they listen and hand over."""
 
-from lightning_adam.callbacks.companions import HessianForSophia, LossForAdamZ, ManualRun, ScheduleFreeModes
+from lightning_adam.callbacks.companions import HessianForSophia, LossForAdamZ, ScheduleFreeModes
 from lightning_adam.callbacks.divergence_monitor import DivergenceMonitor
+from lightning_adam.callbacks.manual_run import ManualRun
 from lightning_adam.callbacks.optimizer_monitor import OptimizerMonitor
 from lightning_adam.callbacks.plateau import PlateauWatch
 from lightning_adam.callbacks.run_plan import RunPlan

@@ -53,6 +53,12 @@ def loss_scale(trainer: Trainer) -> float:
     return float(scaler.get_scale()) if scaler is not None else 1.0
 
 
+def loss_share(trainer: Trainer) -> float:
+    """What the loss of a batch was multiplied by before ``on_before_backward`` sees it: Lightning divides by the number of
+    batches that a step accumulates, and fp16 scales."""
+    return loss_scale(trainer) / trainer.accumulate_grad_batches
+
+
 def has_scaler(trainer: Trainer) -> bool:
     """Whether a GradScaler may skip steps."""
     return getattr(trainer.precision_plugin, "scaler", None) is not None

@@ -6,65 +6,67 @@ import copy
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from typing_extensions import override
 
-from lightning_adam.callbacks._lightning import loss_scale
-from lightning_adam.errors import ConfigError
+from lightning_adam.callbacks._lightning import loss_share
+from lightning_adam.fresh_state import COMPANIONS_OWN
 from lightning_adam.optimizers.adamz import AdamZ
 from lightning_adam.optimizers.sophia import estimate_hessian, hessian_is_due
 
-KEPT = "training_weights"
+KEPT = COMPANIONS_OWN
 """The training weights while the averaged ones are in use: computing the way back would round them."""
 
 
-class ManualRun(Callback):
-    """Several optimizers stepped by hand: every trainable parameter must have one."""
+class _OncePerStep(Callback):
+    """Each backward pass tells something, and the optimizer's step takes the mean over its own passes: under accumulation
+    a step has several. Where several optimizers are stepped by hand, nobody knows whose a pass is: the last one counts."""
+
+    def __init__(self) -> None:
+        self._passes: dict[int, int] = {}
+
+    def _pass_of_step(self, trainer: Trainer, optimizer: Any) -> int:
+        """Which of its step's passes this is, from 1; a step takes ``adam_arguments`` away."""
+        is_first = "adam_arguments" not in vars(optimizer) or len(trainer.optimizers) > 1
+        self._passes[id(optimizer)] = 1 if is_first else self._passes[id(optimizer)] + 1
+        return self._passes[id(optimizer)]
 
     @override
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """All optimizers are known.
-
-        Raises:
-            ConfigError: a trainable parameter is in no optimizer.
-        """
-        if not any(word in type(trainer.strategy).__name__ for word in ("DeepSpeed", "FSDP")):
-            _refuse_untrained(trainer, pl_module)
+    def on_before_zero_grad(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
+        """A step that fp16 left out has not taken what it was given."""
+        vars(optimizer).pop("adam_arguments", None)
 
 
-def _refuse_untrained(trainer: Trainer, pl_module: LightningModule) -> None:
-    trained = {id(p) for o in trainer.optimizers for group in o.param_groups for p in group["params"]}
-    left = [name for name, p in pl_module.named_parameters() if p.requires_grad and id(p) not in trained]
-    if left:
-        raise ConfigError(
-            f"{len(left)} trainable parameters are in no optimizer ({', '.join(left[:3])}): they would stay as they are. "
-            "Freeze them with requires_grad_(False), or widen parameters= of one of the optimizers."
-        )
-
-
-class LossForAdamZ(Callback):
+class LossForAdamZ(_OncePerStep):
     """Hands each step's loss to AdamZ: under fp16 and in manual optimization its closure does not."""
 
     @override
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         """The loss is known and not yet used."""
-        for optimizer in trainer.optimizers:
-            if isinstance(optimizer, AdamZ):
-                optimizer.adam_arguments = {"loss": loss.detach() / loss_scale(trainer)}  # type: ignore[attr-defined]
+        for optimizer in (o for o in trainer.optimizers if isinstance(o, AdamZ)):
+            passes = self._pass_of_step(trainer, optimizer)
+            mean = loss.detach() / loss_share(trainer)
+            if passes > 1:
+                mean = torch.lerp(optimizer.adam_arguments["loss"], mean, 1 / passes)  # type: ignore[attr-defined]
+            optimizer.adam_arguments = {"loss": mean}  # type: ignore[attr-defined]
 
 
-class HessianForSophia(Callback):
+class HessianForSophia(_OncePerStep):
     """Estimates the Hessian's diagonal every ``update_period`` steps, and hands it to Sophia; averaged over ranks."""
 
     @override
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         """The loss still has its graph."""
-        for optimizer in trainer.optimizers:
-            if type(optimizer).__name__ == "SophiaH" and hessian_is_due(optimizer):
-                estimates = estimate_hessian(optimizer, loss, loss_scale(trainer))
-                hessian = [trainer.strategy.reduce(h, reduce_op="mean") for h in estimates]
-                optimizer.adam_arguments = {"hessian": hessian}  # type: ignore[attr-defined]
+        for optimizer in (o for o in trainer.optimizers if type(o).__name__ == "SophiaH" and hessian_is_due(o)):
+            passes = self._pass_of_step(trainer, optimizer)
+            estimates = estimate_hessian(optimizer, loss, loss_share(trainer))
+            hessian = [trainer.strategy.reduce(h, reduce_op="mean") for h in estimates]
+            if passes > 1:
+                earlier = optimizer.adam_arguments["hessian"]  # type: ignore[attr-defined]
+                hessian = list(torch._foreach_lerp(earlier, hessian, 1 / passes))
+            optimizer.adam_arguments = {"hessian": hessian}  # type: ignore[attr-defined]
 
 
 class ScheduleFreeModes(Callback):

@@ -51,7 +51,7 @@ class MonitorCallback(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The optimizers exist: their settings go to the loggers' hyper-parameters, once."""
         callbacks: list[Callback] = getattr(trainer, "callbacks", [self])
-        if next(callback for callback in callbacks if isinstance(callback, MonitorCallback)) is self:
+        if next((callback for callback in callbacks if isinstance(callback, MonitorCallback)), self) is self:
             Guard().run("the hyper-parameters", log_hyperparameters, trainer, pl_module)
 
     @override

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from lightning_adam.diagnosis import Finding
 from lightning_adam.monitoring import Monitor, MonitorState
 
@@ -28,14 +30,18 @@ class Outcome:
         self.state, self.findings, self._is_resumed = state, state.findings, True
 
     def begin(self, global_step: int) -> MonitorState:
-        """What a run begins with: a checkpoint's state; where a trainer fits once more, its counters and pictures go on."""
+        """What a run begins with: a checkpoint's state; where a trainer fits once more, its counters and findings stay."""
         is_resumed, self._is_resumed, self.has_run = self._is_resumed, False, True
-        return self.state if is_resumed else MonitorState(self.state.statistics if global_step else {})
+        return self.state if is_resumed else self.state.of_earlier_fit() if global_step else MonitorState()
 
     def keep(self, monitor: Monitor) -> None:
         """What is known now, for a checkpoint or for the time after the run."""
         self.findings, self.failures = monitor.findings, frozenset(monitor.guard.failures)
         self.state = monitor.state()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy shows its own copies, not the original's."""
+        return {**self.__dict__, "copies": []}
 
     def latest(self) -> Outcome:
         """Its own, or that of the latest copy that has run: some libraries train with a deep copy of what they are given."""

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from lightning_adam.doctor import report
     from lightning_adam.errors import ConfigError, LightningAdamWarning
     from lightning_adam.integrations import watch
+    from lightning_adam.monitoring import DivergenceError
     from lightning_adam.optimizers import available_optimizers
 
 __version__ = "0.1.0"
@@ -23,6 +24,7 @@ __all__ = [
     "ClipPercentile",
     "ClipValue",
     "ConfigError",
+    "DivergenceError",
     "Finding",
     "LightningAdamWarning",
     "OptimizerConfig",
@@ -48,6 +50,7 @@ if not TYPE_CHECKING:  # a __getattr__ that type checkers see would let every mi
             "available_optimizers": "lightning_adam.optimizers",
             "configure_optimizers": "lightning_adam.configure",
             "report": "lightning_adam.doctor",
+            "DivergenceError": "lightning_adam.monitoring",
             "watch": "lightning_adam.integrations",
         },
     )

@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from lightning_adam.errors import ConfigError
+from lightning_adam.errors import ConfigError, say_left_out
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,10 @@ class Clip(Protocol):
 
 @runtime_checkable
 class AdaptiveClip(Clip, Protocol):
-    """A rule that remembers; its state goes into the optimizer's checkpoint."""
+    """A rule that remembers; its state goes into the optimizer's checkpoint.
+
+    Plain numbers and lists are kept under every strategy; torch refuses tensors of a device other than the model's there.
+    """
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -67,7 +70,7 @@ class ClipNorm:
 
 @dataclass(frozen=True)
 class ClipValue:
-    """Clamp every gradient element to ±``max_value``.
+    """Clamp every gradient element to ±``max_value``; of complex ones the real and the imaginary part.
 
     Raises:
         ConfigError: ``max_value`` is not a finite number above 0.
@@ -80,7 +83,7 @@ class ClipValue:
 
     def __call__(self, parameters: Sequence[Tensor]) -> ClipRecord:
         """Clamps in place."""
-        gradients = gradients_of(parameters)
+        gradients = [torch.view_as_real(g) if g.is_complex() else g for g in gradients_of(parameters)]
         norm = total_norm(parameters)
         largest = torch.stack([whole(n).to(norm.device) for n in torch._foreach_norm(gradients, math.inf)]).max()
         torch._foreach_clamp_min_(gradients, -self.max_value)
@@ -121,9 +124,14 @@ class ClipAdaptive:
 class ZClip:
     """Clip the total norm where it stands out of its own running statistics (Kumar et al. 2025, arXiv:2504.02507).
 
-    With mean μ and standard deviation σ of the (clipped) norms, averaged with ``alpha``, a norm of z = (‖g‖-μ)/σ above
-    ``z`` is scaled to μ + z²ₜₕᵣ/z·σ (section 3, reciprocal clipping). The first ``warmup`` norms only fill the statistics.
-    A norm that is not finite does not enter them: in the authors' code it poisons them for ever.
+    With mean μ and standard deviation σ of the norms so far, a norm of z = (‖g‖-μ)/σ above ``z`` is scaled to
+    μ + z²ₜₕᵣ/z·σ (section 3, reciprocal clipping). The norm x that is left then moves the statistics on::
+
+        μ  ← α·μ + (1-α)·x
+        σ² ← α·σ² + (1-α)·(x-μ)²     with the new μ
+
+    They start as the plain mean and (population) variance of the first ``warmup`` norms, which nothing clips. A norm that
+    is not finite does not enter them: in the authors' code it poisons them for ever.
 
     Args:
         z: threshold, in standard deviations.
@@ -142,36 +150,46 @@ class ZClip:
             raise ConfigError(f"clip: ZClip(warmup={warmup!r}): warmup must be at least 2 steps, such as 25.")
         self.z, self.alpha, self.warmup = z, alpha, warmup
         self._seen = torch.zeros(())
-        self._mean, self._square = torch.zeros(()), torch.zeros(())
+        self._mean, self._variance = torch.zeros(()), torch.zeros(())
 
     def __call__(self, parameters: Sequence[Tensor]) -> ClipRecord:
         """Scales in place, then takes the norm that is left into the statistics."""
-        norm = total_norm(parameters)
-        self.load_state_dict({k: v.to(norm.device) for k, v in self.state_dict().items()})
-        deviation = (self._square - self._mean**2).clamp(min=0).sqrt()
+        norm = _single_at_least(total_norm(parameters))
+        self._seen, self._mean, self._variance = (x.to(norm) for x in (self._seen, self._mean, self._variance))
+        deviation = self._variance.sqrt()
         score = (norm - self._mean) / deviation.clamp(min=1e-12)
         stands_out = (self._seen >= self.warmup) & (score > self.z)
         limit = torch.where(stands_out, self._mean + self.z**2 / score * deviation, torch.inf)
         record = scale_to(parameters, norm, limit)
-        self._remember(record.norm_after)
+        self._remember(torch.minimum(norm, limit))
         return record
 
     def _remember(self, norm: Tensor) -> None:
-        """Plain averages during the warmup, moving ones after it."""
-        finite = torch.isfinite(norm)
-        share = torch.where(self._seen < self.warmup, 1 / (self._seen + 1), 1 - self.alpha) * finite
-        value = torch.where(finite, norm, 0.0)
-        self._mean = torch.lerp(self._mean, value, share)
-        self._square = torch.lerp(self._square, value**2, share)
+        """Plain statistics during the warmup (Welford's recurrence), moving ones after it."""
+        finite, warm = torch.isfinite(norm), self._seen < self.warmup
+        share = torch.where(warm, 1 / (self._seen + 1), 1 - self.alpha) * finite
+        before = torch.where(finite, norm - self._mean, 0.0)
+        self._mean = self._mean + share * before
+        after = torch.where(finite, norm - self._mean, 0.0)
+        self._variance = torch.lerp(self._variance, torch.where(warm, before, after) * after, share)
         self._seen = self._seen + finite
 
     def state_dict(self) -> dict[str, Any]:
-        """Three scalars."""
-        return {"seen": self._seen, "mean": self._mean, "square": self._square}
+        """Three numbers."""
+        return {"seen": float(self._seen), "mean": float(self._mean), "variance": float(self._variance)}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """The inverse of :meth:`state_dict`."""
-        self._seen, self._mean, self._square = state_dict["seen"], state_dict["mean"], state_dict["square"]
+        """The inverse of :meth:`state_dict`. They belong together: with one of them damaged, all begin anew.
+
+        Earlier versions stored the mean square in place of the variance.
+        """
+        spread = "square" if "square" in state_dict else "variance"
+        stored = [_numbers([state_dict.get(name)]) for name in ("seen", "mean", spread)]
+        if any(value is None or not value.isfinite().all() for value in stored):
+            return say_left_out("ZClip state", ["all of it"])
+        seen, mean, variance = (value[0] for value in stored if value is not None)
+        self._seen, self._mean = seen, mean
+        self._variance = (variance - mean**2 if spread == "square" else variance).clamp(min=0)
 
 
 class ClipPercentile:
@@ -192,14 +210,14 @@ class ClipPercentile:
             raise ConfigError(f"clip: ClipPercentile(percentile={percentile!r}): give a number in (0, 100], such as 10.")
         if not isinstance(window, int) or window < 1:
             raise ConfigError(f"clip: ClipPercentile(window={window!r}): give a positive number of steps, such as 1000.")
-        self.percentile = percentile
+        self.percentile, self.window = percentile, window
         self._norms = torch.full((window,), torch.nan)
         self._next = 0
 
     def __call__(self, parameters: Sequence[Tensor]) -> ClipRecord:
         """Remembers this norm, as the paper does, then scales in place."""
-        norm = total_norm(parameters)
-        self._norms = self._norms.to(norm.device)
+        norm = _single_at_least(total_norm(parameters))
+        self._norms = self._norms.to(norm)
         self._norms[self._next % len(self._norms)] = torch.where(torch.isfinite(norm), norm, torch.nan)
         self._next += 1
         limit = torch.nanquantile(self._norms, self.percentile / 100)
@@ -207,11 +225,18 @@ class ClipPercentile:
 
     def state_dict(self) -> dict[str, Any]:
         """The norms, and how many there were."""
-        return {"norms": self._norms, "next": self._next}
+        return {"norms": self._norms.tolist(), "next": self._next}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """The inverse of :meth:`state_dict`."""
-        self._norms, self._next = state_dict["norms"].clone(), int(state_dict["next"])
+        """The inverse of :meth:`state_dict`; of another window, the latest norms that fit into this one."""
+        norms, following = _numbers(state_dict.get("norms")), state_dict.get("next")
+        if norms is None or not len(norms) or type(following) is not int or following < 0:
+            return say_left_out("ClipPercentile state", ["all of it"])
+        oldest = following % len(norms) if following > len(norms) else 0
+        latest = torch.roll(norms, -oldest)[:following][-self.window :]
+        self._norms = norms.new_full((self.window,), torch.nan)
+        self._norms[: len(latest)] = latest
+        self._next = len(latest)
 
 
 def gradients_of(parameters: Sequence[Tensor]) -> list[Tensor]:
@@ -222,6 +247,11 @@ def gradients_of(parameters: Sequence[Tensor]) -> list[Tensor]:
 def total_norm(parameters: Sequence[Tensor]) -> Tensor:
     """‖g‖ over all gradients as a plain scalar; over all shards of DTensors."""
     return whole(torch.nn.utils.get_total_norm(gradients_of(parameters)))
+
+
+def _single_at_least(norm: Tensor) -> Tensor:
+    """In float32 or better: 16-bit weights have a 16-bit norm, in which running statistics would stand still."""
+    return norm.to(torch.promote_types(norm.dtype, torch.float32))
 
 
 def whole(value: Tensor) -> Tensor:
@@ -250,6 +280,28 @@ def _unit_norm(tensor: Tensor) -> Tensor:
         return torch.linalg.vector_norm(tensor)  # type: ignore[no-any-return]
     rest = tuple(range(1, tensor.dim()))
     return torch.linalg.vector_norm(tensor, dim=rest, keepdim=True)  # type: ignore[no-any-return]
+
+
+def describe_rule(rule: Clip | None) -> str:
+    """The rule as one would write it.
+
+    Example:
+        >>> describe_rule(ClipNorm(1.0)), describe_rule(None)
+        ('ClipNorm(max_norm=1.0)', 'None')
+    """
+    if rule is None:
+        return "None"
+    settings = {key: value for key, value in getattr(rule, "__dict__", {}).items() if not key.startswith("_")}
+    plain = [f"{key}={value!r}" for key, value in settings.items() if isinstance(value, (bool, int, float, str))]
+    return f"{getattr(rule, '__name__', type(rule).__name__)}({', '.join(plain)})"
+
+
+def _numbers(value: Any) -> Tensor | None:
+    """Stored numbers as a vector; None where they are none. Earlier versions stored tensors."""
+    try:
+        return torch.tensor([float(number) for number in value], dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        return None
 
 
 def as_clip(clip: Clip | float | None) -> Clip | None:

@@ -40,6 +40,7 @@ class OptimizerConfig:
         monitor: the logged metric that ``plateau`` watches.
         mode: whether ``plateau`` waits for a smaller (``min``) or a larger metric (``max``); None goes by its name.
         preset: ``gpt``, ``bert``, ``vit``, ``diffusion``, ``gan``, ``finetune``, ``rl`` or ``memory``.
+        reset_optimizer: start the optimizer's state afresh on the next resume; weights and count of steps are kept.
         options: whatever else the optimizer's class takes.
     """
 
@@ -61,6 +62,7 @@ class OptimizerConfig:
     monitor: str = "val_loss"
     mode: Literal["min", "max"] | None = None
     preset: str | None = None
+    reset_optimizer: bool = False
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -96,6 +98,8 @@ def check_numbers(config: OptimizerConfig) -> None:
             raise ConfigError(f"{name}={value!r}: it is a fraction of lr, at most 1.")
     if config.betas is not None:
         _check_betas(config.betas)
+    if not isinstance(config.reset_optimizer, bool):
+        raise ConfigError(f"reset_optimizer={config.reset_optimizer!r}: give True or False.")
 
 
 def _check_number(name: str, value: object, *, positive: bool) -> None:

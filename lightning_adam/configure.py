@@ -50,6 +50,7 @@ def configure_optimizers(
     monitor: str = "val_loss",
     mode: Literal["min", "max"] | None = None,
     preset: str | None = None,
+    reset_optimizer: bool = False,
     **optimizer_options: Any,
 ) -> dict[str, Any]:
     """Optimizer, schedule and clipping for ``LightningModule.configure_optimizers`` to return.
@@ -79,6 +80,9 @@ def configure_optimizers(
         mode: whether ``plateau`` waits for a smaller (``"min"``) or a larger metric (``"max"``); by default its name says.
         preset: ``gpt``, ``bert``, ``vit``, ``diffusion``, ``gan``, ``finetune``, ``rl``, ``memory``; what is given here
             wins over it.
+        reset_optimizer: start the optimizer's state afresh on the next resume, as another optimizer than the checkpoint's
+            needs it; the weights and the count of steps are kept. From FSDP2's shards only the same optimizer can be reset:
+            torch asks the checkpoint for the new one's tensors first.
         **optimizer_options: what else the optimizer's class takes, such as ``fused=True``.
 
     Returns:
@@ -125,7 +129,8 @@ def _build(module: nn.Module, asked: OptimizerConfig) -> dict[str, Any]:
     optimizer = cast(GuidedStep, build_optimizer(spec, groups, options, module, phases.total, guided_class(spec.load())))
     name = config.schedule or "cosine"
     schedule = _schedule(optimizer, name, phases, config)
-    guide(optimizer, clip, schedule)
+    order = [plain_name(parameter) for parameter, _ in module.named_parameters()]
+    guide(optimizer, clip, schedule, order, config.reset_optimizer)
     _attach_companions(spec, trainer)
     if trainer is not None:
         _expect(schedule, config, trainer, manual)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import warnings
+from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 
 
@@ -12,6 +13,13 @@ class ConfigError(ValueError):
 
 class LightningAdamWarning(UserWarning):
     """Something was changed or left out, and training goes on."""
+
+
+def say_left_out(of: str, parts: Collection[str]) -> None:
+    """One line of what a checkpoint holds and this version cannot use; nothing where ``parts`` is empty."""
+    if parts:
+        line = f"The checkpoint's {of} could not be taken up whole: left out {', '.join(parts)}."
+        warnings.warn(line, LightningAdamWarning, stacklevel=3)
 
 
 def nearest(word: str, allowed: Iterable[str]) -> str:

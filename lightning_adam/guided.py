@@ -6,6 +6,8 @@ Clipping happens inside ``optimizer.step``, after the closure and after unscalin
 
 from __future__ import annotations
 
+import copy
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -15,13 +17,13 @@ from torch import Tensor
 from torch.optim import LBFGS, Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from lightning_adam.clipping import AdaptiveClip, Clip, ClipRecord
-from lightning_adam.errors import ConfigError
+from lightning_adam.clipping import AdaptiveClip, Clip, ClipRecord, whole
+from lightning_adam.errors import ConfigError, LightningAdamWarning
+from lightning_adam.optimizers._ranks import mean_over_ranks
 from lightning_adam.optimizers.adamz import AdamZ
-from lightning_adam.resume import match_by_name
+from lightning_adam.resume import count_of, matched, options_of
+from lightning_adam.saved_record import names_of, read_memory, with_record
 from lightning_adam.schedules import Schedule
-
-CLIP_STATE = "adam_clip_rule"
 
 
 class GuidedStep(Optimizer):
@@ -33,6 +35,9 @@ class GuidedStep(Optimizer):
         adam_rule: the clipping rule; None without clipping.
         adam_clip: what clipping did in the last step; None without clipping.
         adam_schedule: whom each real update is told.
+        adam_order: the parameters' names in the module's order.
+        adam_reset: whether the next checkpoint's optimizer state is left aside.
+        adam_fresh: the counters of each group before the first step.
         adam_arguments: what a companion hands to the next step: a loss, a Hessian estimate. Often not there.
     """
 
@@ -40,6 +45,9 @@ class GuidedStep(Optimizer):
     adam_rule: Clip | None
     adam_clip: ClipRecord | None
     adam_schedule: Schedule
+    adam_order: Sequence[str] = ()
+    adam_reset: bool = False
+    adam_fresh: Sequence[Mapping[str, Any]] = ()
     adam_arguments: Mapping[str, Any]
     _before_clip_hooks: OrderedDict[int, Callable[[Optimizer], None]]
 
@@ -49,7 +57,7 @@ class GuidedStep(Optimizer):
         The closure runs here and not in the optimizer: torch's step hooks then see this step's gradients, and the
         post-step hooks still see the learning rate that the step used.
         """
-        if closure is None and _initialises_state(self):
+        if closure is None and _is_dry_run(self):
             return super().step()
         self.adam_schedule.prepare()
         if isinstance(self, LBFGS):
@@ -62,6 +70,7 @@ class GuidedStep(Optimizer):
         arguments = self.__dict__.pop("adam_arguments", None) or ({"loss": loss} if isinstance(self, AdamZ) else {})
         super().step(**arguments)
         if updates and not _overflowed(self):
+            self.adam_reset = False
             self.adam_schedule.advance()
         return loss
 
@@ -69,7 +78,11 @@ class GuidedStep(Optimizer):
     step.hooked = True  # type: ignore[attr-defined]
 
     def _step_repeatedly(self, closure: Callable[[], Any] | None) -> Any:
-        """L-BFGS evaluates the batch several times: each time, clip."""
+        """L-BFGS evaluates the batch several times: each time, clip.
+
+        How often, the losses tell its line search: with the mean over the ranks, as the gradients are, all evaluate as
+        often, and none waits for ever in an all-reduce that the others do not call.
+        """
         if closure is None:
             raise ConfigError("lbfgs evaluates the batch several times per step: call optimizer.step(closure).")
         is_first = True
@@ -79,7 +92,7 @@ class GuidedStep(Optimizer):
             loss = closure()
             self._clip(call_hooks=is_first)
             is_first = False
-            return loss
+            return mean_over_ranks(loss, self.param_groups[0]["params"][0].device)
 
         loss = super().step(evaluate)
         self.adam_schedule.advance()
@@ -104,21 +117,48 @@ class GuidedStep(Optimizer):
         return handle
 
     def state_dict(self) -> dict[str, Any]:
-        """The library's, and what an adaptive clipping rule remembers."""
-        state = super().state_dict()
-        if isinstance(self.adam_rule, AdaptiveClip):
-            state[CLIP_STATE] = self.adam_rule.state_dict()
-        return state
+        """The library's, and who wrote it, with what an adaptive clipping rule remembers."""
+        return with_record(self, super().state_dict())
 
     def load_state_dict(self, state_dict: dict[str, Any], **options: Any) -> None:
-        """By parameter name, where names were saved; ``options`` are the library's.
+        """By parameter name, where names were saved, and under the present options; ``options`` are the library's.
 
         Not by torch's hooks: bitsandbytes' loading calls none.
+
+        Raises:
+            ConfigError: it is another optimizer's.
         """
-        if isinstance(self.adam_rule, AdaptiveClip) and CLIP_STATE in state_dict:
-            self.adam_rule.load_state_dict(state_dict[CLIP_STATE])
+        memory = read_memory(state_dict, self.adam_rule)
+        if isinstance(self.adam_rule, AdaptiveClip) and memory is not None:
+            self.adam_rule.load_state_dict(memory)
         self.adam_schedule.remember_rates([group.get("lr") for group in state_dict["param_groups"]])
-        super().load_state_dict(match_by_name(self, state_dict) or state_dict, **options)
+        if self.adam_reset:
+            self._start_afresh()
+        else:
+            super().load_state_dict(matched(self, state_dict), **options)
+        self._count(state_dict)
+
+    def _count(self, state: Mapping[str, Any]) -> None:
+        """The count of updates of a checkpoint without our schedule's: plain torch's, which has none of our names."""
+        count = count_of(state) if not any(names_of(group) for group in state["param_groups"]) else None
+        if count is not None:
+            self.adam_schedule.load_state_dict({"updates": count})
+
+    def _start_afresh(self) -> None:
+        """Once: what is loaded later (a rollback's state) is this run's own."""
+        self.adam_reset = False
+        self.state.clear()
+        kept = options_of(type(self))
+        for group, fresh in zip(self.param_groups, self.adam_fresh, strict=False):
+            for counter in [key for key in group if key not in kept]:
+                del group[counter]
+            group.update(copy.deepcopy(fresh))
+        warnings.warn(
+            "reset_optimizer=True: the optimizer's state starts afresh; the weights and the count of updates are the "
+            "checkpoint's. Leave reset_optimizer out when you resume the next time.",
+            LightningAdamWarning,
+            stacklevel=3,
+        )
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """For pickle and copy: the class is not found under its name, where the library's is, and is made again."""
@@ -168,20 +208,32 @@ def _blank(kind: type[Optimizer]) -> GuidedStep:
     return made.__new__(made)
 
 
-def guide(optimizer: GuidedStep, clip: Clip | None, schedule: Schedule) -> None:
-    """Give it its clipping rule and its schedule."""
+def guide(
+    optimizer: GuidedStep, clip: Clip | None, schedule: Schedule, order: Sequence[str] = (), reset: bool = False
+) -> None:
+    """Give it its clipping rule and its schedule.
+
+    Args:
+        optimizer: has not stepped yet.
+        clip: the rule.
+        schedule: of the optimizer.
+        order: the parameters' names in the module's order, in which plain torch numbers them.
+        reset: leave the next checkpoint's optimizer state aside.
+    """
     optimizer.adam_rule, optimizer.adam_clip, optimizer.adam_schedule = clip, None, schedule
+    optimizer.adam_order, optimizer.adam_reset = tuple(order), reset
+    options = options_of(type(optimizer))
+    counters = [{key: value for key, value in group.items() if key not in options} for group in optimizer.param_groups]
+    optimizer.adam_fresh = copy.deepcopy(counters)
     optimizer._before_clip_hooks = OrderedDict()
 
 
-def _initialises_state(optimizer: Optimizer) -> bool:
-    """Whether this is no update but the way in which torch's distributed checkpoints have an optimizer make its state
-    before they load it: a first step with the rate 0 and gradients of zeros, which nothing of ours may count.
-    """
+def _is_dry_run(optimizer: Optimizer) -> bool:
+    """torch.distributed.checkpoint makes the state that it loads into by a step with rate 0 and zero gradients."""
     groups = optimizer.param_groups
-    if optimizer.state or any(group["lr"] != 0 for group in groups):
+    if optimizer.state or any(float(group["lr"]) != 0.0 for group in groups):
         return False
-    return not any(bool(p.grad.any()) for group in groups for p in group["params"] if p.grad is not None)
+    return not any(bool(whole(p.grad.any())) for group in groups for p in group["params"] if p.grad is not None)
 
 
 def _unscale(optimizer: Any, parameters: Sequence[Tensor]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -13,7 +12,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lightning_adam.config import OptimizerConfig
 from lightning_adam.curves import Phases
-from lightning_adam.errors import ConfigError
+from lightning_adam.errors import ConfigError, say_left_out
 from lightning_adam.schedules import Schedule
 
 Mode = Literal["min", "max"]
@@ -128,7 +127,7 @@ class PlateauSchedule(Schedule):
             return
         if self.is_watched:
             self.is_watched = False
-            self._remember({})
+            self._plateau.best, self._plateau.num_bad_epochs = self._plateau.mode_worse, 0
             self._stand_in.param_groups[0]["lr"] = 1.0
         self.look(float(epoch))
 
@@ -150,16 +149,22 @@ class PlateauSchedule(Schedule):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Also what the plateau remembers; its options are the present ones."""
-        self._remember(state_dict.get("plateau", {}))
-        self.looks = int(state_dict.get("looks", 0))
-        self.is_watched &= bool(state_dict.get("watched", True))
-        self._stand_in.param_groups[0]["lr"] = state_dict.get("cut", 1.0)
+        self._remember(state_dict.get("plateau"), state_dict.get("cut"))
+        looks = state_dict.get("looks", 0)
+        self.looks = looks if type(looks) is int and looks >= 0 else 0
+        self.is_watched &= state_dict.get("watched", True) is not False
         super().load_state_dict(state_dict)
 
-    def _remember(self, saved: Mapping[str, Any]) -> None:
-        same = saved.get("mode") == self._plateau.mode
-        self._plateau.best = saved["best"] if same else math.inf if self._plateau.mode == "min" else -math.inf
-        self._plateau.num_bad_epochs = int(saved.get("num_bad_epochs", 0))
+    def _remember(self, saved: Any, cut: Any) -> None:
+        """Its best value, the validations since, and the cut that followed; all or none."""
+        numbers = [saved.get(name) for name in ("best", "num_bad_epochs")] if isinstance(saved, Mapping) else [None]
+        if not all(isinstance(n, (int, float)) and not isinstance(n, bool) for n in [*numbers, cut]) or not 0 < cut <= 1:
+            say_left_out("schedule state", ["what the plateau remembers"])
+            return
+        if saved.get("mode", self._plateau.mode) == self._plateau.mode:
+            self._plateau.best = saved["best"]
+        self._plateau.num_bad_epochs = int(saved["num_bad_epochs"])
+        self._stand_in.param_groups[0]["lr"] = float(cut)
 
     def _factor(self, step: int) -> float:
         """The cut comes on top of the warmup; never below ``min_lr``."""

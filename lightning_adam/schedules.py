@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from lightning_adam import curves
 from lightning_adam.curves import Phases as Phases
-from lightning_adam.errors import ConfigError, LightningAdamWarning, nearest
+from lightning_adam.errors import ConfigError, LightningAdamWarning, nearest, say_left_out
 
 
 @dataclass(frozen=True)
@@ -225,14 +225,17 @@ class Schedule(LRScheduler):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from the saved number of updates under the *present* configuration; say what has changed."""
-        self.last_epoch = int(state_dict["updates"] if "updates" in state_dict else self._count_of_optimizer())
+        updates = state_dict.get("updates")
+        if isinstance(updates, int) and not isinstance(updates, bool) and updates >= 0:
+            self.last_epoch = updates
+        elif "updates" not in state_dict:  # another scheduler's
+            self.last_epoch = int(self._count_of_optimizer())
+        else:
+            say_left_out("schedule state", [f"the count of updates, which goes on from {self.last_epoch}"])
         self._step_count = self.last_epoch + 1
-        steps, epochs = state_dict.get("begun", (0, 0))
-        self.begun, self.pace = (int(steps), int(epochs)), None
-        self._is_remade = bool(state_dict.get("remade", False))
-        if state_dict.get("pace"):
-            per_batch, share = state_dict["pace"]
-            self.pace = (float(per_batch), float(share))
+        begun, pace = (_pair_of_numbers(state_dict.get(name)) for name in ("begun", "pace"))
+        self.begun, self.pace = (0, 0) if begun is None else (int(begun[0]), int(begun[1])), pace
+        self._is_remade = state_dict.get("remade") is True
         self._restore_outside(state_dict)
         self._apply()
         self._saved, self._saved_rates = state_dict if self.last_epoch else {}, []
@@ -254,21 +257,27 @@ class Schedule(LRScheduler):
         """What was set from outside holds on, unless the base rate was configured anew."""
         self._outside, self._since = [1.0] * len(self.base_lrs), [0.0] * len(self.base_lrs)
         self._join()
-        saved = zip(state.get("configured", ()), state.get("outside", ()), state.get("since", ()), strict=False)
-        for index, (configured, outside, since) in enumerate(saved):
+        columns = [state.get(name, []) for name in ("configured", "outside", "since")]
+        if not all(_are_numbers(column) and len(column) == len(columns[0]) for column in columns):
+            say_left_out("schedule state", ["the rates that were set from outside"])
+            columns = []
+        for index, (configured, outside, since) in enumerate(zip(*columns, strict=True)):
             if index < len(self._configured) and math.isclose(configured, self._configured[index]):
                 self._outside[index], self._since[index] = outside, since
         for group, base, outside in zip(self.optimizer.param_groups, self.base_lrs, self._outside, strict=False):
             group["initial_lr"] = base * outside
 
     def _say_what_changed(self) -> None:
-        saved, present = dict(self._saved), self._configuration()
+        saved, present = {k: v for k, v in self._saved.items() if k != "base_lrs" or _are_numbers(v)}, self._configuration()
+        if not self._saved:
+            return
         self._saved = {}
         if saved.get("remade"):  # by new data or a measured pace, and so it may be again
             saved |= {name: present[name] for name in ("warmup", "decay", "total")}
-        saved["options"] = {**present["options"], **saved.get("options", {})}  # an older version knew fewer
+        known = saved.get("options")
+        saved["options"] = {**present["options"], **(known if isinstance(known, Mapping) else {})}  # older ones knew fewer
         for of_run in (saved, present):  # groups that joined in mid-run are not configured
-            of_run["base_lrs"] = list(of_run.get("base_lrs", ()))[: self._made]
+            of_run |= {name: rates[: self._made] for name, rates in of_run.items() if name == "base_lrs"}
         changed = [f"{k} {saved[k]} -> {v}" for k, v in present.items() if saved.get(k, v) != v]
         if changed:
             self._say(
@@ -353,6 +362,20 @@ class Schedule(LRScheduler):
         self._since[index] = since
         self._outside[index] = group["lr"] / (base * multiplier) if base else 1.0
         group["initial_lr"] = base * self._outside[index]
+
+
+def _pair_of_numbers(stored: Any) -> tuple[float, float] | None:
+    if not isinstance(stored, (list, tuple)) or len(stored) != 2 or not all(map(_is_number, stored)):
+        return None
+    return float(stored[0]), float(stored[1])
+
+
+def _are_numbers(stored: Any) -> bool:
+    return isinstance(stored, (list, tuple)) and all(isinstance(n, (int, float)) and not isinstance(n, bool) for n in stored)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _differs(rate: Any, written: Any) -> bool:

@@ -181,36 +181,88 @@ def test_adaptive_clipping_is_brocks_equation_three() -> None:
     assert bool(record.clipped)
 
 
-def norms_after(rule: Any, norms: list[float]) -> list[float]:
+def norms_after(rule: Any, norms: list[float], dtype: torch.dtype = torch.float32) -> list[float]:
     """Feed gradients of these norms; the norms that are left."""
     left = []
     for norm in norms:
-        parameter = with_gradient(torch.tensor([norm]))
+        parameter = with_gradient(torch.tensor([norm], dtype=dtype))
         rule([parameter])
         left.append(float(parameter.grad.abs()))  # type: ignore[union-attr]
     return left
 
 
-def reference_zclip(norms: list[float], z: float, alpha: float, warmup: int) -> list[float]:
-    """ZClip section 3 in float64: plain statistics in the warmup, moving ones of the clipped norms after it."""
-    left: list[float] = []
-    mean = square = 0.0
-    for k, norm in enumerate(norms):
-        deviation = math.sqrt(max(0.0, square - mean**2))
-        score = (norm - mean) / deviation if deviation else 0.0
-        used = mean + z**2 / score * deviation if k >= warmup and score > z else norm
-        share = 1 / (k + 1) if k < warmup else 1 - alpha
-        mean, square = mean + share * (used - mean), square + share * (used**2 - square)
+def reference_zclip(norms: list[float], z: float = 2.5, alpha: float = 0.97, warmup: int = 25) -> list[float]:
+    """ZClip section 3 in float64: statistics of the warmup as they are defined, then the paper's moving averages of the
+    clipped norms, the variance about the new mean."""
+    left = norms[:warmup]
+    mean, variance = float(np.mean(left)), float(np.var(left))
+    for norm in norms[warmup:]:
+        deviation = math.sqrt(variance)
+        score = (norm - mean) / deviation
+        used = mean + z * deviation / (score / z) if score > z else norm
+        mean = alpha * mean + (1 - alpha) * used
+        variance = alpha * variance + (1 - alpha) * (used - mean) ** 2
         left.append(used)
     return left
 
 
-def test_zclip_agrees_with_a_float64_reference() -> None:
-    """Sixty noisy norms with two spikes."""
-    norms = [1 + 0.1 * math.sin(7 * k) + (9 if k in (40, 50) else 0) for k in range(60)]
+def test_zclip_is_the_papers_in_float64() -> None:
+    """Two hundred noisy norms with spikes, to 1e-6: the 1e-6 that torch adds to the norm is what is left."""
+    norms = [1 + 0.1 * math.sin(7 * k) + (9 if k in (40, 50, 120) else 0.002 * k) for k in range(200)]
+    left = norms_after(la.ZClip(), norms, torch.float64)
 
-    assert norms_after(la.ZClip(), norms) == pytest.approx(reference_zclip(norms, 2.5, 0.97, 25), rel=1e-4)
-    assert norms_after(la.ZClip(), norms)[40] < 1.5
+    assert left == pytest.approx(reference_zclip(norms), rel=2e-6)
+    assert norms_after(la.ZClip(), norms) == pytest.approx(left, rel=1e-4)
+    assert left[40] < 1.6
+
+
+def test_zclip_takes_the_state_of_older_checkpoints() -> None:
+    """They hold the mean square in place of the variance."""
+    rule = la.ZClip()
+    rule.load_state_dict({"seen": torch.tensor(30.0), "mean": torch.tensor(3.0), "square": torch.tensor(13.0)})
+
+    assert float(rule.state_dict()["variance"]) == pytest.approx(4.0)
+
+
+EVERY_RULE: dict[str, Any] = {
+    "norm": lambda: la.ClipNorm(0.5),
+    "value": lambda: la.ClipValue(0.1),
+    "adaptive": lambda: la.ClipAdaptive(0.01),
+    "zclip": lambda: la.ZClip(warmup=2),
+    "percentile": lambda: la.ClipPercentile(10.0),
+}
+EVERY_DTYPE: dict[str, list[torch.dtype]] = {
+    **{str(d).removeprefix("torch."): [d, d] for d in (torch.float64, torch.float32, torch.bfloat16, torch.float16)},
+    **{str(d).removeprefix("torch."): [d, d] for d in (torch.complex64, torch.complex128)},
+    "bfloat16 and float32": [torch.bfloat16, torch.float32],
+    "complex64 and float32": [torch.complex64, torch.float32],
+}
+
+
+def spiked(rule: Any, dtypes: list[torch.dtype]) -> list[torch.Tensor]:
+    """What a rule leaves of a gradient ten times as large as the thirty before it."""
+    noise = torch.Generator().manual_seed(0)
+    for step in range(31):
+        parameters = [torch.ones(4, 3, dtype=d) for d in dtypes]
+        for parameter in parameters:
+            gradient = torch.rand(4, 3, generator=noise, dtype=torch.float64) * (10 if step == 30 else 1)
+            parameter.grad = (gradient * (1 - 1j) if parameter.is_complex() else gradient).to(parameter.dtype)
+        rule(parameters)
+    return [p.grad.to(torch.complex128) for p in parameters if p.grad is not None]
+
+
+@pytest.mark.parametrize("dtypes", EVERY_DTYPE)
+@pytest.mark.parametrize("rule", EVERY_RULE)
+def test_every_rule_clips_every_dtype_alike(rule: str, dtypes: str) -> None:
+    """A spike is left at the size that it has in double precision, to the precision of the dtype."""
+    kinds = EVERY_DTYPE[dtypes]
+    left = spiked(EVERY_RULE[rule](), kinds)
+    double = [torch.complex128 if d.is_complex else torch.float64 for d in kinds]
+    bound = 4 * max(torch.finfo(d).eps for d in kinds) + 1e-6
+
+    for got, want in zip(left, spiked(EVERY_RULE[rule](), double), strict=True):
+        assert float((got - want).norm()) <= bound * float(want.norm())
+        assert float(got.norm()) < 10
 
 
 def test_one_nan_norm_does_not_poison_zclip() -> None:

@@ -74,3 +74,59 @@ def test_eight_bit_state_is_refused_under_fsdp2() -> None:
 
     with pytest.raises(la.ConfigError, match="cannot shard 8-bit state"):
         module.configure_optimizers()
+
+
+def test_a_plain_loop_on_two_processes_acts_alike_and_writes_once(tmp_path: Path) -> None:
+    """``la.watch`` on both ranks, of which one alone has a NaN: they stop, go back, or leave out the step together."""
+    run("tests.run_watch", str(tmp_path))
+    one, other = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1))
+
+    assert one["stop"]["steps"] == other["stop"]["steps"] == 31
+    for action in ("rollback", "skip_step"):
+        assert one[action]["steps"] == other[action]["steps"] == 40
+        assert one[action]["finite"] and other[action]["finite"]
+        assert one[action]["weights"] == other[action]["weights"]
+        assert one[action]["actions"] and other[action]["actions"]
+    assert not one["warn"]["finite"]
+    assert all(result["failures"] == [] for rank in (one, other) for result in rank.values())
+    for action in ("warn", "stop"):
+        assert len(list((tmp_path / action).glob("events.out.tfevents*"))) == 1
+
+
+@pytest.fixture(scope="module")
+def resumed(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """FSDP2 runs in two parts, by what is special about them; ``whole`` ones had one."""
+    folder = tmp_path_factory.mktemp("resumed")
+    run("tests.run_sharded_resume", str(folder))
+    return json.loads((folder / "found.json").read_text())
+
+
+@pytest.mark.parametrize("how", ["shards", "file"])
+@pytest.mark.parametrize("rule", ["zclip", "percentile"])
+def test_an_adaptive_rule_resumes_under_fsdp2(rule: str, how: str, resumed: Any) -> None:
+    """torch.distributed.checkpoint keeps its memory, and its own dry step is not in it: each norm is the unbroken run's."""
+    assert resumed[f"{rule} {how}"]["left"] == pytest.approx(resumed[f"{rule} whole"]["left"], rel=1e-6)
+    assert resumed[f"{rule} {how}"]["memory"].get("seen", 6.0) == 6.0
+    assert resumed[f"{rule} {how}"]["memory"].get("next", 6) == 6
+    assert resumed[f"{rule} {how}"]["said"] == []
+
+
+def test_another_rule_begins_anew_under_fsdp2(resumed: Any) -> None:
+    """The checkpoint loads though its optimizer remembers other things; what has changed is said, once on each rank."""
+    assert resumed["another rule"]["memory"] == {"seen": 0.0, "mean": 0.0, "variance": 0.0}
+    assert len(resumed["another rule"]["said"]) == 1
+    assert "clip ClipNorm(max_norm=0.2) -> ZClip(" in resumed["another rule"]["said"][0]
+    assert "weight_decay 0.01 -> 0.3" in resumed["another rule"]["said"][0]
+    assert "clip ZClip(z=0.5, alpha=0.97, warmup=3) -> ClipNorm(" in resumed["another rule file"]["said"][0]
+
+
+def test_shards_of_an_earlier_version_load(resumed: Any) -> None:
+    """They hold nothing of the rule: it begins anew, without the zero norm of torch's dry step; the moments go on."""
+    assert resumed["earlier version"]["memory"] == {"seen": 0.0, "mean": 0.0, "variance": 0.0}
+    assert set(resumed["earlier version"]["steps"]) == {12.0}
+
+
+def test_reset_starts_afresh_under_fsdp2(resumed: Any) -> None:
+    """The dry step leaves no count behind: six updates after six steps."""
+    assert set(resumed["reset"]["steps"]) == {6.0}
+    assert "starts afresh" in resumed["reset"]["said"][0]

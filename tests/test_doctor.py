@@ -269,7 +269,6 @@ def test_run_without_anything_known_is_reported(tmp_path: Path) -> None:
         {"changes": [1]},
         {"optimizer": 7},
         {"rule": 7},
-        {"unheard": 1},
     ],
 )
 def test_damaged_finding_is_passed_over(tmp_path: Path, changes: dict[str, Any]) -> None:
@@ -278,6 +277,14 @@ def test_damaged_finding_is_passed_over(tmp_path: Path, changes: dict[str, Any])
 
     assert run.findings == ()
     assert "damaged" in run.notes[0]
+
+
+def test_finding_of_a_newer_version_is_read(tmp_path: Path) -> None:
+    """A field that this version does not know takes nothing from the others."""
+    (run,) = report(finding_event(tmp_path, unheard=1)).runs
+
+    assert len(run.findings) == 1
+    assert run.notes == ()
 
 
 def test_json_is_valid(tmp_path: Path) -> None:

@@ -213,7 +213,6 @@ DAMAGE: dict[str, tuple[str, Callable[[str], str]]] = {
     "findings.json is a list": (FINDINGS_FILE, lambda text: "[1, 2]"),
     "findings.json of next year": (FINDINGS_FILE, lambda text: text.replace('"version": 1', '"version": 2')),
     "findings.json is deep": (FINDINGS_FILE, lambda text: "[" * 200_000),
-    "a finding with a new field": (FINDINGS_FILE, lambda text: with_changed_finding(text, mood="bad")),
     "a finding of no severity": (FINDINGS_FILE, lambda text: with_changed_finding(text, severity="deadly")),
     "a finding whose evidence is a list": (FINDINGS_FILE, lambda text: with_changed_finding(text, evidence=["a"])),
     "a finding that is never": (FINDINGS_FILE, lambda text: with_changed_finding(text, step="soon", last_step="later")),
@@ -223,6 +222,16 @@ DAMAGE: dict[str, tuple[str, Callable[[str], str]]] = {
     "a deep line": (SIGNALS_FILE, lambda text: "[" * 200_000 + "\n" + text),
     "a stretch that is none": (SIGNALS_FILE, lambda text: text + stretch_line(Stretch("adam", 200, b"nonsense"))),
 }
+
+
+def test_finding_of_a_newer_version_is_read(tmp_path: Path, sick: Live) -> None:
+    """A field that this version does not know is no damage."""
+    sick.leave(tmp_path)
+    (tmp_path / FINDINGS_FILE).write_text(with_changed_finding((tmp_path / FINDINGS_FILE).read_text(), mood="bad"))
+    run = judged(tmp_path)
+
+    assert_as_live(run, sick)
+    assert not run.notes
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
@@ -332,9 +341,10 @@ def test_mere_count_of_findings_is_not_health(tmp_path: Path, form: str) -> None
     assert main(["doctor", str(tmp_path)]) == 1
 
 
-def test_real_csv_run_without_files_is_not_healthy(sick: Live) -> None:
-    """The metrics.csv of a run that was sick live, and nothing beside it."""
-    run = judged(sick.metrics)
+def test_real_csv_run_without_files_is_not_healthy(sick: Live, tmp_path: Path) -> None:
+    """The metrics.csv of a run that was sick live, and nothing beside it, as the first version left it."""
+    shutil.copy(sick.metrics, tmp_path / "metrics.csv")
+    run = judged(tmp_path / "metrics.csv")
 
     assert [finding.rule for finding in run.findings] == ["FINDINGS-UNREAD"]
     assert run.findings[0].evidence["counted"] == 2

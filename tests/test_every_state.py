@@ -111,6 +111,25 @@ def muon(g: list[Array]) -> Pair:
     return (average(g, 0.95, corrected=False), None) if g[0].shape == (96, 64) else adam(0.9, 0.95)(g)
 
 
+def hn_adam(g: list[Array]) -> Pair:
+    """Reyad, Sarhan & Arafa 2023, algorithm 2, from a norm of 2.5: √v̂ is v^(1/Λ) with the last Λ."""
+    m, v = np.zeros_like(g[0]), np.zeros_like(g[0])
+    for x in g:
+        norm = 2.5 - np.abs(m) / np.maximum(np.maximum(np.abs(m), np.abs(x)), 1e-300)
+        m, v = 0.9 * m + 0.1 * x, 0.999 * v + 0.001 * np.abs(x) ** norm
+    return m, v ** (1 / norm)
+
+
+def bds_adam(g: list[Array]) -> Pair:
+    """wengshiqian/BDS-Adam: v of the smoothed gradient over its deviation, which √v̂ is given back; β₁ corrects only."""
+    b, v = np.zeros_like(g[0]), np.zeros_like(g[0])
+    for x in g:
+        kappa = np.clip(0.75 * (1 - np.tanh(np.linalg.norm(x))), 0.1, 0.9)
+        b = kappa * b + (1 - kappa) * x
+        v = 0.999 * v + 0.001 * (b / b.std(ddof=1)) ** 2
+    return b / (1 - 0.9 ** len(g)), np.sqrt(v) * b.std(ddof=1)
+
+
 def soap(g: list[Array]) -> Pair:
     """The first step only makes the basis; vectors are not rotated, so there it is Adam on the rest."""
     return adam(0.95, 0.95)(g[1:])
@@ -119,8 +138,10 @@ def soap(g: list[Array]) -> Pair:
 REFERENCES: dict[str, Callable[[list[Array]], Pair]] = {
     **dict.fromkeys(("adam", "adamw", "amsgrad", "nadam", "radam", "ademamix", "adamp"), adam(0.9, 0.999)),
     **dict.fromkeys(("adam8bit", "adamw8bit", "paged_adamw", "paged_adamw8bit", "ademamix8bit"), adam(0.9, 0.999)),
-    **dict.fromkeys(("lamb", "grams", "adamz", "caadam", "bds_adam"), adam(0.9, 0.999)),
-    **dict.fromkeys(("prodigy", "hn_adam"), adam(0.9, 0.999, corrected=False)),
+    **dict.fromkeys(("lamb", "grams", "adamz", "caadam"), adam(0.9, 0.999)),
+    "prodigy": adam(0.9, 0.999, corrected=False),
+    "hn_adam": hn_adam,
+    "bds_adam": bds_adam,
     **dict.fromkeys(("lion", "lion8bit"), lambda g: (average(g, 0.99), None)),
     "ranger": adam(0.95, 0.999),
     "stableadamw": adam(0.9, 0.99),
@@ -139,8 +160,7 @@ REFERENCES: dict[str, Callable[[list[Array]], Pair]] = {
 }
 OPTIONS: dict[str, dict[str, Any]] = {
     "prodigy": {"growth_rate": 1.0},  # its distance stays what it is
-    "hn_adam": {"adapt": 0.0, "norm": 2.0},  # AMSGrad without correction
-    "bds_adam": {"fusion": 0.0},  # the gradients as they are
+    "hn_adam": {"norm": 2.5},  # and not drawn
     "ranger": {"use_gc": False},
     "lamb": {"max_grad_norm": 0.0},
 }

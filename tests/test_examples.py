@@ -9,6 +9,7 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
 import lightning_adam as la
@@ -23,14 +24,27 @@ def run_cli(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_plain_loop_and_fabric_take_the_same_steps() -> None:
-    """Schedule and clipping need no Trainer: both loops have the same losses, and learn."""
-    from lightning_adam.examples.without_trainer import train_plainly, train_with_fabric
+@pytest.mark.parametrize("name", ["train_with_fabric", "train_with_accelerate"])
+def test_loops_without_a_trainer_take_the_same_steps(name: str, tmp_path: Path) -> None:
+    """Schedule and clipping need no Trainer: the loops have the same losses, and learn; the monitors see the same steps."""
+    from lightning_adam.examples import without_trainer
 
-    plain, fabric = train_plainly(60), train_with_fabric(60)
+    if name == "train_with_accelerate":
+        pytest.importorskip("accelerate")
+    (plain, found), (wrapped, found_there) = (
+        getattr(without_trainer, loop)(60, tmp_path / loop) for loop in ("train_plainly", name)
+    )
 
-    assert plain == pytest.approx(fabric, rel=1e-6)
+    assert plain == pytest.approx(wrapped, rel=1e-6)
     assert plain[-1] < 0.5 * plain[0]
+    assert found == found_there == []
+    assert written(tmp_path / "train_plainly") == written(tmp_path / name)
+
+
+def written(folder: Path) -> dict[str, list[tuple[int, str]]]:
+    """Our scalars by tag; the tags name the tensors."""
+    events = EventAccumulator(str(folder)).Reload()
+    return {tag: [(e.step, f"{e.value:.4g}") for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
 def test_cli_trains_from_yaml_and_follows_overrides(tmp_path: Path) -> None:

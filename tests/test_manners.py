@@ -126,6 +126,34 @@ def test_the_users_own_monitor_shows_what_its_deep_copy_found() -> None:
     assert mine.findings == []
 
 
+def test_copies_of_copies_cost_nothing() -> None:
+    """Some libraries copy the callbacks for each fold, trial or window."""
+    mine = DivergenceMonitor()
+    first = mine
+    for _ in range(60):
+        copy.deepcopy(mine)
+        first = copy.deepcopy(first)
+
+    assert len(pickle.dumps(mine)) < 5000
+    trainer(max_steps=50, callbacks=[first]).fit(Digits(poison=(40,)), digits_loader())
+    assert [finding.rule for finding in mine.findings] == ["NON-FINITE"]
+
+
+def test_what_a_first_fit_found_stays_in_the_second_ones_log(tmp_path: Path) -> None:
+    """A run that was sick live is not called healthy afterwards, though a second fit in the same folder is well."""
+    module, monitor = Digits(poison=(20,), optimizer="sgd", lr=0.1), DivergenceMonitor()
+    fit = trainer(max_steps=28, callbacks=[monitor], logger=CSVLogger(tmp_path), log_every_n_steps=5)
+    fit.fit(module, digits_loader())
+    torch.manual_seed(0)
+    for layer in (module.net[0], module.net[2]):
+        layer.reset_parameters()
+    fit.fit_loop.epoch_loop.max_steps = 84
+    fit.fit(module, digits_loader())
+
+    assert next((f.rule, f.step, f.over) for f in monitor.findings) == ("NON-FINITE", 20, True)
+    assert [f.finding.rule for f in la.report(tmp_path).findings] == [f.rule for f in monitor.findings]
+
+
 class Warning_(Digits):
     """Warns in each step, as many libraries do."""
 

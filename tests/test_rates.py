@@ -364,7 +364,7 @@ def test_scaled_rates_are_no_outsiders() -> None:
 
 @pytest.mark.parametrize("name", ["adamw", "lion", "sgd", "adamz", "muon"])
 def test_distributed_loading_counts_no_step(name: str) -> None:
-    """torch's set_optimizer_state_dict makes the state with a step of zeros: no update, nothing for the clipping rule."""
+    """torch's set_optimizer_state_dict makes the state with a step of zeros: no update, and none of the rule's."""
 
     def make() -> Any:
         module = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
@@ -379,5 +379,5 @@ def test_distributed_loading_counts_no_step(name: str) -> None:
     set_optimizer_state_dict(fresh, loaded, get_optimizer_state_dict(trained, optimizer))
 
     assert loaded.adam_schedule.last_epoch == 0
-    assert bool(torch.isnan(loaded.adam_rule.state_dict()["norms"]).all())
+    assert repr(loaded.adam_rule.state_dict()) == repr(optimizer.adam_rule.state_dict())
     assert all(torch.equal(one, other) for one, other in zip(before, fresh.parameters(), strict=True))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import math
+import pickle
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -425,3 +427,159 @@ def test_wrong_arguments_are_named_at_once(arguments: dict[str, Any], message: s
     given: dict[str, Any] = {"module": net, "optimizers": torch.optim.AdamW(net.parameters()), **arguments}
     with pytest.raises(la.ConfigError, match=message):
         la.watch(given.pop("module"), given.pop("optimizers"), **given)
+
+
+def test_a_refused_watch_leaves_nothing_on_the_optimizer(tmp_path: Path) -> None:
+    """The user mends the argument and goes on."""
+    net = digits_net()
+    optimizer = torch.optim.AdamW(net.parameters())
+    for wrong in ({"include": "nope*"}, {"logits": ["nope*"]}):
+        with pytest.raises(la.ConfigError, match="matches no"):
+            la.watch(net, optimizer, log_dir=tmp_path / "wrong", **wrong)
+    assert not optimizer._optimizer_step_post_hooks
+
+    batch = next(iter(digits_loader()))
+    with la.watch(net, optimizer, log_dir=tmp_path / "right") as watch:
+        watch.loss(loss_of(net, batch)).backward()
+        optimizer.step()
+    assert len(signals(tmp_path / "right")) == 1
+
+
+def test_a_lowered_rate_stays_low_under_a_scheduler_of_torchs(tmp_path: Path) -> None:
+    """The watch is told of it."""
+    net = digits_net()
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1.0)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
+    with la.watch(net, optimizer, schedulers=scheduler, on_divergence="reduce_lr", max_actions=1) as watch:
+        for (_, batch), _ in zip(batches(), range(10), strict=False):
+            optimizer.zero_grad()
+            watch.loss(loss_of(net, batch)).backward()
+            optimizer.step()
+            scheduler.step()
+
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.3)
+
+
+def test_several_optimizers_clipped_by_hand_have_one_record_each_per_step(tmp_path: Path) -> None:
+    """``before_clipping()`` announces the gradients of all."""
+    one, two = digits_net(), digits_net()
+    optimizers = [torch.optim.Adam(net.parameters(), lr=1e-3) for net in (one, two)]
+    norms: list[float] = []
+    with la.watch(nn.ModuleList([one, two]), optimizers, log_dir=tmp_path) as watch:
+        for (_, batch), _ in zip(batches(), range(12), strict=False):
+            for optimizer in optimizers:
+                optimizer.zero_grad()
+            watch.loss(loss_of(one, batch) + 10 * loss_of(two, batch)).backward()
+            norms.append(float(torch.nn.utils.get_total_norm([p.grad for p in two.parameters()])))
+            watch.before_clipping()
+            torch.nn.utils.clip_grad_norm_([*one.parameters(), *two.parameters()], 0.1)
+            for optimizer in optimizers:
+                optimizer.step()
+
+    for prefix in ("adam-Adam", "adam-Adam-1"):
+        assert [(step.step, step.skipped) for step in signals(tmp_path, prefix)] == [(k, False) for k in range(12)]
+    assert [step.gradient_norm for step in signals(tmp_path, "adam-Adam-1")] == pytest.approx(norms, rel=1e-5)
+
+
+def test_skips_are_counted_once_where_the_loop_clips_by_hand(tmp_path: Path) -> None:
+    """Also the last step's, which no loss follows."""
+    net = digits_net()
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, foreach=True)
+    scaler = torch.amp.GradScaler("cpu", init_scale=16.0)
+    with la.watch(net, optimizer, log_dir=tmp_path, scaler=scaler, every_n_steps=1) as watch:
+        for (_, batch), step in zip(batches(), range(12), strict=False):
+            optimizer.zero_grad()
+            loss = loss_of(net, batch) * (math.inf if step in (5, 11) else 1.0)
+            watch.loss(scaler.scale(loss)).backward()
+            scaler.unscale_(optimizer)
+            watch.before_clipping()
+            torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+            scaler.step(optimizer)
+            scaler.update()
+
+    assert [(step.step, step.skipped) for step in signals(tmp_path)] == [(k, k in (5, 11)) for k in range(12)]
+    totals = EventAccumulator(str(tmp_path)).Reload().Scalars("adam.amp/skipped_steps_total")
+    assert totals[-1].value == 2
+
+
+@pytest.mark.parametrize("combine", [lambda s, loss: s(loss) / 2, lambda s, loss: sum(s([loss, loss])) / 4])
+def test_a_scaled_loss_is_known_though_it_is_divided_or_summed_afterwards(combine: Any, tmp_path: Path) -> None:
+    """Scaling need not be the last operation."""
+    net = digits_net()
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    batch = next(iter(digits_loader()))
+    with la.watch(net, optimizer, log_dir=tmp_path, scaler=scaler) as watch:
+        loss = loss_of(net, batch)
+        watch.loss(combine(scaler.scale, loss)).backward()
+        scaler.step(optimizer)
+
+    assert signals(tmp_path)[0].loss == pytest.approx(loss.item() / 2, rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", [3.0, None, torch.tensor(2)])
+def test_what_is_no_loss_does_not_end_the_training(loss: Any) -> None:
+    """It is told once; the next loss is the next step's alone."""
+    net = digits_net()
+    optimizer = torch.optim.AdamW(net.parameters())
+    batch = next(iter(digits_loader()))
+    with la.watch(net, optimizer) as watch:
+        assert watch.loss(loss) is loss
+        given = loss_of(net, batch).square()
+        given.backward()
+        watch.loss(given)
+        optimizer.step()
+
+
+def test_one_nan_is_answered_by_one_rollback() -> None:
+    """The state counts fewer updates after it: that is no lost state."""
+    net = digits_net()
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3)
+    with la.watch(net, optimizer, on_divergence="rollback") as watch:
+        for (_, batch), step in zip(batches(), range(130), strict=False):
+            optimizer.zero_grad()
+            watch.loss(loss_of(net, batch) * (math.nan if step == 60 else 1.0)).backward()
+            optimizer.step()
+
+    assert [f.step for f in watch.findings if "action" in f.evidence] == [60]
+    assert [f.rule for f in watch.findings if f.severity == "critical"] == ["NON-FINITE"]
+
+
+def test_rollback_goes_back_behind_no_group_that_was_added() -> None:
+    """A state that lacks it would not load: the next one that has it is kept at once."""
+    net = digits_net()
+    optimizer = torch.optim.AdamW(net[0].parameters(), lr=1e-3)
+    with la.watch(net, optimizer, on_divergence="rollback") as watch:
+        for (_, batch), step in zip(batches(), range(80), strict=False):
+            if step == 30:
+                optimizer.add_param_group({"params": list(net[2].parameters())})
+            optimizer.zero_grad()
+            watch.loss(loss_of(net, batch) * (math.nan if step == 45 else 1.0)).backward()
+            optimizer.step()
+
+    assert all(bool(torch.isfinite(p).all()) for p in net.parameters())
+    assert "weights and moments of step 30" in watch.summary()
+
+
+def test_after_closing_it_says_whether_it_stopped_and_what_failed(tmp_path: Path) -> None:
+    """A loop may look at it after the ``with``."""
+    _, watch = sick({"on_divergence": "stop"}, tmp_path)
+
+    assert watch.should_stop
+    assert watch.failures == set()
+
+
+def test_a_copy_of_the_watched_module_is_no_copy_of_the_monitor() -> None:
+    """Averaged models copy the module with its hooks, in the middle of a run."""
+    net = digits_net()
+    optimizer = torch.optim.AdamW(net.parameters())
+    batch = next(iter(digits_loader()))
+    with la.watch(net, optimizer, logits=["2"]) as watch:
+        watch.loss(loss_of(net, batch)).backward()
+        averaged = pickle.loads(pickle.dumps(copy.deepcopy(net)))
+        averaged(batch[0] * 1e6)
+        optimizer.step()
+        net(batch[0][:0])  # a batch without rows
+
+    assert watch.failures == set()
+    assert watch.findings == []

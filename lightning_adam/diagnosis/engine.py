@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from lightning_adam.diagnosis.codec import Record
-from lightning_adam.diagnosis.finding import Finding
+from lightning_adam.diagnosis.finding import Finding, readable_findings
 from lightning_adam.diagnosis.history import EARLY, PASSES, Case, History, median
 from lightning_adam.diagnosis.rules import BETTER, CAUSES, LINTS, RULES
 from lightning_adam.diagnosis.rules_gradients import stands_out
 from lightning_adam.diagnosis.signals import RunSignals, StepSignals
+from lightning_adam.diagnosis.stored import is_list_of
+from lightning_adam.errors import say_left_out
 
 QUIET_STEPS = 100
 """A sickness that was silent for so many steps is over; if it comes back, it is a new one."""
@@ -134,6 +135,11 @@ class Diagnosis:
         heavy = gradient_norm > 5 * median(past.norms[-50:])
         return heavy or (past.count >= 3 * EARLY and past.ratio_average > 0.02)
 
+    def went_back(self) -> None:
+        """Weights and moments are those of an earlier step: findings are over, and the passes since are not their past."""
+        self.findings = [replace(finding, over=True) for finding in self.findings]
+        self.history.passes, self.history.pass_counts = {}, []
+
     def state_dict(self) -> dict[str, Any]:
         """Plain types: Lightning loads checkpoints with ``weights_only=True``."""
         return {
@@ -144,10 +150,25 @@ class Diagnosis:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where :meth:`state_dict` was taken."""
-        self.findings = [Finding.from_dict(stored) for stored in state["findings"]]
-        self.history = History.from_dict(copy.deepcopy(dict(state["history"])))
-        self._seen, self._began = list(state["seen"]), list(state["began"])
+        """Continue where :meth:`state_dict` was taken, maybe by another version; says what cannot be used."""
+        history = state.get("history")
+        self.history, lost = History.restore(history) if isinstance(history, Mapping) else (History(), ["history"])
+        stored = readable_findings(state.get("findings"))
+        self.findings = [finding for finding in stored if finding is not None]
+        counts = {name: _counts(state.get(name), stored) for name in ("seen", "began")}
+        just_now = [self.history.count] * len(self.findings)
+        self._seen, self._began = (list(just_now) if counted is None else counted for counted in counts.values())
+        is_list = isinstance(state.get("findings"), list)
+        damaged = [name for name, counted in counts.items() if counted is None]
+        damaged += ["findings"] if None in stored or not is_list else []
+        say_left_out("diagnosis", [*lost, *damaged])
+
+
+def _counts(counts: Any, stored: Sequence[Finding | None]) -> list[int] | None:
+    """Of the findings that can be read; None where they are not one for each finding."""
+    if not is_list_of(int, counts) or len(counts) != len(stored):
+        return None
+    return [count for count, finding in zip(counts, stored, strict=True) if finding is not None]
 
 
 def replay(records: Iterable[Record]) -> Diagnosis:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, get_args
+
+from lightning_adam.diagnosis.stored import is_number
 
 Severity = Literal["info", "warning", "critical"]
 
@@ -57,9 +59,54 @@ class Finding:
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Finding:
-        """The inverse of :meth:`to_dict`."""
-        changes = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.get("changes", {}).items()}
-        return cls(**{**stored, "parameters": tuple(stored["parameters"]), "changes": changes})
+        """The inverse of :meth:`to_dict`, of other versions, too: fields that are not known are left out.
+
+        Raises:
+            ValueError: a field is of another type, or one is missing that every version has.
+        """
+        known = {f.name: stored[f.name] for f in fields(cls) if f.name in stored}
+        if missing := {"rule", "severity", "step", "message"} - known.keys():
+            raise ValueError(f"this is no finding: it has no {', '.join(sorted(missing))}")
+        for name, value in known.items():
+            if not _TYPES[name](value):
+                raise ValueError(f"this is no finding: its {name} is {value!r}")
+        changes = {k: tuple(v) if isinstance(v, list) else v for k, v in known.get("changes", {}).items()}
+        return cls(**{**known, "parameters": tuple(known.get("parameters", ())), "changes": changes})
+
+
+def _is_word(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_step(value: Any) -> bool:
+    return type(value) is int
+
+
+def _is_evidence(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(_is_word(k) and (_is_word(v) or is_number(v)) for k, v in value.items())
+
+
+_TYPES: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("rule", "message", "remedy", "optimizer"), _is_word),
+    **dict.fromkeys(("step", "last_step"), _is_step),
+    "severity": lambda value: _is_word(value) and value in get_args(Severity),
+    "evidence": _is_evidence,
+    "parameters": lambda value: isinstance(value, (list, tuple)) and all(map(_is_word, value)),
+    "changes": lambda value: isinstance(value, Mapping) and all(map(_is_word, value)),
+    "over": lambda value: isinstance(value, bool),
+}
+
+
+def readable_findings(stored: Any) -> list[Finding | None]:
+    """Findings of a checkpoint, in place; None for what is none."""
+    return [_readable(one) for one in stored] if isinstance(stored, list) else []
+
+
+def _readable(stored: Any) -> Finding | None:
+    try:
+        return Finding.from_dict(stored) if isinstance(stored, Mapping) else None
+    except ValueError:
+        return None
 
 
 def findings_table(findings: Iterable[Finding]) -> str:

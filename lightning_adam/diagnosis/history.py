@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -9,6 +10,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from lightning_adam.diagnosis.signals import HeavySignals, RunSignals, StepSignals
+from lightning_adam.diagnosis.stored import is_alike
 
 WINDOW = 200
 """Steps of loss and gradient norm that are remembered."""
@@ -49,6 +51,8 @@ class History:
         pass_counts: the count of steps before each of these passes.
         ratio_average: moving average of the median update ratio, over about five steps.
         non_finite: whether something was not finite before.
+        beta2: of the last step.
+        beta2_changed: the count of steps when it was changed last; -1 where it has always been the same.
     """
 
     count: int = 0
@@ -77,6 +81,8 @@ class History:
     pass_counts: list[int] = field(default_factory=list)
     ratio_average: float = math.nan
     non_finite: bool = False
+    beta2: float = math.nan
+    beta2_changed: int = -1
 
     @property
     def initial_loss(self) -> float:
@@ -111,6 +117,7 @@ class History:
 
     def before_step(self, now: StepSignals) -> None:
         """Take in what this step's rules must already know of it: counters and the pass."""
+        self._remember_beta2(now.beta2)
         self.skips = self.skips + 1 if now.skipped else 0
         self.bad_losses = self.bad_losses + (not math.isfinite(now.loss)) if now.skipped else 0
         self.unzeroed = self.unzeroed + 1 if now.not_zeroed else 0
@@ -137,6 +144,13 @@ class History:
             self.first_norms = [*self.first_norms, now.gradient_norm][:5]
         if math.isfinite(now.loss):
             self._remember_loss(now.loss)
+
+    def _remember_beta2(self, beta2: float) -> None:
+        if math.isnan(beta2):
+            return
+        if not math.isnan(self.beta2) and self.beta2 != beta2:
+            self.beta2_changed = self.count
+        self.beta2 = beta2
 
     def _remember_pass(self, now: StepSignals, heavy: HeavySignals) -> None:
         for name in _NUMBERS:
@@ -168,12 +182,23 @@ class History:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, stored: Mapping[str, Any]) -> History:
-        """The inverse of :meth:`to_dict`; fields that are not known any more are left out."""
-        known = {f.name for f in fields(cls)}
-        return cls(**{k: v for k, v in stored.items() if k in known})
+    def restore(cls, stored: Mapping[str, Any]) -> tuple[History, list[str]]:
+        """The inverse of :meth:`to_dict`, and the names of what is of another type than it should be and was left out.
+
+        Fields that only another version knows are passed over.
+        """
+        fresh, taken = cls(), copy.deepcopy(dict(stored))
+        known = {f.name: taken[f.name] for f in fields(cls) if f.name in taken}
+        lost = [name for name, value in known.items() if not is_alike(value, getattr(fresh, name))]
+        if "count" in lost or "count" not in known:  # what the rest is counted by
+            return fresh, sorted(known)
+        if {*lost} & _PASSES_TOGETHER or not known.keys() >= _PASSES_TOGETHER:
+            lost += sorted(_PASSES_TOGETHER & known.keys() - {*lost})
+        return cls(**{name: value for name, value in known.items() if name not in lost}), lost
 
 
+_PASSES_TOGETHER = frozenset({"passes", "pass_counts"})
+"""What belongs to the same passes: one without the other says nothing."""
 _NUMBERS = tuple(f.name for f in fields(HeavySignals) if f.type in ("float", "int"))
 
 

@@ -15,14 +15,17 @@ def beta2_low(case: Case) -> Finding | None:
     beta1, beta2 = case.now.beta1, case.now.beta2
     if case.past.count > 0 or not case.run.plain_moments or not is_unbounded(beta1, beta2):
         return None
+    is_swapped = beta1 >= 0.95 and beta2 >= 0.8  # each would be usual in the other's place
+    better = (beta2, beta1) if is_swapped else (beta1 if beta1 <= 0.95 else 0.9, 0.999)
+    hint = ": they look swapped" if is_swapped else ", or 0.95 to 0.99 for large batches and transformers"
     return Finding(
         "BETA2-LOW",
         "warning",
         case.now.step,
         f"betas=({beta1:g}, {beta2:g}) have beta1 >= sqrt(beta2) = {math.sqrt(beta2):.3g}: nothing bounds the step.",
         {"beta1": beta1, "beta2": beta2, "sqrt_beta2": math.sqrt(beta2)},
-        remedy=f"Use betas=({beta1:g}, 0.999), or 0.95 to 0.99 for large batches and transformers.",
-        changes={"betas": (beta1, 0.999)},
+        remedy=f"Use betas=({better[0]:g}, {better[1]:g}){hint}.",
+        changes={"betas": better},
     )
 
 
@@ -159,7 +162,8 @@ def state_lost(case: Case) -> Finding | None:
         return None
     steps, roots = past.passes.get("state_step", []), past.passes.get("second_moment_p50", [])
     restarted = case.run.first_step > 10 and case.now.step == case.run.first_step and heavy.state_step == 1
-    went_back = len(steps) > 1 and steps[-1] < steps[-2]
+    tensors = past.passes.get("tensors", [])  # a frozen tensor is not seen, and the others may be younger
+    went_back = len(steps) > 1 and steps[-1] < steps[-2] and tensors[-1:] == tensors[-2:-1]
     if not (restarted or went_back or _fell(case, roots, steps)):
         return None
     kept = roots[-1] / roots[-2] if len(roots) > 1 and roots[-2] > 0 else math.nan
@@ -180,6 +184,8 @@ def state_lost(case: Case) -> Finding | None:
 def _fell(case: Case, roots: list[float], steps: list[float]) -> bool:
     if len(roots) < 2 or not case.run.plain_moments or case.past.count <= 5 or not roots[-2] > 0:
         return False
+    if case.past.beta2_changed > case.past.pass_counts[-2]:  # v̂ is v under another correction now
+        return False
     tensors, gap = case.past.passes.get("tensors", []), case.past.pass_counts[-1] - case.past.pass_counts[-2]
     if (
         len(tensors) < 2 or tensors[-1] != tensors[-2]
@@ -194,6 +200,8 @@ def state_corrupt(case: Case) -> Finding | None:
     Proof, with 2 % for rounding; 8-bit states may err by 25 %. Healthy: at most 0.76 of the bound, spoilt: 72 and more.
     """
     heavy, run = case.now.heavy, case.run
+    if _remembers_another_beta2(case):
+        return None
     allowed = 1.25 if run.state_dtype in ("uint8", "int8") else 1.02
     if heavy is None or not run.plain_moments or not heavy.bound_excess > allowed:
         return None
@@ -209,6 +217,12 @@ def state_corrupt(case: Case) -> Finding | None:
         "restart from a checkpoint before this step.",
         {"optimizer": "adamw"},
     )
+
+
+def _remembers_another_beta2(case: Case) -> bool:
+    """Whether v still holds over 1 % of what it was when β₂ was changed: the bound for one β₂ does not hold for two."""
+    past, beta2 = case.past, case.now.beta2
+    return past.beta2_changed >= 0 and 0 < beta2 < 1 and beta2 ** (past.count - past.beta2_changed) > 0.01
 
 
 def scaler_skips(case: Case) -> Finding | None:

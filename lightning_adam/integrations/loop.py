@@ -15,11 +15,13 @@ from typing_extensions import Self
 
 from lightning_adam.describe import hyperparameters
 from lightning_adam.diagnosis import Finding, findings_table
-from lightning_adam.errors import ConfigError
+from lightning_adam.diagnosis.stored import is_list_of
+from lightning_adam.errors import ConfigError, say_left_out
 from lightning_adam.integrations.loop_run import LoopRun, unwrapped
-from lightning_adam.monitoring import DivergenceOptions, Granularity, Monitor, MonitorState, StatisticsOptions
+from lightning_adam.monitoring import DivergenceOptions, Granularity, Monitor, MonitorState, Sink, StatisticsOptions
 from lightning_adam.monitoring.console import print_findings
-from lightning_adam.monitoring.step_hooks import StepHooks
+from lightning_adam.monitoring.guard import Guard
+from lightning_adam.monitoring.step_hooks import StepHooks, with_hooks
 from lightning_adam.sinks import sinks_of
 
 
@@ -31,10 +33,12 @@ def watch(
     log_dir: str | Path | None = None,
     total_steps: int | None = None,
     steps_per_epoch: float | None = None,
+    first_step: int = 0,
     every_n_steps: int = 50,
     accumulation: int = 1,
     clip_norm: float | None = None,
     scaler: Any = None,
+    schedulers: Any = (),
     tensors: str | Sequence[str] | None = None,
     include: str | Sequence[str] | None = None,
     exclude: str | Sequence[str] | None = None,
@@ -65,10 +69,13 @@ def watch(
         log_dir: instead of that, a folder for TensorBoard. With neither, findings go to the console only.
         total_steps: planned optimizer steps, which some rules want to know.
         steps_per_epoch: optimizer steps of an epoch: the configuration's text then tells durations in epochs, too.
+        first_step: where the log's x-axis begins, of a run that goes on without the watch's own state.
         every_n_steps: optimizer steps between two logged steps.
         accumulation: what each loss is divided by before its backward; 1 where gradients of several are summed undivided.
         clip_norm: the total norm that the loop clips to by hand; see :meth:`Watch.before_clipping`.
         scaler: the ``torch.amp.GradScaler``, if there is one; the loss may then be handed over scaled or not.
+        schedulers: torch's learning-rate schedulers, one or several, for ``on_divergence``: they would take back a rate that
+            it lowers.
         tensors: as OptimizerMonitor takes it, like ``include``, ``exclude``, ``granularity`` and ``top``.
         include: globs of the parameter names to look at.
         exclude: globs of parameter names to leave out.
@@ -93,7 +100,11 @@ def watch(
             raise ConfigError(f"{name}={value!r}: give a positive whole number.")
     statistics = StatisticsOptions(every_n_steps, tensors, include, exclude, granularity, top)
     divergence = DivergenceOptions(on_divergence, max_actions, raise_on, trial, check_every_n_steps, logits)
-    run = LoopRun(unwrapped(module), found, scaler, total_steps, steps_per_epoch, every_n_steps, accumulation, clip_norm)
+    named = schedulers if isinstance(schedulers, (list, tuple)) else [schedulers]
+    run = LoopRun(
+        unwrapped(module), found, scaler, total_steps, steps_per_epoch, every_n_steps, accumulation, clip_norm, named
+    )
+    run.steps = [first_step] * len(found)
     return Watch(run, statistics, divergence, writer, log_dir)
 
 
@@ -117,15 +128,22 @@ class Watch:
         self._own_writer = None if log_dir is None or not run.is_main else _summary_writer(log_dir)
         given = self._own_writer if writer is None else writer
         writers = [] if given is None else list(given) if isinstance(given, (list, tuple)) else [given]
-        run.sinks = sinks_of(writers) if run.is_main else ()
+        run.sinks = _sinks(writers) if run.is_main else ()
         run.folder = Path(log_dir or getattr(writers[0] if writers else None, "log_dir", None) or ".")
         self._run: LoopRun | None = run
         self._counting, self._clip_hooks = StepHooks(), list[RemovableHandle]()
         self._losses, self._last_scale, self._steps_before = 0, math.nan, list(run.steps)
         self._after_end: tuple[list[Finding], dict[str, Any]] = ([], {})
+        self._failures, self._has_stopped = frozenset[str](), False
         for sink in run.sinks:
-            sink.hyperparameters(hyperparameters(run.optimizers))
-        self._monitor: Monitor | None = self._started(run, MonitorState())
+            Guard().run("the hyper-parameters", sink.hyperparameters, hyperparameters(run.optimizers))
+        self._monitor: Monitor | None = None
+        try:
+            self._monitor = self._started(run, MonitorState())
+        except ConfigError:
+            if self._own_writer is not None:
+                self._own_writer.close()
+            raise
 
     @property
     def findings(self) -> list[Finding]:
@@ -135,12 +153,12 @@ class Watch:
     @property
     def should_stop(self) -> bool:
         """Whether ``on_divergence="stop"`` asks the loop to end."""
-        return self._run is not None and self._run.should_stop
+        return self._has_stopped if self._run is None else self._run.should_stop
 
     @property
     def failures(self) -> frozenset[str]:
         """What the monitor could not do, in words; each was told about once."""
-        return frozenset() if self._monitor is None else frozenset(self._monitor.guard.failures)
+        return self._failures if self._monitor is None else frozenset(self._monitor.guard.failures)
 
     def loss(self, loss: Tensor, *, batch: Any = None, batch_index: int | None = None) -> Tensor:
         """Hand over the loss right before its backward, once for each; returns it.
@@ -151,10 +169,10 @@ class Watch:
             batch_index: its index in the epoch, for messages; by default the losses are counted.
         """
         if self._monitor is not None and self._run is not None:
-            self._see_skipped_steps(self._run, self._monitor)
+            self._monitor.guard.run("skipped steps", self._see_skipped_steps, self._run, self._monitor)
             self._monitor.begin_batch(batch, self._losses if batch_index is None else batch_index)
             self._losses += 1
-            self._monitor.loss(loss, is_scaled=_is_scaled(loss, self._run.loss_scale))
+            self._monitor.guard.run("a loss", self._hand_over, loss, self._run, self._monitor)
         return loss
 
     def before_clipping(self, optimizer: Optimizer | None = None) -> None:
@@ -185,9 +203,14 @@ class Watch:
         """Go on from a checkpoint, before the first step."""
         if self._monitor is None or self._run is None:
             raise ConfigError("This watch is closed: make a new one with la.watch(...), and load the state into that.")
-        self._run.steps, self._losses = list(state["steps"]), int(state["losses"])
+        steps: Any = state.get("steps")
+        losses = state.get("losses")
+        if is_list_of(int, steps) and len(steps) == len(self._run.steps) and type(losses) is int:
+            self._run.steps, self._losses = list(steps), losses
+        else:
+            say_left_out("watch", ["the steps so far, which count from 0"])
         self._detach(self._monitor)
-        self._monitor = self._started(self._run, MonitorState.from_dict(state["monitor"]))
+        self._monitor = self._started(self._run, MonitorState.from_dict(state.get("monitor", {})))
 
     def close(self) -> None:
         """The loop is over: write what is left, and let go of the module and the optimizers; may be called twice."""
@@ -195,10 +218,12 @@ class Watch:
         if monitor is None or run is None:
             return
         try:
+            monitor.guard.run("skipped steps", self._see_skipped_steps, run, monitor)
             self._detach(monitor)
             monitor.end()
         finally:
             self._after_end = monitor.findings, self.state_dict()
+            self._failures, self._has_stopped = frozenset(monitor.guard.failures), run.should_stop
             self._monitor = self._run = None
             if self._own_writer is not None:
                 self._own_writer.close()
@@ -229,14 +254,17 @@ class Watch:
         for handle in self._clip_hooks:
             handle.remove()
 
+    def _hand_over(self, loss: Tensor, run: LoopRun, monitor: Monitor) -> None:
+        monitor.loss(loss, is_scaled=_is_scaled(loss, run.loss_scale))
+
     def _see_skipped_steps(self, run: LoopRun, monitor: Monitor) -> None:
         """A gradient scaler that leaves a step out calls nobody; it lowers its scale.
 
         Of several optimizers it was that of those which have not stepped since the last loss, and are behind the others.
         """
         scale = run.loss_scale
-        if scale is None:
-            return
+        if scale is None or all(getattr(o, "_step_supports_amp_scaling", False) for o in run.optimizers):
+            return  # a fused optimizer is called all the same, and nobody waits for the scale
         before, self._last_scale = self._last_scale, float(scale)
         steps_before, self._steps_before = self._steps_before, list(run.steps)
         if not self._last_scale < before:
@@ -259,7 +287,19 @@ def _optimizers(module: Any, optimizers: Any) -> list[Optimizer]:
             f"optimizers: got {what}. Give an optimizer or a list of them; of la.configure_optimizers(...) its "
             '["optimizer"].'
         )
+    return [with_hooks(optimizer) or optimizer for optimizer in found]
+
+
+def _sinks(writers: Sequence[Any]) -> list[Sink]:
+    """Of all writers; one that fails to open loses itself only."""
+    found: list[Sink] = []
+    for writer in writers:
+        Guard().run(f"the log of {type(writer).__name__}", _open, writer, found)
     return found
+
+
+def _open(writer: Any, found: list[Sink]) -> None:
+    found += sinks_of([writer])
 
 
 def _summary_writer(log_dir: str | Path) -> Any:
@@ -268,7 +308,31 @@ def _summary_writer(log_dir: str | Path) -> Any:
     return SummaryWriter(str(log_dir))
 
 
+NODES = 16
+"""Operations before the loss among which the scaler's is looked for: what comes after it is a division or a sum."""
+
+
 def _is_scaled(loss: Tensor, scale: Tensor | float | None) -> bool:
-    """Whether the loss is what ``scaler.scale`` made: a product with the scaler's own tensor."""
-    factors = [getattr(loss.grad_fn, name, None) for name in ("_saved_other", "_saved_self")]
-    return isinstance(scale, Tensor) and any(isinstance(f, Tensor) and f.data_ptr() == scale.data_ptr() for f in factors)
+    """Whether ``scaler.scale`` is among what made the loss: a product with the scaler's own tensor."""
+    nodes = [loss.grad_fn] if isinstance(scale, Tensor) else []
+    for node in nodes:
+        if _is_product_with(node, scale):
+            return True
+        if len(nodes) < NODES:
+            nodes += [before for before, _ in getattr(node, "next_functions", ()) if before is not None]
+    return False
+
+
+def _is_product_with(node: Any, scale: Any) -> bool:
+    try:
+        factors = [getattr(node, name, None) for name in ("_saved_other", "_saved_self")]
+    except RuntimeError:  # a backward has freed them
+        return False
+    return any(isinstance(factor, Tensor) and _is_same_scale(factor, scale) for factor in factors)
+
+
+def _is_same_scale(factor: Tensor, scale: Tensor) -> bool:
+    """The scaler's own tensor; of a list of losses it takes a copy, whose number costs a GPU's host a wait."""
+    if factor.data_ptr() == scale.data_ptr():
+        return True
+    return factor.is_cpu and factor.numel() == 1 and not factor.requires_grad and float(factor) == float(scale)

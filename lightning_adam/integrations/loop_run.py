@@ -29,6 +29,7 @@ class LoopRun:
         log_interval: optimizer steps between two logged ones.
         accumulation: what each loss is divided by before its backward.
         clip_norm: the total norm that the loop itself clips to; None where it does not.
+        schedulers: torch's, whose base rates change when a rate is lowered.
 
     Attributes:
         sinks: where it is logged to.
@@ -50,6 +51,7 @@ class LoopRun:
         log_interval: int,
         accumulation: int,
         clip_norm: float | None,
+        schedulers: Sequence[Any] = (),
     ) -> None:
         self.module, self.optimizers, self.log_interval, self.accumulation = module, optimizers, log_interval, accumulation
         self.sinks: Sequence[Sink] = ()
@@ -58,6 +60,7 @@ class LoopRun:
         self.should_stop = False
         self.clip_norm = math.nan if clip_norm is None else float(clip_norm)
         self._scaler, self._steps_per_epoch = scaler, steps_per_epoch
+        self._schedulers = schedulers
         self._total_steps = math.nan if total_steps is None else float(total_steps)
 
     @property
@@ -101,8 +104,8 @@ class LoopRun:
         return bool(votes > 0)
 
     def schedulers(self) -> Sequence[Any]:
-        """None that we know; the helper's are found at their optimizers."""
-        return ()
+        """Those that the caller has named; the helper's are found at their optimizers."""
+        return self._schedulers
 
     def stop(self) -> str:
         """The loop has to look at ``watch.should_stop``; weights and moments are saved."""

@@ -148,10 +148,15 @@ def _hn_adam(slot: Slot) -> Moments:
         return Moments(first, None, None, slot.step, 0.0, 0.0)
     gradient = torch.view_as_real(slot.parameter.grad) if slot.parameter.is_complex() else slot.parameter.grad
     earlier = ((first - (1 - slot.beta1) * gradient) / slot.beta1).abs_()
-    share = earlier / torch.maximum(earlier, gradient.abs()).clamp_(min=tiny(earlier))
-    norm = float(slot.group["norm"]) - float(slot.group["adapt"]) * share
-    chosen = torch.where(norm <= 2, slot.tensor("max_exp_avg_sq"), grown)
+    norm = float(slot.group["norm"]) - earlier / torch.maximum(earlier, gradient.abs()).clamp_(min=tiny(earlier))
+    chosen = torch.where(norm < 2, slot.tensor("max_exp_avg_sq"), grown)
     return Moments(first, grown.pow(2 / norm), chosen.pow(2 / norm), slot.step, 0.0, 0.0)
+
+
+def _bds_adam(slot: Slot) -> Moments:
+    """v is of the smoothed gradient over its spread σ: here in the gradient's own units. m is the smoothed gradient."""
+    second = slot.tensor("exp_avg_sq") * slot.tensor("spread").square()
+    return Moments(slot.tensor("smoothed"), second, second, slot.step, slot.beta1, 0.0)
 
 
 def _sophia(slot: Slot) -> Moments:
@@ -232,6 +237,7 @@ _LAYOUTS: tuple[tuple[str | None, frozenset[str], Reader], ...] = (
     ("Prodigy", _PAIR, _prodigy),
     ("StableAdamW", _PAIR, _uncorrected),
     ("HNAdam", _PAIR, _hn_adam),
+    ("BDSAdam", frozenset({"smoothed", "exp_avg_sq", "spread"}), _bds_adam),
     ("Adan", _PAIR, _adan),
     (None, _PAIR, _adam),
     (None, frozenset({"exp_avg", "exp_avg_var"}), _adabelief),

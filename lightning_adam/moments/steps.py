@@ -110,28 +110,27 @@ def _stable(group: Group, parameter: Tensor, state: Group, before: Group) -> flo
     return 1.0 / max(1.0, float((parameter.grad.float().square() / second).mean().sqrt()))
 
 
-def _rectified(threshold: float, start: float) -> Callable[[Group, Tensor, Group, Group], float]:
-    def factor(group: Group, parameter: Tensor, state: Group, before: Group) -> float:
-        step = int(state.get("step", group.get("step", 1)))
-        return rectification(max(step, 1), float(group["betas"][1]), threshold, start)
-
-    return factor
+def _rectified(group: Group, parameter: Tensor, state: Group, before: Group) -> float:
+    return rectification(max(int(state.get("step", group.get("step", 1))), 1), float(group["betas"][1]))
 
 
-def rectification(step: int, beta2: float, threshold: float = 5.0, start: float = math.nan) -> float:
-    """r_t (Liu et al. 2019, arXiv:1908.03265, algorithm 2); ``start`` while ρ is at most ``threshold``.
+def rectification(step: int, beta2: float) -> float:
+    """r_t (Liu et al. 2019, arXiv:1908.03265, algorithm 2).
 
-    There RAdam steps by α·m̂, which no rate over √v̂+ε describes: NaN.
+    While ρ_t is at most 5, RAdam steps by α·m̂, which no rate over √v̂+ε describes: NaN.
     """
     longest = 2 / (1 - beta2) - 1
     length = longest - 2 * step * beta2**step / (1 - beta2**step)
-    if length <= threshold:
-        return start
+    if length <= 5:
+        return math.nan
     return math.sqrt((length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length))
 
 
 def _bds(group: Group, parameter: Tensor, state: Group, before: Group) -> float:
-    return _rectified(4.0, 1 / math.sqrt(5))(group, parameter, state, before) if group["rectify"] else 1.0
+    """r_t times the share of the normalised gradient that BDS-Adam's step takes."""
+    share = 1 / float(state["spread"]) if "spread" in state else 1.0
+    bounded = min(max(share, group["min_gradient_scale"]), group["max_gradient_scale"])
+    return _rectified(group, parameter, state, before) * float(bounded)
 
 
 _RATE_FACTORS: dict[str, Callable[[Group, Tensor, Group, Group], float]] = {
@@ -140,8 +139,8 @@ _RATE_FACTORS: dict[str, Callable[[Group, Tensor, Group, Group], float]] = {
     "CaAdam": _caadam,
     "Lamb": _lamb,
     "Prodigy": _prodigy,
-    "RAdam": _rectified(5.0, math.nan),
-    "Ranger": _rectified(5.0, math.nan),
+    "RAdam": _rectified,
+    "Ranger": _rectified,
     "StableAdamW": _stable,
 }
 
@@ -199,7 +198,7 @@ def decay_is_decoupled(optimizer: Optimizer, group: Group) -> bool:
     rooms = {kind.__module__.split(".")[0] for kind in kind_of(optimizer).__mro__}
     if "bitsandbytes" in rooms:
         return getattr(optimizer, "optimizer_name", "") not in ("momentum", "rmsprop", "adagrad", "lars")
-    return "lightning_adam" in rooms or bool(names & _DECOUPLED)
+    return ("lightning_adam" in rooms and "BDSAdam" not in names) or bool(names & _DECOUPLED)
 
 
 _DECOUPLED = frozenset({"AdamW", "Adafactor", "Muon", "AdamMini", "SOAP"})

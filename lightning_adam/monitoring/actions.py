@@ -14,6 +14,8 @@ from torch.optim import Optimizer
 
 from lightning_adam.diagnosis import Finding
 from lightning_adam.diagnosis.history import median
+from lightning_adam.diagnosis.stored import is_number
+from lightning_adam.errors import say_left_out
 from lightning_adam.monitoring.run import Run
 from lightning_adam.monitoring.signal_reader import SignalReader
 
@@ -45,6 +47,11 @@ class GoodState:
     weights: dict[str, Tensor]
     optimizers: list[Any]
 
+    def fits(self, run: Run) -> bool:
+        """Whether the optimizers' groups are still those of then: some are added in mid-run."""
+        saved = [[len(group["params"]) for group in state["param_groups"]] for state in self.optimizers]
+        return saved == [[len(group["params"]) for group in o.param_groups] for o in run.optimizers]
+
 
 class Actions:
     """Carries out one kind of action, at most ``most`` times.
@@ -58,6 +65,7 @@ class Actions:
         self.kind, self.most, self.taken = kind, most, 0
         self.factor = 1.0
         self.last = -PAUSE
+        self.has_gone_back = False
         self._good_states: list[GoodState] = []
 
     @property
@@ -71,8 +79,10 @@ class Actions:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where :meth:`state_dict` was taken; nothing known is a beginning."""
-        self.taken, self.factor = int(state.get("taken", 0)), float(state.get("factor", 1.0))
-        self.last = int(state.get("last", -PAUSE))
+        known = {name: state[name] for name in ("taken", "factor", "last") if is_number(state.get(name))}
+        say_left_out("actions", [name for name in ("taken", "factor", "last") if name in state and name not in known])
+        self.taken, self.last = int(known.get("taken", 0)), int(known.get("last", -PAUSE))
+        self.factor = float(known.get("factor", 1.0))
 
     def vetoes(self, run: Run, reader: SignalReader) -> bool:
         """Whether this step is to be left out: its gradient is not finite, or hugely surprising; the same on all ranks."""
@@ -91,7 +101,10 @@ class Actions:
 
     def keep(self, run: Run, step: int, healthy: bool) -> None:
         """Remember the state, now and then, while nothing is wrong."""
-        if self.kind != "rollback" or not healthy or (self._good_states and step - self._good_states[-1].step < KEPT_EVERY):
+        if self.kind != "rollback" or not healthy:
+            return
+        last = self._good_states[-1] if self._good_states else None
+        if last is not None and step - last.step < KEPT_EVERY and last.fits(run):
             return
         weights = {k: v.detach().clone() for k, v in run.module.state_dict().items() if isinstance(v, Tensor)}
         state = GoodState(step, weights, [copy.deepcopy(o.state_dict()) for o in run.optimizers])
@@ -120,6 +133,9 @@ class Actions:
     def _roll_back(self, run: Run) -> str:
         if not self._good_states:
             return "found no good state to go back to"
+        self._good_states = [state for state in self._good_states if state.fits(run)]
+        if not self._good_states:
+            return "found no good state with the present parameter groups to go back to"
         good = self._good_states[0]
         self._good_states = self._good_states[:1]
         with torch.no_grad():
@@ -128,6 +144,7 @@ class Actions:
                     value.copy_(good.weights[name])
         for optimizer, state in zip(run.optimizers, good.optimizers, strict=True):
             _restore(optimizer, state)
+        self.has_gone_back = True
         return f"went back to the weights and moments of step {good.step}; {self._reduce(run)}"
 
     def _reduce(self, run: Run) -> str:

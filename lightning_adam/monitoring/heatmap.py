@@ -7,7 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from lightning_adam.diagnosis.stored import is_list_of
+from lightning_adam.errors import say_left_out
 from lightning_adam.statistics import Snapshot
 
 HEATMAP_COLUMNS = 512
@@ -62,9 +65,21 @@ class Heatmap:
 
     @classmethod
     def restore(cls, stored: Mapping[str, Any]) -> Heatmap:
-        """The inverse of :meth:`state_dict`."""
+        """The inverse of :meth:`state_dict`; an empty one, and a line, where it is none."""
         heatmap = cls()
+        if not _is_heatmap(stored):
+            say_left_out("heatmap", ["all of it"])
+            return heatmap
         heatmap.steps, heatmap.names = list(stored["steps"]), list(stored["names"])
         heatmap._columns = list(stored["columns"].numpy().T.copy()) if heatmap.steps else []
         heatmap._stride, heatmap._seen, heatmap._due = stored["counters"]
         return heatmap
+
+
+def _is_heatmap(stored: Any) -> bool:
+    if not isinstance(stored, Mapping) or not {"steps", "names", "columns", "counters"} <= stored.keys():
+        return False
+    steps, names, columns, counters = (stored[name] for name in ("steps", "names", "columns", "counters"))
+    typed = is_list_of(int, steps) and is_list_of(str, names) and isinstance(columns, Tensor)
+    counted = is_list_of(int, counters) and len(counters) == 3 and min(counters) >= 0 < counters[0]
+    return typed and counted and (columns.shape == (len(names), len(steps)) or not steps)

@@ -12,6 +12,8 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from lightning_adam.diagnosis import Finding
+from lightning_adam.diagnosis.finding import readable_findings
+from lightning_adam.errors import ConfigError, nearest
 from lightning_adam.monitoring.actions import Actions, DivergenceError, scale_rates
 from lightning_adam.monitoring.all_sinks import AllSinks
 from lightning_adam.monitoring.guard import LOG, Guard
@@ -27,6 +29,20 @@ from lightning_adam.monitoring.step_hooks import StepHooks, with_hooks
 
 MOST_ATTEMPTS = 3
 """Times that a beginning which fails is tried again."""
+
+
+class ForwardHook:
+    """Hands on what a module puts out. A copy of the module (an averaged model) hands on nothing."""
+
+    def __init__(self, listener: Callable[[nn.Module, Any], None]) -> None:
+        self._listener: Callable[[nn.Module, Any], None] | None = listener
+
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
+        if self._listener is not None:
+            self._listener(module, output)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_listener": None}
 
 
 class Monitor:
@@ -78,8 +94,12 @@ class Monitor:
         Raises:
             ConfigError: a pattern among the options matches no parameter.
         """
-        self.guard.run("the optimizer's steps", self._listen)
-        self._watched()
+        try:
+            self.guard.run("the optimizer's steps", self._listen)
+            self._watched()
+        except ConfigError:
+            self.detach()
+            raise
 
     def loss(self, loss: Tensor, is_scaled: bool = True) -> None:
         """The loss, right before its backward: divided by the accumulation.
@@ -88,7 +108,8 @@ class Monitor:
             loss: as it is then.
             is_scaled: whether fp16's scale is in it, where there is one.
         """
-        self.guard.run("a loss", self._take_loss, loss, is_scaled)
+        if self._divergence is not None:
+            self.guard.run("a loss", self._take_loss, loss, is_scaled)
 
     def begin_batch(self, batch: Any, batch_index: int) -> None:
         """Remember which batch this is: a finding names it."""
@@ -108,20 +129,21 @@ class Monitor:
         Raises:
             DivergenceError: a finding that the user asked to be raised; or ``optuna.TrialPruned``.
         """
-        self.guard.run("skipped steps", self._take_skips)
+        if self._run.has_batches:
+            self.guard.run("skipped steps", self._take_skips)
         self._inputs.batch = None
-        fresh: list[Finding] = []
-        self.guard.run("an action", self._act, fresh)
-        self._raise(fresh)
+        if self._divergence is not None:
+            fresh: list[Finding] = []
+            self.guard.run("an action", self._act, fresh)
+            self._raise(fresh)
 
     def skipped(self, position: int) -> None:
-        """A gradient scaler left out the step of this optimizer, and nobody has announced that it was attempted.
+        """A gradient scaler left out the step of this optimizer, of a run that has no batches.
 
         Raises:
             DivergenceError: as in :meth:`after_batch`.
         """
-        if position < len(watched := self._watched()):
-            watched[position].before_clipping(self._inputs)
+        self.guard.run("skipped steps", self._take_skip, position)
         self.after_batch()
 
     def end(self) -> None:
@@ -159,9 +181,13 @@ class Monitor:
         for optimizer in self._unheard:
             name = type(optimizer).__name__
             LOG.warning("%s has no step hooks and wraps no optimizer that has: it is not monitored.", name)
-        globs = self._divergence.logits if self._divergence is not None else ()
-        watched = [m for name, m in self._run.module.named_modules() if any(fnmatch(name, glob) for glob in globs)]
-        self._logit_hooks = [module.register_forward_hook(self._see_logits) for module in watched]
+        modules = dict(self._run.module.named_modules())
+        for glob in self._divergence.logits if self._divergence is not None else ():
+            found = [name for name in modules if fnmatch(name, glob)]
+            if not found:
+                raise ConfigError(f"logits={glob!r} matches no module of the model.{nearest(glob, modules)}")
+            hook = ForwardHook(self._take_logits)
+            self._logit_hooks += [modules[name].register_forward_hook(hook) for name in found]
 
     def _watched(self) -> list[MonitoredOptimizer]:
         """All optimizers; what could not be prepared at the beginning (a lazy module's) is prepared now."""
@@ -202,7 +228,7 @@ class Monitor:
         """What was done before a resume; the helper's schedule follows its configuration then, and is lowered again."""
         self._actions.load_state_dict(self._before.actions)
         for d in self._diagnoses()[:1]:
-            d.actions_taken = [Finding.from_dict(stored) for stored in self._before.actions_taken]
+            d.actions_taken = [f for f in readable_findings(self._before.actions_taken) if f is not None]
         if self._actions.factor != 1.0 and any(hasattr(o, "adam_schedule") for o in self._run.optimizers):
             scale_rates(self._run, self._actions.factor)
 
@@ -219,11 +245,15 @@ class Monitor:
     def _take_loss(self, loss: Tensor, is_scaled: bool) -> None:
         if len(self._unheard) == len(self._run.optimizers):  # no step would ever take it
             return
-        scale = self._run.loss_scale if is_scaled else None
-        self._inputs.losses.append(loss.detach() * self._run.accumulation / (1.0 if scale is None else scale))
+        loss, scale = loss.detach(), self._run.loss_scale if is_scaled else None
+        loss = loss if self._run.accumulation == 1 else loss * self._run.accumulation
+        self._inputs.losses.append(loss if scale is None else loss / scale)
 
-    def _see_logits(self, module: nn.Module, args: Any, output: Any) -> None:
-        if isinstance(output, Tensor) and module.training:
+    def _take_logits(self, module: nn.Module, output: Any) -> None:
+        self.guard.run("watched logits", self._see_logits, module, output)
+
+    def _see_logits(self, module: nn.Module, output: Any) -> None:
+        if isinstance(output, Tensor) and module.training and output.numel():
             largest = output.detach().abs().amax()
             known = self._inputs.largest_logit
             self._inputs.largest_logit = largest if known is None else torch.maximum(known, largest)
@@ -282,6 +312,12 @@ class Monitor:
             watched.before_clipping(inputs)  # the closure has computed the gradients, and they are still there
         watched.after_step(inputs)
 
+    def _take_skip(self, position: int) -> None:
+        watched = self._watched()[position]
+        if not watched.attempts:
+            watched.before_clipping(self._inputs)
+        watched.skipped(self._take_inputs(), by_scaler=True)
+
     def _take_skips(self) -> None:
         for watched in self._watched():
             if watched.attempts:
@@ -304,6 +340,9 @@ class Monitor:
             self._tell_action(rule, done if found else f"{done} (another rank's finding)")
             for d in self._diagnoses():
                 d.diagnosis.history.non_finite = False
+                if self._actions.has_gone_back:
+                    d.diagnosis.went_back()
+            self._actions.has_gone_back = False
         is_critical = any(f.severity == "critical" for f in lasting)
         self._actions.keep(self._run, step, healthy=not done and not is_critical)
 

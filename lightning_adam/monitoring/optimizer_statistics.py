@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_adam.errors import ConfigError, nearest
+from lightning_adam.errors import ConfigError, nearest, say_left_out
 from lightning_adam.monitoring.counters import Number, StepCounters, as_scalars, norms
 from lightning_adam.monitoring.gradients import total_gradient_norm
 from lightning_adam.monitoring.heatmap import Heatmap
@@ -99,6 +99,7 @@ class OptimizerStatistics:
         self.optimizer, self.prefix = optimizer, prefix
         self._run, self._position, self._parameters = run, position, parameters
         self._options, self._sinks = options, sinks
+        self._every = options.every_n_steps or run.log_interval
         self._counters, self._heatmap = _restored(state or {})
         if run.loss_scale is not None:
             self._counters.expect_skips()
@@ -107,6 +108,7 @@ class OptimizerStatistics:
         self._repeated: RepeatedPass | None = None
         self._norm: Tensor | float = math.nan
         self._has_told_what_is_missing, self._has_written = False, False
+        self._reads = False
 
     def before_clipping(self) -> None:
         """Gradients are complete and not yet clipped: on a step to be logged, take what is gone after it."""
@@ -120,7 +122,8 @@ class OptimizerStatistics:
 
     def before_step(self) -> None:
         """Right before the step: copies, where the state does not tell it."""
-        if self._is_read():
+        self._reads = self._is_read()
+        if self._reads:
             self._before = copy_parameters(self.optimizer, self._parameters.chosen)
 
     def after_step(self) -> None:
@@ -128,7 +131,8 @@ class OptimizerStatistics:
         self._counters.after_step(self.optimizer)
         if self._repeated is not None:
             self._repeated.calls += 1
-        if self._is_read():
+        if self._reads:
+            self._reads = False
             self._read()
 
     def skipped(self) -> None:
@@ -157,8 +161,7 @@ class OptimizerStatistics:
             self._sinks.scalars(self._run.step(self._position), totals)
 
     def _is_logged(self) -> bool:
-        every = self._options.every_n_steps or self._run.log_interval
-        return every > 0 and (self._run.step(self._position) + 1) % every == 0
+        return self._every > 0 and (self._run.step(self._position) + 1) % self._every == 0
 
     def _is_read(self) -> bool:
         """On a step to be logged the main rank reads, and under sharding every rank its own shards."""
@@ -247,7 +250,9 @@ class OptimizerStatistics:
 
 def _restored(state: Mapping[str, Any]) -> tuple[StepCounters, Heatmap]:
     heatmap = Heatmap.restore(state["heatmap"]) if "heatmap" in state else Heatmap()
-    return StepCounters(state.get("clipped"), state.get("skipped")), heatmap
+    counted = {name: state[name] for name in ("clipped", "skipped") if type(state.get(name)) is int}
+    say_left_out("counters", [name for name in ("clipped", "skipped") if name in state and name not in counted])
+    return StepCounters(**counted), heatmap
 
 
 def _quantiles(prefix: str, snapshot: Snapshot) -> dict[str, float]:

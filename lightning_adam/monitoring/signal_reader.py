@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +30,10 @@ MOST_AHEAD = 8
 """Steps whose numbers may still be on their way from a GPU: then the host waits for the oldest."""
 
 
+MOST_LOSSES = 1024
+"""Backward passes of one step whose losses are kept: those that lead to no step must not pile up."""
+
+
 @dataclass
 class StepInputs:
     """What the loop has told of the present step.
@@ -40,7 +45,7 @@ class StepInputs:
         largest_logit: largest |output| of the modules that the user watches, if any.
     """
 
-    losses: list[Tensor] = field(default_factory=list)
+    losses: deque[Tensor] = field(default_factory=lambda: deque(maxlen=MOST_LOSSES))
     batch: Any = None
     batch_index: int = 0
     largest_logit: Tensor | None = None
@@ -50,7 +55,7 @@ class StepInputs:
 class _StepInFlight:
     """One step's numbers on their way to the host, and what the host knew already."""
 
-    values: Tensor
+    values: Tensor | list[float]
     arrived: Any
     names: tuple[str, ...]
     known: Mapping[str, Any]
@@ -73,7 +78,6 @@ class SignalReader:
         guard: that catches what autograd's hooks raise.
 
     Attributes:
-        is_attempted: whether gradients were complete, and the step has not followed yet.
         is_vetoed: whether an action has left the present step out.
     """
 
@@ -89,7 +93,7 @@ class SignalReader:
         guard: Guard,
     ) -> None:
         self.optimizer, self.diagnosis = optimizer, diagnosis
-        self.is_attempted, self.is_vetoed = False, False
+        self.is_vetoed = False
         self._run, self._position = run, position
         self._names, self._embeddings = parameters.names, parameters.embeddings
         self._every, self._tell = every, tell
@@ -103,6 +107,7 @@ class SignalReader:
         self._has_copied, self._measured = False, False
         self._norms: Tensor | None = None
         self._norms_before: dict[str, float] = {}
+        self._with_gradient: list[Tensor] = []
         self._graded: tuple[str, ...] = ()
         self._spoilt_before: NonFinite | None = None
 
@@ -119,11 +124,9 @@ class SignalReader:
 
     def before_clipping(self, losses: Sequence[Tensor]) -> None:
         """Gradients are complete, unscaled and not yet clipped: take what is gone after the step."""
-        self.is_attempted, self.is_vetoed = True, False
+        self.is_vetoed = False
         self._arrive(everything=len(self._in_flight) >= MOST_AHEAD)
-        with_gradient = [p for g in self.optimizer.param_groups for p in g["params"] if p.grad is not None]
-        self._graded = tuple(self._names.get(id(p), "a parameter") for p in with_gradient)
-        self._norms = norms_of([p.grad for p in with_gradient if p.grad is not None])
+        self._norms = norms_of(self._take_gradients())
         self._spoilt_before = None
         on_host = self._norms is None or self._norms.device.type == "cpu"
         if on_host and losses and not all(bool(torch.isfinite(loss).all()) for loss in losses):
@@ -132,6 +135,24 @@ class SignalReader:
             self._measured = self.diagnosis.wants_measurement(self._every, ahead=len(self._in_flight))
             self._copy()
         self._has_copied = False
+
+    def _take_gradients(self) -> list[Tensor]:
+        """All that there are; whose they are is looked up anew only where that has changed."""
+        graded, gradients, missing = [], [], []
+        for group in self.optimizer.param_groups:
+            for parameter in group["params"]:
+                if (gradient := parameter.grad) is not None:
+                    graded.append(parameter)
+                    gradients.append(gradient)
+                elif parameter.requires_grad:
+                    missing.append(parameter)
+        if len(graded) != len(self._with_gradient) or not all(map(operator.is_, graded, self._with_gradient)):
+            self._with_gradient = graded
+            self._graded = tuple(self._names.get(id(p), "a parameter") for p in graded)
+        if len(missing) != self._missing:
+            self._missing = len(missing)
+            self._unused = tuple(self._names.get(id(p), "a parameter") for p in missing[:5])
+        return gradients
 
     def _copy(self) -> None:
         self._copies = copy_parameters(self.optimizer) if self._measured else None
@@ -147,12 +168,11 @@ class SignalReader:
 
     def after_step(self, inputs: StepInputs) -> None:
         """The step was taken."""
-        self.is_attempted = False
         known = self._known(inputs.batch_index)
         self._zeroing.after_step()
         step = self._send(inputs, {**known, "skipped": self.is_vetoed})
         if step.arrived is None and not self._measured:
-            norm = _total(step.values[len(LIGHT) :])
+            norm = math.nan if self._norms is None else _total(self._unscaled_norms())
             self._measured = self.diagnosis.wants_measurement(self._every, norm)
         if self._measured and not self.is_vetoed:
             self._arrive(everything=True)
@@ -163,7 +183,6 @@ class SignalReader:
 
     def after_skip(self, inputs: StepInputs) -> None:
         """The gradient scaler left the step out."""
-        self.is_attempted = False
         self._in_flight.append(self._send(inputs, {**self._known(inputs.batch_index), "skipped": True}))
         self._arrive(everything=True)
 
@@ -172,11 +191,6 @@ class SignalReader:
         groups = self.optimizer.param_groups
         rates = [g["lr"] for g in groups if not isinstance(g["lr"], Tensor) or g["lr"].device.type == "cpu"]
         beta1, beta2 = betas_of(self.optimizer)
-        missing = sum(p.grad is None for g in groups for p in g["params"] if p.requires_grad)
-        if missing != self._missing:
-            unused = (p for g in groups for p in g["params"] if p.requires_grad and p.grad is None)
-            self._unused = tuple(self._names.get(id(p), "a parameter") for p in unused)[:5]
-            self._missing = missing
         return {
             "step": self._run.step(self._position),
             "batch": batch_index,
@@ -184,7 +198,7 @@ class SignalReader:
             "beta1": beta1,
             "beta2": beta2,
             "not_zeroed": self._zeroing.not_zeroed,
-            "without_gradient": 0 if self.is_vetoed else missing,
+            "without_gradient": 0 if self.is_vetoed else self._missing,
             "unused": () if self.is_vetoed else self._unused,
         }
 
@@ -192,27 +206,34 @@ class SignalReader:
         """All numbers of the step in one vector, on its way to pinned memory where the device is a GPU."""
         losses, logit = inputs.losses, inputs.largest_logit
         device = self._norms.device if self._norms is not None else torch.device("cpu")
-        nan = torch.full((), math.nan, device=device)
-        loss = torch.stack([part.float().mean().to(device) for part in losses]).mean() if losses else nan
-        scale = nan if self._run.loss_scale is None else self._run.loss_scale
+        loss = torch.stack([part.float().mean().to(device) for part in losses]).mean() if losses else math.nan
+        scale = math.nan if self._run.loss_scale is None else self._run.loss_scale
         overflowed = getattr(self.optimizer, "found_inf", 0.0)  # GradScaler tells a fused optimizer, and calls it
         rates = [g["lr"] for g in self.optimizer.param_groups if isinstance(g["lr"], Tensor)]
-        lr = torch.stack([r.float().to(device) for r in rates]).max() if rates else nan
-        watched = nan if logit is None else logit.to(device)
-        scalars = [loss, _on(scale, device), self._clip_coefficient(nan), watched, lr, _on(overflowed, device)]
-        norms = self._norms if self._norms is not None else torch.zeros(0)
-        left = _on(self._run.gradient_scale(self.optimizer), device)
-        values = torch.cat([torch.stack([s.float().reshape(()) for s in scalars]), norms / left])
+        lr = torch.stack([r.float().to(device) for r in rates]).max() if rates else math.nan
+        watched = math.nan if logit is None else logit
+        scalars = [loss, scale, self._clip_coefficient(), watched, lr, overflowed]
         rest = (self._graded, known, bool(losses), self._spoilt_before, self.is_vetoed)
+        if device.type == "cpu":  # nothing to wait for, and Python's floats are quicker than small tensors
+            return _StepInFlight([float(s) for s in scalars] + self._unscaled_norms().tolist(), None, *rest)
+        numbers = torch.stack([_on(s, device).float().reshape(()) for s in scalars])
+        values = torch.cat([numbers, self._unscaled_norms()])
         if device.type != "cuda":
-            return _StepInFlight(values.cpu(), None, *rest)
+            return _StepInFlight(values.tolist(), None, *rest)
         host = torch.empty(values.shape, pin_memory=True)
         host.copy_(values, non_blocking=True)
         arrived: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
         arrived.record()
         return _StepInFlight(host, arrived, *rest)
 
-    def _clip_coefficient(self, nan: Tensor) -> Tensor:
+    def _unscaled_norms(self) -> Tensor:
+        """‖g‖ of each tensor before clipping, without fp16's scale."""
+        if self._norms is None:
+            return torch.zeros(0)
+        left = self._run.gradient_scale(self.optimizer)
+        return self._norms / _on(left, self._norms.device) if isinstance(left, Tensor) or left != 1.0 else self._norms
+
+    def _clip_coefficient(self) -> Tensor | float:
         """What the helper's rule says, or the trainer's clipping; 1 where there is none."""
         record = getattr(self.optimizer, "adam_clip", None)
         if record is not None:
@@ -221,7 +242,7 @@ class SignalReader:
             return left
         limit = self._run.clip_norm
         if math.isnan(limit) or self._norms is None:
-            return torch.ones_like(nan)
+            return 1.0
         scale: Tensor = (limit / (torch.linalg.vector_norm(self._norms) + 1e-6)).clamp(max=1.0)
         return scale
 
@@ -236,7 +257,7 @@ class SignalReader:
     def _finish(self, step: _StepInFlight, heavy: HeavySignals | None) -> None:
         if step.arrived is not None:
             step.arrived.synchronize()
-        values = step.values.tolist()
+        values = step.values if isinstance(step.values, list) else step.values.tolist()
         numbers, norms = dict(zip(LIGHT, values, strict=False)), values[len(LIGHT) :]
         rate, overflowed = numbers.pop("lr"), numbers.pop("overflowed") > 0
         known = {**step.known, "lr": rate if math.isfinite(rate) else step.known["lr"]}
@@ -252,7 +273,8 @@ class SignalReader:
         if self._has_begun and planned is self._planned:
             return
         self._has_begun, self._planned = True, planned
-        state = self.diagnosis.state_dict() if self.diagnosis.history.count else None
+        is_known = self.diagnosis.history.count or self.diagnosis.findings
+        state = self.diagnosis.state_dict() if is_known else None
         self._tell(run_signals(self._run, self._position, self.optimizer, step, self._zero_tensors, state))
 
     def _first_non_finite(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from lightning_adam.diagnosis import Finding
+from lightning_adam.diagnosis.finding import readable_findings
+from lightning_adam.errors import say_left_out
 
 VERSION = 2
 
@@ -30,9 +32,16 @@ class MonitorState:
     @property
     def findings(self) -> list[Finding]:
         """All findings that it holds, in order."""
-        stored = [finding for diagnosis in self.diagnoses for finding in diagnosis["findings"]]
-        found = [Finding.from_dict(finding) for finding in [*stored, *self.actions_taken]]
+        stored = [finding for diagnosis in self.diagnoses for finding in readable_findings(diagnosis.get("findings"))]
+        found = [finding for finding in [*stored, *readable_findings(self.actions_taken)] if finding is not None]
         return sorted(found, key=lambda finding: finding.step)
+
+    def of_earlier_fit(self) -> MonitorState:
+        """For a fit that goes on with new optimizers: counters and pictures go on, findings are over, the rest is past."""
+        over = [[{**finding, "over": True} for finding in diagnosis["findings"]] for diagnosis in self.diagnoses]
+        empty = [0] * max(map(len, over), default=0)
+        diagnoses = [{"findings": found, "seen": empty[: len(found)], "began": empty[: len(found)]} for found in over]
+        return MonitorState(self.statistics, diagnoses, self.actions_taken)
 
     def to_dict(self) -> dict[str, Any]:
         """For a checkpoint, which Lightning loads with ``weights_only=True``."""
@@ -40,11 +49,26 @@ class MonitorState:
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> MonitorState:
-        """The inverse of :meth:`to_dict`; of version 1, too, which had no number. What is not known is left out."""
+        """The inverse of :meth:`to_dict`; of version 1, too, which had no number. Says what cannot be used."""
+        if not isinstance(stored, Mapping):
+            say_left_out("monitor state", ["all of it"])
+            return cls()
         known = stored if "version" in stored else _of_version_1(stored)
-        return cls(**{name: known[name] for name in _FIELDS if name in known})
+        taken = {name: known[name] for name in _FIELDS if name in known and _IS_ONE[name](known[name])}
+        say_left_out("monitor state", [name for name in _FIELDS if name not in taken])
+        return cls(**taken)
 
 
+def _is_by_name(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(name, str) for name in value)
+
+
+_IS_ONE: dict[str, Callable[[Any], bool]] = {
+    "statistics": lambda value: _is_by_name(value) and all(map(_is_by_name, value.values())),
+    "diagnoses": lambda value: isinstance(value, list) and all(map(_is_by_name, value)),
+    "actions_taken": lambda value: isinstance(value, list),
+    "actions": _is_by_name,
+}
 _FIELDS = tuple(MonitorState.__dataclass_fields__)
 
 
@@ -52,7 +76,7 @@ def _of_version_1(stored: Mapping[str, Any]) -> dict[str, Any]:
     """Counters and heatmaps of several optimizers were apart; an action's count and factor lay beside the diagnoses."""
     statistics: dict[str, Any] = {}
     for name, key in (("clipped", "clipped"), ("skipped", "skipped"), ("heatmap", "heatmaps")):
-        for prefix, value in stored.get(key, {}).items():
+        for prefix, value in stored[key].items() if isinstance(stored.get(key), Mapping) else ():
             statistics.setdefault(prefix, {})[name] = value
     renamed = {"taken": "taken", "factor": "factor", "last": "last_action"}
     actions = {new: stored[old] for new, old in renamed.items() if old in stored}

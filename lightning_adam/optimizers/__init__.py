@@ -309,12 +309,12 @@ _OWN = (
         "Genet & Inzirillo 2024, arXiv:2410.24216", 0.0,
     ),
     OptimizerSpec(
-        "hn_adam", _OURS + "hn_adam.HNAdam", "a norm that adapts to the gradient", "m, v, max v", 12, 1e-3,
-        "Reyad, Sarhan & Arafa 2023, doi 10.1007/s00521-023-08568-z", 0.0, fixed={"norm": 2.5}, experimental=True,
+        "hn_adam", _OURS + "hn_adam.HNAdam", "a norm that adapts to the gradient; drawn in [2, 4]", "m, v, max v", 12,
+        1e-3, "Reyad, Sarhan & Arafa 2023, doi 10.1007/s00521-023-08568-z, algorithm 2", 0.0,
     ),
     OptimizerSpec(
-        "bds_adam", _OURS + "bds_adam.BDSAdam", "fuses a tanh path and a smoothing path", "m, v, variance, smoothed g", 16,
-        1e-3, "Shao et al. 2025, doi 10.1038/s41598-025-20788-y", 0.0, experimental=True,
+        "bds_adam", _OURS + "bds_adam.BDSAdam", "v of the smoothed gradient over its spread (the authors' code; no m)",
+        "smoothed g, v", 8, 1e-3, "Shao et al. 2025, doi 10.1038/s41598-025-20788-y; code wengshiqian/BDS-Adam", 0.0,
     ),
 )  # fmt: skip
 OPTIMIZERS: dict[str, OptimizerSpec] = {row.name: row for row in (*_TORCH, *_BITSANDBYTES, *_PYTORCH_OPTIMIZER, *_OWN)}

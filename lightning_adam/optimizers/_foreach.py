@@ -20,9 +20,11 @@ class ForeachOptimizer(Optimizer):
 
     Attributes:
         buffers: per-element state, zeros at the start.
+        decoupled: whether weight decay shrinks the weights; else it enters the gradient.
     """
 
     buffers: tuple[str, ...] = ("exp_avg", "exp_avg_sq")
+    decoupled = True
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
@@ -45,8 +47,11 @@ class ForeachOptimizer(Optimizer):
             state["step"] += 1
         gradients = [_real(p.grad) for p in parameters if p.grad is not None]
         weights = [_real(p) for p in parameters]
-        if group["weight_decay"]:
+        if group["weight_decay"] and self.decoupled:
             torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
+        elif group["weight_decay"]:
+            gradients = list(torch._foreach_add(gradients, weights, alpha=group["weight_decay"]))
+        self.observe(group, gradients, states)
         for piece in _in_cache(weights, gradients, states, self.buffers):
             self.update(group, *piece)
 
@@ -60,8 +65,11 @@ class ForeachOptimizer(Optimizer):
             for name in self.buffers:
                 state[name] = torch.zeros_like(_real(parameter), memory_format=torch.preserve_format)
 
+    def observe(self, group: dict[str, Any], gradients: Tensors, states: Sequence[Any]) -> None:
+        """What needs whole tensors: :meth:`update` gets large ones in pieces."""
+
     def update(self, group: dict[str, Any], weights: Tensors, gradients: Tensors, states: Sequence[Any]) -> None:
-        """Change the weights in place; decoupled weight decay is already done."""
+        """Change the weights in place; weight decay is already done."""
         raise RuntimeError(f"{type(self).__name__} has no update rule")
 
 

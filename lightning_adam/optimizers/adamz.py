@@ -16,6 +16,7 @@ from lightning_adam.optimizers._foreach import (
     check_adam,
     check_range,
 )
+from lightning_adam.optimizers._ranks import mean_over_ranks
 
 
 def loss_factor(
@@ -46,9 +47,12 @@ def loss_factor(
 class AdamZ(ForeachOptimizer):
     """Adam with a learning rate that halves when the loss overshoots and grows when it stagnates.
 
-    The loss comes from the closure, or as ``step(loss=...)``. What the rules do to the learning rate is kept as a factor
-    of its own (``group["loss_factor"]``), so that a schedule can write ``lr``: the two are multiplied. The limits hold for
-    the unscheduled rate times the factor, so that a schedule that ends at 0 does not drive the factor up. ε is added after
+    The loss comes from the closure, or as ``step(loss=...)``; where torch.distributed is in use, it is the mean over all
+    ranks, without which their rates, and so their replicas, would drift apart.
+
+    What the rules do to the learning rate is kept as a factor of its own (``group["loss_factor"]``), so that a schedule can
+    write ``lr``: the two are multiplied. The limits hold for the unscheduled rate times the factor, so that a schedule that
+    ends at 0 does not drive the factor up. ε is added after
     the square root of the bias-corrected v, as torch does; the authors' script adds it to the raw one. Their script clips
     the first group only: here all groups together.
 
@@ -110,7 +114,7 @@ class AdamZ(ForeachOptimizer):
             with torch.enable_grad():
                 loss = closure()
         if loss is not None:
-            self._observe(float(loss))
+            self._observe(float(mean_over_ranks(loss, self.param_groups[0]["params"][0].device)))
         if self.max_norm is not None:
             torch.nn.utils.clip_grad_norm_([p for g in self.param_groups for p in g["params"]], self.max_norm)
         super().step()

@@ -95,7 +95,7 @@ class CaAdam(ForeachOptimizer):
         super().prepare(group, parameter)
         state = self.state[parameter]
         if "scale" not in state:
-            state["scale"] = torch.tensor(self._scales().get(id(parameter), 1.0))
+            state["scale"] = self._scales().get(id(parameter), 1.0)
 
     def _scales(self) -> dict[int, float]:
         layers = [p for group in self.param_groups for p in group["params"] if p.dim() >= 2]

@@ -187,7 +187,7 @@ class Stopwatch(L.Callback):
         self.inside: list[float] = []
         self._now, self._inside = math.nan, 0.0
         for callback in watched:
-            for name in dir(callback):
+            for name in dir(L.Callback):
                 if name.startswith("on_") and getattr(type(callback), name) is not getattr(L.Callback, name):
                     setattr(callback, name, self._timed(getattr(callback, name)))
 
