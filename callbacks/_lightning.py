@@ -64,6 +64,19 @@ def has_scaler(trainer: Trainer) -> bool:
     return getattr(trainer.precision_plugin, "scaler", None) is not None
 
 
+def scheduler_instead(trainer: Trainer, schedule: Any) -> str:
+    """The class of the scheduler that Lightning steps for the same optimizer where this one has been swapped; else empty."""
+    schedulers: list[Any] = [config.scheduler for config in trainer.lr_scheduler_configs]
+    others = [s for s in schedulers if getattr(s, "optimizer", None) is schedule.optimizer]
+    replaced = others and not any(_holds(s, schedule) for s in schedulers)
+    return type(others[0]).__name__ if replaced else ""
+
+
+def _holds(scheduler: Any, schedule: Any) -> bool:
+    """Whether it is the schedule, or one of those that a SequentialLR or ChainedScheduler steps."""
+    return scheduler is schedule or any(_holds(part, schedule) for part in getattr(scheduler, "_schedulers", ()))
+
+
 def has_flat_shards(trainer: Trainer) -> bool:
     """FSDP1: parameters are flat stretches that say nothing of the whole."""
     from torch.distributed.fsdp import FullyShardedDataParallel

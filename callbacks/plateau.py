@@ -22,6 +22,7 @@ class PlateauWatch(Callback):
 
     def expect(self, schedule: PlateauSchedule, monitor: str) -> None:
         """The helper has made an optimizer that is to watch this metric."""
+        schedule.is_watched = True
         self._watched.append((schedule, monitor))
 
     @override
@@ -47,10 +48,10 @@ class PlateauWatch(Callback):
 
     def _look(self, trainer: Trainer, after_validation: bool) -> None:
         for schedule, monitor in self._watched:
-            if after_validation == (trainer.enable_validation and "train" not in monitor):
+            if schedule.is_watched and after_validation == (trainer.enable_validation and "train" not in monitor):
                 schedule.looks += 1
                 if schedule.looks % _frequency(trainer, schedule) == 0:
-                    schedule.step(_value(trainer, monitor))
+                    schedule.look(_value(trainer, monitor))
 
 
 def _frequency(trainer: Trainer, schedule: PlateauSchedule) -> int:
@@ -70,5 +71,5 @@ def _value(trainer: Trainer, monitor: str) -> float:
             f"schedule='plateau' watches monitor={monitor!r}, which was not logged up to here (logged: {logged}). Log it "
             f"with self.log({monitor!r}, ...) in validation_step, or name one of those with monitor=."
         )
-    value = torch.as_tensor(trainer.callback_metrics[monitor], dtype=torch.float32)
+    value = torch.as_tensor(trainer.callback_metrics[monitor], dtype=torch.float32, device=trainer.strategy.root_device)
     return float(trainer.strategy.reduce(value, reduce_op="mean"))

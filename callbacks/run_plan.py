@@ -9,9 +9,10 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
+from lightning_adam.callbacks._lightning import scheduler_instead
 from lightning_adam.config import OptimizerConfig
 from lightning_adam.errors import ConfigError, LightningAdamWarning
-from lightning_adam.planning import length_at_epoch, manual_length, manual_rest, plan, run_length
+from lightning_adam.planning import length_in_run, manual_length, manual_rest, plan, run_length
 from lightning_adam.schedules import Schedule
 
 FIRST_MEASUREMENT = 16
@@ -27,6 +28,7 @@ class RunPlan(Callback):
     def __init__(self) -> None:
         self._made: list[tuple[Schedule, OptimizerConfig]] = []
         self._is_first = True
+        self._limits: tuple[Any, ...] = ()
         self._mark(steps=0)
 
     def expect(self, schedule: Schedule, config: OptimizerConfig) -> None:
@@ -52,17 +54,15 @@ class RunPlan(Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The data of this epoch are there."""
         self._look_for_others(trainer)
-        for schedule, config in self._made:
-            if pl_module.automatic_optimization:
-                _follow_if_changed(schedule, config, trainer, length_at_epoch(trainer, schedule.begun[0]))
-            elif schedule.pace is not None:
-                _follow_if_changed(schedule, config, trainer, schedule.last_epoch + manual_rest(trainer, 0, schedule.pace))
+        self._plan_rest(trainer, pl_module, 0)
         self._mark(trainer.global_step)
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Another callback may have swapped the scheduler."""
+        """Callbacks and the module have had their say: they may have swapped the scheduler or changed the run's limits."""
         self._look_for_others(trainer)
+        if batch_idx == 0 or self._limits != _limits(trainer):
+            self._plan_rest(trainer, pl_module, batch_idx)
 
     @override
     def on_train_batch_end(
@@ -91,6 +91,18 @@ class RunPlan(Callback):
         """Hold nothing after the run."""
         self._made = []
 
+    def _plan_rest(self, trainer: Trainer, module: LightningModule, batches_done: int) -> None:
+        """By what is done and by the data, the accumulation and the limits of now."""
+        self._limits = _limits(trainer)
+        for schedule, config in self._made:
+            if module.automatic_optimization:
+                length = length_in_run(trainer, schedule.begun[0], batches_done)
+            elif schedule.pace is not None:
+                length = schedule.last_epoch + manual_rest(trainer, batches_done, schedule.pace)
+            else:
+                length = manual_length(trainer, schedule.begun, None)
+            _follow_if_changed(schedule, config, trainer, length)
+
     def _mark(self, steps: int) -> None:
         """Measure from here on."""
         self._batches, self._steps = 0, steps
@@ -108,17 +120,12 @@ class RunPlan(Callback):
                 _follow_if_changed(schedule, config, trainer, length)
 
     def _look_for_others(self, trainer: Trainer) -> None:
-        """Where Lightning steps another scheduler for the optimizer and not ours, ours has been replaced."""
-        schedulers: list[Any] = [config.scheduler for config in trainer.lr_scheduler_configs]
         for schedule, _ in self._made:
-            others = [s for s in schedulers if s is not schedule and getattr(s, "optimizer", None) is schedule.optimizer]
-            replaced = others and not any(_holds(s, schedule) for s in schedulers)
-            schedule.stand_aside(type(others[0]).__name__ if replaced else "")
+            schedule.stand_aside(scheduler_instead(trainer, schedule))
 
 
-def _holds(scheduler: Any, schedule: Schedule) -> bool:
-    """Itself, or one of those that a SequentialLR or ChainedScheduler steps."""
-    return scheduler is schedule or any(_holds(part, schedule) for part in getattr(scheduler, "_schedulers", ()))
+def _limits(trainer: Trainer) -> tuple[Any, ...]:
+    return trainer.max_steps, trainer.max_epochs, trainer.accumulate_grad_batches
 
 
 def _follow_if_changed(schedule: Schedule, config: OptimizerConfig, trainer: Trainer, length: float) -> None:

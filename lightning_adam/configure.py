@@ -149,7 +149,7 @@ def _schedule(optimizer: GuidedStep, name: str, phases: Phases, config: Optimize
 
 def _expect(schedule: Schedule, config: OptimizerConfig, trainer: Any, manual: bool) -> None:
     """Tell the companions that serve every optimizer of a trainer."""
-    _attach("RunPlan", trainer).expect(schedule, config)
+    _attach("RunPlan", trainer, first=True).expect(schedule, config)
     if isinstance(schedule, PlateauSchedule):
         _attach("PlateauWatch", trainer).expect(schedule, config.monitor)
     if manual:
@@ -279,14 +279,15 @@ def _attach_companions(spec: OptimizerSpec, trainer: Any | None) -> None:
         _attach(name, trainer)
 
 
-def _attach(name: str, trainer: Any) -> Any:
+def _attach(name: str, trainer: Any, first: bool = False) -> Any:
     """Callbacks that serve all optimizers of the trainer: one of each kind is enough, however often this is called.
 
-    As all of Lightning's, they come before those that write checkpoints, which are to hold what they change.
+    As all of Lightning's, they come before those that write checkpoints, which are to hold what they change; ``first``
+    before all that look at rates or at the plan.
     """
     found = [callback for callback in trainer.callbacks if type(callback).__name__ == name]
     if not found:
         found.append(getattr(importlib.import_module("lightning_adam.callbacks"), name)())
         writers = [trainer.callbacks.index(callback) for callback in trainer.checkpoint_callbacks]
-        trainer.callbacks.insert(min(writers, default=len(trainer.callbacks)), found[0])
+        trainer.callbacks.insert(0 if first else min(writers, default=len(trainer.callbacks)), found[0])
     return found[0]

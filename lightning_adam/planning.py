@@ -129,15 +129,18 @@ def epochs_with_updates(trainer: Any) -> float:
     return math.inf if trainer.max_epochs in (None, -1) else trainer.max_epochs - appended
 
 
-def length_at_epoch(trainer: Any, begun: int) -> float:
-    """The run's length as it looks when an epoch begins: what is done, and the rest with the present data.
+def length_in_run(trainer: Any, begun: int, batches_done: int = 0) -> float:
+    """The run's length as it looks in mid-run: what is done, and the rest with the present data, accumulation and limits.
 
-    They differ from what was planned when data are loaded anew, or are not as long as they say.
+    Args:
+        trainer: whose run it is.
+        begun: its steps before this run.
+        batches_done: of the present epoch.
     """
     epochs, batches = epochs_with_updates(trainer), trainer.num_training_batches
     if not math.isfinite(epochs) or not math.isfinite(batches):
         return run_length(trainer, begun)
-    rest = _steps_of(trainer, range(trainer.current_epoch, int(epochs)))
+    rest = _steps_of(trainer, range(trainer.current_epoch, int(epochs))) - batches_done // trainer.accumulate_grad_batches
     return _at_most(trainer, trainer.global_step + rest) - begun
 
 

@@ -107,10 +107,11 @@ class PlateauSchedule(Schedule):
 
     Attributes:
         looks: how many values there were, looked at or left out by ``frequency``.
+        is_watched: whether a trainer's callback looks at the metric.
     """
 
     def __init__(self, optimizer: Optimizer, name: str, phases: Phases, mode: Mode = "min") -> None:
-        options, self.looks = phases.options, 0
+        options, self.looks, self.is_watched = phases.options, 0, False
         self._stand_in = torch.optim.SGD([torch.zeros(1)], lr=1.0)
         self._plateau = ReduceLROnPlateau(
             self._stand_in, mode=mode, factor=options["factor"], patience=int(options["patience"]), eps=0.0
@@ -118,22 +119,40 @@ class PlateauSchedule(Schedule):
         super().__init__(optimizer, name, phases)
 
     def step(self, epoch: Any = None) -> None:
-        """Look at the metric; without one, as Lightning calls it after each update, nothing."""
-        if epoch is not None:
-            self._notice()
-            self._plateau.step(float(epoch))
-            self._apply()
+        """Look at the metric; without one, as Lightning calls it after each update, nothing.
+
+        Who does so by hand beside a trainer's callback does so alone from the first time on.
+        """
+        if epoch is None:
+            return
+        if self.is_watched:
+            self.is_watched = False
+            self._plateau.best, self._plateau.num_bad_epochs = self._plateau.mode_worse, 0
+            self._stand_in.param_groups[0]["lr"] = 1.0
+        self.look(float(epoch))
+
+    def look(self, metric: float) -> None:
+        """Cut the rate if the metric has not improved for long enough."""
+        self._notice()
+        self._plateau.step(metric)
+        self._apply()
 
     def state_dict(self) -> dict[str, Any]:
         """Also what the plateau remembers."""
-        cut = self._stand_in.param_groups[0]["lr"]
-        return {**super().state_dict(), "plateau": self._plateau.state_dict(), "cut": cut, "looks": self.looks}
+        return {
+            **super().state_dict(),
+            "plateau": self._plateau.state_dict(),
+            "cut": self._stand_in.param_groups[0]["lr"],
+            "looks": self.looks,
+            "watched": self.is_watched,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Also what the plateau remembers; its options are the present ones."""
         self._remember(state_dict.get("plateau"), state_dict.get("cut"))
         looks = state_dict.get("looks", 0)
         self.looks = looks if type(looks) is int and looks >= 0 else 0
+        self.is_watched &= state_dict.get("watched", True) is not False
         super().load_state_dict(state_dict)
 
     def _remember(self, saved: Any, cut: Any) -> None:

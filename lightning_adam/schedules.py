@@ -174,7 +174,6 @@ class Schedule(LRScheduler):
     def advance(self) -> None:
         """One real update is done: set the rate of the next."""
         self._notice()
-        self._saved_rates = []
         self.last_epoch += 1
         self._step_count += 1
         self._apply()
@@ -186,11 +185,18 @@ class Schedule(LRScheduler):
         """Let another scheduler set the rates, such as StochasticWeightAveraging's; empty: it is this one's turn again."""
         if bool(whom) == self._stands_aside:
             return
+        if whom and self.last_epoch == 0:
+            self._take_back()
         self._stands_aside = bool(whom)
-        for group, rate in zip(self.optimizer.param_groups, self._saved_rates, strict=False):
-            group["lr"] = rate
         if whom:
             self._say("aside", f"{whom} sets the learning rate now: the schedule {self.name!r} stands aside.")
+
+    def _take_back(self) -> None:
+        """Before the first update of this process: leave the checkpoint's rates, or those without the warmup."""
+        written, full = self.get_lr(), [base * outside for base, outside in zip(self.base_lrs, self._outside, strict=True)]
+        for group, own, rate in zip(self.optimizer.param_groups, written, self._saved_rates or full, strict=False):
+            if self._saved_rates or not _differs(group["lr"], own):
+                group["lr"] = rate
 
     def remember_rates(self, rates: Sequence[Any]) -> None:
         """A checkpoint's, which another scheduler goes on from, if it was the one that was saved."""

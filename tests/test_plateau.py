@@ -121,6 +121,27 @@ def test_frequency_looks_at_every_second_validation() -> None:
     assert used == pytest.approx(cuts(EPOCH, 12 * EPOCH, patience=0, look=2))
 
 
+class Steps(ByHand):
+    """Steps its scheduler itself, as Lightning's documentation has it for manual optimization."""
+
+    def on_train_epoch_end(self) -> None:
+        """With the metric of the validation."""
+        scheduler: Any = self.lr_schedulers()
+        scheduler.step(self.trainer.callback_metrics["val_loss"])
+
+
+def test_scheduler_that_is_stepped_by_hand_is_not_stepped_twice(tmp_path: Path) -> None:
+    """From the first time on, and after a resume."""
+    saves = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
+    whole = fit(Steps(), loader(), loader(1), max_epochs=8, enable_checkpointing=True, callbacks=[saves])
+    module = Steps()
+    module.shown = 4
+    rest = fit(module, loader(), loader(1), max_epochs=8, ckpt_path=tmp_path / "epoch=3.ckpt")
+
+    assert firsts(whole) == pytest.approx(cuts(EPOCH, 8 * EPOCH))
+    assert firsts(rest) == pytest.approx(firsts(whole)[4 * EPOCH :])
+
+
 def test_training_metric_is_looked_at_after_each_epoch() -> None:
     """Without validation, or beside it."""
 

@@ -183,18 +183,24 @@ def test_checkpoint_of_another_scheduler_is_taken_up_at_the_optimizers_count(tmp
     assert rest == close([[1 - k / 48] * 2 for k in range(32, 48)])
 
 
-def test_scheduler_of_the_users_own_is_left_alone() -> None:
-    """Who returns torch's scheduler beside the helper's optimizer gets torch's rates."""
+class Own(Net):
+    """The helper's optimizer, with its default warmup, and torch's scheduler."""
 
-    class Own(Net):
-        def configure_optimizers(self) -> Any:
-            optimizer = super().configure_optimizers()["optimizer"]
-            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": ExponentialLR(optimizer, 0.9), "interval": "step"}}
+    def configure_optimizers(self) -> Any:
+        """Both, as Lightning takes them."""
+        optimizer = super().configure_optimizers()["optimizer"]
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": ExponentialLR(optimizer, 0.9), "interval": "step"}}
 
+
+def test_scheduler_of_the_users_own_is_left_alone(tmp_path: Path) -> None:
+    """Who returns torch's scheduler beside the helper's optimizer gets torch's rates, after a resume, too."""
+    saves = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
+    expected = fit(Control(lambda optimizer: ExponentialLR(optimizer, 0.9)), max_epochs=4)
     with pytest.warns(la.LightningAdamWarning, match="ExponentialLR sets the learning rate now"):
-        used = fit(Own(warmup=0), max_epochs=2)
+        used = fit(Own(), max_epochs=4, enable_checkpointing=True, callbacks=[saves])
 
-    assert used == close(fit(Control(lambda optimizer: ExponentialLR(optimizer, 0.9)), max_epochs=2))
+    assert used == close(expected)
+    assert fit(Own(), max_epochs=4, ckpt_path=tmp_path / "epoch=1.ckpt") == close(expected[2 * EPOCH :])
 
 
 def test_schedule_within_another_scheduler_goes_on() -> None:
@@ -317,12 +323,13 @@ def test_accumulation_that_changes_ends_with_the_run() -> None:
     assert fit(Net(schedule="cosine", warmup=0), **grows) == close(expected)
 
 
-def test_weight_averaging_leaves_rates_alone() -> None:
-    """EMA and WeightAveraging average, no more: the rates are those of torch's cosine, and nothing is said."""
-    kind: Any = getattr(lightning_callbacks, "WeightAveraging", None)
+@pytest.mark.parametrize("name", ["WeightAveraging", "EMAWeightAveraging"])
+def test_weight_averaging_leaves_rates_alone(name: str) -> None:
+    """It averages, no more: the rates are those of torch's cosine, and nothing is said."""
+    kind: Any = getattr(lightning_callbacks, name, None)
     if kind is None:
         pytest.skip("this Lightning has none")
-    expected = fit(Control(lambda optimizer: CosineAnnealingLR(optimizer, 16)), max_epochs=2)
+    expected = fit(Control(lambda optimizer: CosineAnnealingLR(optimizer, 16)), max_epochs=2, callbacks=[kind()])
     with warnings.catch_warnings():
         warnings.simplefilter("error", la.LightningAdamWarning)
         used = fit(Net(schedule="cosine", warmup=0), max_epochs=2, callbacks=[kind()])

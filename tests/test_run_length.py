@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 from typing import Any, ClassVar
 
+import lightning as L
 import pytest
 from lightning.pytorch.callbacks import BatchSizeFinder, ModelCheckpoint
 from torch.utils.data import DataLoader
@@ -93,6 +94,39 @@ def test_resume_of_data_that_grow_equals_one_run(tmp_path: Path) -> None:
         rest = fit(Growing(**made), False, ckpt_path=tmp_path / "epoch=2.ckpt", **options)
 
     assert firsts(rest) == pytest.approx(firsts(whole)[48:])
+
+
+class Changes(L.Callback):
+    """Sets something of the trainer at a batch of the second epoch."""
+
+    def __init__(self, name: str, value: int, batch: int) -> None:
+        self.name, self.value, self.batch = name, value, batch
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+        """By hand."""
+        if trainer.current_epoch == 1 and batch_idx == self.batch:
+            owner: Any = {"max_epochs": trainer.fit_loop, "max_steps": trainer.fit_loop.epoch_loop}.get(self.name, trainer)
+            setattr(owner, self.name, self.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "limits", "steps"),
+    [
+        ("max_epochs", 5, {"max_epochs": 3}, 40),
+        ("max_steps", 30, {"max_steps": 20}, 30),
+        ("accumulate_grad_batches", 2, {"max_epochs": 3}, 16),
+    ],
+)
+@pytest.mark.parametrize("batch", [0, 4])
+def test_limits_that_change_in_mid_run_change_the_plan(
+    name: str, value: int, limits: dict[str, int], steps: int, batch: int
+) -> None:
+    """The trainer's own estimate changes: by the next step or the one after it the schedule aims at the new end."""
+    steps += batch // 2 if name == "accumulate_grad_batches" else 0
+    used = firsts(fit(Net(lr=1.0, schedule="linear", warmup=0), callbacks=[Changes(name, value, batch)], **limits))
+
+    assert len(used) == steps
+    assert used[EPOCH + batch + 1 :] == pytest.approx(linear(steps)[EPOCH + batch + 1 :])
 
 
 @pytest.mark.parametrize("limit", [{"max_epochs": 4}, {"max_steps": 32}])
