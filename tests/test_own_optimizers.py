@@ -185,7 +185,7 @@ def test_hn_adam_draws_one_norm_for_all_from_torchs_generator() -> None:
     optimizer.step()
     torch.manual_seed(7)
 
-    assert [g["norm"] for g in optimizer.param_groups] == [pytest.approx(2 + 2 * float(torch.rand(())))] * 3
+    assert [g["drawn_norm"] for g in optimizer.param_groups] == [pytest.approx(2 + 2 * float(torch.rand(())))] * 3
 
 
 def test_bds_adam_steps_a_tensor_of_one_element() -> None:

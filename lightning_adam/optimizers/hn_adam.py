@@ -60,16 +60,17 @@ class HNAdam(ForeachOptimizer):
 
     def observe(self, group: dict[str, Any], gradients: Tensors, states: Sequence[Any]) -> None:
         """Λ₀ where it is open: the paper has one for all."""
-        if group["norm"] is None:
-            known = [g["norm"] for g in self.param_groups if g["norm"] is not None]
-            group["norm"] = known[0] if known else from_first_rank(draw_norm(), gradients[0].device)
+        if group["norm"] is None and "drawn_norm" not in group:  # no option: a resumed run goes on with it
+            known = [g["drawn_norm"] for g in self.param_groups if "drawn_norm" in g]
+            group["drawn_norm"] = known[0] if known else from_first_rank(draw_norm(), gradients[0].device)
 
     def update(self, group: dict[str, Any], weights: Tensors, gradients: Tensors, states: Sequence[Any]) -> None:
         """Steps 6 to 16."""
         beta1, beta2 = group["betas"]
         first, second, largest = (column(states, name) for name in self.buffers)
         sizes = list(torch._foreach_abs(gradients))
-        norms = adaptive_norms(first, sizes, group["norm"])
+        start = group["drawn_norm"] if group["norm"] is None else group["norm"]
+        norms = adaptive_norms(first, sizes, start)
         torch._foreach_lerp_(first, gradients, 1 - beta1)
         torch._foreach_lerp_(second, power_(sizes, norms), 1 - beta2)
         denominators = power_(keep_largest(largest, second, norms), list(torch._foreach_reciprocal(norms)))
