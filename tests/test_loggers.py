@@ -26,7 +26,8 @@ def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def wandb(folder: Path) -> Any:
     """An offline run."""
-    pytest.importorskip("wandb")
+    library = pytest.importorskip("wandb")
+    library.finish()  # another test's, which this one would join
     return WandbLogger(save_dir=folder, offline=True, project="digits")
 
 

@@ -341,7 +341,7 @@ class Monitor:
             for d in self._diagnoses():
                 d.diagnosis.history.non_finite = False
                 if self._actions.has_gone_back:
-                    d.diagnosis.went_back()
+                    d.went_back()
             self._actions.has_gone_back = False
         is_critical = any(f.severity == "critical" for f in lasting)
         self._actions.keep(self._run, step, healthy=not done and not is_critical)

@@ -117,6 +117,11 @@ class OptimizerDiagnosis:
         """All so far; with the optimizer's prefix where there are several."""
         return [self._with_prefix(finding) for finding in self.diagnosis.findings]
 
+    def went_back(self) -> None:
+        """An action has restored weights and moments; the next record says so, and a replay finds the same."""
+        self.diagnosis.went_back()
+        self.reader.begin_again()
+
     def end(self) -> None:
         """The run is over: write what is left, and let go of the optimizer."""
         self.reader.detach()

@@ -116,6 +116,10 @@ class SignalReader:
         self._arrive(everything=True)
         self._zeroing.detach()
 
+    def begin_again(self) -> None:
+        """The next step's record comes after a new one of the run, with the diagnosis' state."""
+        self._has_begun = False
+
     def before_closure(self) -> None:
         """A closure is about to compute the gradients: take what is gone after the step."""
         self._measured = self.diagnosis.wants_measurement(self._every, ahead=len(self._in_flight))
