@@ -148,7 +148,8 @@ def _hn_adam(slot: Slot) -> Moments:
         return Moments(first, None, None, slot.step, 0.0, 0.0)
     gradient = torch.view_as_real(slot.parameter.grad) if slot.parameter.is_complex() else slot.parameter.grad
     earlier = ((first - (1 - slot.beta1) * gradient) / slot.beta1).abs_()
-    norm = float(slot.group["norm"]) - earlier / torch.maximum(earlier, gradient.abs()).clamp_(min=tiny(earlier))
+    start = slot.group["drawn_norm"] if slot.group["norm"] is None else slot.group["norm"]
+    norm = float(start) - earlier / torch.maximum(earlier, gradient.abs()).clamp_(min=tiny(earlier))
     chosen = torch.where(norm < 2, slot.tensor("max_exp_avg_sq"), grown)
     return Moments(first, grown.pow(2 / norm), chosen.pow(2 / norm), slot.step, 0.0, 0.0)
 
