@@ -14,6 +14,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lightning_adam import __version__
 from lightning_adam.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="lightning-adam", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"lightning-adam {__version__}")
     commands = parser.add_subparsers(required=True)
     demo = commands.add_parser("demo", help="train a small GPT with the monitors attached")
     demo.add_argument("--optimizer", default="adamw", help="a name from `lightning-adam optimizers`")
@@ -76,6 +78,9 @@ def _parser() -> argparse.ArgumentParser:
         help="exit with 1 where a finding is at least so severe (default warning); 2 is unusable input",
     )
     doctor.set_defaults(run=doctor_command)
+    explain = commands.add_parser("explain", help="what a finding's code means, why it happens, and what to do")
+    explain.add_argument("code", nargs="?", help="such as LR-HIGH; without one all codes are listed")
+    explain.set_defaults(run=explain_command)
     link = commands.add_parser("link", help="print a TensorBoard address with the headline cards pinned and smoothing off")
     link.add_argument(
         "--run", dest="run_name", default=".", help="the run as TensorBoard's list names it (default: the log folder itself)"
@@ -97,6 +102,19 @@ def link_command(arguments: argparse.Namespace) -> int:
     from lightning_adam.tensorboard import deep_link
 
     print(deep_link(arguments.port, arguments.prefix, arguments.run_name))
+    return 0
+
+
+def explain_command(arguments: argparse.Namespace) -> int:
+    """Print one explanation, or the table of all codes."""
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    from lightning_adam.explain import codes, explanation, table
+
+    text = explanation(arguments.code).text if arguments.code else table(codes())
+    console = Console()
+    console.print(Markdown(text), width=min(console.width, 100) if arguments.code else console.width)
     return 0
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from lightning_adam.diagnosis.codec import Record
 from lightning_adam.diagnosis.finding import Finding, readable_findings
 from lightning_adam.diagnosis.history import EARLY, PASSES, Case, History, median
+from lightning_adam.diagnosis.ignoring import is_ignored
 from lightning_adam.diagnosis.rules import BETTER, CAUSES, LINTS, RULES
 from lightning_adam.diagnosis.rules_gradients import stands_out
 from lightning_adam.diagnosis.signals import RunSignals, StepSignals
@@ -60,7 +61,8 @@ class Diagnosis:
 
     def _ask(self, case: Case) -> list[Finding]:
         rules = [*LINTS, *RULES.values()] if self.history.count == 0 else RULES.values()
-        return [finding for rule in rules if (finding := rule(case)) is not None]
+        said = [finding for rule in rules if (finding := rule(case)) is not None]
+        return [finding for finding in said if not is_ignored(finding, self.run.ignore)]
 
     def _place(self, finding: Finding) -> Finding | None:
         """Into an open episode where it belongs to one: then nothing new is told, or only a better name."""
