@@ -82,8 +82,8 @@ def watch(
         exclude: globs of parameter names to leave out.
         granularity: ``"model"``, ``"group"`` or ``"parameter"``.
         top: tensors in the tables of those that stand out.
-        on_divergence: as DivergenceMonitor takes it, like ``max_actions``, ``raise_on``, ``trial``, ``logits`` and ``ignore``.
-            A stop sets ``watch.should_stop``, which the loop has to look at.
+        on_divergence: as DivergenceMonitor takes it, like ``max_actions``, ``raise_on``, ``trial``, ``logits`` and
+            ``ignore``. A stop sets ``watch.should_stop``, which the loop has to look at.
         max_actions: at most so many of them.
         raise_on: raise DivergenceError, out of ``optimizer.step()``, on a finding of this severity or a graver one.
         trial: an Optuna trial to prune.
