@@ -41,6 +41,12 @@ def show(report: Report) -> None:
     console.print(rendered(report, console.width))
 
 
+def show_finding(run: str, finding: Finding) -> None:
+    """Print one finding as a line of its own, at once."""
+    line = _text(f"{run}: {finding.line()}", STYLES.get(finding.severity, ""))
+    Console(highlight=False, soft_wrap=True).print(line)
+
+
 def as_text(report: Report, width: int) -> str:
     """The same without colour."""
     buffer = io.StringIO()
