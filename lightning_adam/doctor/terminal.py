@@ -50,7 +50,8 @@ def show_finding(run: str, finding: Finding) -> None:
 def as_text(report: Report, width: int) -> str:
     """The same without colour."""
     buffer = io.StringIO()
-    Console(file=buffer, highlight=False, width=width, color_system=None).print(rendered(report, width))
+    plain = Console(file=buffer, highlight=False, width=width, color_system=None, force_jupyter=False)
+    plain.print(rendered(report, width))  # in a kernel rich would display it instead of writing it
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
 
 
