@@ -106,9 +106,7 @@ def adam_direction(group: dict[str, Any], gradients: Tensors, states: Sequence[A
     return directions
 
 
-def _adam_parts(
-    group: dict[str, Any], gradients: Tensors, states: Sequence[Any]
-) -> tuple[Tensors, Sequence[Tensor], list[float]]:
+def _adam_parts(group: dict[str, Any], gradients: Tensors, states: Sequence[Any]) -> tuple[Tensors, Tensors, list[float]]:
     """m, √v̂ + ε and 1-β₁ᵗ after this step's gradients."""
     beta1, beta2 = group["betas"]
     first, second = column(states, "exp_avg"), column(states, "exp_avg_sq")
@@ -116,7 +114,7 @@ def _adam_parts(
     torch._foreach_mul_(second, beta2)
     torch._foreach_addcmul_(second, gradients, gradients, 1 - beta2)
     ones, roots = corrections(group, states)
-    denominators = torch._foreach_sqrt(second)
+    denominators = list(torch._foreach_sqrt(second))
     torch._foreach_div_(denominators, roots)
     torch._foreach_add_(denominators, group["eps"])
     return first, denominators, ones

@@ -101,7 +101,8 @@ def block_means(squares: Tensor, rows: int) -> Tensor:
     means = squares.mean(dim=tuple(range(1, squares.dim())), keepdim=True)
     if rows == 1:
         return means
-    return means.unflatten(0, (-1, rows)).mean(1, keepdim=True).expand(-1, rows, *means.shape[1:]).flatten(0, 1)
+    heads = means.reshape(-1, rows, *means.shape[1:]).mean(1, keepdim=True)
+    return heads.expand(-1, rows, *means.shape[1:]).reshape(means.shape)
 
 
 def _named(group: dict[str, Any]) -> list[tuple[Tensor, str]]:
