@@ -15,7 +15,7 @@ demo: $(VENV)/.installed
 	$(BIN)/lightning-adam demo --logdir $(LOGDIR)
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -19,6 +20,7 @@ from lightning_adam.errors import ConfigError
 
 if TYPE_CHECKING:
     from lightning_adam.callbacks import DivergenceMonitor
+    from lightning_adam.diagnosis import Finding
     from lightning_adam.optimizers import OptimizerSpec
 
 SICK: dict[str, dict[str, Any]] = {
@@ -67,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument(
         "logdir",
         type=Path,
+        nargs="?",
         help="folder with runs, or one file: events, metrics.csv, findings.json, W&B's run or history",
     )
     doctor.add_argument("--format", choices=("text", "json", "markdown", "html"), default="text")
@@ -77,6 +80,10 @@ def _parser() -> argparse.ArgumentParser:
         default="warning",
         help="exit with 1 where a finding is at least so severe (default warning); 2 is unusable input",
     )
+    doctor.add_argument(
+        "--watch", action="store_true", help="follow running jobs and print each new finding; Ctrl-C ends it"
+    )
+    doctor.add_argument("--compare", nargs=2, metavar=("A", "B"), help="what differs between two runs")
     doctor.set_defaults(run=doctor_command)
     explain = commands.add_parser("explain", help="what a finding's code means, why it happens, and what to do")
     explain.add_argument("code", nargs="?", help="such as LR-HIGH; without one all codes are listed")
@@ -153,6 +160,13 @@ def _catalogue(rows: Sequence[OptimizerSpec], wide: bool) -> Any:
 
 def doctor_command(arguments: argparse.Namespace) -> int:
     """Judge the runs below a folder; 1 where a finding is as severe as ``--fail-on``."""
+    if arguments.compare is not None:
+        first, second = arguments.compare
+        return _compare(first, second, arguments.output)
+    if arguments.logdir is None:
+        raise ConfigError("doctor: give a log folder, or --compare A B.")
+    if arguments.watch:
+        return _watch(arguments.logdir, arguments.fail_on)
     from rich.console import Console
 
     from lightning_adam.doctor import report
@@ -167,6 +181,31 @@ def doctor_command(arguments: argparse.Namespace) -> int:
         forms = {"text": found.to_text, "json": found.to_json, "markdown": found.to_markdown, "html": found.to_html}
         _write(forms[arguments.format](), arguments.output)
     return int(found.reaches(arguments.fail_on))
+
+
+def _compare(first: str, second: str, output: Path | None) -> int:
+    from lightning_adam.doctor.comparison import compare
+
+    _write(compare(first, second).to_markdown(), output)
+    return 0
+
+
+def _watch(logdir: Path, fail_on: str) -> int:
+    """Until Ctrl-C; what was found decides the exit status."""
+    from lightning_adam.doctor.live import SEVERITIES
+    from lightning_adam.doctor.terminal import show_finding
+    from lightning_adam.doctor.watching import follow
+
+    severities: set[str] = set()
+
+    def say(run: str, finding: Finding) -> None:
+        severities.add(finding.severity)
+        show_finding(run, finding)
+
+    print(f"watching {logdir}; Ctrl-C ends it", file=sys.stderr)
+    with contextlib.suppress(KeyboardInterrupt):
+        follow(logdir, say)
+    return int(not severities.isdisjoint(SEVERITIES[: SEVERITIES.index(fail_on) + 1]))
 
 
 def _write(text: str, place: Path | None) -> None:
