@@ -17,7 +17,7 @@ from lightning_adam.optimizers.pages import RULES, verified
 
 NEEDS = {
     "closure": "optimizer.step(closure), which Lightning gives; no accumulation, no clipping",
-    "hessian": "an estimate of the Hessian's diagonal; in Lightning a companion makes it, every tenth step",
+    "hessian": "the Hessian's diagonal, estimated; in Lightning a companion makes it (a second backward every tenth step)",
     "loss": "the loss of each step; in Lightning a companion hands it over",
     "matrices": "to know hidden matrices from embeddings and the output's; the helper finds them",
     "modes": "train() and eval(); in Lightning a companion switches",
