@@ -25,6 +25,8 @@ class Role:
     never: str
 
 
+LONGEST_TAG = 500
+"""Characters: the patterns' time grows with their square."""
 _HELD_OUT = r"val|test|eval|_epoch$|epoch_loss|best"
 
 ROLES: dict[str, Role] = {
@@ -71,7 +73,9 @@ def prefixes(run: RunLog) -> list[str]:
     A class may be called anything, ``Adam_matrix`` too: what kind of series has a tag tells where the class's name ends.
     """
     kinds = ((_SCALAR, run.scalars), (_MATRIX, run.tables), (_TEXT, run.texts))
-    found = {match[1] for pattern, tags in kinds for tag in tags if (match := pattern.fullmatch(tag))}
+    found = {
+        match[1] for pattern, tags in kinds for tag in tags if len(tag) <= LONGEST_TAG and (match := pattern.fullmatch(tag))
+    }
     return sorted(found | set(run.findings))
 
 
@@ -87,7 +91,10 @@ def find(run: RunLog, role: str, prefix: str) -> tuple[str, Series] | None:
     candidates = {
         tag: series
         for tag, series in run.scalars.items()
-        if not tag.startswith("adam") and not re.search(wanted.never, tag.lower()) and len(series.steps)
+        if len(tag) <= LONGEST_TAG
+        and not tag.startswith("adam")
+        and not re.search(wanted.never, tag.lower())
+        and len(series.steps)
     }
     for pattern in wanted.names:
         matching = [tag for tag in candidates if re.fullmatch(pattern, tag.lower())]
