@@ -190,7 +190,8 @@ def replay(records: Iterable[Record]) -> Diagnosis:
     diagnosis = Diagnosis()
     for record in records:
         if isinstance(record, RunSignals):
-            diagnosis = Diagnosis(record)
+            diagnosis, failures = Diagnosis(record), diagnosis.failures
+            diagnosis.failures.update(failures)
         else:
             diagnosis.observe(record)
     return diagnosis

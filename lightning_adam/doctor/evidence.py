@@ -39,6 +39,11 @@ def recorded(run: RunLog, prefix: str) -> list[Record]:
     return kept
 
 
+def failed_rules(diagnosis: Diagnosis) -> list[str]:
+    """A note for each rule that raised."""
+    return [f"the rule {name} could not judge this run ({error})" for name, error in diagnosis.failures.items()]
+
+
 @dataclass(frozen=True)
 class Evidence:
     """What a log without records shows of one optimizer.
@@ -55,12 +60,17 @@ class Evidence:
     present: frozenset[str]
     tags: tuple[str, ...]
 
-    def judged(self) -> list[Finding]:
-        """The findings of the rules; their clock is the step, however far apart the logged ones are."""
+    def judged(self, notes: list[str]) -> list[Finding]:
+        """The findings of the rules; their clock is the step, however far apart the logged ones are.
+
+        Args:
+            notes: get a word for each rule that could not judge.
+        """
         diagnosis = Diagnosis(self.run)
         for signals in [*self._beginning(), *self.steps]:
             diagnosis.history.count = signals.step - self.run.first_step
             diagnosis.observe(signals)
+        notes += failed_rules(diagnosis)
         return [_without_unknowns(finding) for finding in diagnosis.findings]
 
     def _beginning(self) -> list[StepSignals]:
@@ -211,7 +221,7 @@ def _without_unknowns(finding: Finding) -> Finding:
 
 def _reworded(text: str, step: int) -> str:
     text = text.replace(f"batch {UNKNOWN}", f"the batch of step {step}")
-    text = re.sub(r"lr=(0\.0|nan) \((was|now) (0|nan)\)", "a third of the learning rate", text)
+    text = re.sub(r"lr=(0\.0|nan) \((was|now) (0|nan)( at this step)?\)", "a third of the learning rate", text)
     return re.sub(r"(in|over) (\d+) steps", r"\1 \2 logged steps", text)
 
 

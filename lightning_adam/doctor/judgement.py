@@ -185,7 +185,7 @@ def _judge_optimizer(run: RunLog, prefix: str, records: list[Record], optimizers
     if is_watched(run, prefix):
         return Judgement([*found, *missing], [], "what DivergenceMonitor found live")
     evidence = gather(run, prefix, optimizers)
-    return Judgement([*evidence.judged(), *missing], _gaps(evidence), _basis(evidence))
+    return Judgement([*evidence.judged(run.notes), *missing], _gaps(evidence), _basis(evidence))
 
 
 def _basis(evidence: Evidence) -> str:

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from lightning_adam.diagnosis import Finding, StepSignals, replay
 from lightning_adam.diagnosis.codec import MOST_STEPS
-from lightning_adam.doctor.evidence import Record
+from lightning_adam.doctor.evidence import Record, failed_rules
 from lightning_adam.tensorboard.reader import EVENTS, RunLog
 
 SEVERITIES = ("critical", "warning", "info")
@@ -77,7 +77,9 @@ def replayed(run: RunLog, prefix: str, records: Sequence[Record], optimizers: in
     Records are written in stretches: a run that was killed leaves findings without the signals that led to them, and so does
     a damaged file. After an action (a rollback) the live rules started afresh, which is not recorded either.
     """
-    found = replay(records).findings
+    diagnosis = replay(records)
+    run.notes += failed_rules(diagnosis)
+    found = diagnosis.findings
     if optimizers > 1:
         found = [replace(finding, optimizer=prefix) for finding in found]
     last = max(record.step for record in records if isinstance(record, StepSignals))

@@ -77,7 +77,7 @@ class OptimizerDiagnosis:
         parameters: their names.
         options: of the monitor.
         sinks: where findings and signals go.
-        guard: that catches what autograd's hooks raise.
+        guard: that catches what autograd's hooks raise, and tells what rules do.
         state: of an earlier part of the run, from :meth:`state_dict`.
         on_record: is handed each record as the rules see it.
 
@@ -109,6 +109,7 @@ class OptimizerDiagnosis:
             run, position, optimizer, parameters, options.every_n_steps, self.diagnosis, self._take_in, guard
         )
         self._run, self._position, self._prefix, self._sinks, self._on_record = run, position, prefix, sinks, on_record
+        self._guard = guard
         self._unstored: list[Record] = []
         self._last_steps: deque[StepSignals] = deque(maxlen=REMEMBERED_STEPS)
 
@@ -149,6 +150,8 @@ class OptimizerDiagnosis:
             return
         self._last_steps.append(record)
         fresh = [self._with_prefix(finding) for finding in self.diagnosis.observe(record)]
+        for rule, reason in self.diagnosis.failures.items():
+            self._guard.tell(f"the rule {rule} of {self._prefix}", reason)
         self.fresh += fresh
         self._report(record.step, fresh)
 

@@ -105,9 +105,8 @@ def records(file: BinaryIO, size: int, problems: Problems) -> Iterator[Any]:
 
 def _after_damage(source: _Bytes, place: int, problems: Problems) -> int | None:
     """Where to go on after a record that could not be read; None at the end of the file."""
-    header = source.at(place, _HEADER)
-    (length,) = _LENGTH.unpack_from(header)
-    if length and _headers(header).size:
+    (length,) = _LENGTH.unpack_from(source.at(place, _HEADER))
+    if source.next_header(place) == place:
         stop = place + _HEADER + length + _FOOTER
         if stop > source.size:
             problems.cut_off += source.size - place
