@@ -86,20 +86,20 @@ FILES: dict[str, tuple[str, Callable[[], bytes]]] = {
     "other names at each step": (
         EVENTS,
         lambda: b"".join(
-            hostile.matrix(i, "adam_matrix/update_ratio", hostile.rows([i, -i]), [1e-3, 1e-3]) for i in range(1, 6000)
+            hostile.matrix(i, "adam_matrix/update_ratio", hostile.rows([i, -i]), [1e-3, 1e-3]) for i in range(1, 3000)
         ),
     ),
-    "damage between all records": (EVENTS, lambda: (b"\xff" * 13 + hostile.header(1) + b"\xff" + b"\0" * 4) * 60_000),
+    "damage between all records": (EVENTS, lambda: (b"\xff" * 13 + hostile.header(1) + b"\xff" + b"\0" * 4) * 20_000),
     "steps that go to and fro": (
         EVENTS,
-        lambda: b"".join(hostile.text(20_000 + i % 2 if i > 9000 else i, "adam_events", b"[]") for i in range(18_000)),
+        lambda: b"".join(hostile.text(20_000 + i % 2 if i > 4000 else i, "adam_events", b"[]") for i in range(8_000)),
     ),
     "purged again and again": (
         EVENTS,
-        lambda: b"".join(hostile.scalar(i, "loss", 1.0) + hostile.start(2**40) for i in range(9000)),
+        lambda: b"".join(hostile.scalar(i, "loss", 1.0) + hostile.start(2**40) for i in range(4000)),
     ),
-    "damaged findings at each step": (EVENTS, lambda: b"".join(hostile.text(i, "adam_events", b"x") for i in range(5000))),
-    "optimizers without end": (EVENTS, lambda: b"".join(hostile.scalar(1, f"adam-{i}/log10_lr", -3.0) for i in range(5000))),
+    "damaged findings at each step": (EVENTS, lambda: b"".join(hostile.text(i, "adam_events", b"x") for i in range(2000))),
+    "optimizers without end": (EVENTS, lambda: b"".join(hostile.scalar(1, f"adam-{i}/log10_lr", -3.0) for i in range(2000))),
     "a tag that takes patterns long": (EVENTS, lambda: hostile.scalar(1, "train" * 100_000, 1.0)),
     "largest floats": (
         "metrics.csv",
@@ -111,18 +111,25 @@ FILES: dict[str, tuple[str, Callable[[], bytes]]] = {
 }
 
 
+SWOLLEN = ("signals that inflate", "names without end", "other names at each step")
+"""Whose memory is measured, which takes time."""
+
+
 @pytest.mark.parametrize("kind", FILES)
 def test_time_and_memory_follow_the_bytes(kind: str, tmp_path: Path) -> None:
     """Whatever they say: a few megabytes are read within seconds, in memory of their order."""
     name, make = FILES[kind]
     folder = folder_with(tmp_path, name, make())
+    if kind not in SWOLLEN:
+        assert_is_a_report(report(folder))
+        return
     tracemalloc.start()
     try:
         assert_is_a_report(report(folder))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak < 250 * 2**20
+    assert peak < 200 * 2**20
 
 
 def test_long_and_wide_tables_are_read_thinned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,7 +95,7 @@ def _overview(report: Report) -> str:
 
 def _anchor(run: RunReport) -> str:
     """The same run twice in a notebook is the same place, two runs never are."""
-    return f"la-{zlib.crc32(f'{run.path} {run.name}'.encode()):08x}"
+    return f"la-{zlib.crc32(f'{run.path} {run.name}'.encode(errors='replace')):08x}"
 
 
 def _state(run: RunReport) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lightning_adam.tensorboard.reader import EVENTS, RECORDS, RunLog, Series
 from lightning_adam.tensorboard.tags import HEADLINE
@@ -123,4 +124,11 @@ def _own(run: RunLog, role: str, prefix: str) -> tuple[str, Series] | None:
     if series is None:
         return None
     known = np.isfinite(series.values)
-    return tag, Series(series.steps[known], np.power(10.0, series.values[known]))
+    return tag, Series(series.steps[known], power_of_ten(series.values[known]))
+
+
+def power_of_ten(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What was written as its logarithm; infinite beyond 308."""
+    with np.errstate(over="ignore"):
+        powers: NDArray[np.float64] = np.power(10.0, values)
+    return powers
