@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
 from tensorboard.compat.proto.tensor_pb2 import TensorProto
-
-from lightning_adam.tensorboard.reader import masked_crc32c
+from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 
 CORPUS = {path.name: path.read_bytes() for path in sorted((Path(__file__).parent / "corpus").iterdir())}
 """Of a small run that ended in NaN: what each kind of logger leaves; and histories as W&B exports them."""
@@ -37,27 +36,27 @@ TOKENS = [
 
 
 def frame(event: Event) -> bytes:
-    """A record; its data's checksum is not looked at."""
+    """A record."""
     data = event.SerializeToString()
-    return header(len(data)) + data + b"\0" * 4
+    return header(len(data)) + data + struct.pack("<I", masked_crc32c(data))
 
 
 def header(length: int) -> bytes:
     """A length and its checksum."""
     number = struct.pack("<Q", length)
-    return number + struct.pack("<I", int(masked_crc32c(np.frombuffer(number, np.uint8)[None])[0]))
+    return number + struct.pack("<I", masked_crc32c(number))
 
 
-def scalar(step: int, tag: str, value: float) -> bytes:
+def scalar(step: int, tag: str, value: float, time: float = 1.0) -> bytes:
     """An event with a number."""
-    return frame(Event(step=step, wall_time=1.0, summary=Summary(value=[Summary.Value(tag=tag, simple_value=value)])))
+    return frame(Event(step=step, wall_time=time, summary=Summary(value=[Summary.Value(tag=tag, simple_value=value)])))
 
 
-def text(step: int, tag: str, content: bytes) -> bytes:
+def text(step: int, tag: str, content: bytes, time: float = 1.0) -> bytes:
     """An event with a string of ours."""
     tensor = TensorProto(dtype="DT_STRING", string_val=[content])
     value = Summary.Value(tag=tag, metadata=_ours(b""), tensor=tensor)
-    return frame(Event(step=step, wall_time=1.0, summary=Summary(value=[value])))
+    return frame(Event(step=step, wall_time=time, summary=Summary(value=[value])))
 
 
 def matrix(step: int, tag: str, names: bytes, row: list[float]) -> bytes:
@@ -73,7 +72,7 @@ def start(step: int) -> bytes:
 
 
 def _ours(content: bytes) -> SummaryMetadata:
-    return SummaryMetadata(plugin_data={"plugin_name": "lightning_adam", "content": content})
+    return SummaryMetadata(plugin_data={"plugin_name": "lightning_adam", "content": content}, data_class="DATA_CLASS_TENSOR")
 
 
 def rows(names: list[Any]) -> bytes:
