@@ -104,7 +104,9 @@ class Actions:
             return ""
         lost = run.any_rank(lost)
         if lost and not (self.kind == "rollback" and self.left):
-            return self._stop(run, "the weights are not finite any more, which it does not mend; ")
+            return self._stop(
+                run, "" if self.kind == "stop" else "weights or moments are not finite, which it cannot mend; "
+            )
         self.taken += 1
         self.last = step
         act: dict[str, Callable[[Run], str]] = {"stop": self._stop, "rollback": self._roll_back, "reduce_lr": self._reduce}
@@ -114,10 +116,13 @@ class Actions:
         """Whether a finding asks for it, and the run has had its time to answer the last one."""
         if self.kind == "skip_step" or not self.left or step - self.last < PAUSE:
             return False
-        still = [f for f in lasting if self.taken and f.last_step >= self.last + PAUSE]
-        return any(
-            f.severity == "critical" or (f.severity == "warning" and self.kind == "reduce_lr") for f in (*fresh, *still)
+        seen_since = [f for f in lasting if f.last_step >= self.last + PAUSE and step - f.last_step <= LATEST]
+        warned = self.kind == "reduce_lr" and any(
+            f.severity == "warning" for f in (*fresh, *(seen_since if self.taken else ()))
         )
+        return warned or any(
+            f.severity == "critical" for f in (*fresh, *seen_since)
+        )  # it may have become so after it was told
 
     def _stop(self, run: Run, why: str = "") -> str:
         self._has_stopped = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lightning_adam.monitoring.gradients import are_finite, moments_of
 from lightning_adam.monitoring.run import Run
 
 RATES = ("lr", "initial_lr", "max_lr", "min_lr")
@@ -75,23 +76,8 @@ def _restore(optimizer: Optimizer, state: dict[str, Any]) -> None:
 def is_finite(run: Run) -> bool:
     """Whether all weights and all moments are; a module's buffers may hold a mask of infinities."""
     weights = [parameter.detach() for parameter in run.module.parameters()]
-    return _are_finite([*weights, *(moment for optimizer in run.optimizers for moment in _moments(optimizer))])
-
-
-def _moments(optimizer: Optimizer) -> Iterator[Tensor]:
-    for state in optimizer.state.values():
-        values = state.values() if isinstance(state, Mapping) else ()
-        yield from (value for value in values if isinstance(value, Tensor) and value.dim() > 0)
-
-
-@torch.no_grad()
-def _are_finite(tensors: Sequence[Tensor]) -> bool:
-    """Read from each device once."""
-    flags: dict[torch.device, list[Tensor]] = {}
-    for tensor in tensors:
-        if type(tensor) in (Tensor, nn.Parameter) and tensor.is_floating_point() and not tensor.is_meta:
-            flags.setdefault(tensor.device, []).append(torch.isfinite(tensor).all())
-    return all(bool(torch.stack(several).all()) for several in flags.values())
+    moments = [moment for o in run.optimizers for parameter in o.state for moment in moments_of(o, parameter)]
+    return are_finite([*weights, *moments])
 
 
 class FiniteBuffers:
@@ -104,12 +90,12 @@ class FiniteBuffers:
         """Copy those that have changed since the last time and are finite."""
         for name, buffer in module.named_buffers():
             is_new = buffer.is_floating_point() and self._kept.get(name, (-1,))[0] != buffer._version
-            if is_new and _are_finite([buffer.detach()]):
+            if is_new and are_finite([buffer.detach()]):
                 self._kept[name] = (buffer._version, buffer.detach().clone())
 
     @torch.no_grad()
     def restore(self, module: nn.Module) -> None:
         """Put back those that are not finite any more."""
         for name, buffer in module.named_buffers():
-            if name in self._kept and not _are_finite([buffer]):
+            if name in self._kept and not are_finite([buffer]):
                 buffer.copy_(self._kept[name][1])
