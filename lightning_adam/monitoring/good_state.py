@@ -50,10 +50,18 @@ class GoodState:
     def restore(self, run: Run) -> None:
         """All goes back but the learning rates."""
         _put_back(run.module.state_dict(), self.weights)
-        for average, kept in zip(run.averages(), self.averages, strict=False):
-            _put_back(average, kept)
+        averages = run.averages()
+        same = len(averages) == len(self.averages)
+        for average, kept in zip(averages, self.averages if same else [{}] * len(averages), strict=True):
+            _put_back(average, kept or self._begun_anew(average))
         for optimizer, state in zip(run.optimizers, self.optimizers, strict=True):
             _restore(optimizer, state)
+
+    def _begun_anew(self, average: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Of an average that there was not yet: the weights, where it is not finite any more."""
+        lost = [name for name, value in average.items() if isinstance(value, Tensor) and not are_finite([value])]
+        plain = {name: name.removeprefix("module.") for name in lost}
+        return {name: self.weights[own] for name, own in plain.items() if own in self.weights}
 
 
 def _copies(tensors: Mapping[str, Any]) -> dict[str, Tensor]:
