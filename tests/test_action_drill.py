@@ -81,7 +81,7 @@ def test_twenty_faults_end_as_promised(action: str, tmp_path: Path, monkeypatch:
     """At random steps: in the end weights and moments are finite and the loss is what it was, or all is saved."""
     chance = random.Random(action)
     for number in range(20):
-        fault, at = list(FAULTS)[number % 4], sorted(chance.sample(range(1, 70), 1 + number % 2))
+        fault, at = list(FAULTS)[number % 4], sorted(chance.sample(range(25, 70), 1 + number % 2))
         (tmp_path / str(number)).mkdir()
         monkeypatch.chdir(tmp_path / str(number))
         watch, module, optimizer, losses = drill(action, fault, at)
