@@ -32,6 +32,13 @@ class DivergenceError(RuntimeError):
     """A finding of the severity that ``raise_on`` names."""
 
 
+_IS_ONE: dict[str, Callable[[Any], bool]] = {
+    "taken": lambda value: type(value) is int and value >= 0,
+    "factor": lambda value: is_number(value) and 0 < value <= 1,
+    "last": lambda value: type(value) is int,
+}
+
+
 class Actions:
     """Carries out one kind of action, at most ``most`` times.
 
@@ -60,9 +67,9 @@ class Actions:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where :meth:`state_dict` was taken; nothing known is a beginning."""
-        known = {name: state[name] for name in ("taken", "factor", "last") if is_number(state.get(name))}
-        say_left_out("actions", [name for name in ("taken", "factor", "last") if name in state and name not in known])
-        self.taken, self.last = int(known.get("taken", 0)), int(known.get("last", -PAUSE))
+        known = {name: state[name] for name, is_one in _IS_ONE.items() if is_one(state.get(name))}
+        say_left_out("actions", [name for name in _IS_ONE if name in state and name not in known])
+        self.taken, self.last = known.get("taken", 0), known.get("last", -PAUSE)
         self.factor = float(known.get("factor", 1.0))
 
     def vetoes(self, run: Run, reader: SignalReader) -> bool:
