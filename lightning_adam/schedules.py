@@ -57,6 +57,28 @@ SCHEDULES: dict[str, Shape] = {
 """Warmup-stable-decay: Hu et al. 2024 (MiniCPM), arXiv:2404.06395."""
 
 
+@dataclass(frozen=True)
+class Limit:
+    """What an option of a schedule may be.
+
+    Attributes:
+        allows: whether a finite number is allowed.
+        words: the same in words.
+    """
+
+    allows: Callable[[float], bool]
+    words: str
+
+
+LIMITS: dict[str, Limit] = {
+    "final": Limit(lambda x: 0 < x < 1, "between 0 and 1: the share of the rate that is left at the end, such as 0.01"),
+    "power": Limit(lambda x: x > 0, "above 0: 1 is a line, 2 a parabola"),
+    "div_factor": Limit(lambda x: x >= 1, "1 or above: the first rate is the peak divided by it"),
+    "final_div_factor": Limit(lambda x: x >= 1, "1 or above: the last rate is the first divided by it"),
+}
+"""Of the options that curves compute with; what plateau takes is checked there."""
+
+
 def get_schedule(name: str) -> Shape:
     """The schedule of this name.
 
@@ -73,16 +95,23 @@ def resolve_options(name: str, given: Mapping[str, float] | None) -> dict[str, f
     """The schedule's options with what was given.
 
     Raises:
-        ConfigError: an option that this schedule does not have.
+        ConfigError: an option that this schedule does not have, or a value that it cannot take.
     """
     allowed = get_schedule(name).options
-    for option in given or {}:
+    for option, value in (given or {}).items():
         if option not in allowed:
             takes = ", ".join(allowed) or "none"
             raise ConfigError(
                 f"schedule_options: {name!r} has no option {option!r}.{nearest(option, allowed)} It has: {takes}."
             )
+        if option in LIMITS and not _is_allowed(value, LIMITS[option]):
+            raise ConfigError(f"schedule_options: {option}={value!r} of {name!r} must be a number {LIMITS[option].words}.")
     return {**allowed, **(given or {})}
+
+
+def _is_allowed(value: Any, limit: Limit) -> bool:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number and math.isfinite(value) and limit.allows(value)
 
 
 def factor(name: str, phases: Phases, step: int) -> float:

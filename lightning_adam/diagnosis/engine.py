@@ -10,6 +10,7 @@ from typing import Any
 from lightning_adam.diagnosis.codec import Record
 from lightning_adam.diagnosis.finding import Finding, readable_findings
 from lightning_adam.diagnosis.history import EARLY, PASSES, Case, History, median
+from lightning_adam.diagnosis.ignoring import is_ignored
 from lightning_adam.diagnosis.rules import BETTER, CAUSES, LINTS, RULES
 from lightning_adam.diagnosis.rules_gradients import stands_out
 from lightning_adam.diagnosis.signals import RunSignals, StepSignals
@@ -62,7 +63,8 @@ class Diagnosis:
 
     def _ask(self, case: Case) -> list[Finding]:
         rules = [*LINTS, *RULES.values()] if self.history.count == 0 else RULES.values()
-        return [finding for rule in rules if (finding := self._asked(rule, case)) is not None]
+        said = [finding for rule in rules if (finding := self._asked(rule, case)) is not None]
+        return [finding for finding in said if not is_ignored(finding, self.run.ignore)]
 
     def _asked(self, rule: Callable[[Case], Finding | None], case: Case) -> Finding | None:
         """What one rule says; one that raises is its own failure, and the others are asked all the same."""

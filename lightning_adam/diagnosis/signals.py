@@ -50,6 +50,7 @@ class RunSignals:
         zero_tensors: weight matrices that are all zero.
         matrices: weight matrices.
         state: the diagnosis' own state at this point, after a resume.
+        ignore: codes that the user does not want to hear of, see :mod:`lightning_adam.diagnosis.ignoring`.
     """
 
     optimizer: str = ""
@@ -73,6 +74,7 @@ class RunSignals:
     zero_tensors: int = 0
     matrices: int = 0
     state: Mapping[str, Any] | None = None
+    ignore: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
