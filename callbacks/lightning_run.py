@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_adam.callbacks._lightning import (
+    averages,
     has_flat_shards,
     hyperparameters_of_user,
     log_interval,
@@ -90,6 +91,10 @@ class LightningRun:
     def schedulers(self) -> Sequence[Any]:
         """Those that Lightning steps."""
         return [config.scheduler for config in self._trainer.lr_scheduler_configs]
+
+    def averages(self) -> Sequence[Mapping[str, Any]]:
+        """Lightning's weight averaging, and what other callbacks keep like it."""
+        return averages(self._trainer)
 
     def stop(self) -> str:
         """The run ends after this batch, with a checkpoint."""

@@ -68,7 +68,12 @@ class GuidedStep(Optimizer):
                 loss = closure()
         updates = self._clip()
         arguments = self.__dict__.pop("adam_arguments", None) or ({"loss": loss} if isinstance(self, AdamZ) else {})
-        super().step(**arguments)
+        try:
+            super().step(**arguments)
+        except Exception:
+            if updates:
+                raise
+            return loss  # ranger21 and others do not take a step without a gradient, which has nothing to do
         if updates and not _overflowed(self):
             self.adam_reset = False
             self.adam_schedule.advance()

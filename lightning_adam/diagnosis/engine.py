@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -34,10 +34,12 @@ class Diagnosis:
             brought up to date as the run goes on.
         history: what the rules remember.
         run: what is known of the run.
+        failures: what rules that could not judge raised first, by their functions' names.
     """
 
     def __init__(self, run: RunSignals | None = None) -> None:
         self.findings: list[Finding] = []
+        self.failures: dict[str, str] = {}
         self.history = History()
         self.run = run or RunSignals()
         self._seen: list[int] = []  # per finding: the count of steps when it was seen last
@@ -61,8 +63,16 @@ class Diagnosis:
 
     def _ask(self, case: Case) -> list[Finding]:
         rules = [*LINTS, *RULES.values()] if self.history.count == 0 else RULES.values()
-        said = [finding for rule in rules if (finding := rule(case)) is not None]
+        said = [finding for rule in rules if (finding := self._asked(rule, case)) is not None]
         return [finding for finding in said if not is_ignored(finding, self.run.ignore)]
+
+    def _asked(self, rule: Callable[[Case], Finding | None], case: Case) -> Finding | None:
+        """What one rule says; one that raises is its own failure, and the others are asked all the same."""
+        try:
+            return rule(case)
+        except Exception as error:
+            self.failures.setdefault(rule.__name__, f"{type(error).__name__}: {error}")
+            return None
 
     def _place(self, finding: Finding) -> Finding | None:
         """Into an open episode where it belongs to one: then nothing new is told, or only a better name."""
@@ -182,7 +192,8 @@ def replay(records: Iterable[Record]) -> Diagnosis:
     diagnosis = Diagnosis()
     for record in records:
         if isinstance(record, RunSignals):
-            diagnosis = Diagnosis(record)
+            diagnosis, failures = Diagnosis(record), diagnosis.failures
+            diagnosis.failures.update(failures)
         else:
             diagnosis.observe(record)
     return diagnosis

@@ -107,6 +107,10 @@ class LoopRun:
         """Those that the caller has named; the helper's are found at their optimizers."""
         return self._schedulers
 
+    def averages(self) -> Sequence[Any]:
+        """A loop does not tell."""
+        return ()
+
     def stop(self) -> str:
         """The loop has to look at ``watch.should_stop``; weights and moments are saved."""
         self.should_stop = True

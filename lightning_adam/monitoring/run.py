@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -87,6 +87,9 @@ class Run(Protocol):
 
     def schedulers(self) -> Sequence[Any]:
         """torch's schedulers, whose base rates change when a rate is lowered."""
+
+    def averages(self) -> Sequence[Mapping[str, Any]]:
+        """Averages of the weights that others keep, by name, the tensors themselves: they go back with the weights."""
 
     def stop(self) -> str:
         """End the run after this step; says in words where everything was saved."""

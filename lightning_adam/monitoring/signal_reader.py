@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from lightning_adam.diagnosis import Diagnosis, HeavySignals, NonFinite, RunSignals, StepSignals
 from lightning_adam.moments import read_moments
-from lightning_adam.monitoring.gradients import norms_of
+from lightning_adam.monitoring.gradients import are_finite, moments_of, norms_of
 from lightning_adam.monitoring.guard import Guard
 from lightning_adam.monitoring.parameters import NamedParameters
 from lightning_adam.monitoring.pass_signals import heavy_signals, input_scale
@@ -294,7 +294,16 @@ class SignalReader:
             return None if skipped and not step.vetoed else NonFinite("gradient", bad)
         if heavy is not None and not math.isfinite(sum(self._parameter_norms().values())):
             return self._spoilt()
+        if heavy is not None and (lost := self._lost_moments()):
+            return NonFinite("moment", lost)
         return None
+
+    def _lost_moments(self) -> tuple[str, ...]:
+        """Whose moments are not finite, though the weights are: Lion's sign of NaN is 0, and it stands still."""
+        placed = {p: moments_of(self.optimizer, p) for g in self.optimizer.param_groups for p in g["params"]}
+        if are_finite([moment for moments in placed.values() for moment in moments]):
+            return ()
+        return tuple(self._names.get(id(p), "a parameter") for p, moments in placed.items() if not are_finite(moments))
 
     def _spoilt(self) -> NonFinite | None:
         """Which parameters are not finite, and whether their moments are not, either."""
