@@ -64,7 +64,7 @@ class OptimizerSpec:
     def load(self) -> type[Optimizer]:
         """Import the class; what its library prints while loading is kept from the user."""
         module, _, name = self.path.rpartition(".")
-        return getattr(_import_quietly(module, self.library), name)  # type: ignore[no-any-return]
+        return getattr(import_quietly(module, self.library), name)  # type: ignore[no-any-return]
 
     def options(self) -> list[str]:
         """The names that its class takes, besides the parameters."""
@@ -127,8 +127,12 @@ def _from_model(kind: Any, module: nn.Module | None, groups: Sequence[Mapping[st
     return optimizer
 
 
-def _import_quietly(module: str, package: str) -> Any:
-    """bitsandbytes prints and logs a line about kernels when it loads on a CPU."""
+def import_quietly(module: str, package: str) -> Any:
+    """Import; bitsandbytes prints and logs a line about kernels when it loads on a CPU.
+
+    Raises:
+        ConfigError: the library is missing, or lacks what the optimizer is made of.
+    """
     logger = logging.getLogger(package)
     level = logger.level
     logger.setLevel(logging.ERROR)
