@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from lightning_adam.errors import ConfigError, nearest
+from lightning_adam.optimizers.muon_head import output_matrices
 
 Overrides = Mapping[str, Mapping[str, Any]]
 
@@ -25,7 +26,7 @@ class Split:
         parameters: glob of the names that are taken; None takes all.
         overrides: glob of parameter names to options of groups of their own.
         layer_decay: factor of the learning rate per layer towards the input (Clark et al. 2020, arXiv:2003.10555).
-        matrices: mark hidden matrices with ``muon`` (embeddings and the last matrix are not hidden).
+        matrices: mark hidden matrices with ``muon`` (embeddings and the output's are not hidden).
         embedding_bits: ``optim_bits`` of embeddings (Dettmers et al. 2022, arXiv:2110.02861, section 2.3).
     """
 
@@ -64,7 +65,7 @@ def split_parameters(module: nn.Module, split: Split) -> list[dict[str, Any]]:
     matched = _match_patterns(patterns, [name for name, _ in named])
     depths = layer_depths([name for name, _ in named])
     embeddings = {id(m.weight) for m in module.modules() if isinstance(m, (nn.Embedding, nn.EmbeddingBag))}
-    last_matrix = [id(p) for _, p in named if p.dim() >= 2][-1:]
+    outputs = output_matrices(module, named) if split.matrices else set()
     groups: dict[str, dict[str, Any]] = {}
     for name, parameter in named:
         labels, options = _decay(split, parameter)
@@ -73,7 +74,7 @@ def split_parameters(module: nn.Module, split: Split) -> list[dict[str, Any]]:
         if split.embedding_bits is not None and id(parameter) in embeddings:
             labels, options = f"{labels}:embedding", {**options, "optim_bits": split.embedding_bits}
         if split.matrices:
-            hidden = parameter.dim() == 2 and id(parameter) not in {*embeddings, *last_matrix}
+            hidden = parameter.dim() == 2 and id(parameter) not in {*embeddings, *outputs}
             labels, options = f"{labels}:{'muon' if hidden else 'adamw'}", {**options, "muon": hidden}
         if pattern := matched.get(name):
             labels, options = f"{labels}:{pattern}", {**options, **patterns[pattern]}
