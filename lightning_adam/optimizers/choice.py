@@ -34,6 +34,12 @@ class ClassSpec(OptimizerSpec):
         """It is there."""
         return self.kind
 
+    @property
+    def takes_any(self) -> bool:
+        """As its constructor says; pytorch-optimizer's take any, and look at few."""
+        parameters = inspect.signature(self.kind).parameters.values()
+        return self.library != "pytorch_optimizer" and any(p.kind is p.VAR_KEYWORD for p in parameters)
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -177,6 +183,8 @@ def refuse_kind(kind: type[Optimizer]) -> None:
     two_steps = hasattr(kind, "first_step") and hasattr(kind, "second_step")
     why = REFUSED.get(kind.__name__) if kind.__module__.startswith("pytorch_optimizer.") else None
     why = "it steps twice, with a backward pass in between" if two_steps else why
+    if why is None and next(iter(inspect.signature(kind).parameters), "") == "model":
+        raise ConfigError(f"optimizer={kind.__name__} is made from the whole model: make it, and give the instance.")
     if why is not None:
         raise ConfigError(
             f"optimizer={kind.__name__}: {why}. Step it by hand (self.automatic_optimization = False), without the helper."
@@ -189,7 +197,7 @@ REPEATING = frozenset({"BSAM"})
 
 def needs_of(kind: type[Optimizer]) -> tuple[Need, ...]:
     """What the helper arranges for a class, by its constructor, its step and its methods."""
-    first, *options = inspect.signature(kind).parameters
+    options = inspect.signature(kind).parameters
     step = inspect.signature(kind.step).parameters
     marks = ("pytorch_optimizer.optimizer.muon.", "lightning_adam.optimizers.muon")
     holds: dict[Need, bool] = {
@@ -197,13 +205,13 @@ def needs_of(kind: type[Optimizer]) -> tuple[Need, ...]:
         "hessian": "hessian" in step,
         "loss": "loss" in step,
         "matrices": kind.__module__.startswith(marks),
-        "model": first == "model",
         "modes": hasattr(kind, "train") and hasattr(kind, "eval"),
         "total_steps": "num_iterations" in options,
     }
     return tuple(need for need, is_so in holds.items() if is_so)
 
 
+@functools.cache
 def repeats_closure(kind: type[Optimizer]) -> bool:
     """Whether its step evaluates the batch itself, again and again."""
     closure = inspect.signature(kind.step).parameters.get("closure")
