@@ -62,7 +62,8 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--logdir", type=Path, default=Path("runs/demo"), help="default runs/demo")
     demo.add_argument("--sick", choices=sorted(SICK), help="break the run on purpose, to see the warnings fire")
     demo.set_defaults(run=demo_command)
-    listing = commands.add_parser("optimizers", help="print the catalogue")
+    listing = commands.add_parser("optimizers", help="print the catalogue, or the page of one optimizer")
+    listing.add_argument("name", nargs="?", help="a name of the catalogue, such as muon")
     listing.add_argument("--json", action="store_true")
     listing.set_defaults(run=optimizers_command)
     doctor = commands.add_parser("doctor", help="diagnose finished or running runs from their logs")
@@ -126,9 +127,14 @@ def explain_command(arguments: argparse.Namespace) -> int:
 
 
 def optimizers_command(arguments: argparse.Namespace) -> int:
-    """Print the catalogue as a table or as JSON."""
+    """Print the catalogue as a table or as JSON, or one optimizer's page."""
     from lightning_adam.optimizers import available_optimizers
 
+    if arguments.name is not None:
+        from lightning_adam.optimizer_page import optimizer_page
+
+        print(optimizer_page(arguments.name))
+        return 0
     rows = available_optimizers()
     if arguments.json:
         print(json.dumps([asdict(row) for row in rows], indent=2, default=lambda function: function.__name__))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import lightning_adam as la
 from tests.references import adam, models, others, own
@@ -211,6 +211,48 @@ def test_a_hundred_steps_are_the_papers(name: str) -> None:
         assert error <= case.error * moved, f"{key}: {error / moved:.2g}"
 
 
+def valley(theta: Tensor) -> Tensor:
+    """Rosenbrock's, with its gradient."""
+    theta.grad = None
+    loss = (100 * (theta[1:] - theta[:-1] ** 2) ** 2 + (1 - theta[:-1]) ** 2).sum()
+    loss.backward()  # type: ignore[no-untyped-call]
+    return loss
+
+
+def slope(x: Array) -> Array:
+    """Its gradient by hand."""
+    inner = x[1:] - x[:-1] ** 2
+    found = np.zeros_like(x)
+    found[:-1] = -400 * x[:-1] * inner - 2 * (1 - x[:-1])
+    found[1:] += 200 * inner
+    return found
+
+
+def test_lbfgs_goes_where_the_two_loop_recursion_points() -> None:
+    """Each of twelve iterations, from the last ten pairs; how far, no two libraries agree on, so that there its length is
+    checked: it fulfils the strong Wolfe conditions (Nocedal & Wright 2006, equation 3.7) with c₁ = 1e-4 and c₂ = 0.9."""
+    torch.manual_seed(0)
+    theta = nn.Parameter(torch.randn(8, dtype=torch.float64))
+    module = nn.Module()
+    module.register_parameter("theta", theta)
+    made = la.configure_optimizers(module, "lbfgs", schedule="constant", warmup=0, total_steps=20, max_iter=1, max_eval=99)
+    points: list[Array] = []
+    slopes: list[Array] = []
+    heights: list[float] = []
+    for _ in range(13):
+        points.append(theta.detach().numpy().copy())
+        heights.append(float(made["optimizer"].step(lambda: valley(theta))))
+        slopes.append(slope(points[-1]))
+    for k in range(12):
+        pairs = range(max(0, k - 10), k)
+        steps, changes = [points[i + 1] - points[i] for i in pairs], [slopes[i + 1] - slopes[i] for i in pairs]
+        moved, direction = points[k + 1] - points[k], others.lbfgs_direction(slopes[k], steps, changes)
+        along = moved @ direction / (direction @ direction)
+        assert np.linalg.norm(moved - along * direction) <= 1e-9 * np.linalg.norm(moved)
+        assert heights[k + 1] <= heights[k] + 1e-4 * slopes[k] @ moved
+        assert abs(slopes[k + 1] @ moved) <= 0.9 * abs(slopes[k] @ moved)
+
+
 def test_every_optimizer_has_a_reference() -> None:
-    """L-BFGS's, whose line search no two libraries share, is below."""
+    """L-BFGS's, whose line search no two libraries share, is the one above."""
     assert {*CASES, "lbfgs"} == {row.name for row in la.available_optimizers()}

@@ -57,7 +57,8 @@ PYTORCH_OPTIMIZER = (
         1e-4,
         fixed={"disable_lr_scheduler": True},
         needs=("total_steps",),
-        note="Every fifth step ends half-way back to the slow weights: that is Lookahead.",
+        note="Every fifth step ends half-way back to the slow weights: that is Lookahead; the library adds 1 to the sum "
+        "of v̂ that weight decay is divided by.",
     ),
     OptimizerSpec(
         "lion", PO + "Lion", "the sign of m", "m", 4, 3e-4, "Chen et al. 2023, arXiv:2302.06675", betas=(0.9, 0.99)
@@ -121,7 +122,14 @@ PYTORCH_OPTIMIZER = (
         betas=(0.9, 0.99),
     ),
     OptimizerSpec(
-        "adamp", PO + "AdamP", "no growth of scale-invariant weights", "m, v", 8, 1e-3, "Heo et al. 2021, arXiv:2006.08217"
+        "adamp",
+        PO + "AdamP",
+        "no growth of scale-invariant weights",
+        "m, v",
+        8,
+        1e-3,
+        "Heo et al. 2021, arXiv:2006.08217",
+        note="ε is added to √v before its bias is corrected.",
     ),
     OptimizerSpec(
         "soap",

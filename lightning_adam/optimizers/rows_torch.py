@@ -20,6 +20,7 @@ TORCH = (
         "Reddi et al. 2018, arXiv:1904.09237",
         fixed={"amsgrad": True},
         fused=True,
+        note="torch corrects the bias of m and of the largest v, as Adam does; the paper does not.",
     ),
     OptimizerSpec(
         "nadam",
