@@ -59,7 +59,7 @@ class HessianForSophia(_OncePerStep):
     @override
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         """The loss still has its graph."""
-        for optimizer in (o for o in trainer.optimizers if _takes_hessian(o) and hessian_is_due(o)):
+        for optimizer in (o for o in trainer.optimizers if takes_hessian(o) and hessian_is_due(o)):
             passes = self._pass_of_step(trainer, optimizer)
             estimates = estimate_hessian(optimizer, loss, loss_share(trainer))
             hessian = [trainer.strategy.reduce(h, reduce_op="mean") for h in estimates]
@@ -67,10 +67,6 @@ class HessianForSophia(_OncePerStep):
                 earlier = optimizer.adam_arguments["hessian"]  # type: ignore[attr-defined]
                 hessian = list(torch._foreach_lerp(earlier, hessian, 1 / passes))
             optimizer.adam_arguments = {"hessian": hessian}  # type: ignore[attr-defined]
-
-
-def _takes_hessian(optimizer: Any) -> bool:
-    return takes_hessian(getattr(optimizer, "adam_kind", type(optimizer)))
 
 
 class ScheduleFreeModes(Callback):

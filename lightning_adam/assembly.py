@@ -89,8 +89,8 @@ def _named(optimizer: Optimizer, module: nn.Module) -> Groups:
     names = {id(p): plain_name(name) for name, p in module.named_parameters()}
     if not any(id(p) in names for group in optimizer.param_groups for p in group["params"]):
         warnings.warn(
-            f"optimizer={type(optimizer).__name__}(…) trains none of the parameters of {type(module).__name__}: make it from "
-            "self.parameters(), after they are made.",
+            f"optimizer={type(optimizer).__name__}(…) trains none of the parameters of {type(module).__name__}: make it "
+            "from self.parameters(), after they are made.",
             LightningAdamWarning,
             stacklevel=4,
         )

@@ -202,7 +202,9 @@ def _check_group(spec: OptimizerSpec, pattern: Any, options: Any) -> None:
     """An entry of ``param_groups`` is checked as the arguments are."""
     where = f"param_groups[{pattern!r}]: "
     if not isinstance(pattern, str) or not isinstance(options, Mapping):
-        raise ConfigError(f"{where}{options!r}: give a mapping of a glob to options, such as {{'*.embed*': {{'lr': 1e-4}}}}.")
+        raise ConfigError(
+            f"{where}{options!r}: give a mapping of a glob to options, such as {{'*.embed*': {{'lr': 1e-4}}}}."
+        )
     taken = spec.options() if _is_class(spec) else ["lr", "betas", "eps", "weight_decay"]
     known = [*taken, *(["muon"] if "matrices" in spec.needs else []), *(["optim_bits"] if _has_bits(spec) else [])]
     for name in options:
@@ -240,7 +242,9 @@ def check_parameters(spec: OptimizerSpec, groups: Sequence[Mapping[str, Any]], o
     for group in groups:
         _check_eps(group.get("eps", options.get("eps")), spec, group["params"])
     if spec.library == "bitsandbytes" and any(p.is_complex() for group in groups for p in group["params"]):
-        raise ConfigError(f"{spec.name}: the model has complex parameters, and bitsandbytes knows real ones only. Use adamw.")
+        raise ConfigError(
+            f"{spec.name}: the model has complex parameters, and bitsandbytes knows real ones only. Use adamw."
+        )
 
 
 def _check_eps(eps: Any, spec: OptimizerSpec, parameters: Iterable[Tensor]) -> None:
@@ -263,9 +267,9 @@ def check_module(module: Any) -> None:
     """
     if isinstance(module, nn.Module):
         return
-    what = repr(module)[:60] if not isinstance(module, type) else f"the class {module.__name__}"
+    what = f"the class {module.__name__}" if isinstance(module, type) else f"a {type(module).__name__}"
     hint = "an instance of it" if isinstance(module, type) else "the module itself (self), not its parameters or its name"
-    raise ConfigError(f"module={what}: give {hint}: la.configure_optimizers(self, ...).")
+    raise ConfigError(f"module: got {what}; give {hint}: la.configure_optimizers(self, ...).")
 
 
 GIVEN_WITH_INSTANCE = ("lr", "betas", "eps", "weight_decay", "parameters", "param_groups", "layer_decay")
@@ -306,9 +310,8 @@ def refuse_combinations(spec: OptimizerSpec, config: OptimizerConfig, trainer: A
         "'bf16-mixed'.": one_group and str(getattr(trainer, "precision", "")) == "16-mixed",
         f"{name} under accumulate_grad_batches: its closure sees the last micro-batch only, while gradients pile up. Use a "
         "larger batch, or another optimizer.": one_group and _accumulates(trainer),
-        f"clip={config.clip!r} with {name}: its line search needs the loss's own gradient. Leave clip out.": one_group
-        and wants_clip,
-        f"Trainer(gradient_clip_val=...) with {name}: its line search needs the loss's own gradient. Leave it out.": one_group
+        f"clip={config.clip!r} with {name}: it needs the loss's own gradient. Leave clip out.": one_group and wants_clip,
+        f"Trainer(gradient_clip_val=...) with {name}: it needs the loss's own gradient. Leave it out.": one_group
         and bool(getattr(trainer, "gradient_clip_val", None)),
         f"param_groups and layer_decay with {name}: it takes one group only.": one_group
         and bool(config.param_groups or config.layer_decay),

@@ -15,7 +15,8 @@ from lightning_adam.names import Mode, OptimizerName, PresetName, ScheduleName
 from lightning_adam.optimizers.choice import OptimizerChoice
 from lightning_adam.presets import PRESETS
 
-Duration = float | int | str
+Duration = int | float | str
+"""In this order LightningCLI reads 500 as steps."""
 
 
 @dataclass

@@ -41,8 +41,11 @@ COMPANIONS = {"loss": "LossForAdamZ", "hessian": "HessianForSophia", "modes": "S
 
 
 class OptimizerAndSchedule(TypedDict):
-    """What Lightning calls an OptimizerLRSchedulerConfig. A type checker takes a TypedDict for another where each entry is of
-    the very same type: with Any for the scheduler's dict, users need not tell two unions apart to look into it."""
+    """What Lightning calls an OptimizerLRSchedulerConfig.
+
+    A type checker takes one TypedDict for another where each entry is of the very same type. Any is the same as all: with it
+    users need not tell the members of a union apart before they look at the scheduler.
+    """
 
     optimizer: Optimizer
     lr_scheduler: Any

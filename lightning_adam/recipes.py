@@ -53,7 +53,7 @@ def optimizer_class(
 
     ``cls(params, lr=…)`` takes parameters, named parameters or groups, and the options of the optimizer's own class, which
     win over those given here. Matrices decay and vectors do not; groups are taken as they are. Each ``step()`` clips and
-    moves the schedule on, and the optimizer's ``state_dict`` has both. The class can be pickled, and sent to a spawned process.
+    moves the schedule on, and the optimizer's ``state_dict`` has both. The class can be pickled, also for a spawned process.
 
     Args:
         optimizer: a name, a class or its dotted path; or an :class:`OptimizerConfig` with all arguments.
@@ -149,7 +149,7 @@ def _refuse_what_needs_more(config: OptimizerConfig, choice: Choice) -> None:
         raise ConfigError("schedule='plateau' watches a metric, which an optimizer does not see: use another schedule.")
     named = [name for name in _BY_NAME if getattr(config, name) is not None]
     if named:
-        raise ConfigError(f"{', '.join(named)}: a class gets parameters without names; use la.configure_optimizers(self, ...).")
+        raise ConfigError(f"{', '.join(named)}: a class gets parameters without names; use la.configure_optimizers.")
 
 
 def _without_unknown_length(config: OptimizerConfig) -> OptimizerConfig:
@@ -248,7 +248,8 @@ def _new_class(recipe: Recipe) -> type[Optimizer]:
 
     __init__.__signature__ = _signature(recipe)  # type: ignore[attr-defined]
     named = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
-    return RecipeClass(kind.__name__, (Prepared, kind), {**named, "__init__": __init__, "adam_recipe": recipe})
+    made: Any = RecipeClass(kind.__name__, (Prepared, kind), {**named, "__init__": __init__, "adam_recipe": recipe})
+    return made  # type: ignore[no-any-return]
 
 
 def _constructor(kind: type[GuidedStep], blank: Any) -> Any:

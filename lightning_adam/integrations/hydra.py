@@ -16,9 +16,9 @@ Number = int | float | str | None
 class OptimizerSchema:
     """The fields of :class:`lightning_adam.OptimizerConfig`, which ``hydra.utils.instantiate`` makes of it::
 
-        ConfigStore.instance().store(group="optim", name="adam", node=OptimizerSchema)
-        config = hydra.utils.instantiate(cfg.optim)
-        la.configure_optimizers(self, config)
+    ConfigStore.instance().store(group="optim", name="adam", node=OptimizerSchema)
+    config = hydra.utils.instantiate(cfg.optim)
+    la.configure_optimizers(self, config)
     """
 
     _target_: str = "lightning_adam.OptimizerConfig"

@@ -13,7 +13,9 @@ from lightning_adam.optimizers.spec import OptimizerSpec, build_optimizer
 __all__ = ["OPTIMIZERS", "OptimizerSpec", "available_optimizers", "build_optimizer", "get_optimizer"]
 
 
-OPTIMIZERS: dict[str, OptimizerSpec] = {row.name: row for row in (*TORCH, *BITSANDBYTES, *PYTORCH_OPTIMIZER, *AVERAGING, *OWN)}
+OPTIMIZERS: dict[str, OptimizerSpec] = {
+    row.name: row for row in (*TORCH, *BITSANDBYTES, *PYTORCH_OPTIMIZER, *AVERAGING, *OWN)
+}
 
 
 def available_optimizers() -> tuple[OptimizerSpec, ...]:

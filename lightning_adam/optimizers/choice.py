@@ -76,8 +76,8 @@ def choose(given: Any) -> Choice:
 
 
 _ALLOWED = (
-    "give a name of the catalogue ('adamw'), a class (torch.optim.Adagrad), its dotted path ('torch.optim.Adagrad'), a "
-    "callable that takes the parameters, or an optimizer."
+    "give a name of the catalogue ('adamw'), a class (torch.optim.Adagrad), its path ('torch.optim.Adagrad'), a callable that "
+    "takes the parameters, or an optimizer."
 )
 
 
@@ -212,7 +212,7 @@ def needs_of(kind: type[Optimizer]) -> tuple[Need, ...]:
 
 
 @functools.cache
-def repeats_closure(kind: type[Optimizer]) -> bool:
+def repeats_closure(kind: Any) -> bool:
     """Whether its step evaluates the batch itself, again and again."""
     closure = inspect.signature(kind.step).parameters.get("closure")
     demanded = closure is not None and closure.default is closure.empty

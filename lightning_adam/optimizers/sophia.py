@@ -14,10 +14,14 @@ from torch.optim import Optimizer
 from lightning_adam.errors import ConfigError
 
 
-@functools.cache
-def takes_hessian(kind: type[Optimizer]) -> bool:
+def takes_hessian(optimizer: Optimizer) -> bool:
     """Whether its step takes an estimate: Sophia's and AdaHessian's."""
-    return "hessian" in inspect.signature(kind.step).parameters
+    return "hessian" in _arguments_of_step(getattr(optimizer, "adam_kind", type(optimizer)))
+
+
+@functools.cache
+def _arguments_of_step(kind: Any) -> frozenset[str]:
+    return frozenset(inspect.signature(kind.step).parameters)
 
 
 def hessian_is_due(optimizer: Any) -> bool:
@@ -83,7 +87,7 @@ def refuse_missing_estimate(optimizer: Any, arguments: Mapping[str, Any]) -> Non
     Raises:
         ConfigError: an estimate is due, and there is neither one nor ``backward(create_graph=True)``.
     """
-    if arguments or not takes_hessian(optimizer.adam_kind) or not hessian_is_due(optimizer):
+    if arguments or not takes_hessian(optimizer) or not hessian_is_due(optimizer):
         return
     if not any(p.grad is not None and p.grad.requires_grad for group in optimizer.param_groups for p in group["params"]):
         raise ConfigError(
