@@ -34,6 +34,7 @@ class GuidedStep(Optimizer):
 
     Attributes:
         adam_kind: the library's class.
+        adam_repeats: whether its step evaluates the batch itself.
         adam_rule: the clipping rule; None without clipping.
         adam_clip: what clipping did in the last step; None without clipping.
         adam_schedule: whom each real update is told.
@@ -44,6 +45,7 @@ class GuidedStep(Optimizer):
     """
 
     adam_kind: ClassVar[type[Optimizer]]
+    adam_repeats: ClassVar[bool]
     adam_rule: Clip | None
     adam_clip: ClipRecord | None
     adam_schedule: Schedule
@@ -62,7 +64,7 @@ class GuidedStep(Optimizer):
         if closure is None and _is_dry_run(self):
             return super().step()
         self.adam_schedule.prepare()
-        if repeats_closure(self.adam_kind):
+        if self.adam_repeats:
             return self._step_repeatedly(closure)
         loss = None
         if closure is not None:
@@ -195,7 +197,9 @@ def guided_class(kind: type[Optimizer]) -> type[GuidedStep]:
     if kind not in _MADE:
         _call_step_hooks(kind)
         named = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
-        _MADE[kind] = type(kind.__name__, (GuidedStep, kind), {**named, "adam_kind": kind})
+        _MADE[kind] = type(
+            kind.__name__, (GuidedStep, kind), {**named, "adam_kind": kind, "adam_repeats": repeats_closure(kind)}
+        )
     return _MADE[kind]
 
 

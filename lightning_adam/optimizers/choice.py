@@ -76,8 +76,8 @@ def choose(given: Any) -> Choice:
 
 
 _ALLOWED = (
-    "give a name of the catalogue ('adamw'), a class (torch.optim.Adagrad), its path ('torch.optim.Adagrad'), a callable that "
-    "takes the parameters, or an optimizer."
+    "give a name of the catalogue ('adamw'), a class (torch.optim.Adagrad), its path ('torch.optim.Adagrad'), a callable "
+    "that takes the parameters, or an optimizer."
 )
 
 
@@ -90,8 +90,8 @@ def _named(name: str) -> Choice:
     if name in others:
         return Choice(spec_of(import_quietly("pytorch_optimizer", "pytorch_optimizer").load_optimizer(name)))
     raise ConfigError(
-        f"optimizer={name!r} is not in the catalogue.{nearest(name, [*others, *OPTIMIZERS])} Known: {', '.join(OPTIMIZERS)}; "
-        "also pytorch_optimizer's own names, any optimizer class, or its dotted path such as 'torch.optim.Adagrad'."
+        f"optimizer={name!r} is not in the catalogue.{nearest(name, [*others, *OPTIMIZERS])} Known: {', '.join(OPTIMIZERS)}."
+        " Also pytorch_optimizer's own names, any optimizer class, or its dotted path such as 'torch.optim.Adagrad'."
     )
 
 
@@ -121,8 +121,8 @@ def _instance(optimizer: Optimizer) -> Choice:
     for name in ("optimizer", "base_optimizer"):
         if isinstance(inner := getattr(optimizer, name, None), Optimizer):
             raise ConfigError(
-                f"optimizer={type(optimizer).__name__}(…) wraps {type(inner).__name__}, and whoever steps, clips and resumes "
-                f"the inner one passes the wrapper by: give the {type(inner).__name__} itself."
+                f"optimizer={type(optimizer).__name__}(…) wraps {type(inner).__name__}, and who clips, steps and resumes "
+                f"that one passes the wrapper by: give the {type(inner).__name__} itself."
             )
     return Choice(spec_of(type(optimizer)), instance=optimizer)
 
@@ -211,8 +211,7 @@ def needs_of(kind: type[Optimizer]) -> tuple[Need, ...]:
     return tuple(need for need, is_so in holds.items() if is_so)
 
 
-@functools.cache
-def repeats_closure(kind: Any) -> bool:
+def repeats_closure(kind: type[Optimizer]) -> bool:
     """Whether its step evaluates the batch itself, again and again."""
     closure = inspect.signature(kind.step).parameters.get("closure")
     demanded = closure is not None and closure.default is closure.empty

@@ -9,14 +9,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 from lightning_adam.errors import ConfigError
 
 
-def takes_hessian(optimizer: Optimizer) -> bool:
+def takes_hessian(optimizer: Any) -> bool:
     """Whether its step takes an estimate: Sophia's and AdaHessian's."""
-    return "hessian" in _arguments_of_step(getattr(optimizer, "adam_kind", type(optimizer)))
+    return "hessian" in _arguments_of_step(getattr(optimizer, "adam_kind", None) or type(optimizer))
 
 
 @functools.cache
@@ -77,7 +76,7 @@ def prepare_step(optimizer: Any, loss: Tensor, scale: float = 1.0) -> None:
         RuntimeError: an operation of the model has no second derivative.
     """
     inner = getattr(optimizer, "optimizer", optimizer)
-    if hessian_is_due(inner):
+    if hessian_is_due(inner) and "adam_arguments" not in vars(inner):  # a step takes them away: one estimate for each
         inner.adam_arguments = {"hessian": estimate_hessian(inner, loss, scale)}
 
 
