@@ -64,7 +64,8 @@ BITSANDBYTES = (
         "m, v in 8 bit",
         2,
         5e-3,
-        "You et al. 2019, arXiv:1904.00962",
+        "You et al. 2019, arXiv:1904.00962, algorithm 2",
+        fixed={"eps": 1e-6},
     ),
     OptimizerSpec(
         "paged_lion",

@@ -17,6 +17,7 @@ AVERAGING = (
         SCHEDULE_FREE,
         0.0,
         needs=("modes",),
+        note="The first four steps only fill v, as long as its variance cannot be told.",
     ),
     OptimizerSpec(
         "schedulefree_sgd",

@@ -15,7 +15,8 @@ from lightning_adam.errors import ConfigError
 
 def takes_hessian(optimizer: Any) -> bool:
     """Whether its step takes an estimate: Sophia's and AdaHessian's."""
-    return "hessian" in _arguments_of_step(getattr(optimizer, "adam_kind", None) or type(optimizer))
+    kind: Any = getattr(optimizer, "adam_kind", None) or type(optimizer)
+    return "hessian" in _arguments_of_step(kind)
 
 
 @functools.cache
