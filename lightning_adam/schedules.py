@@ -64,7 +64,7 @@ def get_schedule(name: str) -> Shape:
     Raises:
         ConfigError: there is none.
     """
-    if name not in SCHEDULES:
+    if not isinstance(name, str) or name not in SCHEDULES:
         known = ", ".join(SCHEDULES)
         raise ConfigError(f"schedule={name!r} is not known.{nearest(str(name), SCHEDULES)} Known: {known}.")
     return SCHEDULES[name]
