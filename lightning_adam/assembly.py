@@ -32,7 +32,7 @@ def settle(asked: OptimizerConfig) -> tuple[OptimizerConfig, Choice]:
         ConfigError: unknown preset or optimizer, or an argument that is given twice.
     """
     config = with_preset(_unfold(asked))
-    choice = choose(config.optimizer or "adamw")
+    choice = choose("adamw" if config.optimizer is None else config.optimizer)
     if config.schedule is None and "modes" in choice.spec.needs:
         config = replace(config, schedule="constant")
     return config, choice
@@ -149,7 +149,10 @@ def options_for(
 def _made_by_callable(choice: Choice, groups: Groups, config: OptimizerConfig) -> GuidedStep:
     """Groups carry what was asked; afterwards it is seen what the optimizer knows of that."""
     make = cast(Callable[..., Optimizer], choice.make)
-    made = make([dict(group) for group in groups])
+    try:
+        made = make([dict(group) for group in groups])
+    except Exception as error:  # whatever the user's callable raises
+        raise ConfigError(f"optimizer={choice.spec.name} failed when it was given the parameter groups: {error}") from error
     if not isinstance(made, Optimizer):
         raise ConfigError(f"optimizer={choice.spec.name}: it must return an optimizer, and returned {made!r}.")
     spec = spec_of(type(made))

@@ -1,4 +1,4 @@
-"""What the helper refuses before training: wrong values, wrong shapes, and what cannot go together."""
+"""Arguments that are out of their range or of the wrong shape: refused before training, by what the optimizer takes."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_adam.config import OptimizerConfig, min_factor
 from lightning_adam.errors import ConfigError, LightningAdamWarning, nearest
-from lightning_adam.optimizers.choice import Choice, ClassSpec, defaults_of
+from lightning_adam.optimizers.choice import ClassSpec, defaults_of
 from lightning_adam.optimizers.spec import OptimizerSpec
-from lightning_adam.parameter_groups import plain_name
+from lightning_adam.schedules import get_schedule
 
 ARGUMENTS = frozenset(f.name for f in fields(OptimizerConfig)) - {"options"}
 
@@ -32,6 +31,7 @@ class Range:
         zero: whether 0 is allowed, where ``least`` is 0.
         most: the largest one.
         example: what to write.
+        whole: whether it counts something.
     """
 
     least: float = 0.0
@@ -39,13 +39,16 @@ class Range:
     zero: bool = True
     most: float = math.inf
     example: str = ""
+    whole: bool = False
 
     def holds(self, value: float) -> bool:
         """Whether it is one of them; not finite ones never are."""
-        return math.isfinite(value) and self.least <= value < self.below and value <= self.most and (self.zero or value > 0)
+        inside = math.isfinite(value) and self.least <= value < self.below and value <= self.most
+        return inside and (self.zero or value > 0) and (not self.whole or isinstance(value, int))
 
     def __str__(self) -> str:
         start = f"a finite number of {self.least:g} or more" if self.zero else "a finite number above 0"
+        start = f"an int of {self.least:g} or more" if self.whole else start
         end = f", below {self.below:g}" if math.isfinite(self.below) else ""
         end = f", at most {self.most:g}" if math.isfinite(self.most) else end
         return f"{start}{end}{f', such as {self.example}' if self.example else ''}"
@@ -60,7 +63,8 @@ RANGES = {
     "momentum": Range(below=1.0, example="0.9"),
     **dict.fromkeys(("beta1", "beta2", "beta3"), BETA),
     **dict.fromkeys(
-        ("ns_steps", "max_iter", "history_size", "update_period", "precondition_frequency", "patience"), Range(least=1.0)
+        ("ns_steps", "max_iter", "history_size", "update_period", "precondition_frequency", "patience"),
+        Range(least=1.0, whole=True),
     ),
     **dict.fromkeys(("d0", "d_coef", "growth_rate", "clip_threshold"), Range(zero=False)),
 }
@@ -91,6 +95,8 @@ def check_arguments(config: OptimizerConfig, spec: OptimizerSpec) -> None:
         ConfigError: names the argument, what it got, and what to write.
     """
     _check_types(config)
+    if config.schedule is not None:
+        get_schedule(config.schedule)
     for name in ("lr", "weight_decay", "layer_decay"):
         if getattr(config, name) is not None:
             check_value(name, getattr(config, name))
@@ -98,7 +104,8 @@ def check_arguments(config: OptimizerConfig, spec: OptimizerSpec) -> None:
     if config.lr is None and math.isnan(spec.lr) and _is_class(spec) and "lr" in spec.options():
         raise ConfigError(f"lr: {spec.name} has no learning rate of its own; pass lr=..., such as 1e-3.")
     given = {name: value for name in ("betas", "eps") if (value := getattr(config, name)) is not None}
-    check_options(spec, {**given, **config.options})
+    own = spec.fixed if isinstance(spec, ClassSpec) else {}
+    check_options(spec, {**own, **given, **config.options})
     for pattern, options in (config.param_groups or {}).items():
         _check_group(spec, pattern, options)
 
@@ -173,8 +180,20 @@ def check_options(spec: OptimizerSpec, options: Mapping[str, Any], where: str = 
             _check_length(spec, name, value, defaults[name], where)
         elif name in RANGES and (value is not None or name == "eps"):
             check_value(name, value, RANGES_OF_GROUP if where else RANGES, where)
-        elif isinstance(value, str) and isinstance(defaults.get(name), (bool, int, float)):
-            raise ConfigError(f"{where}{name}={value!r} is a string: {spec.name} has {name}={defaults[name]!r} by default.")
+        elif value is not None and not _is_like(value, name, defaults.get(name)):
+            raise ConfigError(f"{where}{name}={value!r}: {spec.name} has {name}={defaults.get(name)!r} by default.")
+
+
+SWITCHES = frozenset({"fused", "foreach", "capturable", "differentiable", "maximize", "amsgrad", "nesterov"})
+
+
+def _is_like(value: Any, name: str, default: Any) -> bool:
+    """Whether it can stand where the default does; a default from 0.9 to 1 is the decay rate of an average."""
+    if name in SWITCHES or isinstance(default, bool):
+        return isinstance(value, bool)
+    if isinstance(default, float) and 0.9 <= default < 1:
+        return isinstance(value, (int, float)) and BETA.holds(value)
+    return not isinstance(value, str) if isinstance(default, (int, float)) else callable(value) or not callable(default)
 
 
 WORDS = {2: "two numbers", 3: "three numbers"}
@@ -257,105 +276,3 @@ def _check_eps(eps: Any, spec: OptimizerSpec, parameters: Iterable[Tensor]) -> N
                 f"eps={used!r} is 0 in {dtype} weights and states: pass eps=1e-6 or above, or train with "
                 "precision='16-mixed' (32-bit weights)."
             )
-
-
-def check_module(module: Any) -> None:
-    """Refuse what is no module.
-
-    Raises:
-        ConfigError: says what to give instead.
-    """
-    if isinstance(module, nn.Module):
-        return
-    what = f"the class {module.__name__}" if isinstance(module, type) else f"a {type(module).__name__}"
-    hint = "an instance of it" if isinstance(module, type) else "the module itself (self), not its parameters or its name"
-    raise ConfigError(f"module: got {what}; give {hint}: la.configure_optimizers(self, ...).")
-
-
-GIVEN_WITH_INSTANCE = ("lr", "betas", "eps", "weight_decay", "parameters", "param_groups", "layer_decay")
-
-
-def refuse_beside_instance(choice: Choice, config: OptimizerConfig) -> None:
-    """An optimizer that is made already has its groups.
-
-    Raises:
-        ConfigError: options that would have to change them.
-    """
-    given = [name for name in GIVEN_WITH_INSTANCE if getattr(config, name) is not None] + list(config.options)
-    if choice.instance is not None and given:
-        raise ConfigError(
-            f"{', '.join(given)} given beside an optimizer that is made already ({type(choice.instance).__name__}): set it "
-            "there, or give its class."
-        )
-
-
-def refuse_combinations(spec: OptimizerSpec, config: OptimizerConfig, trainer: Any | None) -> None:
-    """What cannot go together.
-
-    Raises:
-        ConfigError: says what to change.
-    """
-    strategy = type(getattr(trainer, "strategy", None)).__name__
-    sharded = "FSDP" in strategy or "ModelParallel" in strategy
-    wants_clip = config.clip not in (None, "default")
-    one_group = "closure" in spec.needs
-    name = spec.name
-    refusals = {
-        f"{name} under {strategy}: bitsandbytes cannot shard 8-bit state. Use adamw, or DDP.": (
-            sharded and spec.library == "bitsandbytes"
-        ),
-        f"schedule={config.schedule!r} with {name}: it averages weights in place of a schedule. Leave schedule out "
-        "(a warmup is fine).": "modes" in spec.needs and config.schedule != "constant",
-        f"{name} under precision='16-mixed': its repeated closure cannot be unscaled. Use precision='32-true' or "
-        "'bf16-mixed'.": one_group and str(getattr(trainer, "precision", "")) == "16-mixed",
-        f"{name} under accumulate_grad_batches: its closure sees the last micro-batch only, while gradients pile up. Use a "
-        "larger batch, or another optimizer.": one_group and _accumulates(trainer),
-        f"clip={config.clip!r} with {name}: it needs the loss's own gradient. Leave clip out.": one_group and wants_clip,
-        f"Trainer(gradient_clip_val=...) with {name}: it needs the loss's own gradient. Leave it out.": one_group
-        and bool(getattr(trainer, "gradient_clip_val", None)),
-        f"param_groups and layer_decay with {name}: it takes one group only.": one_group
-        and bool(config.param_groups or config.layer_decay),
-        f"clip={config.clip!r} under DeepSpeed: DeepSpeed clips by itself. Put 'gradient_clipping' into its config and "
-        "leave clip out.": "DeepSpeed" in strategy and wants_clip,
-        f"clip={config.clip!r} under FSDPStrategy: it shows each rank only its shard's norm. Use ModelParallelStrategy "
-        "(FSDP2), or clip=None.": strategy == "FSDPStrategy" and wants_clip,
-    }
-    for message, holds in refusals.items():
-        if holds:
-            raise ConfigError(message)
-
-
-def _accumulates(trainer: Any | None) -> bool:
-    """Now, or in a later epoch by Lightning's GradientAccumulationScheduler; manual optimization is the user's own."""
-    scheduled = [c for c in getattr(trainer, "callbacks", []) if type(c).__name__ == "GradientAccumulationScheduler"]
-    return getattr(trainer, "accumulate_grad_batches", 1) > 1 or any(c.going_to_accumulate_grad_batches() for c in scheduled)
-
-
-def refuse_left_over(module: nn.Module, pattern: str | None) -> None:
-    """Automatic optimization has one optimizer: what it does not train, nothing trains.
-
-    Raises:
-        ConfigError: trainable parameters that ``pattern`` leaves out.
-    """
-    names = [name for name, p in module.named_parameters() if p.requires_grad]
-    left = [name for name in names if pattern is not None and not fnmatchcase(plain_name(name), pattern)]
-    if left:
-        raise ConfigError(
-            f"parameters={pattern!r} leaves {len(left)} trainable parameters ({', '.join(left[:3])}) without an optimizer, "
-            "and automatic optimization has only one. Freeze them with requires_grad_(False), or set "
-            "self.automatic_optimization = False and step several optimizers by hand."
-        )
-
-
-def warn_of_batch_norm(spec: OptimizerSpec, module: nn.Module) -> None:
-    """Schedule-free optimizers validate averaged weights, with which no batch was ever normalised (schedule_free's README,
-    "Caveats")."""
-    tracked = [m for m in module.modules() if getattr(m, "track_running_stats", False) and hasattr(m, "running_mean")]
-    if "modes" in spec.needs and tracked:
-        warnings.warn(
-            f"{spec.name} validates averaged weights, and BatchNorm's running statistics are those of the training weights. "
-            "Before each validation estimate them anew: in on_validation_start, call "
-            "torch.optim.swa_utils.update_bn(loader_of_training_inputs, self). Or use GroupNorm or LayerNorm.",
-            LightningAdamWarning,
-            stacklevel=4,
-        )

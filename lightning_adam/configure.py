@@ -13,15 +13,7 @@ from torch.optim import Optimizer
 from typing_extensions import NotRequired
 
 from lightning_adam.assembly import make_groups, make_optimizer, make_schedule, order_of, settle
-from lightning_adam.checks import (
-    ARGUMENTS,
-    check_arguments,
-    check_module,
-    refuse_beside_instance,
-    refuse_combinations,
-    refuse_left_over,
-    warn_of_batch_norm,
-)
+from lightning_adam.checks import ARGUMENTS, check_arguments
 from lightning_adam.clipping import Clip, ClipAdaptive, ClipNorm, ClipValue, as_clip
 from lightning_adam.config import Duration, OptimizerConfig
 from lightning_adam.errors import ConfigError
@@ -31,6 +23,13 @@ from lightning_adam.optimizers import OptimizerSpec
 from lightning_adam.optimizers.choice import OptimizerChoice
 from lightning_adam.planning import plan, trainer_of
 from lightning_adam.plateau import PlateauSchedule, refuse_plateau
+from lightning_adam.refusals import (
+    check_module,
+    refuse_beside_instance,
+    refuse_combinations,
+    refuse_left_over,
+    warn_of_batch_norm,
+)
 from lightning_adam.schedules import Schedule
 
 # Lightning loads checkpoints with weights_only: a config in the saved hyper-parameters must not stop a resume.

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_adam.assembly import Groups, make_optimizer, make_schedule, never, options_for, settle
-from lightning_adam.checks import check_arguments, refuse_combinations
+from lightning_adam.checks import check_arguments
 from lightning_adam.clipping import Clip, as_clip
 from lightning_adam.config import Duration, OptimizerConfig
 from lightning_adam.curves import Phases
@@ -25,6 +25,7 @@ from lightning_adam.names import OptimizerName, PresetName, ScheduleName
 from lightning_adam.optimizers.choice import Choice, OptimizerChoice
 from lightning_adam.optimizers.spec import build_optimizer
 from lightning_adam.planning import plan
+from lightning_adam.refusals import refuse_combinations
 from lightning_adam.saved_record import NAMES, names_of
 from lightning_adam.schedules import get_schedule
 
