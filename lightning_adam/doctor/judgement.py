@@ -129,10 +129,10 @@ def judge(run: RunLog) -> RunReport:
     except Exception as error:  # a log may hold anything
         run.notes.append(f"it could not be judged: {type(error).__name__}: {error}")
         gap = Gap("numbers that can be judged", tuple(RULES), "DivergenceMonitor()")
-        return RunReport(run.name, run.path, (), (gap,), _bounded(run.notes), "nothing that a rule reads", ())
+        return RunReport(run.name, run.path, (), (gap,), bounded(run.notes), "nothing that a rule reads", ())
 
 
-def _bounded(notes: Sequence[str]) -> tuple[str, ...]:
+def bounded(notes: Sequence[str]) -> tuple[str, ...]:
     """Each once, and the first few: a damaged log may have one for each of its records."""
     different = [note if len(note) <= LONGEST_NOTE else f"{note[:LONGEST_NOTE]} …" for note in dict.fromkeys(notes)]
     more = [f"and {len(different) - MOST_NOTES} more of this kind"] if len(different) > MOST_NOTES else []
@@ -152,7 +152,7 @@ def _judged(run: RunLog) -> RunReport:
     gaps = dict.fromkeys(gap for optimizer in judged for gap in optimizer.gaps)
     basis = "; ".join(dict.fromkeys(optimizer.basis for optimizer in judged))
     drawn = tuple(curves(run, records))
-    notes = _bounded(run.notes)
+    notes = bounded(run.notes)
     return RunReport(run.name, run.path, tuple(findings), tuple(gaps), notes, basis, drawn, settings(run, records))
 
 

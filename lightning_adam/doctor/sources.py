@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lightning_adam.doctor.archives import ARCHIVE, add_archive
+from lightning_adam.doctor.judgement import bounded
 from lightning_adam.doctor.offline import OFFLINE_FILE, read_offline
 from lightning_adam.doctor.tabular import is_history, read_history
+from lightning_adam.doctor.wording import shown
 from lightning_adam.errors import ConfigError
 from lightning_adam.tensorboard.files import EVENT_FILE, event_files, folders
 from lightning_adam.tensorboard.reader import RunLog, read_run
@@ -41,7 +43,7 @@ def read_runs(root: str | os.PathLike[str]) -> list[RunLog]:
     except PermissionError as error:
         raise UnusableLog(f"{place} may not be read: {error.strerror} ({error.filename}).") from error
     if not any(map(_says_something, runs)):
-        raise UnusableLog(_nothing(place, runs))
+        raise UnusableLog(shown(_nothing(place, runs)))
     return sorted((run for run in runs if _says_something(run) or run.notes), key=lambda run: run.name)
 
 
@@ -64,7 +66,7 @@ def _nothing(place: Path, runs: list[RunLog]) -> str:
             "(run-….wandb, or its history as CSV or JSON with a _step column) and no findings.json of DivergenceMonitor. "
             "Is it the folder that the logger wrote to?"
         )
-    notes = "; ".join(note for run in runs for note in run.notes)
+    notes = "; ".join(bounded([note for run in runs for note in run.notes]))
     return f"{place}: {len(runs)} run(s), but not one number to judge{': ' + notes if notes else ' yet'}."
 
 
