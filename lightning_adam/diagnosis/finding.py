@@ -116,7 +116,7 @@ def findings_table(findings: Iterable[Finding]) -> str:
         "|---:|---|---|---|---|---|",
     ]
     for f in findings:
-        evidence = ", ".join(f"{name} {_number(value)}" for name, value in f.evidence.items())
+        evidence = ", ".join(f"{name} {_number(value)}" for name, value in f.evidence.items() if value == value)
         cells = (_span(f), f"**{f.rule}**", f.severity, f.message, evidence, f.remedy)
         rows.append("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")
     return "\n".join(rows) if len(rows) > 2 else "No findings."
