@@ -1,7 +1,7 @@
 """Where the loss is going: what an alarm has to agree with.
 
-Nothing here asks for a scale: noise is measured from step to step, so that a slope is none, and a loss that is negative, near
-zero or signed is read against its own range.
+Nothing here asks for a scale: noise is measured from step to step, so that a slope is none, and a loss that is negative,
+near zero or signed is read against its own range.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from lightning_adam.diagnosis.history import History, median
@@ -68,7 +69,7 @@ def curve_of(past: History) -> Curve:
 
 def noise_of(values: Sequence[float]) -> float:
     """Standard deviation of one value around a smooth curve, from the differences of neighbours; 0 for fewer than three."""
-    steps = [abs(b - a) for a, b in zip(values, values[1:], strict=False)]
+    steps = [abs(b - a) for a, b in pairwise(values)]
     return 1.4826 * statistics.median(steps) / math.sqrt(2) if len(steps) > 1 else 0.0
 
 
@@ -101,7 +102,7 @@ def rises(curve: Curve, losses: Sequence[float]) -> bool:
         margin = max(3 * curve.progress, 6 * curve.error, 4 * curve.noise)
         return min(curve.now, *losses[-5:]) > curve.start + margin
     margin = max(LOST * curve.progress, NEAR_ZERO * abs(curve.start))
-    return curve.now > curve.best + max(margin, 4 * curve.error) or min(losses[-5:]) > curve.best + max(
+    return curve.now > curve.best + max(margin, 6 * curve.error) or min(losses[-5:]) > curve.best + max(
         margin, 4 * curve.noise
     )
 

@@ -112,6 +112,10 @@ class Diagnosis:
         return soon and (not suspected or self._suspected[index])
 
     def _begin(self, finding: Finding, suspected: bool) -> Finding:
+        """What comes back keeps its first advice: later numbers are those of a run that is broken already."""
+        earlier = next((f for f in self.findings if f.rule == finding.rule and f.severity != "info" and f.changes), None)
+        if earlier is not None:
+            finding = replace(finding, remedy=earlier.remedy, changes=earlier.changes)
         self.findings.append(finding)
         self._seen.append(self.history.count)
         self._began.append(self.history.count)

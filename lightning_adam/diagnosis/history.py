@@ -100,8 +100,9 @@ class History:
 
     @property
     def initial_loss(self) -> float:
-        """L0: the median of the first five losses."""
-        return median(self.first_losses[:5])
+        """L0: the median of the first five losses; the very first one where they have exploded from it."""
+        level = median(self.first_losses[:5])
+        return self.first_losses[0] if self.first_losses and 0 < 2 * self.first_losses[0] < level else level
 
     @property
     def level(self) -> float:

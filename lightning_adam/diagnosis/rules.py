@@ -86,7 +86,7 @@ CAUSES: dict[str, tuple[str, ...]] = {
     "LOSS-DIVERGED": tuple(rule for rule in _ANY if rule not in ("NO-GRADIENT", "INPUT-CONSTANT")),
     "LR-LOW": (*_SLOW, *_ANY),
     "SCHEDULE-COLLAPSED": (*_ROOTS, "LR-HIGH", "NO-WARMUP"),
-    "NO-LEARNING": (*_ANY, *_SLOW),
+    "NO-LEARNING": (*(rule for rule in _ANY if rule != "OSCILLATION"), *_SLOW),
     "PLATEAU": (*_ANY, *_SLOW, "NO-LEARNING"),
 }  # fmt: skip
 """What explains a finding that follows it: it is told under its cause, and makes that critical where it is."""
@@ -108,6 +108,8 @@ NEVER_AFTER: dict[str, tuple[str, ...]] = {
     "LR-LOW": _BROKEN,
     "NO-LEARNING": (*_BROKEN, *_SLOW),
     "PLATEAU": (*_BROKEN, *_SLOW, "NO-LEARNING"),
-    "OSCILLATION": ("NO-LEARNING",),
+    "OSCILLATION": ("NO-LEARNING", "LR-HIGH", "NO-WARMUP"),
+    "BAD-BATCH": ("LR-HIGH", "NO-WARMUP"),
+    "GRAD-EXPLODING": ("LR-HIGH", "NO-WARMUP"),
 }
-"""What a run that was broken shows for ever: it says nothing once one of these was more than information, however long ago."""
+"""What a broken run shows for ever: nothing new once one of these was more than information, however long ago."""

@@ -142,8 +142,8 @@ def dead_parameter(case: Case) -> Finding | None:
         "DEAD-PARAMETER",
         "warning" if most or 2 * heavy.dead_tensors >= case.run.matrices else "info",
         case.now.step,
-        f"the gradient of {name or 'a weight matrix'} is zero in {percent(heavy.zero_gradients_max)} of its elements, of all "
-        f"weight matrices in {percent(heavy.zero_gradients)}{loss_clause(case)}.",
+        f"the gradient of {name or 'a weight matrix'} is zero in {percent(heavy.zero_gradients_max)} of its elements, of "
+        f"all weight matrices in {percent(heavy.zero_gradients)}{loss_clause(case)}.",
         {"zero_gradients": heavy.zero_gradients, "dead_tensors": heavy.dead_tensors, "loss": case.now.loss},
         named(name),
         "Units are dead (ReLU under zero for every example) or the graph is cut (detach, argmax): start again from the "

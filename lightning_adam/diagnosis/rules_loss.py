@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 from lightning_adam.diagnosis.advice import clip_to, higher_rate, lower_rate
 from lightning_adam.diagnosis.case import Case
@@ -131,7 +132,8 @@ def no_learning(case: Case) -> Finding | None:
         "NO-LEARNING",
         "warning",
         case.now.step,
-        f"after {percent(case.progress)} of the run the loss is {number(level, 4)}, and it began at {number(first, 4)}{steps}.",
+        f"after {percent(case.progress)} of the run the loss is {number(level, 4)}, and it began at {number(first, 4)}"
+        f"{steps}.",
         {"level": level, "first": first, "update_ratio": ratio},
         remedy="Look at the labels, whether they belong to the inputs, at the shapes that the loss compares, and whether "
         f"one batch can be learnt by heart.{f' {advice.text}' if advice is not None and advice.text else ''}",
@@ -204,9 +206,9 @@ def wrong_sign(case: Case) -> Finding | None:
     last, third = past.levels[-1], len(past.levels) // 3
     marks = [past.levels[-1 - k * third] for k in (2, 1, 0)]
     marks = [past.initial_loss, *marks]
-    falls = [before - after for before, after in zip(marks, marks[1:], strict=False)]
+    falls = [before - after for before, after in pairwise(marks)]
     scale = max(abs(past.initial_loss), spread(past.first_losses))
-    grows = all(b > 1.5 * a > 0 for a, b in zip(falls, falls[1:], strict=False))
+    grows = all(b > 1.5 * a > 0 for a, b in pairwise(falls))
     if not grows or not falls[-1] > 20 * scale:
         return None
     return Finding(
@@ -216,8 +218,8 @@ def wrong_sign(case: Case) -> Finding | None:
         f"the loss falls without bound: {number(past.initial_loss, 4)} at first, {number(marks[-2], 4)} later, now "
         f"{number(last, 4)}, faster and faster.",
         {"first": past.initial_loss, "level": last, "last_third": falls[-1], "third_before": falls[-2]},
-        remedy="Look at its sign, and at what it is given: F.nll_loss needs log-probabilities (log_softmax), not logits; use "
-        "F.cross_entropy for logits.",
+        remedy="Look at its sign, and at what it is given: F.nll_loss needs log-probabilities (log_softmax), not logits; "
+        "F.cross_entropy takes logits.",
     )
 
 

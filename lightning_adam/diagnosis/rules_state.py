@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from lightning_adam.diagnosis.advice import clip_to, higher_rate
+from lightning_adam.diagnosis.advice import higher_rate
 from lightning_adam.diagnosis.case import Case
 from lightning_adam.diagnosis.finding import Finding
 from lightning_adam.diagnosis.harm import agrees
@@ -69,7 +69,7 @@ def beta2_stale(case: Case) -> Finding | None:
         f"{number(1 / (1 - beta2))} steps{loss_clause(case)}.",
         {"surprise": heavy.surprise_max, "beta2": beta2},
         named(heavy.surprise_max_in),
-        f"Use betas=({min(case.now.beta1, 0.95):g}, 0.95), or optimizer='stableadamw', which divides the step by the surprise.",
+        f"Use betas=({min(case.now.beta1, 0.95):g}, 0.95), or optimizer='stableadamw', which divides steps by the surprise.",
         {"betas": (min(case.now.beta1, 0.95), 0.95)},
     )
 
@@ -96,8 +96,8 @@ def eps_high(case: Case) -> Finding | None:
         "EPS-HIGH",
         "warning" if small else "info",
         case.now.step,
-        f"eps{f'={case.run.eps:g}' if math.isfinite(case.run.eps) else ''} is {percent(heavy.eps_share)} of the denominator: "
-        f"steps follow the gradient's size, as in SGD{place(heavy.eps_share_max_in)}.",
+        f"eps{f'={case.run.eps:g}' if math.isfinite(case.run.eps) else ''} is {percent(heavy.eps_share)} of the "
+        f"denominator: steps follow the gradient's size, as in SGD{place(heavy.eps_share_max_in)}.",
         {"eps_share": heavy.eps_share, "eps": case.run.eps, "update_ratio": heavy.update_ratio_p50},
         named(heavy.eps_share_max_in),
         f"Use eps={lower:g}, or scale the loss up: gradients are too small for this eps."
@@ -120,7 +120,7 @@ def clip_always(case: Case) -> Finding | None:
     if share is None and not _clip_holds_sgd(case):
         return None
     usual, left = median(past.norms[-50:]), median(past.clips[-25:])
-    advice = clip_to(case, usual)
+    limit = rounded(usual)
     return Finding(
         "CLIP-ALWAYS",
         "warning",
@@ -128,8 +128,8 @@ def clip_always(case: Case) -> Finding | None:
         f"clipping multiplies gradients by {number(left, 1)} at every step"
         + (f", and eps is then {percent(share)} of the denominator." if share is not None else ": hardly a step is left."),
         {"clip_coefficient": left, "eps_share": heavy.eps_share, "gradient_norm": usual},
-        remedy=f"Use {advice.text} (the usual norm) or none." if advice.text else "Clip less, or not at all.",
-        changes=advice.changes,
+        remedy=f"Use clip={limit:g} (the usual norm) or none." if limit > 0 else "Clip less, or not at all.",
+        changes={"clip": limit} if limit > 0 else {},
     )
 
 
@@ -192,8 +192,8 @@ def bf16_stall(case: Case) -> Finding | None:
         f"spacing of the type{place(heavy.lost_updates_max_in)}{loss_clause(case)}.",
         {"lost_updates": heavy.lost_updates, "lr": now.lr},
         named(heavy.lost_updates_max_in),
-        "Keep the weights in 32 bit (Trainer(precision='bf16-mixed')), or use an optimizer with stochastic rounding or Kahan "
-        f"summation. {advice.text or 'A higher rate would be lost less.'}",
+        "Keep the weights in 32 bit (Trainer(precision='bf16-mixed')), or use an optimizer with stochastic rounding or "
+        f"Kahan summation. {advice.text or 'A higher rate would be lost less.'}",
         {**advice.changes, "precision": "bf16-mixed"},
     )
 
@@ -220,7 +220,7 @@ def state_lost(case: Case) -> Finding | None:
         f"the optimizer's moments were reset: its state counts {number(heavy.state_step)} updates, and √v is "
         f"{number(kept, 2)} of what it was."
         if math.isfinite(kept)
-        else f"the run goes on at step {case.now.step}, and the optimizer's state counts {number(heavy.state_step)} updates.",
+        else f"the run goes on at step {case.now.step}, and the state of its optimizer counts {number(heavy.state_step)}.",
         {"state_step": heavy.state_step, "kept": kept},
         remedy="Load the optimizer's state with the weights (trainer.fit(ckpt_path=...)); where it is gone, warm up again "
         f"over {_warmup_again(case)} steps.",
@@ -261,8 +261,8 @@ def state_corrupt(case: Case) -> Finding | None:
         "STATE-CORRUPT",
         "critical",
         case.now.step,
-        f"the step of {heavy.bound_excess_in or 'a tensor'} is {number(heavy.bound_excess)} times the largest that any gradients can give: "
-        "its moments do not belong together (quantised too coarsely, overflown, or half restored).",
+        f"the step of {heavy.bound_excess_in or 'a tensor'} is {number(heavy.bound_excess)} times the largest that any "
+        "gradients can give: its moments do not belong together (quantised too coarsely, overflown, or half restored).",
         {"bound_excess": heavy.bound_excess, "normalised_rms": heavy.normalised_rms_max},
         named(heavy.bound_excess_in),
         "Keep the state in 32 bit (optimizer='adamw'; in bitsandbytes min_8bit_size or an override for embeddings), and "

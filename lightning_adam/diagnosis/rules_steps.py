@@ -36,10 +36,8 @@ def no_warmup(case: Case) -> Finding | None:
     if case.warms_up or not case.has_second_moment:
         return None
     steps = warmup_steps(case, untuned_warmup(case.now.beta2))
-    length = (
-        f"warmup={steps}" if isinstance(steps, float) else f"warmup={steps} (2/(1-beta2) steps, at most a tenth of the run)"
-    )
-    advice = lower_rate(case, GOOD_FIRST_STEP / past.early_ratio, f", with {length}")
+    of = "of the run, as a share" if isinstance(steps, float) else "steps: 2/(1-beta2), at most a tenth of the run"
+    advice = lower_rate(case, GOOD_FIRST_STEP / past.early_ratio, f", with warmup={steps} ({of})")
     return Finding(
         "NO-WARMUP",
         "warning",
@@ -75,7 +73,7 @@ def lr_high(case: Case) -> Finding | None:
         "LR-HIGH",
         "warning",
         case.now.step,
-        f"a step moves weights {of_its_norm(ratio)} (healthy: about 0.2 %){loss_clause(case)}"
+        f"a step moves weights {of_its_norm(ratio, 'their')} (healthy: about 0.2 %){loss_clause(case)}"
         f"{place(heavy.update_ratio_max_in)}.",
         {"update_ratio": ratio, "limit": limit, "lr": case.now.lr, "largest": heavy.update_ratio_max},
         named(heavy.update_ratio_max_in),
@@ -150,11 +148,11 @@ def _never_arrives(case: Case) -> Finding:
         "SCHEDULE-NEVER-ARRIVES",
         "warning",
         now.step,
-        f"after {case.past.count} steps the learning rate is {number(now.lr)}, and {number(configured)} is configured; weights "
-        f"hardly move{loss_clause(case)}.",
+        f"after {case.past.count} steps the learning rate is {number(now.lr)}, and {number(configured)} is configured; "
+        f"weights hardly move{loss_clause(case)}.",
         {"lr": now.lr, "configured": configured},
-        remedy='Count the warmup in what it is stepped by (Lightning: "interval": "step" or "epoch"), and make it shorter than '
-        "the run: warmup=0.05 is a twentieth of it.",
+        remedy='Count the warmup in what it is stepped by (Lightning: "interval": "step" or "epoch"), and make it shorter '
+        "than the run: warmup=0.05 is a twentieth of it.",
         changes={"warmup": 0.05},
     )
 
@@ -176,8 +174,8 @@ def schedule_collapsed(case: Case) -> Finding | None:
         f"the learning rate fell from {number(past.peak_lr)} to {number(now.lr)} after {percent(case.progress)} of the run, "
         f"and the loss is still {number(past.level, 4)}.",
         {"lr": now.lr, "peak": past.peak_lr, "progress": case.progress, "loss": past.level},
-        remedy=f"Let schedule={run.schedule!r} last for the whole run: its total_steps, decay and options end it too early; or "
-        "use schedule='cosine'."
+        remedy=f"Let schedule={run.schedule!r} last for the whole run: its total_steps, decay and options end it too early; "
+        "or use schedule='cosine'."
         if run.schedule
         else 'Count the schedule in what it is stepped by (Lightning: "interval": "step" or "epoch"; T_max, gamma and '
         f"step_size likewise), or leave it to the helper: schedule='cosine' over {number(run.total_steps, 6)} steps.",

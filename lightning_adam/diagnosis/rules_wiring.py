@@ -1,4 +1,4 @@
-"""What is connected wrongly: gradients that do not arrive or are never cleared, layers in the wrong mode, inputs and scale."""
+"""What is connected wrongly: gradients that do not arrive or are never cleared, layers in the wrong mode, inputs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 from lightning_adam.diagnosis.case import Case
 from lightning_adam.diagnosis.finding import Finding
 from lightning_adam.diagnosis.history import median
-from lightning_adam.diagnosis.wording import loss_clause, number, plural
+from lightning_adam.diagnosis.wording import loss_clause, number
 
 LARGE_INPUT, FAR_INPUT = 30, 10
 """Inputs' rms, and their |mean| in standard deviations: healthy ones have about 1 and 0."""
@@ -46,9 +46,8 @@ def optimizer_stale(case: Case) -> Finding | None:
         "OPTIMIZER-STALE",
         "critical" if run.strangers >= run.tensors else "warning",
         case.now.step,
-        f"the optimizer holds {plural(run.strangers, 'tensor')} that {'is' if run.strangers == 1 else 'are'} not in the model "
-        f"and never had a gradient; {_some(run.left_out)} of the model {'is' if len(run.left_out) == 1 else 'are'} in no "
-        "optimizer.",
+        f"{number(run.strangers)} of the optimizer's tensors are not the model's and never had a gradient, and no optimizer "
+        f"has {_some(run.left_out)} of the model.",
         {"strangers": run.strangers, "tensors": run.tensors},
         run.left_out,
         "Make the optimizer after the model is complete (after layers are replaced, copied or moved), from "
@@ -104,10 +103,10 @@ def eval_mode(case: Case) -> Finding | None:
         "EVAL-MODE",
         "info",
         case.now.step,
-        f"{_some(case.run.eval_modules)} {'is' if len(case.run.eval_modules) == 1 else 'are'} in eval mode while training.",
+        f"layers that are trained stand in eval mode: {_some(case.run.eval_modules)}.",
         {"modules": len(case.run.eval_modules)},
         case.run.eval_modules,
-        "Call model.train() before training (models of libraries often come in eval mode); keep eval() only for frozen parts.",
+        "Call model.train() before training (models of libraries often come in eval mode); keep eval() for frozen parts.",
     )
 
 
@@ -147,8 +146,8 @@ def input_scale(case: Case) -> Finding | None:
         "INPUT-SCALE",
         "warning",
         case.now.step,
-        f"the model is given values with an rms of {number(rms)} (mean over standard deviation {number(offset, 2)}; healthy: "
-        f"about 1 and 0), the loss starts at {number(first, 4)} and the gradient norm at {number(norm)}.",
+        f"the model is given values with an rms of {number(rms)} (mean over standard deviation {number(offset, 2)}; "
+        f"healthy: about 1 and 0), the loss starts at {number(first, 4)} and the gradient norm at {number(norm)}.",
         {"input_rms": rms, "input_offset": offset, "loss": first, "gradient_norm": norm},
         remedy="Standardise inputs (and targets of a regression): subtract the mean, divide by the standard deviation.",
     )

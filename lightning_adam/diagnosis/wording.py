@@ -52,14 +52,14 @@ def percent(share: float) -> str:
     return f"{number(100 * share, 2)} %" if share < 0.995 else f"{number(100 * share)} %"
 
 
-def of_its_norm(ratio: float) -> str:
+def of_its_norm(ratio: float, whose: str = "its") -> str:
     """How far a tensor moved: ``by 53 % of its norm``, ``by 948 times its norm``.
 
     Example:
         >>> of_its_norm(0.53), of_its_norm(948.3)
         ('by 53 % of its norm', 'by 948 times its norm')
     """
-    return f"by {percent(ratio)} of its norm" if not ratio > 10 else f"by {number(ratio)} times its norm"
+    return f"by {percent(ratio)} of {whose} norm" if not ratio > 10 else f"by {number(ratio)} times {whose} norm"
 
 
 def place(name: str) -> str:
