@@ -113,7 +113,8 @@ def no_learning(case: Case) -> Finding | None:
 
     The median of the last losses (up to 200) against that of the 40 after the first ten (which a bad start may need):
     no significant fall (2.5 standard errors) of over 3.5 %, and with two standard errors more still under 20 %, so that
-    noise is mistaken neither for a start nor for a success. Steps that are too small are LR-LOW's.
+    noise is mistaken neither for a start nor for a success; and no quarter was learnt in these ten either. Steps that are
+    too small are LR-LOW's.
     """
     past, run = case.past, case.run
     if past.count == 0 and run.matrices > 0 and run.zero_tensors == run.matrices:
@@ -148,7 +149,7 @@ def _compared(case: Case) -> int:
 
 def _stands_where_it_began(case: Case, first: float, level: float) -> bool:
     past, count = case.past, _compared(case)
-    if not first > 0 or level > 1.5 * first or past.best_loss < 0.8 * first:
+    if not first > 0 or level > 1.5 * first or past.best_loss < 0.8 * first or level < 0.75 * past.initial_loss:
         return False
     error = 1.25 * noise_of(past.losses) * math.sqrt(1 / 40 + 1 / count)
     fall = first - level
