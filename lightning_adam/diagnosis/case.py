@@ -73,4 +73,6 @@ class Case:
     @property
     def rate_was_raised(self) -> bool:
         """Over the last 60 steps the rate has more than doubled."""
-        return bool(self.past.rates) and self.now.lr > 2 * min(self.past.rates) and not self.run.warmup > self.past.count
+        past, known = self.past, not math.isnan(self.past.former_peak)
+        is_rise = known and self.now.lr > max(2 * min(past.rates), 1.05 * past.former_peak)
+        return is_rise and not self.run.warmup > past.count

@@ -7,7 +7,6 @@ near zero or signed is read against its own range.
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -19,7 +18,7 @@ Course = Literal["falling", "standing", "rising", "unknown"]
 
 LEARNT = 0.3
 """Under so much of its start a loss that stands still is no harm: it has been learnt, or this is the data's own noise."""
-LOST = 0.3
+LOST = 0.12
 """A loss that has given back so much of its fall is rising."""
 NEAR_ZERO = 0.05
 """Of the start: what the loss does below that is not seen in anything that a user measures."""
@@ -70,7 +69,7 @@ def curve_of(past: History) -> Curve:
 def noise_of(values: Sequence[float]) -> float:
     """Standard deviation of one value around a smooth curve, from the differences of neighbours; 0 for fewer than three."""
     steps = [abs(b - a) for a, b in pairwise(values)]
-    return 1.4826 * statistics.median(steps) / math.sqrt(2) if len(steps) > 1 else 0.0
+    return 1.4826 * median(steps) / math.sqrt(2) if len(steps) > 1 else 0.0
 
 
 def loss_course(past: History) -> Course:
@@ -86,7 +85,7 @@ def loss_course(past: History) -> Course:
         return "rising"
     if curve.count < 10:
         return "unknown"
-    if is_learnt(curve) or _falls(curve, past.losses):
+    if is_learnt(curve) or falls(curve, past.losses):
         return "falling"
     return "standing" if curve.count >= ENOUGH else "unknown"
 
@@ -117,7 +116,8 @@ def is_learnt(curve: Curve) -> bool:
     return not curve.signed and curve.start > 0 and curve.now <= LEARNT * curve.start
 
 
-def _falls(curve: Curve, losses: Sequence[float]) -> bool:
+def falls(curve: Curve, losses: Sequence[float]) -> bool:
+    """Under its start, and lower in the newer half of the last 50, 100 or 200 losses than in the older one."""
     if not curve.now < curve.start - 2 * curve.error:
         return False
     return any(_has_fallen(losses[-length:]) for length in (50, 100, 200) if length <= 50 or len(losses) > length // 2)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, get_args
 from lightning_adam.diagnosis.case import Case
 from lightning_adam.diagnosis.codec import Record
 from lightning_adam.diagnosis.finding import Finding, Severity, readable_findings
-from lightning_adam.diagnosis.harm import agrees, blew_up, judged
+from lightning_adam.diagnosis.harm import FIRST_STEPS, agrees, blew_up, is_cleared, judged
 from lightning_adam.diagnosis.history import EARLY, PASSES, History, median
 from lightning_adam.diagnosis.rules import BETTER, CAUSES, LINTS, NEVER_AFTER, RULES
 from lightning_adam.diagnosis.rules_gradients import stands_out
@@ -91,7 +91,9 @@ class Diagnosis:
         return self._begin(finding, suspected)
 
     def _is_open(self, index: int) -> bool:
-        return self.history.count - self._seen[index] <= QUIET_STEPS and not self.findings[index].over
+        finding = self.findings[index]
+        waits = self._suspected[index] and finding.rule in FIRST_STEPS  # until the loss has fallen, or not
+        return not finding.over and (waits or self.history.count - self._seen[index] <= QUIET_STEPS)
 
     def _counts(self, index: int) -> bool:
         """More than information, or about to be."""
@@ -150,8 +152,8 @@ class Diagnosis:
         """The first suspicion that the loss agrees with becomes a warning, the others are its consequences."""
         waiting = [i for i, suspected in enumerate(self._suspected) if suspected]
         for i in waiting:
-            is_over = self.findings[i].over or (self.history.count - self._seen[i] > SETTLED and case.course == "falling")
-            self._suspected[i] = not is_over
+            settled = self.history.count - self._seen[i] > SETTLED and is_cleared(case)
+            self._suspected[i] = not (self.findings[i].over or settled)
         agreed = [i for i in waiting if self._suspected[i] and agrees(self.findings[i].rule, case)]
         if not agreed:
             return []
@@ -174,7 +176,7 @@ class Diagnosis:
 
     def _close_old(self) -> None:
         for index, finding in enumerate(self.findings):
-            if not finding.over and self.history.count - self._seen[index] > QUIET_STEPS:
+            if not finding.over and not self._is_open(index):
                 self.findings[index] = replace(finding, over=True)
 
     def wants_measurement(self, every: int, gradient_norm: float = math.nan, ahead: int = 0) -> bool:

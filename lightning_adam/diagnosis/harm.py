@@ -6,8 +6,9 @@ import math
 from dataclasses import replace
 
 from lightning_adam.diagnosis.case import Case
-from lightning_adam.diagnosis.course import ENOUGH
+from lightning_adam.diagnosis.course import ENOUGH, falls
 from lightning_adam.diagnosis.finding import Finding
+from lightning_adam.diagnosis.history import median
 
 PROOF = frozenset({
     "NON-FINITE", "STATE-LOST", "STATE-CORRUPT", "SCALER-SKIPS", "GRAD-NOT-ZEROED", "NO-GRADIENT", "OPTIMIZER-STALE",
@@ -19,11 +20,15 @@ SMALL_STEPS = frozenset({
     "GRAD-VANISHING", "DEAD-PARAMETER", "INPUT-CONSTANT", "UNUSED-PARAMETER",
 })  # fmt: skip
 """Rules whose sickness makes training slow: a loss that stands still, or that falls too slowly to arrive, agrees."""
+FIRST_STEPS = frozenset({"INPUT-SCALE", "LR-HIGH", "NO-WARMUP"})
+"""Rules that see their sickness in the first steps only: the suspicion lasts until the loss has fallen, or not."""
 BOUNCING = frozenset({"OSCILLATION"})
 """Rules that noise looks like: only a loss that rises agrees."""
 
-STUCK = 0.9
-"""Of its start: a loss that stands still above it has not learnt anything."""
+STUCK = 0.6
+"""Of its start: a loss that stands still above it has learnt little, or only how often each class comes."""
+CLEARED = 0.7
+"""Of its start: a suspicion of a run that falls below it was none."""
 TOO_SLOW = 0.6
 """Of its start: where a loss would end at its pace so far."""
 ADVERSARY = 10
@@ -49,6 +54,8 @@ def agrees(rule: str, case: Case) -> bool:
         return _agrees_of_several(rule, case)
     if case.course == "rising":
         return True
+    if rule == "INPUT-SCALE":
+        return case.curve.count >= patience(case) and is_left_high(case)
     if rule in BOUNCING or case.curve.count < patience(case):
         return False
     return is_slow(case) if rule in SMALL_STEPS else is_stuck(case)
@@ -78,13 +85,26 @@ def is_stuck(case: Case) -> bool:
 
 
 def is_slow(case: Case) -> bool:
-    """It stands still, or would at its pace so far end at over 60 % of its start."""
+    """It stands still, or would at its present pace end at over 60 % of its start."""
     if case.course == "standing":
         return True
-    curve, seen = case.curve, case.past.finite
-    total = case.run.total_steps if math.isfinite(case.run.total_steps) else 5 * seen
-    fall = (curve.start - curve.now) / max(1, seen) * max(total, seen)
-    return not curve.signed and curve.start > 0 and curve.start - fall > TOO_SLOW * curve.start
+    curve, seen, losses = case.curve, case.past.finite, case.past.losses
+    half = min(25, len(losses) // 2)
+    pace = (median(losses[-2 * half : -half]) - median(losses[-half:])) / max(1, half)
+    left = max(0.0, case.run.total_steps - seen) if math.isfinite(case.run.total_steps) else 4.0 * seen
+    return not curve.signed and curve.start > 0 and curve.now - max(0.0, pace) * left > TOO_SLOW * curve.start
+
+
+def is_left_high(case: Case) -> bool:
+    """Of a start that raw values have inflated, the loss keeps a thirtieth and does not fall any more."""
+    curve = case.curve
+    return not falls(curve, case.past.losses[-100:]) and curve.now > curve.start / 30
+
+
+def is_cleared(case: Case) -> bool:
+    """The loss has fallen far enough to say that a suspicion of the first steps was none."""
+    curve = case.curve
+    return case.course == "falling" and (curve.signed or curve.now < CLEARED * curve.start)
 
 
 def blew_up(case: Case) -> bool:

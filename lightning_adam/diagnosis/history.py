@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -58,6 +57,7 @@ class History:
         beta2: of the last step.
         beta2_changed: the count of steps when it was changed last; -1 where it has always been the same.
         rates: the last learning rates.
+        former_peak: highest learning rate before these; the first one where there were none.
         levels: the whole curve of the loss: medians of equal stretches, at most 40.
         stretch: losses in each of these.
         finite: how many losses were finite.
@@ -93,6 +93,7 @@ class History:
     beta2: float = math.nan
     beta2_changed: int = -1
     rates: list[float] = field(default_factory=list)
+    former_peak: float = math.nan
     levels: list[float] = field(default_factory=list)
     stretch: int = 25
     finite: int = 0
@@ -139,10 +140,12 @@ class History:
         same = now.without_gradient > 0 and now.without_gradient == self.missing
         self.without_gradient = self.without_gradient + 1 if same else int(now.without_gradient > 0)
         self.missing = now.without_gradient
+        self.first_lr = now.lr if self.count == 0 else self.first_lr
         self.peak_lr = max(self.peak_lr, now.lr) if math.isfinite(now.lr) else self.peak_lr
+        if len(self.rates) == RATES:
+            self.former_peak = max(self.rates[0], self.first_lr if math.isnan(self.former_peak) else self.former_peak)
         self.rates = [*self.rates, now.lr][-RATES:] if math.isfinite(now.lr) else self.rates
         self.low_lr = self.low_lr + 1 if now.lr < 0.01 * self.peak_lr else 0
-        self.first_lr = now.lr if self.count == 0 else self.first_lr
         if now.heavy is not None:
             self._remember_pass(now, now.heavy)
 
@@ -230,7 +233,10 @@ _NUMBERS = tuple(f.name for f in fields(HeavySignals) if f.type in ("float", "in
 
 def median(values: Sequence[float]) -> float:
     """The median; NaN for nothing."""
-    return statistics.median(values) if values else math.nan
+    ordered, half = sorted(values), len(values) // 2
+    if not ordered:
+        return math.nan
+    return ordered[half] if len(ordered) % 2 else 0.5 * (ordered[half - 1] + ordered[half])
 
 
 def spread(values: Sequence[float]) -> float:

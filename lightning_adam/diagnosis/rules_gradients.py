@@ -33,7 +33,7 @@ def stands_out(case: Case) -> bool:
 def bad_batch(case: Case) -> Finding | None:
     """One heavy gradient in a run that had none before: a batch, not the optimizer. Advice only where clipping held it."""
     past, now = case.past, case.now
-    if not stands_out(case) or past.spikes:
+    if past.spikes or not stands_out(case) or case.rate_was_raised:
         return None
     held, times = now.clip_coefficient < 0.5, number(now.gradient_norm / max(case.usual_norm, 1e-300))
     advice = _clip_advice(case)
@@ -69,7 +69,7 @@ def gradient_exploding(case: Case) -> Finding | None:
     sooner is still the same batch; and a gradient under a hundredth of the largest is the damaged model's.
     """
     past, now = case.past, case.now
-    if not stands_out(case) or not past.spikes or not (_recurs(case) or _grows(case)):
+    if not past.spikes or not stands_out(case) or case.rate_was_raised or not (_recurs(case) or _grows(case)):
         return None
     if now.gradient_norm < 0.01 * max(past.norms):
         return None

@@ -13,6 +13,8 @@ from lightning_adam.diagnosis.history import median, spread
 from lightning_adam.diagnosis.theory import SMALL_RATIO
 from lightning_adam.diagnosis.wording import number, percent
 
+LOOKED_AT = 10
+"""Steps between two looks at what changes over hundreds."""
 NON_FINITE_REMEDY = {
     "loss": "The weights were still finite: look at this batch (NaN inputs, log or division by 0 in the loss), "
     "then restart from the last checkpoint.",
@@ -59,6 +61,8 @@ def loss_diverged(case: Case) -> Finding | None:
     if len(past.losses) < 25 or len(recent) < 10 or case.run.optimizers > 1:
         return None
     level, best, first = median(recent), past.best_loss, past.initial_loss
+    if not level > (first if past.is_signed else min(2 * best, first)):  # the limit is higher, and dear
+        return None
     limit = _diverged_limit(case)
     if not level > limit:
         return None
@@ -92,7 +96,10 @@ def loss_spike(case: Case) -> Finding | None:
     past, now = case.past, case.now
     if not math.isfinite(now.loss) or len(past.losses) < 30 or not case.loss_measures_progress:
         return None
-    level, width = case.usual_loss, spread(past.losses[-50:])
+    level = case.usual_loss
+    if not now.loss > 3 * level:
+        return None
+    width = spread(past.losses[-50:])
     if not now.loss > max(3 * level, level + 8 * width, level + 0.2 * past.initial_loss):
         return None
     clip = clip_to(case, 1.0)
@@ -119,7 +126,9 @@ def no_learning(case: Case) -> Finding | None:
     past, run = case.past, case.run
     if past.count == 0 and run.matrices > 0 and run.zero_tensors == run.matrices:
         return _zero_weights(case)
-    if not case.progress >= 0.4 or past.finite < 100 or not case.loss_measures_progress or case.course == "falling":
+    if past.count % LOOKED_AT or not case.progress >= 0.4 or past.finite < 100 or not case.loss_measures_progress:
+        return None
+    if case.course == "falling":
         return None
     first, level = median(past.first_losses[10:]), median(past.losses[-_compared(case) :])
     if not _stands_where_it_began(case, first, level):
@@ -174,9 +183,14 @@ def plateau(case: Case) -> Finding | None:
     With the loss still over 30 % of L0, under a rate of at least 30 % of its peak, before 70 % of the run.
     """
     past = case.past
-    if len(past.losses) < 200 or not 0.3 <= case.progress <= 0.7 or not case.loss_measures_progress:
+    if past.count % LOOKED_AT or len(past.losses) < 200 or not 0.3 <= case.progress <= 0.7:
         return None
-    if case.course != "standing" or case.now.lr < 0.3 * past.peak_lr or past.level > 0.9 * past.initial_loss:
+    if (
+        not case.loss_measures_progress
+        or case.course != "standing"
+        or case.now.lr < 0.3 * past.peak_lr
+        or past.level > 0.9 * past.initial_loss
+    ):
         return None
     now, before = median(past.losses[-100:]), median(past.losses[-200:-100])
     if now < before - 0.1 * spread(past.losses[-100:]):

@@ -77,7 +77,7 @@ def beta2_stale(case: Case) -> Finding | None:
 def _stays_heavy(case: Case) -> bool:
     """After a single bad batch gradients fall back; where v is stale, they stay at their new level."""
     last = case.past.norms[-10:]
-    return not last or median(last) > 0.1 * max(case.past.norms[-50:])
+    return not last or median(last) > 0.01 * max(case.past.norms[-50:])
 
 
 def eps_high(case: Case) -> Finding | None:

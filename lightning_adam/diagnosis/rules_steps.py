@@ -8,8 +8,9 @@ from lightning_adam.diagnosis.advice import configured_rate, higher_rate, lower_
 from lightning_adam.diagnosis.case import Case
 from lightning_adam.diagnosis.finding import Finding
 from lightning_adam.diagnosis.history import median
+from lightning_adam.diagnosis.rules_gradients import stands_out
 from lightning_adam.diagnosis.theory import SMALL_RATIO, noise_floor, untuned_warmup
-from lightning_adam.diagnosis.wording import loss_clause, named, number, of_its_norm, percent, place
+from lightning_adam.diagnosis.wording import loss_clause, named, number, of_its_norm, percent, place, rounded
 
 LARGE_FIRST_STEP = 0.2
 """‖Δθ‖/‖θ‖ of a weight matrix in one of the first ten steps: 84 healthy runs stayed under 0.102, 31 sick had 0.32 up."""
@@ -60,6 +61,8 @@ def lr_high(case: Case) -> Finding | None:
     """
     if case.is_early:
         return _lr_high_early(case)
+    if stands_out(case) and case.rate_was_raised:
+        return _rate_raised(case)
     past, heavy = case.past, case.now.heavy
     limit = LARGE_RATIO * _floor_scale(case.now.beta1)
     recent = min(past.recent("update_ratio_p50", 2), default=math.nan)
@@ -99,6 +102,22 @@ def _lr_high_early(case: Case) -> Finding | None:
         named(past.early_ratio_in),
         advice.text,
         advice.changes,
+    )
+
+
+def _rate_raised(case: Case) -> Finding:
+    """The gradients stand out shortly after the rate was raised: the rate, and no batch."""
+    past, now = case.past, case.now
+    before = min(past.rates)
+    return Finding(
+        "LR-HIGH",
+        "warning",
+        now.step,
+        f"the learning rate rose from {number(before)} to {number(now.lr)} over the last 60 steps, and the gradient norm is "
+        f"{number(now.gradient_norm)}, usually {number(case.usual_norm)}{loss_clause(case)}.",
+        {"lr": now.lr, "before": before, "gradient_norm": now.gradient_norm},
+        remedy=f"Keep the learning rate under {rounded(2 * before):g}.",
+        changes={"lr": rounded(2 * before)},
     )
 
 

@@ -117,10 +117,8 @@ def _count(tally: Tally, family: Family, job: Job, run: Run, best: float, way: f
     tally.kind += accepted or (bool(first) and KINDS.get(first) == KINDS.get(mistake.cause))
     if first != mistake.cause:
         told = _told(after) or "nothing; info: " + _told(found)
-        tally.lines.append(
-            f"{'    ' if accepted else 'WRONG'} {_named(job)}: {mistake.cause} named {told} ({run.losses[0]:.3g} -> {run.final:.3g}, "
-            f"best {best:.3g})"
-        )
+        course = f"{run.losses[0]:.3g} -> {run.final:.3g}, best {best:.3g}"
+        tally.lines.append(f"{'    ' if accepted else 'WRONG'} {_named(job)}: {mistake.cause} named {told} ({course})")
 
 
 def _named(job: Job) -> str:
@@ -142,7 +140,7 @@ def main() -> None:
     families = [family for name, family in FAMILIES.items() if options.only in name]
     began = time.perf_counter()
     if not options.rescore:
-        jobs = [job for family in families for job in jobs_of(family)]
+        jobs = sorted((job for family in families for job in jobs_of(family)), key=lambda job: job[1] in MISTAKES)
         with ProcessPoolExecutor(options.processes) as pool:
             for count, job in enumerate(pool.map(train_job, jobs), 1):
                 if count % 50 == 0:
