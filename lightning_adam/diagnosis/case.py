@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from lightning_adam.diagnosis.course import Course, Curve, curve_of, loss_course
-from lightning_adam.diagnosis.history import EARLY, History, median
+from lightning_adam.diagnosis.history import EARLY, RATES, History, median
 from lightning_adam.diagnosis.signals import RunSignals, StepSignals
 
 
@@ -72,7 +72,7 @@ class Case:
 
     @property
     def rate_was_raised(self) -> bool:
-        """Over the last 60 steps the rate has more than doubled."""
+        """In 25 steps the rate has more than doubled, beyond any before; a warmup does not, once it is half over."""
         past, known = self.past, not math.isnan(self.past.former_peak)
         is_rise = known and self.now.lr > max(2 * min(past.rates), 1.05 * past.former_peak)
-        return is_rise and not self.run.warmup > past.count
+        return is_rise and past.count > 2 * RATES and not self.run.warmup > past.count

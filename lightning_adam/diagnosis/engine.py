@@ -152,7 +152,7 @@ class Diagnosis:
         """The first suspicion that the loss agrees with becomes a warning, the others are its consequences."""
         waiting = [i for i, suspected in enumerate(self._suspected) if suspected]
         for i in waiting:
-            settled = self.history.count - self._seen[i] > SETTLED and is_cleared(case)
+            settled = self.history.count - self._seen[i] > SETTLED and is_cleared(self.findings[i].rule, case)
             self._suspected[i] = not (self.findings[i].over or settled)
         agreed = [i for i in waiting if self._suspected[i] and agrees(self.findings[i].rule, case)]
         if not agreed:

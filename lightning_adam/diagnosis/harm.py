@@ -22,12 +22,14 @@ SMALL_STEPS = frozenset({
 """Rules whose sickness makes training slow: a loss that stands still, or that falls too slowly to arrive, agrees."""
 FIRST_STEPS = frozenset({"INPUT-SCALE", "LR-HIGH", "NO-WARMUP"})
 """Rules that see their sickness in the first steps only: the suspicion lasts until the loss has fallen, or not."""
+INFLATED = 20
+"""A first loss of standardised data is under it: about 1 for squares, ln(classes) for cross entropy."""
 BOUNCING = frozenset({"OSCILLATION"})
 """Rules that noise looks like: only a loss that rises agrees."""
 
 STUCK = 0.6
 """Of its start: a loss that stands still above it has learnt little, or only how often each class comes."""
-CLEARED = 0.7
+CLEARED = 0.5
 """Of its start: a suspicion of a run that falls below it was none."""
 TOO_SLOW = 0.6
 """Of its start: where a loss would end at its pace so far."""
@@ -41,7 +43,7 @@ LONGEST_PATIENCE = 90
 
 def judged(finding: Finding, case: Case) -> tuple[Finding, bool]:
     """The finding with the severity that the loss allows, and whether it is a suspicion that may still be confirmed."""
-    if finding.severity == "info" or finding.rule in PROOF:
+    if finding.severity != "warning" or finding.rule in PROOF:
         return finding, False
     if agrees(finding.rule, case):
         return replace(finding, severity="warning"), False
@@ -98,15 +100,19 @@ def is_slow(case: Case) -> bool:
 def is_left_high(case: Case) -> bool:
     """Of a start that raw values have inflated, the loss keeps a thirtieth and does not fall any more."""
     curve = case.curve
+    if curve.start < INFLATED:
+        return is_stuck(case)
     return not falls(curve, case.past.losses[-100:]) and curve.now > curve.start / 30
 
 
-def is_cleared(case: Case) -> bool:
-    """The loss has fallen far enough to say that a suspicion of the first steps was none."""
+def is_cleared(rule: str, case: Case) -> bool:
+    """The loss has fallen far enough to say that a suspicion was none; a start that raw values inflate says nothing."""
     curve = case.curve
-    return case.course == "falling" and (curve.signed or curve.now < CLEARED * curve.start)
+    return rule != "INPUT-SCALE" and case.course == "falling" and (curve.signed or curve.now < CLEARED * curve.start)
 
 
 def blew_up(case: Case) -> bool:
     """Whether the run had left its range before: what is not finite then is the end of it, not the cause."""
+    if case.rate_was_raised:
+        return True
     return case.course == "rising" or (case.past.count < 10 and case.past.early_ratio > ADVERSARY)

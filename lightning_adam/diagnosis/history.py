@@ -13,7 +13,7 @@ from lightning_adam.diagnosis.stored import is_alike
 
 WINDOW = 200
 """Steps of loss and gradient norm that are remembered."""
-RATES = 60
+RATES = 25
 """Learning rates that are remembered: whether a rate was raised shortly before something broke."""
 LEVELS = 40
 """Points of the curve of the whole run."""

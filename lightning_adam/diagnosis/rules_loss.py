@@ -120,8 +120,8 @@ def no_learning(case: Case) -> Finding | None:
 
     The median of the last losses (up to 200) against that of the 40 after the first ten (which a bad start may need):
     no significant fall (2.5 standard errors) of over 3.5 %, and with two standard errors more still under 20 %, so that
-    noise is mistaken neither for a start nor for a success; and no quarter was learnt in these ten either. Steps that are
-    too small are LR-LOW's.
+    noise is mistaken neither for a start nor for a success; and hardly anything was learnt in these ten either. Steps
+    that are too small are LR-LOW's.
     """
     past, run = case.past, case.run
     if past.count == 0 and run.matrices > 0 and run.zero_tensors == run.matrices:
@@ -158,12 +158,19 @@ def _compared(case: Case) -> int:
 
 def _stands_where_it_began(case: Case, first: float, level: float) -> bool:
     past, count = case.past, _compared(case)
-    if not first > 0 or level > 1.5 * first or past.best_loss < 0.8 * first or level < 0.75 * past.initial_loss:
+    if not first > 0 or level > 1.5 * first or past.best_loss < 0.8 * first or _fell_at_once(case, level):
         return False
     error = 1.25 * noise_of(past.losses) * math.sqrt(1 / 40 + 1 / count)
     fall = first - level
     significant = fall > max(2.5 * error, 0.035 * first) or (case.progress < 0.7 and fall > 3 * error)
     return not significant and fall + 2 * error < 0.2 * first
+
+
+def _fell_at_once(case: Case, level: float) -> bool:
+    """In its first steps, further than the noise of the first five losses: little is all that there was to learn."""
+    past = case.past
+    error = 1.25 * noise_of(past.losses) / math.sqrt(5)
+    return level < past.initial_loss - max(0.06 * past.initial_loss, 1.5 * error)
 
 
 def _zero_weights(case: Case) -> Finding:

@@ -34,7 +34,7 @@ def no_warmup(case: Case) -> Finding | None:
     past = case.past
     if not case.is_early or not LARGE_FIRST_STEP < past.early_ratio <= HOPELESS_FIRST_STEP:
         return None
-    if case.warms_up or not case.has_second_moment:
+    if case.warms_up or not case.has_second_moment or case.run.steps_like in ("adapted", "accumulated"):
         return None
     steps = warmup_steps(case, untuned_warmup(case.now.beta2))
     of = "of the run, as a share" if isinstance(steps, float) else "steps: 2/(1-beta2), at most a tenth of the run"
@@ -61,7 +61,7 @@ def lr_high(case: Case) -> Finding | None:
     """
     if case.is_early:
         return _lr_high_early(case)
-    if stands_out(case) and case.rate_was_raised:
+    if case.rate_was_raised and (stands_out(case) or case.now.non_finite is not None):
         return _rate_raised(case)
     past, heavy = case.past, case.now.heavy
     limit = LARGE_RATIO * _floor_scale(case.now.beta1)
@@ -87,6 +87,8 @@ def lr_high(case: Case) -> Finding | None:
 
 def _lr_high_early(case: Case) -> Finding | None:
     past = case.past
+    if case.run.steps_like in ("adapted", "accumulated"):  # the first step says nothing of the later ones
+        return None
     stays = past.early_ratio > LARGE_FIRST_STEP and (case.warms_up or not case.has_second_moment)
     if not (past.early_ratio > HOPELESS_FIRST_STEP or stays) or median(past.recent("decay_ratio", 3)) > 0.5:
         return None
@@ -106,15 +108,18 @@ def _lr_high_early(case: Case) -> Finding | None:
 
 
 def _rate_raised(case: Case) -> Finding:
-    """The gradients stand out shortly after the rate was raised: the rate, and no batch."""
+    """The gradients stand out, or are not finite, shortly after the rate was raised: the rate, and no batch."""
     past, now = case.past, case.now
-    before = min(past.rates)
+    before, norm = min(past.rates), number(now.gradient_norm)
+    shows = (
+        f"the gradient norm is {norm}, usually {number(case.usual_norm)}" if now.non_finite is None else "all is NaN or Inf"
+    )
     return Finding(
         "LR-HIGH",
-        "warning",
+        "warning" if now.non_finite is None else "critical",
         now.step,
-        f"the learning rate rose from {number(before)} to {number(now.lr)} over the last 60 steps, and the gradient norm is "
-        f"{number(now.gradient_norm)}, usually {number(case.usual_norm)}{loss_clause(case)}.",
+        f"the learning rate rose from {number(before)} to {number(now.lr)} over the last 25 steps, and "
+        f"{shows}{loss_clause(case)}.",
         {"lr": now.lr, "before": before, "gradient_norm": now.gradient_norm},
         remedy=f"Keep the learning rate under {rounded(2 * before):g}.",
         changes={"lr": rounded(2 * before)},

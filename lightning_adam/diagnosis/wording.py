@@ -49,6 +49,8 @@ def percent(share: float) -> str:
     """
     if not math.isfinite(share):
         return "an unknown share"
+    if abs(share) >= 1e4:
+        return "over a million %" if share > 0 else "under minus a million %"
     return f"{number(100 * share, 2)} %" if share < 0.995 else f"{number(100 * share)} %"
 
 
