@@ -48,9 +48,9 @@ def lower_rate(case: Case, factor: float, addition: str = "") -> Advice:
     if case.run.steps_like == "adapted":
         return Advice("The optimizer finds its own rate: let it grow slowly (growth_rate=1.02) or give it a warmup.")
     configured, factor = configured_rate(case), max(DECADES, min(factor, 0.5))
-    if not configured > 0:
+    if not 0 < configured < math.inf:
         return Advice(f"Lower the learning rate{addition}.")
-    if case.now.lr > 1.05 * configured:
+    if 1.05 * configured < case.now.lr < math.inf:
         held = rounded(case.now.lr * factor)
         raised = f"the schedule has raised it to {number(case.now.lr)}, {number(configured)} is configured"
         return Advice(f"Keep the learning rate under {held:g} ({raised}){addition}.", {"lr": held})
@@ -61,6 +61,8 @@ def lower_rate(case: Case, factor: float, addition: str = "") -> Advice:
 def higher_rate(case: Case, factor: float) -> Advice:
     """The configured rate times ``factor``, as far as somebody would try it."""
     configured = configured_rate(case)
+    if not 0 < configured < math.inf:
+        return Advice()
     higher = rounded(min(configured * factor, max(LARGEST_RATE, configured)))
     if not higher > 1.5 * configured or case.run.steps_like == "adapted":
         return Advice()

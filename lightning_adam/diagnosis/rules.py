@@ -99,7 +99,7 @@ BETTER: dict[str, tuple[str, ...]] = {
     "DEAD-PARAMETER": ("INPUT-CONSTANT",),
     "NON-FINITE": ("SCALER-SKIPS", "LR-HIGH"),
     "LOSS-SPIKE": ("LOSS-DIVERGED",),
-    "LOSS-DIVERGED": ("BETA2-STALE", "STATE-CORRUPT", "STATE-LOST", "GRAD-EXPLODING"),
+    "LOSS-DIVERGED": ("BETA2-STALE", "STATE-CORRUPT", "STATE-LOST", "GRAD-EXPLODING", "LR-HIGH"),
 }
 """What a first diagnosis turns into when the steps after it show more."""
 

@@ -23,9 +23,10 @@ def beta2_low(case: Case) -> Finding | None:
     it hardly grows, as at (0.9, 0.8).
     """
     beta1, beta2 = case.now.beta1, case.now.beta2
-    if not case.run.plain_moments or not is_unbounded(beta1, beta2):
+    if not case.run.plain_moments or not 0 <= beta1 <= 1 or not is_unbounded(beta1, beta2):
         return None
-    grows = (beta1 * beta1 / beta2) ** (0.5 / (1 - beta1)) > UNBOUNDED_GROWTH if beta1 < 1 else True
+    memory = 1 / max(1 - beta1, 1e-12)
+    grows = 0.5 * memory * math.log(beta1 * beta1 / beta2) > math.log(UNBOUNDED_GROWTH)
     if case.past.count > 0 and (grows or not agrees("LR-HIGH", case)):
         return None
     is_swapped = beta1 >= 0.95 and beta2 >= 0.8  # each would be usual in the other's place
@@ -58,7 +59,7 @@ def beta2_stale(case: Case) -> Finding | None:
     ):
         return None
     beta2 = case.now.beta2
-    if not 0.95 < beta2 < 1 or not _stays_heavy(case):
+    if not 0.95 < beta2 < 1 or not 0 <= case.now.beta1 < 1 or not _stays_heavy(case):
         return None
     return Finding(
         "BETA2-STALE",
@@ -157,7 +158,7 @@ def decay_dominates(case: Case) -> Finding | None:
         return None
     ratio = heavy.decay_ratio
     lower = rounded(min(0.1, case.run.weight_decay / (20 * ratio)))
-    if not lower < case.run.weight_decay or not math.isfinite(ratio):
+    if not lower < case.run.weight_decay < math.inf or not math.isfinite(ratio):
         return None
     return Finding(
         "DECAY-DOMINATES",
@@ -305,7 +306,7 @@ def eps_lint(case: Case) -> Finding | None:
     """ε that its type cannot hold: 0/0 is NaN for every element whose gradient has always been zero."""
     run = case.run
     tiny = {"float16": 6e-8, "bfloat16": 9.2e-41}.get(run.state_dtype, 1.4e-45)
-    if case.past.count > 0 or not run.plain_moments or not run.smallest_eps < tiny:
+    if case.past.count > 0 or not run.plain_moments or not 0 <= run.smallest_eps < tiny:
         return None
     return Finding(
         "NON-FINITE",
