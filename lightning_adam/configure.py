@@ -119,14 +119,14 @@ def _build(module: nn.Module, asked: OptimizerConfig) -> dict[str, Any]:
     trainer = trainer_of(module)
     _refuse(spec, config, trainer)
     refuse_plateau(config, trainer)
-    clip = _choose_clip(config, trainer)
+    clip = _choose_clip(spec, config, trainer)
     phases = plan(config, trainer)
     groups = split_parameters(module, _split(spec, config))
     manual = trainer is not None and not getattr(module, "automatic_optimization", True)
     if trainer is not None and not manual:
         _refuse_left_over(module, config.parameters)
     options = _options(spec, config, [p for group in groups for p in group["params"]], trainer)
-    optimizer = cast(GuidedStep, build_optimizer(spec, groups, options, module, phases.total, guided_class(spec.load())))
+    optimizer = cast(GuidedStep, build_optimizer(spec, groups, options, phases.total, guided_class(spec.load())))
     name = config.schedule or "cosine"
     schedule = _schedule(optimizer, name, phases, config)
     order = [plain_name(parameter) for parameter, _ in module.named_parameters()]
@@ -236,6 +236,12 @@ def _refuse(spec: OptimizerSpec, config: OptimizerConfig, trainer: Any | None) -
         "(a warmup is fine).": "modes" in spec.needs and config.schedule != "constant",
         "lbfgs under precision='16-mixed': its repeated closure cannot be unscaled. Use precision='32-true' or "
         "'bf16-mixed'.": one_group and str(getattr(trainer, "precision", "")) == "16-mixed",
+        "lbfgs under accumulate_grad_batches: its closure sees the last micro-batch only, while gradients pile up. Use a "
+        "larger batch, or another optimizer.": one_group and _accumulates(trainer),
+        f"clip={config.clip!r} with lbfgs: its line search needs the loss's own gradient. Leave clip out.": one_group
+        and wants_clip,
+        "Trainer(gradient_clip_val=...) with lbfgs: its line search needs the loss's own gradient. Leave it out.": one_group
+        and bool(getattr(trainer, "gradient_clip_val", None)),
         "param_groups and layer_decay with lbfgs: it takes one group only.": one_group
         and bool(config.param_groups or config.layer_decay),
         f"clip={config.clip!r} under DeepSpeed: DeepSpeed clips by itself. Put 'gradient_clipping' into its config and "
@@ -248,8 +254,16 @@ def _refuse(spec: OptimizerSpec, config: OptimizerConfig, trainer: Any | None) -
             raise ConfigError(message)
 
 
-def _choose_clip(config: OptimizerConfig, trainer: Any | None) -> Clip | None:
+def _accumulates(trainer: Any | None) -> bool:
+    """Now, or in a later epoch by Lightning's GradientAccumulationScheduler; manual optimization is the user's own."""
+    scheduled = [c for c in getattr(trainer, "callbacks", []) if type(c).__name__ == "GradientAccumulationScheduler"]
+    return getattr(trainer, "accumulate_grad_batches", 1) > 1 or any(c.going_to_accumulate_grad_batches() for c in scheduled)
+
+
+def _choose_clip(spec: OptimizerSpec, config: OptimizerConfig, trainer: Any | None) -> Clip | None:
     trainer_clips = getattr(trainer, "gradient_clip_val", None)
+    if "closure" in spec.needs:
+        return None
     strategy = type(getattr(trainer, "strategy", None)).__name__
     if isinstance(config.clip, str) and config.clip == "default":
         return None if trainer_clips or strategy in ("FSDPStrategy", "DeepSpeedStrategy") else as_clip(1.0)

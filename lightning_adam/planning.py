@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from contextvars import ContextVar
 from typing import Any
 
 from lightning_adam.config import OptimizerConfig, resolve_duration
 from lightning_adam.curves import Phases
 from lightning_adam.errors import ConfigError
 from lightning_adam.schedules import Shape, get_schedule, resolve_options
+
+ASSUMED_LENGTH: ContextVar[float] = ContextVar("ASSUMED_LENGTH", default=math.nan)
+"""Stands for the length of a run that has no trainer yet, where somebody only wants to look at the plan."""
 
 
 def plan(config: OptimizerConfig, trainer: Any | None, length: float | None = None) -> Phases:
@@ -92,11 +96,11 @@ def run_length(trainer: Any | None, begun: int | None = None) -> float:
     """Optimizer steps of the run from its first to its last; NaN where nobody knows.
 
     Args:
-        trainer: it counts on from an earlier ``fit``.
+        trainer: it counts on from an earlier ``fit``; without one nobody knows, unless ``ASSUMED_LENGTH`` is set.
         begun: its steps before this run; None for all that it has done.
     """
     if trainer is None:
-        return math.nan
+        return ASSUMED_LENGTH.get()
     whole, done = _estimate(trainer), trainer.global_step if begun is None else begun
     return whole - done if whole > done else whole
 

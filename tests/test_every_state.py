@@ -92,17 +92,17 @@ def adan(g: list[Array]) -> Pair:
 
 
 def adopt(g: list[Array]) -> Pair:
-    """Taniguchi et al. 2024, algorithm 2, with g/√v clipped to t^(1/4)."""
+    """Taniguchi et al. 2024, algorithm 2, with g/√v clipped to t^(1/4); the gradient before t = 1 only fills v."""
     v, m = g[0] ** 2, np.zeros_like(g[0])
-    for t, x in enumerate(g[1:], 2):
+    for t, x in enumerate(g[1:], 1):
         m = 0.9 * m + 0.1 * np.clip(x / np.maximum(np.sqrt(v), 1e-6), -(t**0.25), t**0.25)
         v = 0.9999 * v + 0.0001 * x**2
     return m * np.sqrt(v), np.sqrt(v)
 
 
 def adam_mini(g: list[Array]) -> Pair:
-    """Zhang et al. 2024: one v per tensor, of the mean of g²."""
-    blocks = [np.full_like(x, (x**2).mean()) for x in g]
+    """Zhang et al. 2024: one v per row, of the mean of g²; biases are Adam's."""
+    blocks = [np.broadcast_to((x**2).mean(1, keepdims=True), x.shape) if x.ndim > 1 else x**2 for x in g]
     return average(g, 0.9), np.sqrt(average(blocks, 0.999))
 
 
@@ -162,7 +162,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "prodigy": {"growth_rate": 1.0},  # its distance stays what it is
     "hn_adam": {"norm": 2.5},  # and not drawn
     "ranger": {"use_gc": False},
-    "lamb": {"max_grad_norm": 0.0},
 }
 EIGHT_BIT = {"adam8bit", "adamw8bit", "paged_adamw8bit", "ademamix8bit", "lion8bit"}
 

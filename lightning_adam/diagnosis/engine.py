@@ -12,6 +12,7 @@ from lightning_adam.diagnosis.codec import Record
 from lightning_adam.diagnosis.finding import Finding, Severity, readable_findings
 from lightning_adam.diagnosis.harm import FIRST_STEPS, agrees, blew_up, is_cleared, judged
 from lightning_adam.diagnosis.history import EARLY, PASSES, History, median
+from lightning_adam.diagnosis.ignoring import is_ignored
 from lightning_adam.diagnosis.rules import BETTER, CAUSES, LINTS, NEVER_AFTER, RULES
 from lightning_adam.diagnosis.rules_gradients import stands_out
 from lightning_adam.diagnosis.signals import RunSignals, StepSignals
@@ -72,7 +73,8 @@ class Diagnosis:
 
     def _ask(self, case: Case) -> list[Finding]:
         rules = [*LINTS, *RULES.values()] if self.history.count == 0 else RULES.values()
-        return [finding for rule in rules if (finding := rule(case)) is not None]
+        said = [finding for rule in rules if (finding := rule(case)) is not None]
+        return [finding for finding in said if not is_ignored(finding, self.run.ignore)]
 
     def _place(self, said: Finding, case: Case) -> Finding | None:
         """Into an open episode where it belongs to one: then nothing new is told, or only a better name."""

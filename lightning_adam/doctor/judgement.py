@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +12,7 @@ from lightning_adam.doctor.curves import Curve, curves
 from lightning_adam.doctor.evidence import Evidence, Record, gather, recorded
 from lightning_adam.doctor.live import SEVERITIES, is_watched, live_findings, plural, replayed, unread, unread_in_file
 from lightning_adam.doctor.roles import prefixes
+from lightning_adam.doctor.settings import settings
 from lightning_adam.tensorboard.reader import RunLog
 
 
@@ -42,6 +43,7 @@ class RunReport:
         notes: what could not be read.
         basis: what the judgement rests on, in words.
         curves: what can be drawn.
+        settings: what the optimizers were configured with, as far as the log tells.
     """
 
     name: str
@@ -51,6 +53,7 @@ class RunReport:
     notes: tuple[str, ...]
     basis: str
     curves: tuple[Curve, ...]
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     def count(self, severity: str) -> int:
         """How many findings of this severity."""
@@ -124,7 +127,9 @@ def judge(run: RunLog) -> RunReport:
     gaps = dict.fromkeys(gap for optimizer in judged for gap in optimizer.gaps)
     basis = "; ".join(dict.fromkeys(optimizer.basis for optimizer in judged))
     drawn = tuple(curves(run, records))
-    return RunReport(run.name, run.path, tuple(findings), tuple(gaps), tuple(run.notes), basis, drawn)
+    return RunReport(
+        run.name, run.path, tuple(findings), tuple(gaps), tuple(run.notes), basis, drawn, settings(run, records)
+    )
 
 
 def _position(run: RunLog, prefix: str, records: list[Record]) -> int:

@@ -41,10 +41,17 @@ def show(report: Report) -> None:
     console.print(rendered(report, console.width))
 
 
+def show_finding(run: str, finding: Finding) -> None:
+    """Print one finding as a line of its own, at once."""
+    line = _text(f"{run}: {finding.line()}", STYLES.get(finding.severity, ""))
+    Console(highlight=False, soft_wrap=True).print(line)
+
+
 def as_text(report: Report, width: int) -> str:
     """The same without colour."""
     buffer = io.StringIO()
-    Console(file=buffer, highlight=False, width=width, color_system=None).print(rendered(report, width))
+    plain = Console(file=buffer, highlight=False, width=width, color_system=None, force_jupyter=False)
+    plain.print(rendered(report, width))  # in a kernel rich would display it instead of writing it
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
 
 

@@ -12,6 +12,8 @@ from typing import Any
 from torch.optim import Optimizer
 
 from lightning_adam.diagnosis import Diagnosis, Finding, RunSignals, StepSignals, encode
+from lightning_adam.diagnosis.ignoring import checked_ignore
+from lightning_adam.diagnosis.rules import RULES
 from lightning_adam.errors import ConfigError, nearest
 from lightning_adam.monitoring.guard import LOG, Guard
 from lightning_adam.monitoring.parameters import NamedParameters
@@ -43,6 +45,7 @@ class DivergenceOptions:
     trial: Any = None
     every_n_steps: int = 20
     logits: Sequence[str] = ()
+    ignore: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         _check_choice("on_divergence", self.on_divergence, ACTIONS)
@@ -53,6 +56,7 @@ class DivergenceOptions:
         if isinstance(self.logits, str):
             raise ConfigError(f"logits={self.logits!r}: give a list of globs, such as logits=[{self.logits!r}].")
         object.__setattr__(self, "logits", tuple(self.logits))
+        object.__setattr__(self, "ignore", checked_ignore(self.ignore, RULES))
 
 
 def _check_choice(argument: str, value: object, allowed: Sequence[str]) -> None:
@@ -109,6 +113,7 @@ class OptimizerDiagnosis:
             run, position, optimizer, parameters, options.every_n_steps, self.diagnosis, self._take_in, guard
         )
         self._run, self._position, self._prefix, self._sinks, self._on_record = run, position, prefix, sinks, on_record
+        self._ignore = tuple(options.ignore)
         self._unstored: list[Record] = []
         self._last_steps: deque[StepSignals] = deque(maxlen=REMEMBERED_STEPS)
 
@@ -141,6 +146,8 @@ class OptimizerDiagnosis:
 
     def _take_in(self, record: Record) -> None:
         """One record: into the diagnosis, the log, and the memory of the last steps."""
+        if isinstance(record, RunSignals):
+            record = replace(record, ignore=self._ignore)
         if self._on_record is not None:
             self._on_record(self._position, record)
         self._unstored.append(record)

@@ -13,12 +13,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from torch import nn
 from torch.optim import Optimizer
 
 from lightning_adam.errors import ConfigError, nearest
 
-Need = Literal["closure", "hessian", "loss", "matrices", "model", "modes", "total_steps"]
+Need = Literal["closure", "hessian", "loss", "matrices", "modes", "total_steps"]
 
 
 @dataclass(frozen=True)
@@ -36,10 +35,12 @@ class OptimizerSpec:
         weight_decay: what it starts from when none is given; 0 where decay enters the gradient.
         fixed: options that make the row what it is, or that its source recommends.
         needs: what the helper arranges for it: the loss, a repeated closure, a Hessian estimate, train and eval modes,
-            the whole model, the run's length, or a split by matrices.
+            the run's length, or a split by matrices.
         fused: whether torch has a fused kernel.
         betas: decay rates that it starts from when none are given; empty where it takes none.
         experimental: the equations are our reading of a paper that could not be had in full.
+        shared: options that all groups have alike: it takes the first group's for all.
+        note: where it is not its source's algorithm, in one sentence.
     """
 
     name: str
@@ -55,6 +56,8 @@ class OptimizerSpec:
     fused: bool = False
     betas: tuple[float, ...] = (0.9, 0.999)
     experimental: bool = False
+    shared: tuple[str, ...] = ()
+    note: str = ""
 
     @property
     def library(self) -> str:
@@ -69,14 +72,13 @@ class OptimizerSpec:
     def options(self) -> list[str]:
         """The names that its class takes, besides the parameters."""
         names = inspect.signature(self.load()).parameters.items()
-        return [name for name, p in names if name not in ("self", "params", "model") and p.kind is not p.VAR_KEYWORD]
+        return [name for name, p in names if name not in ("self", "params") and p.kind is not p.VAR_KEYWORD]
 
 
 def build_optimizer(
     spec: OptimizerSpec,
     groups: Sequence[Mapping[str, Any]],
     options: Mapping[str, Any],
-    module: nn.Module | None = None,
     total_steps: float = math.inf,
     kind: type[Optimizer] | None = None,
 ) -> Optimizer:
@@ -86,7 +88,6 @@ def build_optimizer(
         spec: the row.
         groups: from ``split_parameters``.
         options: for its class, beside what the row fixes.
-        module: for those that want the whole model.
         total_steps: for those that want the run's length.
         kind: the class to make it of, derived from the row's own; by default that one.
 
@@ -101,9 +102,8 @@ def build_optimizer(
     given = {**spec.fixed, **options}
     if "total_steps" in spec.needs:
         given.setdefault("num_iterations", _known_length(spec, total_steps))
+    _refuse_own_rates(spec, groups, given)
     make: Any = kind or spec.load()
-    if "model" in spec.needs:
-        return _from_model(make, module, groups, given)  # type: ignore[no-any-return]
     if "closure" in spec.needs:
         return make([p for group in groups for p in group["params"]], **given)  # type: ignore[no-any-return]
     with warnings.catch_warnings():
@@ -117,14 +117,15 @@ def _known_length(spec: OptimizerSpec, total_steps: float) -> int:
     return max(2, int(total_steps))
 
 
-def _from_model(kind: Any, module: nn.Module | None, groups: Sequence[Mapping[str, Any]], options: dict[str, Any]) -> Any:
-    """It makes its own groups, one per tensor; ours say which of them decay."""
-    decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
-    optimizer = kind(module, **options)
-    for group in optimizer.param_groups:
-        group["adam_names"] = [group["name"]]
-        group["weight_decay"] = decay.get(id(group["params"][0]), 0.0)
-    return optimizer
+def _refuse_own_rates(spec: OptimizerSpec, groups: Sequence[Mapping[str, Any]], options: Mapping[str, Any]) -> None:
+    """Groups with options of their own, where the first group's would silently hold for all."""
+    for name in spec.shared:
+        asked = {repr(group.get(name, options.get(name))) for group in groups}
+        if len(asked) > 1:
+            raise ConfigError(
+                f"param_groups, layer_decay: {spec.name} has one {name} for all groups, and is asked for "
+                f"{' and '.join(sorted(asked))}. Leave it out of the groups, or take another optimizer, such as adamw."
+            )
 
 
 def _import_quietly(module: str, package: str) -> Any:
