@@ -84,12 +84,14 @@ class Diagnosis:
         open_ = {f.rule: i for i, f in enumerate(self.findings) if self._is_open(i)}
         if (known := open_.get(finding.rule)) is not None and self._is_same(known, finding, suspected):
             return self._continue(known, finding)
+        causes = [open_[rule] for rule in _causes_of(finding, case) if rule in open_]
+        causes = [i for i in causes if self._counts(i) or finding.severity == "info"]
         for worse, better in BETTER.items():
-            if finding.rule in better and worse in open_ and self._may_rename(open_[worse], suspected):
+            is_better = finding.rule in better and worse in open_ and self._may_rename(open_[worse], suspected)
+            if is_better and (self._counts(open_[worse]) or not causes):  # a mere fact gives way to a cause
                 return self._rename(open_[worse], finding, suspected)
-        for rule in CAUSES.get(finding.rule, ()) if finding.rule != "NON-FINITE" or blew_up(case) else ():
-            if rule in open_ and (self._counts(open_[rule]) or finding.severity == "info"):
-                return self._fold(open_[rule], finding)
+        if causes:
+            return self._fold(causes[0], finding)
         return self._begin(finding, suspected)
 
     def _is_open(self, index: int) -> bool:
@@ -229,6 +231,11 @@ class Diagnosis:
         damaged += ["suspected"] if suspected is None else []
         damaged += ["findings"] if None in stored or not is_list else []
         say_left_out("diagnosis", [*lost, *damaged])
+
+
+def _causes_of(finding: Finding, case: Case) -> tuple[str, ...]:
+    """What is not finite has a cause only where the run had left its range before."""
+    return CAUSES.get(finding.rule, ()) if finding.rule != "NON-FINITE" or blew_up(case) else ()
 
 
 def _matching(kind: type[T], counts: Any, stored: Sequence[Finding | None]) -> list[T] | None:
