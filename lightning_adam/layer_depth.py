@@ -17,17 +17,22 @@ from torch import nn
 from lightning_adam.layer_matcher import said_by_models
 from lightning_adam.plain_names import plain_name
 
-STAGES = {"stages", "stage", "layers", "features"}
+STAGES = {"stages", "stage", "layers", "denseblock"}
 """Numbered modules that hold numbered blocks: T5's ``block.3.layer.1`` is a part of layer 3, Swin's ``layers.3.blocks.1``
 is one of its own."""
-BLOCKS = {"blocks", "layers"}
+BLOCKS = {"blocks", "layers", "denselayer"}
 TOWERS = re.compile(r"encoder|decoder|text|vision|visual|image|audio|speech|video")
 INPUT = re.compile(r"embed|token|stem|patch|(^|\.)(wte|wpe|pos)")
 OUTPUT = re.compile(
     r"(^|\.)(\w*head\w*|\w*classifier|\w*predictor|score|fc|logits|qa_outputs|pooler"
     r"|(final|last|post)_?(layer_?)?norm|ln_(f|final|post)|norm_f)(\.|$)"
 )
+STEM = re.compile(r"(^|\.)(\w*stem|patch_embed\w*)(\.\w+)?$")
 NORMS = re.compile(r"norm|bn")
+NUMBERED = re.compile(r"(\w*?(?:layer|block))_?(\d+)")
+"""Where the number is a part of the name: torchvision's ``encoder_layer_3``, DenseNet's ``denseblock1.denselayer2``."""
+ENDS_IN_NUMBER = re.compile(r"(\w*?[a-z])_?(\d+)")
+"""``conv1``, ``conv2``: layers where nothing else is numbered."""
 
 
 class Layer(NamedTuple):
@@ -58,7 +63,7 @@ def layer_depths(names: Sequence[str], module: nn.Module | None = None) -> dict[
         [0, 1, 2, 3]
     """
     said = said_by_models(names, module) if module is not None else {}
-    layers = _settled(_without_heads(_side_by_side([_layer(name) for name in names], _lists_of(module))))
+    layers = _settled(_numbered_layers(names, module))
     owners = {owner for owner, _ in said.values()}
     layers = [_as_said(*said[n], owners) if n in said else layer for n, layer in zip(names, layers, strict=True)]
     heads = {name for name, (_, depth) in said.items() if depth is None}
@@ -85,13 +90,57 @@ def _depths(names: Sequence[str], layers: Sequence[Layer | None], heads: set[str
     return depths
 
 
-def _layer(name: str) -> Layer | None:
+def _numbered_layers(names: Sequence[str], module: nn.Module | None) -> list[Layer | None]:
+    for pattern in (NUMBERED, ENDS_IN_NUMBER):
+        parts = [_parts(name, pattern) for name in names]
+        stages = _stages(parts)
+        layers = [_layer(part, stages) for part in parts]
+        if any(layers):
+            break
+    return _side_by_side(layers, _lists_of(module))
+
+
+def _parts(name: str, numbered: re.Pattern[str]) -> list[str]:
+    """Of the name, each number by itself; ``layer1.0`` is a stack of its own."""
     parts = name.split(".")
-    first = next((i for i, part in enumerate(parts) if part.isdigit()), None)
+    split: list[str] = []
+    for part, following in zip(parts, [*parts[1:], ""], strict=True):
+        found = numbered.fullmatch(part) if not following.isdigit() and part != parts[-1] else None
+        split += found.groups() if found else [part]
+    return split
+
+
+def _first_number(parts: Sequence[str]) -> int | None:
+    return next((i for i, part in enumerate(parts) if part.isdigit()), None)
+
+
+def _stages(names: Iterable[Sequence[str]]) -> set[str]:
+    """Layers that hold lists of blocks: ``blocks.1.0.…`` and ``blocks.1.1.…`` have the same parameters, mostly.
+
+    The parts of one layer (``layers.1.0.…`` attention, ``layers.1.1.…`` feed-forward) have others.
+    """
+    parameters: dict[tuple[str, str], dict[str, set[str]]] = {}
+    for parts in names:
+        first = _first_number(parts)
+        if first is not None and len(parts) > first + 3 and parts[first + 1].isdigit():
+            layer = parameters.setdefault((".".join(parts[:first]), parts[first]), {})
+            layer.setdefault(parts[first + 1], set()).add(".".join(parts[first + 2 :]))
+    return {f"{stack}.{number}" for (stack, number), blocks in parameters.items() if _are_alike(list(blocks.values()))}
+
+
+def _are_alike(blocks: Sequence[set[str]]) -> bool:
+    """More than half of what either of the first two has: a first block may have a shortcut besides."""
+    return len(blocks) > 1 and 2 * len(blocks[0] & blocks[1]) > len(blocks[0] | blocks[1])
+
+
+def _layer(parts: Sequence[str], stages: set[str]) -> Layer | None:
+    first = _first_number(parts)
     if first is None:
         return None
     stack, rest = ".".join(parts[:first]), parts[first + 1 :]
-    return Layer(_tower(stack), stack, int(parts[first]), _block(parts[first - 1 : first], rest))
+    if len(rest) > 1 and rest[0].isdigit() and f"{stack}.{parts[first]}" in stages:
+        return Layer(_tower(stack), stack, int(parts[first]), int(rest[0]))
+    return Layer(_tower(stack), stack, int(parts[first]), _block(stack, rest))
 
 
 def _tower(stack: str) -> str:
@@ -99,19 +148,10 @@ def _tower(stack: str) -> str:
     return tower[0] if tower else ""
 
 
-def _block(stack: Sequence[str], rest: Sequence[str]) -> int | None:
-    """The number of a block within a stage: ``blocks.1.…``, or ``1.conv.…`` where it holds modules of its own."""
-    if not STAGES.intersection(stack) or len(rest) < 3:
-        return None
-    if rest[0] in BLOCKS and rest[1].isdigit():
-        return int(rest[1])
-    return int(rest[0]) if rest[0].isdigit() else None
-
-
-def _without_heads(layers: Sequence[Layer | None]) -> list[Layer | None]:
-    """Numbered parts of a head (``classifier.1``) are no layers, unless the whole model is called so."""
-    is_body = [layer is not None and not OUTPUT.search(layer.stack) for layer in layers]
-    return [layer if body else None for layer, body in zip(layers, is_body, strict=True)] if any(is_body) else list(layers)
+def _block(stack: str, rest: Sequence[str]) -> int | None:
+    """The number of a block within a stage that names its blocks: ``stages.0.blocks.1.…``."""
+    nested = len(rest) > 2 and stack.rpartition(".")[2] in STAGES and rest[0] in BLOCKS and rest[1].isdigit()
+    return int(rest[1]) if nested else None
 
 
 def _lists_of(module: nn.Module | None) -> set[str]:
@@ -122,8 +162,21 @@ def _lists_of(module: nn.Module | None) -> set[str]:
 def _side_by_side(layers: Sequence[Layer | None], lists: set[str]) -> list[Layer | None]:
     """Lists of one parent that hold the parts of the same layers (``attentions.0``, ``ffns.0``) are one stack.
 
-    Sequential modules follow each other, however alike they are.
+    Sequential modules follow each other, however alike they are. Numbered parts of a head (``classifier.1``) or of a stem
+    are no layers, unless the whole model is called so.
     """
+    first = _first_of_kin(layers, lists)
+    shared = {stack for pair in first.items() if pair[0] != pair[1] for stack in pair}
+    is_body = [
+        layer is not None and (layer.stack in shared or not (OUTPUT.search(layer.stack) or STEM.search(layer.stack)))
+        for layer in layers
+    ]
+    kept = [layer if body or not any(is_body) else None for layer, body in zip(layers, is_body, strict=True)]
+    return [layer and layer._replace(stack=first.get(layer.stack, layer.stack)) for layer in kept]
+
+
+def _first_of_kin(layers: Sequence[Layer | None], lists: set[str]) -> dict[str, str]:
+    """Each list to the first of those that it stands beside."""
     numbers: dict[str, set[int]] = {}
     for layer in layers:
         if layer is not None and layer.stack in lists:
@@ -132,7 +185,7 @@ def _side_by_side(layers: Sequence[Layer | None], lists: set[str]) -> list[Layer
     for stack in numbers:
         alike = (one for one in first if first[one] == one and _are_parts(numbers, one, stack))
         first[stack] = next(alike, stack)
-    return [layer and layer._replace(stack=first.get(layer.stack, layer.stack)) for layer in layers]
+    return first
 
 
 def _are_parts(numbers: Mapping[str, set[int]], one: str, other: str) -> bool:
