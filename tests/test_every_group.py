@@ -1,0 +1,102 @@
+"""For every optimizer: a group's decay, layers' rates, a group added in mid-run, a closure, sparse and complex parameters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import lightning_adam as la
+from lightning_adam.optimizers.sophia import estimate_hessian
+from tests.test_descent import Bowl
+
+ROWS = {row.name: row for row in la.available_optimizers()}
+NAMES = list(ROWS)
+ONE_GROUP = {"lbfgs"}
+
+
+def made(module: nn.Module, name: str, **options: Any) -> Any:
+    """Its optimizer, at a constant rate."""
+    whole = {"schedule": "constant", "warmup": 0, "total_steps": 30, **options}
+    return la.configure_optimizers(module, name, **whole)["optimizer"]
+
+
+def closure_of(module: nn.Module, optimizer: Any, name: str) -> Any:
+    """Zeroes, computes the loss and its gradients."""
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = module()
+        if name == "sophia":
+            optimizer.adam_arguments = {"hessian": estimate_hessian(optimizer, loss)}
+        loss.backward()
+        return loss  # type: ignore[no-any-return]
+
+    return closure
+
+
+def run(module: nn.Module, optimizer: Any, name: str, steps: int = 6) -> dict[str, Tensor]:
+    """The weights after some steps."""
+    closure = closure_of(module, optimizer, name)
+    for _ in range(steps):
+        closure()
+        optimizer.step(*([closure] if name == "lbfgs" else []))
+    return {key: p.detach().clone() for key, p in module.named_parameters()}
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ONE_GROUP])
+def test_a_groups_decay_moves_that_group_alone(name: str) -> None:
+    if "weight_decay" not in ROWS[name].options():
+        with pytest.raises(la.ConfigError, match="no option 'weight_decay'"):
+            made(Bowl(), name, param_groups={"hidden.*": {"weight_decay": 0.9}})
+        return
+    ends = []
+    for decay in (0.0, 0.9):
+        module = Bowl()
+        groups = {"hidden.*": {"weight_decay": decay}, "head.*": {"weight_decay": 0.0}}
+        torch.manual_seed(1)
+        ends.append(run(module, made(module, name, param_groups=groups, clip=None), name, 12))
+    changed = {key for key in ends[0] if not torch.equal(ends[0][key], ends[1][key])}
+    assert {key for key in changed if key.startswith("hidden")} == {"hidden.weight", "hidden.bias"}
+    if name != "prodigy":  # its distance is one for all
+        assert changed == {"hidden.weight", "hidden.bias"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_layer_decay_is_obeyed_or_refused(name: str) -> None:
+    module = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    if name in ONE_GROUP or "lr" in ROWS[name].shared:
+        with pytest.raises(la.ConfigError, match="layer_decay|one lr for all groups"):
+            made(module, name, layer_decay=0.5)
+        return
+    rates = {key: group["lr"] for group in made(module, name, layer_decay=0.5).param_groups for key in group["adam_names"]}
+    assert rates["1.weight"] == 2 * rates["0.weight"] > 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_group_added_in_mid_run_trains(name: str) -> None:
+    module = Bowl()
+    optimizer = made(module, name, parameters="hidden.*")
+    start = run(module, optimizer, name, 3)
+    if name in ONE_GROUP:
+        with pytest.raises(ValueError, match="per-parameter options"):
+            type(optimizer)([{"params": [module.head.weight]}, {"params": [module.head.bias]}])
+        return
+    optimizer.add_param_group({"params": list(module.head.parameters())})
+    end = run(module, optimizer, name, 8)
+    assert {key for key in start if not torch.equal(start[key], end[key])} == set(start)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_closure_is_called_and_its_loss_returned(name: str) -> None:
+    one, other = Bowl(), Bowl()
+    torch.manual_seed(2)
+    by_closure = made(one, name)
+    losses = [float(by_closure.step(closure_of(one, by_closure, name))) for _ in range(3)]
+    assert losses[0] == pytest.approx(float(Bowl()()))
+    torch.manual_seed(2)
+    if name not in ("lbfgs", "adamz"):
+        by_hand = made(other, name)
+        assert all(torch.equal(p, q) for p, q in zip(one.parameters(), [*run(other, by_hand, name, 3).values()], strict=True))
