@@ -98,7 +98,8 @@ class Diagnosis:
         causes = [i for i in causes if self._counts(i) or finding.severity == "info"]
         for worse, better in BETTER.items():
             is_better = finding.rule in better and worse in open_ and self._may_rename(open_[worse], suspected)
-            if is_better and (self._counts(open_[worse]) or not causes):  # a mere fact gives way to a cause
+            others = [i for i in causes if i != open_.get(worse)]  # a mere fact gives way to a cause
+            if is_better and (self._counts(open_[worse]) or not others):
                 return self._rename(open_[worse], finding, suspected)
         if causes:
             return self._fold(causes[0], finding)
