@@ -14,7 +14,7 @@ from typing_extensions import override
 from lightning_adam.callbacks._lightning import loss_share
 from lightning_adam.fresh_state import COMPANIONS_OWN
 from lightning_adam.optimizers.adamz import AdamZ
-from lightning_adam.optimizers.sophia import estimate_hessian, hessian_is_due
+from lightning_adam.optimizers.sophia import estimate_hessian, hessian_is_due, takes_hessian
 
 KEPT = COMPANIONS_OWN
 """The training weights while the averaged ones are in use: computing the way back would round them."""
@@ -62,7 +62,7 @@ class HessianForSophia(_OncePerStep):
     @override
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         """The loss still has its graph."""
-        for optimizer in (o for o in trainer.optimizers if type(o).__name__ == "SophiaH" and hessian_is_due(o)):
+        for optimizer in (o for o in trainer.optimizers if takes_hessian(o) and hessian_is_due(o)):
             if self._pass_of_step(trainer, optimizer) > 1:
                 continue
             estimates = estimate_hessian(optimizer, loss, loss_share(trainer))

@@ -64,6 +64,11 @@ class LightningRun:
         return math.nan if not limit or self._trainer.gradient_clip_algorithm == "value" else float(limit)
 
     @property
+    def mode(self) -> str:
+        """As the module says."""
+        return "automatic" if self.module.automatic_optimization else "manual"
+
+    @property
     def is_main(self) -> bool:
         """Rank zero writes and speaks."""
         return self._trainer.is_global_zero

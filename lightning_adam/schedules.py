@@ -19,6 +19,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from lightning_adam import curves
 from lightning_adam.curves import Phases as Phases
 from lightning_adam.errors import ConfigError, LightningAdamWarning, nearest, say_left_out
+from lightning_adam.schedule_limits import LIMITS, is_allowed
 
 
 @dataclass(frozen=True)
@@ -57,35 +58,13 @@ SCHEDULES: dict[str, Shape] = {
 """Warmup-stable-decay: Hu et al. 2024 (MiniCPM), arXiv:2404.06395."""
 
 
-@dataclass(frozen=True)
-class Limit:
-    """What an option of a schedule may be.
-
-    Attributes:
-        allows: whether a finite number is allowed.
-        words: the same in words.
-    """
-
-    allows: Callable[[float], bool]
-    words: str
-
-
-LIMITS: dict[str, Limit] = {
-    "final": Limit(lambda x: 0 < x < 1, "between 0 and 1: the share of the rate that is left at the end, such as 0.01"),
-    "power": Limit(lambda x: x > 0, "above 0: 1 is a line, 2 a parabola"),
-    "div_factor": Limit(lambda x: x >= 1, "1 or above: the first rate is the peak divided by it"),
-    "final_div_factor": Limit(lambda x: x >= 1, "1 or above: the last rate is the first divided by it"),
-}
-"""Of the options that curves compute with; what plateau takes is checked there."""
-
-
 def get_schedule(name: str) -> Shape:
     """The schedule of this name.
 
     Raises:
         ConfigError: there is none.
     """
-    if name not in SCHEDULES:
+    if not isinstance(name, str) or name not in SCHEDULES:
         known = ", ".join(SCHEDULES)
         raise ConfigError(f"schedule={name!r} is not known.{nearest(str(name), SCHEDULES)} Known: {known}.")
     return SCHEDULES[name]
@@ -104,14 +83,9 @@ def resolve_options(name: str, given: Mapping[str, float] | None) -> dict[str, f
             raise ConfigError(
                 f"schedule_options: {name!r} has no option {option!r}.{nearest(option, allowed)} It has: {takes}."
             )
-        if option in LIMITS and not _is_allowed(value, LIMITS[option]):
+        if option in LIMITS and not is_allowed(value, LIMITS[option]):
             raise ConfigError(f"schedule_options: {option}={value!r} of {name!r} must be a number {LIMITS[option].words}.")
     return {**allowed, **(given or {})}
-
-
-def _is_allowed(value: Any, limit: Limit) -> bool:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return is_number and math.isfinite(value) and limit.allows(value)
 
 
 def factor(name: str, phases: Phases, step: int) -> float:

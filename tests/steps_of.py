@@ -132,10 +132,8 @@ class Stepper:
 
     def _with_the_real_trust(self, free: dict[str, Array], start: dict[str, Array], decay: dict[str, float]) -> None:
         """LAMB's trust ratio is that of the step with decay: ‖θ‖/‖r + λθ‖, where the twin's was ‖θ‖/‖r‖."""
-        if self.name != "lamb":
+        if self.name not in ("lamb", "lamb8bit"):
             return
         for name, parameter in self.named.items():
-            state = self.optimizer.state[parameter]
-            m, v, t = (state[key].double().numpy() for key in ("exp_avg", "exp_avg_sq", "step"))
-            r = m / (1 - 0.9**t) / (np.sqrt(v / (1 - 0.999**t)) + 1e-6)
+            r = -free[name] / (self.optimizer.param_groups[0]["lr"] * float(self.optimizer.state[parameter]["trust_ratio"]))
             free[name] *= np.linalg.norm(r) / np.linalg.norm(r + decay[name] * start[name])

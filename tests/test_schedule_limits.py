@@ -10,7 +10,8 @@ from torch import nn
 import lightning_adam as la
 from lightning_adam.errors import ConfigError
 from lightning_adam.planning import plan
-from lightning_adam.schedules import LIMITS, SCHEDULES, factor, resolve_options
+from lightning_adam.schedule_limits import LIMITS
+from lightning_adam.schedules import SCHEDULES, factor, resolve_options
 
 DECAYING = [name for name, shape in SCHEDULES.items() if shape.phase in ("run", "tail", "cycle") and name != "onecycle"]
 WRONG = [

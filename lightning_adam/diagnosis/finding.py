@@ -122,7 +122,7 @@ def findings_table(findings: Sequence[Finding]) -> str:
     left_out = len(findings) - MOST_ROWS
     shown = findings if left_out <= 0 else [*findings[: MOST_ROWS // 4], *findings[-(MOST_ROWS - MOST_ROWS // 4) :]]
     for f in shown:
-        evidence = ", ".join(f"{name} {_number(value)}" for name, value in f.evidence.items())
+        evidence = ", ".join(f"{name} {_number(value)}" for name, value in f.evidence.items() if value == value)
         cells = (_span(f), f"**{f.rule}**", f.severity, f.message, evidence, f.remedy)
         rows.append("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")
     if left_out > 0:

@@ -87,6 +87,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "LOSS-SPIKE": ("loss",),
     "LOSS-DIVERGED": ("loss",),
     "NO-LEARNING": ("loss",),
+    "WRONG-SIGN": ("loss",),
     "PLATEAU": ("loss", "lr"),
     "BAD-BATCH": ("gradient norm", "loss"),
     "GRAD-EXPLODING": ("gradient norm", "loss"),

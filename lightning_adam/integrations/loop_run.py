@@ -40,6 +40,7 @@ class LoopRun:
 
     has_batches = False
     flat_shards = False
+    mode = "loop"
 
     def __init__(
         self,

@@ -70,6 +70,10 @@ class Run(Protocol):
         """Whether it says when gradients are complete and a batch is over; else all happens in the optimizer's step."""
 
     @property
+    def mode(self) -> str:
+        """Who calls backward and step: ``automatic`` (Lightning), ``manual`` (training_step) or ``loop``."""
+
+    @property
     def is_main(self) -> bool:
         """Whether this rank writes and speaks."""
 

@@ -24,12 +24,15 @@ RULES: dict[str, str] = {
     "lbfgs": "θ ← θ - τ·H·g, H from the last ten pairs of steps and gradient changes, τ by a strong-Wolfe line search",
     "muon": "hidden matrices: b = ⟨g⟩_μ, O = orthogonalised((1-μ)g + μb) by five Newton-Schulz iterations;\n"
     f"θ ← (1-αλ)θ - 0.2·√max(rows, columns)·α·O;  all else: {_ADAMW}",
-    "adam8bit": f"{_ADAMW}, m and v in blocks of 8 bit",
+    "adam8bit": f"g ← g + λθ;  {_ADAM}, m and v in blocks of 8 bit",
     "adamw8bit": f"{_ADAMW}, m and v in blocks of 8 bit",
     "paged_adamw": _ADAMW,
     "paged_adamw8bit": f"{_ADAMW}, m and v in blocks of 8 bit",
     "lion8bit": f"{_LION}, m in blocks of 8 bit",
     "ademamix8bit": f"{_ADEMAMIX}, state in blocks of 8 bit",
+    "lamb8bit": "r = m̂/(√v̂ + ε) + λθ;  θ ← θ - α·(‖θ‖/‖r‖)·r, tensor by tensor, m and v in blocks of 8 bit",
+    "paged_lion": _LION,
+    "paged_ademamix": _ADEMAMIX,
     "adabelief": "m = ⟨g⟩_β₁, s = ⟨(g-m)²⟩_β₂ + ε;  θ ← (1-αλ)θ - α·m̂/(√ŝ + ε)",
     "sm3": "ν = min over an element's row and column + g²; rows and columns keep their largest ν;\n"
     "m = ⟨g/√ν⟩_0.9;  θ ← θ - α·m",
@@ -47,6 +50,8 @@ RULES: dict[str, str] = {
     "soap": "Adam in the eigenbasis of ⟨GGᵀ⟩ and ⟨GᵀG⟩, renewed every ten steps by one power iteration;  θ ← (1-αλ)θ after",
     "prodigy": "m, v of d·g;  d ← max(d, Σ⟨g, θ₀-θ⟩/‖s‖₁), s = ⟨d·g⟩;  θ ← (1-dαλ)θ - d·α·m/(√v + dε)",
     "schedulefree_adamw": "z ← z - α·(g/(√v̂ + ε) + λy);  x ← average of z;  gradients at y = (1-β₁)z + β₁x",
+    "schedulefree_radam": "as schedulefree_adamw; z's step times r_t where v's variance is tractable (ρ_t > 4), else none",
+    "schedulefree_sgd": "z ← z - α·(g + λy);  x ← average of z;  gradients at y = (1-μ)z + μx",
     "grams": "θ ← (1-αλ)θ - α·sign(g)·|m̂/(√v̂ + ε)|",
     "lamb": "r = m̂/(√v̂ + ε) + λθ;  θ ← θ - α·(‖θ‖/‖r‖)·r, tensor by tensor",
     "adam_mini": "m = ⟨g⟩_β₁, v = ⟨mean of g² over a block⟩_β₂;  θ ← (1-αλ)θ - α·m̂/(√v̂ + ε);\n"
@@ -63,7 +68,9 @@ _REFERENCE = "100 steps in float64 against the paper's equations in NumPy: relat
 _BY_NAME: dict[str, str] = {
     "lbfgs": "each direction against the two-loop recursion in NumPy to 1e-9, each length against Wolfe's conditions",
     "muon": f"{_REFERENCE} at most 0.4 % (torch iterates in bf16)",
-    "paged_adamw": f"{_REFERENCE} at most 1e-5 (float32; not on a GPU that pages)",
+    **dict.fromkeys(
+        ("paged_adamw", "paged_lion", "paged_ademamix"), f"{_REFERENCE} at most 1e-5 (float32; not on a GPU that pages)"
+    ),
 }
 
 

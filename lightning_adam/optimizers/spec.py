@@ -60,6 +60,11 @@ class OptimizerSpec:
     note: str = ""
 
     @property
+    def takes_any(self) -> bool:
+        """Whether options that its class does not name are for it to judge."""
+        return False
+
+    @property
     def library(self) -> str:
         """The package that it comes from."""
         return "bitsandbytes" if self.path.startswith("lightning_adam.optimizers.eight_bit") else self.path.split(".")[0]
@@ -67,7 +72,7 @@ class OptimizerSpec:
     def load(self) -> type[Optimizer]:
         """Import the class; what its library prints while loading is kept from the user."""
         module, _, name = self.path.rpartition(".")
-        return getattr(_import_quietly(module, self.library), name)  # type: ignore[no-any-return]
+        return getattr(import_quietly(module, self.library), name)  # type: ignore[no-any-return]
 
     def options(self) -> list[str]:
         """The names that its class takes, besides the parameters."""
@@ -94,21 +99,45 @@ def build_optimizer(
     Raises:
         ConfigError: an option that its class does not take, or what it needs is not known.
     """
-    accepted = spec.options()
-    for name in options:
-        if name not in accepted:
-            allowed = ", ".join(accepted)
-            raise ConfigError(f"{spec.name} takes no option {name!r}.{nearest(name, accepted)} It takes: {allowed}.")
+    _refuse_unknown(spec, options)
     given = {**spec.fixed, **options}
     if "total_steps" in spec.needs:
         given.setdefault("num_iterations", _known_length(spec, total_steps))
     _refuse_own_rates(spec, groups, given)
-    make: Any = kind or spec.load()
-    if "closure" in spec.needs:
-        return make([p for group in groups for p in group["params"]], **given)  # type: ignore[no-any-return]
+    _refuse_missing(spec, given)
+    parameters: Any = [dict(group) for group in groups]
+    if "closure" in spec.needs:  # they take one group only
+        parameters = [p for group in groups for p in group["params"]]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Paged optimizers are not supported on CPU")
-        return make([dict(group) for group in groups], **given)  # type: ignore[no-any-return]
+        return _made(spec, kind or spec.load(), parameters, given)
+
+
+def _refuse_unknown(spec: OptimizerSpec, options: Mapping[str, Any]) -> None:
+    """A class of the user's own may take any; a catalogue's passes what it does not know over."""
+    accepted = spec.options()
+    for name in options:
+        if name not in accepted and not spec.takes_any:
+            allowed = ", ".join(accepted)
+            raise ConfigError(f"{spec.name} takes no option {name!r}.{nearest(name, accepted)} It takes: {allowed}.")
+
+
+def _refuse_missing(spec: OptimizerSpec, given: Mapping[str, Any]) -> None:
+    _, *parameters = inspect.signature(spec.load()).parameters.values()
+    named = [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+    missing = [p.name for p in named if p.default is p.empty and p.name not in given]
+    if missing:
+        raise ConfigError(f"{spec.name} needs {', '.join(missing)}: pass {missing[0]}=... beside it.")
+
+
+def _made(spec: OptimizerSpec, kind: Any, parameters: Any, options: Mapping[str, Any]) -> Optimizer:
+    try:
+        return kind(parameters, **options)  # type: ignore[no-any-return]
+    except ConfigError:
+        raise
+    except Exception as error:  # whatever a library raises on options that it does not like
+        shown = ", ".join(f"{name}={value!r}" for name, value in options.items())
+        raise ConfigError(f"{spec.name} cannot be made with {shown}: {error or type(error).__name__}") from error
 
 
 def _known_length(spec: OptimizerSpec, total_steps: float) -> int:
@@ -128,8 +157,12 @@ def _refuse_own_rates(spec: OptimizerSpec, groups: Sequence[Mapping[str, Any]], 
             )
 
 
-def _import_quietly(module: str, package: str) -> Any:
-    """bitsandbytes prints and logs a line about kernels when it loads on a CPU."""
+def import_quietly(module: str, package: str) -> Any:
+    """Import; bitsandbytes prints and logs a line about kernels when it loads on a CPU.
+
+    Raises:
+        ConfigError: the library is missing, or lacks what the optimizer is made of.
+    """
     logger = logging.getLogger(package)
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -137,6 +170,7 @@ def _import_quietly(module: str, package: str) -> Any:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             return importlib.import_module(module)
     except ImportError as error:
-        raise ConfigError(f"{package} cannot be imported ({error}): pip install {package}.") from error
+        missing = {"lightning_adam": "torch"}.get(package, package)  # ours are made of torch's
+        raise ConfigError(f"{module} cannot be imported ({error}): pip install --upgrade {missing}.") from error
     finally:
         logger.setLevel(level)

@@ -43,6 +43,34 @@ def schedulefree_adamw(theta: Array, gradients: Gradients, lr: float = 2.5e-3, d
     return y
 
 
+def schedulefree_radam(theta: Array, gradients: Gradients, lr: float = 2.5e-3, decay: float = 0.0) -> Array:
+    """The same, where each rate is times RAdam's r_t (arXiv:1908.03265, algorithm 2), and 0 while ρ_t is at most 4; x
+    weighs by the largest rate so far, as the authors' code does."""
+    x = y = z = theta
+    v, largest, weights, longest = np.zeros_like(theta), 0.0, 0.0, 2 / (1 - 0.999) - 1
+    for t, g in enumerate(gradients, 1):
+        v = 0.999 * v + 0.001 * g**2
+        rho = longest - 2 * t * 0.999**t / (1 - 0.999**t)
+        share = (rho - 4) * (rho - 2) * longest / ((longest - 4) * (longest - 2) * rho)
+        rate = lr * math.sqrt(share) if rho > 4 else 0.0
+        largest = max(largest, rate)
+        weights += largest**2
+        z = z - rate * (g / (np.sqrt(v / (1 - 0.999**t)) + 1e-8) + decay * y)
+        x = x + (largest**2 / weights if weights else 0.0) * (z - x)
+        y = 0.1 * z + 0.9 * x
+    return y
+
+
+def schedulefree_sgd(theta: Array, gradients: Gradients, lr: float = 1.0, decay: float = 0.0) -> Array:
+    """Defazio et al. 2024, arXiv:2405.15682, equations 3 to 5 with β = 0.9."""
+    x = y = z = theta
+    for t, g in enumerate(gradients, 1):
+        z = z - lr * (g + decay * y)
+        x = x + (z - x) / t
+        y = 0.1 * z + 0.9 * x
+    return y
+
+
 def ranger21(theta: Thetas, steps: Steps, lr: float = 1e-3, decay: Sequence[float] = ()) -> Thetas:
     """Wright & Demeure 2021, arXiv:2106.13731, algorithm 1: adaptive clipping, centred and normalised gradients,
     positive-negative momentum, softplus, stable decay, norm loss and Lookahead (k = 5), without its schedule.
