@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from lightning_adam.diagnosis import Finding
 
 if TYPE_CHECKING:
+    from lightning_adam.preflight.additivity import Parts
     from lightning_adam.preflight.behaviour import Behaviour
     from lightning_adam.preflight.data import Data
     from lightning_adam.preflight.gradients import Gradients
@@ -29,6 +30,7 @@ class Facts:
     behaviour: Behaviour | None = None
     trial: Trial | None = None
     plan: Plan | None = None
+    parts: Parts | None = None
     missing: dict[str, str] = field(default_factory=dict)
 
 

@@ -61,9 +61,8 @@ def traced(samples: int) -> Iterator[Trace]:
             is_first = not values.requires_grad if isinstance(module, EMBEDDINGS) else not begun[0]
             if is_first or not (values.requires_grad or _frozen(module)):
                 trace.entries.append(Entry(module, values.detach()))
-            begun[0] = True
-        elif values is not None and isinstance(module, _NORMS):
-            begun[0] = True  # whatever comes is normalised
+        if isinstance(module, LAYERS + EMBEDDINGS + _NORMS):
+            begun[0] = True  # what comes behind a norm is normalised
 
     def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         depth[0] -= 1

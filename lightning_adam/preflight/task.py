@@ -46,17 +46,17 @@ class HandOptimizer:
 class Backwards(TorchFunctionMode):
     """Catches the losses of a manual step on their way to backward, and lets them through where it is to step."""
 
-    def __init__(self, events: list[str], losses: list[Tensor], steps: bool) -> None:
+    def __init__(self, events: list[str], losses: list[Tensor], lets_through: bool) -> None:
         super().__init__()
-        self._events, self._losses, self._steps = events, losses, steps
+        self._events, self._losses, self._lets_through = events, losses, lets_through
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         """All other calls are handed on."""
         if getattr(func, "__name__", "") != "backward":
             return func(*args, **(kwargs or {}))
         self._events.append("backward")
-        self._losses.append(args[0].detach() if self._steps else args[0])
-        return func(*args, **(kwargs or {})) if self._steps else None
+        self._losses.append(args[0].detach() if self._lets_through else args[0])
+        return func(*args, **(kwargs or {})) if self._lets_through else None
 
 
 @dataclass
@@ -104,7 +104,7 @@ class Task:
         batch = self.module.transfer_batch_to_device(batch, self.device, 0) if source is not None else batch
         return source.on_after_batch_transfer(batch, 0)
 
-    def loss(self, batch: Any, index: int = 0, seed: int = 0, steps: bool = False) -> Tensor:
+    def loss(self, batch: Any, index: int = 0, seed: int = 0, steps: bool = False, backward: bool = False) -> Tensor:
         """The loss of one training step; under manual optimization the sum of all losses that it gave to backward.
 
         Args:
@@ -112,6 +112,7 @@ class Task:
             index: of the batch.
             seed: of torch's random numbers, so that the same noise is drawn again.
             steps: whether a manual step really moves weights, backward pass included.
+            backward: whether it goes backward, and moves nothing.
 
         Raises:
             ValueError: the step returns no loss.
@@ -120,7 +121,7 @@ class Task:
         batch = self.given = self.placed(mapped(batch, lambda part: part.clone() if isinstance(part, Tensor) else part))
         with self._precision():
             if self.manual:
-                return self._manual_loss(batch, index, steps)
+                return self._manual_loss(batch, index, steps, steps or backward)
             loss = self.module.training_step(*self._arguments(batch, index))
         loss = loss.get("loss") if isinstance(loss, Mapping) else loss
         if not isinstance(loss, Tensor):
@@ -136,13 +137,13 @@ class Task:
         plugin = getattr(self.trainer, "precision_plugin", None)
         return plugin.train_step_context() if plugin is not None else nullcontext()
 
-    def _manual_loss(self, batch: Any, index: int, steps: bool) -> Tensor:
+    def _manual_loss(self, batch: Any, index: int, steps: bool, backward: bool) -> Tensor:
         losses: list[Tensor] = []
 
         hands = [HandOptimizer(o, self.events, steps) for o in self.optimizers]
         given = hands[0] if len(hands) == 1 else hands
         shadows = {"optimizers": lambda *_, **__: given, "manual_backward": lambda loss, *args, **kw: loss.backward(*args, **kw)}
-        with shadowed(self.module, shadows), Backwards(self.events, losses, steps):
+        with shadowed(self.module, shadows), Backwards(self.events, losses, backward):
             self.module.training_step(*self._arguments(batch, index))
         if not losses:
             raise ValueError("training_step gave no loss to manual_backward")
@@ -249,6 +250,18 @@ def mode(module: nn.Module, training: bool, dropout: bool = True, norms: bool = 
             part.training = was
         for part, rate in rates:
             part.dropout = rate
+
+
+@contextmanager
+def kept(module: nn.Module) -> Iterator[None]:
+    """Weights and buffers are afterwards as before: quicker than everything that can be reached."""
+    tensors = [t for t in (*module.parameters(), *module.buffers()) if not isinstance(t, nn.parameter.UninitializedTensorMixin)]
+    before = [t.detach().clone() for t in tensors]
+    try:
+        yield
+    finally:
+        for tensor, values in zip(tensors, before, strict=True):
+            tensor.data.copy_(values)
 
 
 def gradients(task: Task, loss: Tensor, names: Sequence[str]) -> dict[str, Tensor | None]:
