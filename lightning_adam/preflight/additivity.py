@@ -19,6 +19,8 @@ Parts = tuple[float, float, float]
 
 def measure(task: Task, batch: Any) -> Parts:
     """In evaluation, where no norm mixes the samples."""
+    if size(batch) < 2:
+        return math.nan, math.nan, math.nan
     few = take(batch, range(min(8, size(batch) // 2 * 2)))
     half = size(few) // 2
     with mode(task.module, training=False), kept(task.module), torch.enable_grad():

@@ -194,7 +194,7 @@ def dead_units(facts: Facts) -> Iterator[Finding]:
 
 
 def vanishing(facts: Facts) -> Iterator[Finding]:
-    """The first quarter's gradient over its weights, against the last quarter's."""
+    """The first quarter's gradient over its weights, against the last quarter's; Adam lifts what is above its ε."""
     weights, norms = matrices(facts.task), facts.gradients.first
     if any(not bool(w.any()) for w in weights.values()):
         return  # a zero-initialised branch holds them back for a few steps only
@@ -203,7 +203,10 @@ def vanishing(facts: Facts) -> Iterator[Finding]:
     if len(relative) < 4:
         return
     early, late = median(relative[:quarter]), median(relative[-quarter:])
-    if early < 1e-6 * late:
+    adapts = facts.plan is not None and facts.plan.is_adaptive
+    first = [n for n in weights if norms.get(n, 0.0) > 0][:quarter]
+    is_felt = adapts and median(facts.gradients.rms[n] for n in first) > 10 * facts.plan.eps
+    if early < (1e-8 if is_felt else 1e-6) * late:
         yield found(
             "GRAD-VANISHING", "warning", f"The first layers' gradient is {early / late:.0e} of the last ones', relative to their weights.",
             "Use ReLU or GELU instead of sigmoids, residual connections and normalisation layers, and He initialisation.",

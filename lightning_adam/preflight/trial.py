@@ -73,7 +73,7 @@ def measure_rates(task: Task, plan: Plan, weights: dict[str, nn.Parameter], slop
     begun = time.monotonic()
     found.planned, found.unmoved = _run(task, plan, slopes, seconds / 3, ramp=plan.warms_up)
     left = seconds - (time.monotonic() - begun)
-    if len(found.planned) < FEWEST or left < seconds / 3:
+    if left < seconds / 3:
         return found
     is_poor = blew_up(found.planned) or end(found.planned) > 0.7 * start(found.planned)
     if is_poor and not task.manual:
