@@ -110,12 +110,17 @@ def _mixing(task: Task, step: Step, few: Any) -> float:
 def _is_relational(task: Task, step: Step, few: Tensor) -> bool:
     """Samples are meant to see each other: nodes of one graph, or an output with a column for each sample."""
     n = step.samples
-    square = any(t.shape == (n, n) for t in (*task.module.buffers(), *(leaf for _, leaf in leaves(step.given))))
+    square = any(_is_graph(t, n) for t in (*task.module.buffers(), *(leaf for _, leaf in leaves(step.given))))
     edges = any(leaf.dim() == 2 and leaf.shape[0] == 2 and not leaf.is_floating_point() for _, leaf in leaves(step.given)) and n > 2
     whole = main_tensor(step.trace.outer[step.prediction][1], n)
     grows = whole is not None and whole.shape[1:] != few.shape[1:] and n != few.shape[0]
     norms = [m for m in task.module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     return square or edges or grows or any(not m.track_running_stats for m in norms)
+
+
+def _is_graph(tensor: Tensor, nodes: int) -> bool:
+    """An adjacency: a number, or yes and no, for each pair."""
+    return tensor.shape == (nodes, nodes) and (tensor.is_floating_point() or int(tensor.max()) <= 1)
 
 
 def _order(task: Task, step: Step, few: Any) -> tuple[float, bool]:

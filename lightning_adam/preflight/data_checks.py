@@ -99,7 +99,7 @@ def target_scale(facts: Facts) -> Iterator[Finding]:
     if not (std > 20 or 0 < std < 1e-3 or (abs(mean) > 5 * std and abs(mean) > 3)):
         return
     off = float((target - prediction.mean()).pow(2).mean().sqrt())
-    if off < 3 * std and float(prediction.std()) > 0.1 * std and float(prediction.std()) < 10 * std:
+    if off < 3 * std and float(prediction.std()) > 0.03 * std and float(prediction.std()) < 10 * std:
         return
     if facts.plan is not None and facts.plan.is_adaptive and off < FEW_STEPS * facts.plan.peak:
         return

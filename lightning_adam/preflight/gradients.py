@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Adam
 
-from lightning_adam.preflight.batches import is_finite
 from lightning_adam.preflight.recorder import Recorder
 from lightning_adam.preflight.step import EMBEDDINGS
 from lightning_adam.preflight.task import Task, gradients, kept
@@ -68,7 +66,7 @@ def measure(task: Task) -> Gradients:
 
 def _look(task: Task, names: list[str], found: Gradients) -> list[tuple[str, Tensor]]:
     masks: list[tuple[str, Tensor]] | None = None
-    for index, batch in enumerate(_finite(task)):
+    for index, batch in enumerate(task.usable()[:BATCHES]):
         with Recorder() as recorder:
             loss = task.loss(batch, index)
         if not loss.requires_grad or not bool(torch.isfinite(loss)):
@@ -77,10 +75,6 @@ def _look(task: Task, names: list[str], found: Gradients) -> list[tuple[str, Ten
         _note(task, found, got)
         masks = recorder.record.dead if masks is None else _overlap(masks, recorder.record.dead)
     return masks or []
-
-
-def _finite(task: Task) -> list[Any]:
-    return [batch for batch in task.reading.batches if is_finite(batch)][:BATCHES]
 
 
 def _note(task: Task, found: Gradients, got: dict[str, Tensor | None]) -> None:
@@ -118,7 +112,7 @@ def _overlap(one: list[tuple[str, Tensor]], other: list[tuple[str, Tensor]]) -> 
 def walk(task: Task, names: list[str]) -> None:
     parameters = [task.trainable()[name] for name in names]
     optimizer = Adam(parameters, lr=1e-3)
-    batches = _finite(task)
+    batches = task.usable()[:BATCHES]
     for index in range(SECOND_LOOK):
         got = gradients(task, task.loss(batches[index % len(batches)], index), names)
         for parameter, gradient in zip(parameters, got.values(), strict=True):
@@ -154,7 +148,7 @@ def _manual_pile(task: Task) -> bool:
     parameters = list(task.trainable().values())
     for parameter in parameters:
         parameter.grad = None
-    batch = _finite(task)[0]
+    batch = task.usable()[:BATCHES][0]
     task.events.clear()
     task.loss(batch, backward=True)
     if "step" not in task.events:

@@ -6,7 +6,7 @@ import random
 import types
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -40,8 +40,9 @@ def untouched(*roots: Any) -> Iterator[None]:
     try:
         yield
     finally:
-        for back in reversed(undo):
-            back()
+        with ExitStack() as stack:  # what one of them raises does not keep the others from being called
+            for back in undo:
+                stack.callback(back)
 
 
 def _random_states() -> list[Undo]:
@@ -97,7 +98,7 @@ def _tensor(tensor: Tensor, is_data: bool) -> tuple[list[Undo], Iterable[Any]]:
         tensor.__class__ = kind
         if tensor.is_leaf:
             tensor.data, tensor.grad = alias, gradient
-            tensor.requires_grad_(needs)
+            tensor.requires_grad = needs  # a lazy one refuses requires_grad_
         if values is not None:
             alias.copy_(values)
         if getattr(tensor, "__dict__", extra) != extra:

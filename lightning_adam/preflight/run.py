@@ -25,7 +25,7 @@ from lightning_adam.preflight import (
     trial,
     trial_checks,
 )
-from lightning_adam.preflight.batches import is_finite, read, train_loader
+from lightning_adam.preflight.batches import read, train_loader
 from lightning_adam.preflight.causes import without_symptoms
 from lightning_adam.preflight.facts import Check, Facts
 from lightning_adam.preflight.guard import untouched
@@ -142,7 +142,7 @@ def _short(error: Exception) -> str:
 def _measure(facts: Facts, deadline: float) -> None:
     """From the cheap to the dear; each may use a share of what is left."""
     task, left = facts.task, lambda: deadline - time.monotonic()
-    batch = next((b for b in task.reading.batches if is_finite(b)), task.reading.batches[0])
+    batch = task.usable()[0]
     facts.step = observe(task, batch)
     facts.data = _attempt(facts, "data", lambda: data.measure(task, facts.step))
     if not task.optimizers:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.overrides import TorchFunctionMode
 
-from lightning_adam.preflight.batches import Reading, mapped
+from lightning_adam.preflight.batches import Reading, is_finite, mapped
 
 ASSUMED_EPOCHS = 10
 """Length of a run that nobody tells."""
@@ -96,6 +96,10 @@ class Task:
         """By name; lazy ones that have seen no batch are left out."""
         known = ((n, p) for n, p in self.module.named_parameters() if p.requires_grad)
         return {n: p for n, p in known if not isinstance(p, nn.parameter.UninitializedParameter)}
+
+    def usable(self) -> list[Any]:
+        """The batches without NaN or Inf; all where none is without: then they stand for what is missing."""
+        return [batch for batch in self.reading.batches if is_finite(batch)] or list(self.reading.batches)
 
     def placed(self, batch: Any) -> Any:
         """The batch as the training step gets it: transferred, and through the user's transfer hooks."""

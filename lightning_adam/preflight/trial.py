@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
-from lightning_adam.preflight.batches import is_finite, size, take
+from lightning_adam.preflight.batches import size, take
 from lightning_adam.preflight.data import Data
 from lightning_adam.preflight.gradients import Gradients
 from lightning_adam.preflight.guard import untouched
@@ -24,6 +24,8 @@ from lightning_adam.preflight.task import Task, gradients, kept, mode
 from lightning_adam.schedules import Schedule
 
 STEPS, RAMP = 40, 20
+SUSPECT, LONGER = 0.3, 120
+"""Rate over the weights' rms from which more steps are taken: a transformer only starts to learn after some forty."""
 OVERFIT_STEPS = 120
 FEWEST = 10
 
@@ -40,6 +42,7 @@ class Trial:
         overfit: (first, lowest) loss of many steps on a few samples.
         unseen: (lowest loss on unseen batches, what guessing gives, last loss on the seen ones).
         rms: median rms of the matrices.
+        weight: norm of all trainable tensors.
     """
 
     planned: list[float] = field(default_factory=list)
@@ -49,6 +52,7 @@ class Trial:
     overfit: tuple[float, float] | None = None
     unseen: tuple[float, float, float] | None = None
     rms: float = 0.0
+    weight: float = 0.0
 
 
 def start(losses: list[float]) -> float:
@@ -70,31 +74,30 @@ def blew_up(losses: list[float]) -> bool:
 def measure_rates(task: Task, plan: Plan, weights: dict[str, nn.Parameter], slopes: Gradients, seconds: float) -> Trial:
     """The run at the planned rate; others only where that one looks bad."""
     found = Trial(rms=median(float(w.detach().float().pow(2).mean().sqrt()) for w in weights.values()) if weights else 0.0)
-    begun = time.monotonic()
-    found.planned, found.unmoved = _run(task, plan, slopes, seconds / 3, ramp=plan.warms_up)
-    left = seconds - (time.monotonic() - begun)
-    if left < seconds / 3:
-        return found
+    found.rms = median(float(w.detach().float().pow(2).mean().sqrt()) for w in weights.values()) if weights else 0.0
+    found.weight = math.sqrt(sum(float(p.detach().float().norm()) ** 2 for p in task.trainable().values()))
+    steps = LONGER if plan.is_adaptive and found.rms and plan.peak > SUSPECT * found.rms else STEPS
+    found.planned, found.unmoved = _run(task, plan, slopes, seconds / 3, steps, ramp=plan.warms_up)
     is_poor = blew_up(found.planned) or end(found.planned) > 0.7 * start(found.planned)
     if is_poor and not task.manual:
-        found.tenth, _ = _run(task, plan, slopes, left / 2, scale=0.1)
+        found.tenth, _ = _run(task, plan, slopes, seconds / 3, steps, scale=0.1)
         if not plan.warms_up:
-            found.ramped, _ = _run(task, plan, slopes, left / 2, ramp=True)
+            found.ramped, _ = _run(task, plan, slopes, seconds / 3, steps, ramp=True)
     return found
 
 
 def _run(
-    task: Task, plan: Plan, slopes: Gradients, seconds: float, scale: float = 1.0, ramp: bool = False
+    task: Task, plan: Plan, slopes: Gradients, seconds: float, steps: int, scale: float = 1.0, ramp: bool = False
 ) -> tuple[list[float], list[str]]:
-    """Losses of up to forty steps with the user's optimizers, and the tensors that stayed as they were."""
+    """Losses of short runs with the user's optimizers, and the tensors that stayed as they were."""
     losses: list[float] = []
     with untouched(task.module, *task.optimizers, *(entry["scheduler"] for entry in task.schedulers)), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         _detach(task)
         peaks = _peaks(task.optimizers, plan, scale)
         before = {name: p.detach().clone() for name, p in task.trainable().items()}
-        batches, deadline = _finite(task), time.monotonic() + seconds
-        for index in range(STEPS):
+        batches, deadline = task.usable(), time.monotonic() + seconds
+        for index in range(steps):
             share = min(1.0, (index + 1) / RAMP) if ramp else 1.0
             for group, peak in peaks:
                 group["lr"] = peak * share
@@ -153,21 +156,19 @@ def _clip(task: Task) -> None:
 
 
 def _unmoved(task: Task, before: dict[str, Tensor], slopes: Gradients) -> list[str]:
+    """By hand a bias may have a gradient of one loss, and be stepped by another that has none of it."""
+    least = 2 if task.manual else 0
     held = {id(p) for o in task.optimizers for group in o.param_groups for p in group["params"]}
     return [
         name
         for name, p in task.trainable().items()
-        if id(p) in held and slopes.norms.get(name, 0.0) > 0 and name in before and torch.equal(p.detach(), before[name])
+        if id(p) in held and p.dim() >= least and slopes.norms.get(name, 0.0) > 0 and name in before and torch.equal(p.detach(), before[name])
     ]
-
-
-def _finite(task: Task) -> list[Any]:
-    return [batch for batch in task.reading.batches if is_finite(batch)]
 
 
 def overfit(task: Task, seconds: float) -> tuple[float, float] | None:
     """The first and the lowest loss of Adam on at most 16 samples, without dropout; three rates where one does not do."""
-    batch = _finite(task)[0]
+    batch = task.usable()[0]
     few = take(batch, range(min(16, size(batch)))) if size(batch) else batch
     deadline = time.monotonic() + seconds
     first, lowest = math.nan, math.inf
@@ -203,7 +204,7 @@ def _fitted(task: Task, batch_of: Callable[[int], Any], rate: float, steps: int,
 
 def unseen(task: Task, step: Step, data: Data, rms: float, seconds: float) -> tuple[float, float, float] | None:
     """Ten passes over three quarters of the batches; the rest judges. Only of labels, against their own shares."""
-    batches, labels = _finite(task), data.labels
+    batches, labels = task.usable(), data.labels
     if labels is None or len(batches) < 20 or step.main is None or not step.target:
         return None
     count = len(batches) * 3 // 4

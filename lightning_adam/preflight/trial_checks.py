@@ -12,7 +12,7 @@ from lightning_adam.preflight.trial import FEWEST, Trial, blew_up, end, start
 
 FAR_TOO_HIGH = 1.0
 """Rate over the weights' rms, of an optimizer whose step is as large as its rate: each step replaces the weights."""
-HIGH, LOW = 0.15, 2e-5
+HIGH, LOW, LOW_SGD = 0.15, 2e-5, 1e-6
 
 
 def _ratio(facts: Facts) -> float:
@@ -69,12 +69,14 @@ def no_warmup(facts: Facts) -> Iterator[Finding]:
 
 
 def lr_low(facts: Facts) -> Iterator[Finding]:
-    """Steps far below what moves the weights in a usual run."""
-    ratio = _ratio(facts)
-    if 0 < ratio < LOW:
+    """Steps far below what moves the weights in a usual run; SGD's are as long as the gradient."""
+    ratio, low = _ratio(facts), LOW
+    if ratio != ratio and facts.gradients is not None and facts.trial.weight > 0:
+        ratio, low = facts.plan.peak * facts.gradients.total / facts.trial.weight, LOW_SGD
+    if 0 < ratio < low:
         yield found(
             "LR-LOW", "warning", f"lr={facts.plan.peak:.2g} moves the weights (rms {facts.trial.rms:.2g}) by {ratio:.0e} per step.",
-            f"lr={0.03 * facts.trial.rms:.1g}; fine-tuning needs about a tenth of that.", {"lr": facts.plan.peak, "step over weights": ratio},
+            f"lr={facts.plan.peak * 1e-3 / ratio:.1g}, which moves them by 0.1 %; fine-tuning needs less.", {"lr": facts.plan.peak, "step over weights": ratio},
         )  # fmt: skip
 
 
