@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import torch
@@ -88,6 +90,20 @@ def _relative_spread(output: Tensor | None) -> float:
     )  # fmt: skip
 
 
+@contextmanager
+def _reordered(net: nn.Module, order: list[int]) -> Iterator[None]:
+    """The net gets its samples in another order."""
+
+    def before(_: nn.Module, args: Any, kwargs: Any) -> Any:
+        return take(list(args), order), take(kwargs, order)
+
+    handle = net.register_forward_pre_hook(before, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
 def _mixing(task: Task, step: Step, few: Any) -> float:
     """The first and the last sample keep their places while the others move or become one: attention over the batch does
     not see a permutation."""
@@ -95,11 +111,14 @@ def _mixing(task: Task, step: Step, few: Any) -> float:
     before = predict(task, few, step.prediction)
     if before is None or _is_relational(task, step, before):
         return math.nan
+    again = predict(task, few, step.prediction, seed=1)
+    net = step.trace.outer[step.prediction][0] if again is None or not torch.equal(again, before) else None
     spread = float(before.float().std()) + 1e-12
     orders = [[0, n - 1, *range(1, n - 1)], [*range(1, n - 1), 0, n - 1], [0] + [1] * (n - 1)]
     changes = []
     for order in orders:
-        after = predict(task, take(few, order), step.prediction)
+        with _reordered(net, order) if net is not None else nullcontext():
+            after = predict(task, few if net is not None else take(few, order), step.prediction)
         if after is None or after.shape != before.shape:
             return math.nan
         places = [place for place in (0, n - 1) if order[place] == place]
@@ -128,12 +147,15 @@ def _order(task: Task, step: Step, few: Any) -> tuple[float, bool]:
     main = step.main
     if main is None or main.target is None:
         return math.nan, False
+    calls: Counter[int] = Counter()
     for entry in step.trace.entries:
+        calls[id(entry.layer)] += 1
+        which = calls[id(entry.layer)] - 1
         relation = _relation(entry.values, main.target, main.name in CLASS_LOSSES)
         if relation == "next":
-            return _leak(task, step, few, entry.layer), False
+            return _leak(task, step, few, entry.layer, which), False
         if relation == "same" and isinstance(entry.layer, EMBEDDINGS):
-            leak = _leak(task, step, few, entry.layer)
+            leak = _leak(task, step, few, entry.layer, which)
             return math.nan, not step.trace.flat or leak < CHANGED
     return math.nan, False
 
@@ -162,9 +184,9 @@ def _alike(given: Tensor, target: Tensor) -> bool:
     return float((given == target)[valid].double().mean()) > 0.98
 
 
-def _leak(task: Task, step: Step, few: Any, layer: nn.Module) -> float:
+def _leak(task: Task, step: Step, few: Any, layer: nn.Module, which: int) -> float:
     before = predict(task, few, step.prediction)
-    with _later_replaced(layer) as cut:
+    with _later_replaced(layer, which) as cut:
         after = predict(task, few, step.prediction)
     if before is None or after is None or not cut or before.dim() < 3 or after.shape != before.shape:
         return math.nan
@@ -178,12 +200,13 @@ def _leak(task: Task, step: Step, few: Any, layer: nn.Module) -> float:
 
 
 @contextmanager
-def _later_replaced(layer: nn.Module) -> Iterator[list[tuple[int, int]]]:
-    """The second half of what a layer gets is another sample's; yields where it is cut, and the length."""
+def _later_replaced(layer: nn.Module, which: int) -> Iterator[list[tuple[int, int]]]:
+    """The second half of what a layer gets in one of its calls is another sample's; yields where it is cut, and the length."""
     cut: list[tuple[int, int]] = []
+    calls = count()
 
     def before(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        if not args or not isinstance(args[0], Tensor) or args[0].dim() < 2:
+        if next(calls) != which or not args or not isinstance(args[0], Tensor) or args[0].dim() < 2:
             return None
         middle = args[0].shape[1] // 2
         cut.append((middle, args[0].shape[1]))

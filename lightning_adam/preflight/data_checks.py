@@ -101,7 +101,7 @@ def target_scale(facts: Facts) -> Iterator[Finding]:
     off = float((target - prediction.mean()).pow(2).mean().sqrt())
     if off < 3 * std and float(prediction.std()) > 0.03 * std and float(prediction.std()) < 10 * std:
         return
-    if facts.plan is not None and facts.plan.is_adaptive and off < FEW_STEPS * facts.plan.peak:
+    if std > 1 and facts.plan is not None and facts.plan.is_adaptive and off < FEW_STEPS * facts.plan.peak:
         return
     yield found(
         "TARGET-SCALE", "warning",

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
 
 from lightning_adam.diagnosis import Finding
 from lightning_adam.preflight.facts import Check, Facts, found
@@ -37,6 +37,7 @@ class Plan:
         is_known: whether the run's length is known, or only assumed.
         interval: ``step`` or ``epoch``.
         per_epoch: optimizer steps of an epoch; 0 if unknown.
+        is_single: whether the scheduler is made for one descent only.
         asked: steps that the scheduler itself is made for; 0 if it does not say.
         clip: the trainer's or the helper's limit of the gradient's norm; 0 without.
         eps: of the optimizer; 0 without.
@@ -49,6 +50,7 @@ class Plan:
     is_known: bool = False
     interval: str = ""
     per_epoch: int = 0
+    is_single: bool = False
     asked: int = 0
     clip: float = 0.0
     eps: float = 0.0
@@ -86,6 +88,7 @@ def measure(task: Task) -> Plan:
         if getattr(entry["scheduler"], "optimizer", None) is optimizer and not isinstance(entry["scheduler"], ReduceLROnPlateau):
             plan.interval = entry["interval"]
             plan.asked = int(getattr(entry["scheduler"], "total_steps", 0) or 0)
+            plan.is_single = type(entry["scheduler"]) is CosineAnnealingLR
             plan.rates = _simulated(task, entry, plan)
     return plan
 
@@ -134,8 +137,11 @@ def collapsed(facts: Facts) -> Iterator[Finding]:
     plan = facts.plan
     if len(plan.rates) < 3 or plan.total < 3:
         return
-    top = max(range(len(plan.rates)), key=lambda k: plan.rates[k][1])
+    top = next(k for k, (_, rate) in enumerate(plan.rates) if rate >= 0.999 * plan.peak)
     low = next((step for step, rate in plan.rates[top:] if rate < 0.01 * plan.peak), None)
+    comes_back = low is not None and any(rate > 0.1 * plan.peak for step, rate in plan.rates if step > low)
+    if comes_back and not plan.is_single:
+        return
     is_void = plan.peak <= 0 < plan.base
     if is_void or (low is not None and low < 0.6 * plan.total):
         at = "throughout" if is_void else f"at step {low} of {plan.total}"

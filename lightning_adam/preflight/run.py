@@ -168,7 +168,7 @@ def _try(facts: Facts, left: Callable[[], float]) -> trial.Trial:
     if any(f.severity != "info" for f in _judge(facts)):
         return found
     if not task.manual:
-        found.overfit = trial.overfit(task, left() / 3)
+        trial.overfit(task, facts.step, facts.data, found, left() / 3)
         found.unseen = trial.unseen(task, facts.step, facts.data, found.rms, left() * 0.8)
     return found
 

@@ -6,6 +6,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
@@ -14,12 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
-from lightning_adam.preflight.batches import size, take
+from lightning_adam.preflight.batches import leaves, size, take
 from lightning_adam.preflight.data import Data
 from lightning_adam.preflight.gradients import Gradients
 from lightning_adam.preflight.guard import untouched
 from lightning_adam.preflight.plan import Plan
-from lightning_adam.preflight.step import Step
+from lightning_adam.preflight.step import Step, predict
 from lightning_adam.preflight.task import Task, gradients, kept, mode
 from lightning_adam.schedules import Schedule
 
@@ -40,6 +41,7 @@ class Trial:
         ramped: at the peak after a ramp, where the schedule has none.
         unmoved: tensors with a gradient that no step has changed.
         overfit: (first, lowest) loss of many steps on a few samples.
+        worsened: error of the prediction before and after, where the loss fell below 0 and the error grew.
         unseen: (lowest loss on unseen batches, what guessing gives, last loss on the seen ones).
         rms: median rms of the matrices.
         weight: norm of all trainable tensors.
@@ -50,6 +52,7 @@ class Trial:
     ramped: list[float] = field(default_factory=list)
     unmoved: list[str] = field(default_factory=list)
     overfit: tuple[float, float] | None = None
+    worsened: tuple[float, float] | None = None
     unseen: tuple[float, float, float] | None = None
     rms: float = 0.0
     weight: float = 0.0
@@ -104,6 +107,8 @@ def _run(
             losses.append(_step(task, batches[index % len(batches)], index))
             if not math.isfinite(losses[-1]) or time.monotonic() > deadline:
                 break
+        with suppress(Exception):  # what writes weights over does so in the next forward pass
+            task.loss(batches[0])
         unmoved = [] if ramp and index < RAMP else _unmoved(task, before, slopes)
     return losses, unmoved if math.isfinite(losses[-1]) else []
 
@@ -166,8 +171,8 @@ def _unmoved(task: Task, before: dict[str, Tensor], slopes: Gradients) -> list[s
     ]
 
 
-def overfit(task: Task, seconds: float) -> tuple[float, float] | None:
-    """The first and the lowest loss of Adam on at most 16 samples, without dropout; three rates where one does not do."""
+def overfit(task: Task, step: Step, data: Data, found: Trial, seconds: float) -> None:
+    """Adam on at most 16 samples, without dropout; three rates where one does not do."""
     batch = task.usable()[0]
     few = take(batch, range(min(16, size(batch)))) if size(batch) else batch
     deadline = time.monotonic() + seconds
@@ -175,16 +180,40 @@ def overfit(task: Task, seconds: float) -> tuple[float, float] | None:
     with mode(task.module, training=True, dropout=False, norms=size(few) > 3):
         for rate in (3e-3, 3e-4, 3e-2):
             with kept(task.module):
+                before = _error(task, step, data, few)
                 for loss in _fitted(task, lambda index: few, rate, OVERFIT_STEPS):
                     first = loss if math.isnan(first) else first
                     lowest = min(lowest, loss) if math.isfinite(loss) else lowest
-                    if lowest < 0.5 * first or not math.isfinite(loss):
+                    if _is_learnt(first, lowest) or not math.isfinite(loss):
                         break
                     if time.monotonic() > deadline:
-                        return None
-            if lowest < 0.5 * first:
+                        return
+                found.worsened = _worse(before, _error(task, step, data, few)) if lowest < min(0.0, first) else None
+            if _is_learnt(first, lowest):
                 break
-    return first, lowest
+    found.overfit = first, lowest
+
+
+def _is_learnt(first: float, lowest: float) -> bool:
+    """Below half; a loss below 0 has to fall further by three times its size."""
+    return lowest < 0.5 * first if first > 0 else lowest < 4 * first - 1
+
+
+def _error(task: Task, step: Step, data: Data, few: Any) -> float:
+    """How far the prediction is from the target; NaN where they are not of one kind."""
+    target = dict(leaves(few)).get(data.target)
+    output = predict(task, few, step.prediction) if target is not None and step.prediction >= 0 else None
+    if output is None or target is None:
+        return math.nan
+    if target.is_floating_point() and output.numel() == target.numel():
+        return float((output.flatten() - target.flatten()).pow(2).mean())
+    if target.dim() == 1 and not target.is_floating_point() and output.dim() == 2 and int(target.max()) < output.shape[1]:
+        return float(nn.functional.cross_entropy(output.float(), target.long()))
+    return math.nan
+
+
+def _worse(before: float, after: float) -> tuple[float, float] | None:
+    return (before, after) if after > 2 * before + 0.1 else None
 
 
 def _fitted(task: Task, batch_of: Callable[[int], Any], rate: float, steps: int, seed: int = 0) -> Iterator[float]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 
 from lightning_adam.diagnosis import Finding
+from lightning_adam.preflight.batches import leaves
 from lightning_adam.preflight.facts import Check, Facts, found, some
 from lightning_adam.preflight.recorder import BINARY_LOSSES, CLASS_LOSSES, VALUE_LOSSES
 from lightning_adam.preflight.trial import FEWEST, Trial, blew_up, end, start
@@ -22,8 +23,11 @@ def _ratio(facts: Facts) -> float:
 
 
 def _better(one: list[float], other: list[float]) -> bool:
-    """Whether one run learnt clearly more: by a tenth of the first loss."""
-    return len(one) >= FEWEST and bool(other) and end(one) < end(other) - 0.1 * abs(start(other))
+    """Whether one run learnt clearly more: a tenth of the first loss, and twice as much as the other."""
+    if len(one) < FEWEST or not other:
+        return False
+    learnt, by_other = one[0] - end(one), other[0] - end(other)
+    return learnt > 0.1 * abs(one[0]) and learnt > 2 * by_other
 
 
 def lr_high(facts: Facts) -> Iterator[Finding]:
@@ -122,6 +126,17 @@ def cannot_overfit(facts: Facts) -> Iterator[Finding]:
     )  # fmt: skip
 
 
+def wrong_sign(facts: Facts) -> Iterator[Finding]:
+    """The loss falls below 0, and the prediction of the target gets worse: a loss by hand that lacks its minus, or has one."""
+    tried = facts.trial.worsened
+    if tried is not None and not facts.step.record.losses and len(list(leaves(facts.step.given))) == 2:
+        before, after = tried
+        yield found(
+            "WRONG-SIGN", "critical", f"As the loss falls, the prediction moves away from the target: its error goes from {before:.3g} to {after:.3g}.",
+            "Change the sign of the loss: training makes it smaller.", {"error before": before, "error after": after},
+        )  # fmt: skip
+
+
 def no_signal(facts: Facts) -> Iterator[Finding]:
     """Learnt by heart, and of no use for others: no better than the shares of the classes, ever."""
     if facts.trial.unseen is None:
@@ -143,6 +158,7 @@ CHECKS = (
     Check("LR-LOW", ("trial", "plan"), lr_low),
     Check("PROBE-DIVERGES", ("trial", "plan"), probe_diverges),
     Check("UPDATE-LOST", ("trial", "plan"), update_lost),
+    Check("WRONG-SIGN", ("trial", "step"), wrong_sign),
     Check("CANNOT-OVERFIT", ("trial", "step"), cannot_overfit),
     Check("NO-SIGNAL", ("trial",), no_signal),
 )
