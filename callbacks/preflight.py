@@ -35,7 +35,9 @@ class Preflight(Callback):
 
     def __init__(self, raise_on: str | None = None, *, budget: float = 60) -> None:
         if raise_on is not None and raise_on not in SEVERITIES:
-            raise ConfigError(f"raise_on={raise_on!r} is none of {', '.join(SEVERITIES)}.{nearest(str(raise_on), SEVERITIES)}")
+            raise ConfigError(
+                f"raise_on={raise_on!r} is none of {', '.join(SEVERITIES)}.{nearest(str(raise_on), SEVERITIES)}"
+            )
         if isinstance(budget, bool) or not isinstance(budget, (int, float)) or not budget > 0:
             raise ConfigError(f"budget={budget!r}: give seconds, more than 0.")
         self.raise_on, self.budget = raise_on, budget

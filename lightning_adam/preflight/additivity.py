@@ -32,15 +32,22 @@ def measure(task: Task, batch: Any) -> Parts:
 def loss_is_sum(facts: Facts) -> Iterator[Finding]:
     """Random losses are left out. Adam does not see the factor; SGD and clipping do."""
     whole, again, summed = facts.parts
-    if not math.isfinite(whole) or abs(whole) < 1e-6 or abs(whole - again) > 1e-4 * abs(whole) or abs(whole - summed) > 1e-3 * abs(whole):
+    if (
+        not math.isfinite(whole)
+        or abs(whole) < 1e-6
+        or abs(whole - again) > 1e-4 * abs(whole)
+        or abs(whole - summed) > 1e-3 * abs(whole)
+    ):
         return
-    plan = facts.plan
-    harms = plan is not None and (not plan.is_adaptive or plan.clip > 0)
+    harms = facts.has("plan") and (not facts.plan.is_adaptive or facts.plan.clip > 0)
     main = facts.step.main
     yield found(
-        "LOSS-IS-SUM", "warning" if harms else "info", f"The loss is a sum over the batch ({whole:.4g} for 8 samples): gradients grow with the batch size.",
-        'reduction="mean", or divide by the number of samples.', {"loss": whole, "sum of parts": summed} | ({"at": main.place} if main and main.place else {}),
-    )  # fmt: skip
+        "LOSS-IS-SUM",
+        "warning" if harms else "info",
+        f"The loss is a sum over the batch ({whole:.4g} for 8 samples): gradients grow with the batch size.",
+        'reduction="mean", or divide by the number of samples.',
+        {"loss": whole, "sum of parts": summed} | ({"at": main.place} if main and main.place else {}),
+    )
 
 
 CHECKS = (Check("LOSS-IS-SUM", ("parts", "step"), loss_is_sum),)

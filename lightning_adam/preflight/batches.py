@@ -107,7 +107,9 @@ def read(loader: Any, seconds: float) -> Reading:
         ConfigError: there are none, or reading them would take them away from training.
     """
     if not isinstance(loader, Iterable):
-        raise ConfigError(f"dataloaders={type(loader).__name__}: give a DataLoader or another iterable of batches, or a datamodule.")
+        raise ConfigError(
+            f"dataloaders={type(loader).__name__}: give a DataLoader or another iterable of batches, or a datamodule."
+        )
     if iter(loader) is loader:
         raise ConfigError("dataloaders is an iterator: reading it would take its batches away. Give what it iterates over.")
     batches = tuple(_first(loader, time.monotonic() + seconds))

@@ -85,9 +85,11 @@ def _spread(task: Task, step: Step, batch: Any) -> float:
 def _relative_spread(output: Tensor | None) -> float:
     if output is None or not bool(torch.isfinite(output).all()):
         return math.nan
-    return float(output.flatten(1).float().std(0).max()) / (float(output.abs().max()) + 1e-12) if output.dim() > 1 else (
-        float(output.float().std()) / (float(output.abs().max()) + 1e-12)
-    )  # fmt: skip
+    return (
+        float(output.flatten(1).float().std(0).max()) / (float(output.abs().max()) + 1e-12)
+        if output.dim() > 1
+        else (float(output.float().std()) / (float(output.abs().max()) + 1e-12))
+    )
 
 
 @contextmanager
@@ -130,7 +132,10 @@ def _is_relational(task: Task, step: Step, few: Tensor) -> bool:
     """Samples are meant to see each other: nodes of one graph, or an output with a column for each sample."""
     n = step.samples
     square = any(_is_graph(t, n) for t in (*task.module.buffers(), *(leaf for _, leaf in leaves(step.given))))
-    edges = any(leaf.dim() == 2 and leaf.shape[0] == 2 and not leaf.is_floating_point() for _, leaf in leaves(step.given)) and n > 2
+    edges = (
+        any(leaf.dim() == 2 and leaf.shape[0] == 2 and not leaf.is_floating_point() for _, leaf in leaves(step.given))
+        and n > 2
+    )
     whole = main_tensor(step.trace.outer[step.prediction][1], n)
     grows = whole is not None and whole.shape[1:] != few.shape[1:] and n != few.shape[0]
     norms = [m for m in task.module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
@@ -225,42 +230,52 @@ def batch_mixing(facts: Facts) -> Iterator[Finding]:
     """Each sample is to be judged by itself."""
     if facts.behaviour.mixing > CHANGED:
         yield found(
-            "BATCH-MIXING", "critical",
-            f"A sample's output changes by {facts.behaviour.mixing:.2g} standard deviations when the other samples of its batch do.",
-            "Look for batch_first=True that is missing, view() or reshape() where transpose() is meant, and softmax or mean over dim 0.",
+            "BATCH-MIXING",
+            "critical",
+            f"A sample's output changes by {facts.behaviour.mixing:.2g} standard deviations when the other samples of "
+            "its batch do.",
+            "Look for batch_first=True that is missing, view() or reshape() where transpose() is meant, and softmax or "
+            "mean over dim 0.",
             {"change over std": facts.behaviour.mixing},
-        )  # fmt: skip
+        )
 
 
 def not_causal(facts: Facts) -> Iterator[Finding]:
     """Who predicts the next entry must not see it."""
     if facts.behaviour.leak > CHANGED:
         yield found(
-            "NOT-CAUSAL", "critical",
-            f"The targets are the next entries of the input, and earlier outputs change with later inputs (by {facts.behaviour.leak:.2g} "
+            "NOT-CAUSAL",
+            "critical",
+            "The targets are the next entries of the input, and earlier outputs change with later inputs (by "
+            f"{facts.behaviour.leak:.2g} "
             "standard deviations): the model sees what it is to predict.",
             "Give attention a causal mask (is_causal=True), pad convolutions on the left only, use no bidirectional RNN.",
             {"change over std": facts.behaviour.leak},
-        )  # fmt: skip
+        )
 
 
 def target_is_input(facts: Facts) -> Iterator[Finding]:
     """Of token sequences."""
     if facts.behaviour.copies:
         yield found(
-            "TARGET-IS-INPUT", "warning", "The target tokens are the input tokens at the same places: the model learns to copy.",
+            "TARGET-IS-INPUT",
+            "warning",
+            "The target tokens are the input tokens at the same places: the model learns to copy.",
             "Shift by one: logits[:, :-1] against tokens[:, 1:]; or mask the input where it is to be predicted.",
-        )  # fmt: skip
+        )
 
 
 def ignores_input(facts: Facts) -> Iterator[Finding]:
     """The same output for every sample, also after a few steps."""
     if facts.behaviour.spread < 1e-6:
         yield found(
-            "IGNORES-INPUT", "critical", "Every sample gets the same output: the input does not reach it.",
-            "Look where x is lost in forward: overwritten, multiplied by 0, normalised over a single feature, a wrong variable.",
+            "IGNORES-INPUT",
+            "critical",
+            "Every sample gets the same output: the input does not reach it.",
+            "Look where x is lost in forward: overwritten, multiplied by 0, normalised over a single feature, a wrong "
+            "variable.",
             {"relative spread": facts.behaviour.spread},
-        )  # fmt: skip
+        )
 
 
 def nondeterministic(facts: Facts) -> Iterator[Finding]:
@@ -268,10 +283,12 @@ def nondeterministic(facts: Facts) -> Iterator[Finding]:
     if facts.behaviour.dropouts:
         call = facts.behaviour.dropouts[0]
         yield found(
-            "NONDETERMINISTIC", "warning", f"{call.name} is on in evaluation too: F.dropout drops by default, whatever the mode.",
+            "NONDETERMINISTIC",
+            "warning",
+            f"{call.name} is on in evaluation too: F.dropout drops by default, whatever the mode.",
             "F.dropout(x, p, training=self.training), or an nn.Dropout module; dropout_p=p if self.training else 0.0.",
             {"calls": len(facts.behaviour.dropouts)} | ({"at": call.place} if call.place else {}),
-        )  # fmt: skip
+        )
 
 
 CHECKS = (

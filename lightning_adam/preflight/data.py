@@ -185,4 +185,3 @@ def token_share(step: Step, labels: Tensor) -> tuple[float, float, int]:
     tokens = [e.values for e in step.trace.entries if isinstance(e.layer, EMBEDDINGS)]
     share = max((float((t == top).double().mean()) for t in tokens), default=0.0)
     return float(counts.max() / counts.sum()), share, top
-

@@ -36,10 +36,13 @@ def nonfinite(facts: Facts) -> Iterator[Finding]:
     spoiling = [path for path, finite in facts.data.bad.items() if not finite]
     if spoiling:
         yield found(
-            "DATA-NONFINITE", "critical", f"NaN or Inf in the batches' {some(spoiling)}: the loss is not finite there.",
+            "DATA-NONFINITE",
+            "critical",
+            f"NaN or Inf in the batches' {some(spoiling)}: the loss is not finite there.",
             "Drop or repair those samples, e.g. x = torch.nan_to_num(x), and look for a division by 0 in the preprocessing.",
-            {"batches read": len(facts.data.reading.batches)}, spoiling,
-        )  # fmt: skip
+            {"batches read": len(facts.data.reading.batches)},
+            spoiling,
+        )
 
 
 def constant(facts: Facts) -> Iterator[Finding]:
@@ -50,10 +53,13 @@ def constant(facts: Facts) -> Iterator[Finding]:
     if not rows or data.reaches is False or any(not torch.equal(r, r[:1].expand_as(r)) for r in rows.values()):
         return
     yield found(
-        "INPUT-CONSTANT", "warning", f"Every sample has the same input ({some(rows)}): there is nothing to tell them apart by.",
+        "INPUT-CONSTANT",
+        "warning",
+        f"Every sample has the same input ({some(rows)}): there is nothing to tell them apart by.",
         "Look at one batch by hand: a division of integers, or a scaling by a wrong number, makes all inputs equal.",
-        {"samples": min(len(r) for r in rows.values()), "value": float(next(iter(rows.values()))[0, 0])}, rows,
-    )  # fmt: skip
+        {"samples": min(len(r) for r in rows.values()), "value": float(next(iter(rows.values()))[0, 0])},
+        rows,
+    )
 
 
 def input_scale(facts: Facts) -> Iterator[Finding]:
@@ -69,11 +75,12 @@ def input_scale(facts: Facts) -> Iterator[Finding]:
     else:
         return
     yield found(
-        "INPUT-SCALE", "warning",
+        "INPUT-SCALE",
+        "warning",
         f"The inputs of {name} {text}: mean {mean:.3g}, standard deviation {std:.3g}, largest {largest:.3g}.",
         "Standardise each feature with the training set's statistics: x = (x - mean) / std; pixels: x / 255 once.",
         {"mean": mean, "std": std, "largest": largest},
-    )  # fmt: skip
+    )
 
 
 def _scales(facts: Facts) -> Iterator[tuple[str, float, float, float]]:
@@ -101,15 +108,18 @@ def target_scale(facts: Facts) -> Iterator[Finding]:
     off = float((target - prediction.mean()).pow(2).mean().sqrt())
     if off < 3 * std and float(prediction.std()) > 0.03 * std and float(prediction.std()) < 10 * std:
         return
-    if std > 1 and facts.plan is not None and facts.plan.is_adaptive and off < FEW_STEPS * facts.plan.peak:
+    if std > 1 and facts.has("plan") and facts.plan.is_adaptive and off < FEW_STEPS * facts.plan.peak:
         return
     yield found(
-        "TARGET-SCALE", "warning",
-        f"The targets have mean {mean:.3g} and standard deviation {std:.3g}; the net starts at {float(prediction.mean()):.3g}, "
+        "TARGET-SCALE",
+        "warning",
+        f"The targets have mean {mean:.3g} and standard deviation {std:.3g}; the net starts at "
+        f"{float(prediction.mean()):.3g}, "
         "and has to walk there first.",
         "Train on (y - mean) / std with the training set's statistics, and undo it when predicting.",
-        {"mean": mean, "std": std, "rms error": off}, [facts.data.target] if facts.data.target else [],
-    )  # fmt: skip
+        {"mean": mean, "std": std, "rms error": off},
+        [facts.data.target] if facts.data.target else [],
+    )
 
 
 def value_pair(facts: Facts) -> tuple[Tensor, Tensor] | None:
@@ -147,9 +157,13 @@ def is_sorted(facts: Facts) -> Iterator[Finding]:
         return
     evidence: dict[str, float | str] = {"nats in a batch": inside, "nats if shuffled": shuffled, "rising": rising(data)}
     yield found(
-        "SORTED", "warning", "The data come sorted by their target: each batch sees only a part of them.",
-        "DataLoader(..., shuffle=True), or shuffle the files' order for an iterable data set.", evidence, [data.target],
-    )  # fmt: skip
+        "SORTED",
+        "warning",
+        "The data come sorted by their target: each batch sees only a part of them.",
+        "DataLoader(..., shuffle=True), or shuffle the files' order for an iterable data set.",
+        evidence,
+        [data.target],
+    )
 
 
 def one_label(facts: Facts) -> Iterator[Finding]:
@@ -160,10 +174,13 @@ def one_label(facts: Facts) -> Iterator[Finding]:
     if facts.data.far is not None and len(torch.unique(facts.data.far)) > 1:
         return
     yield found(
-        "ONE-LABEL", "warning", f"All {len(labels)} labels looked at are {int(labels[0])}: the net need only learn to say that.",
+        "ONE-LABEL",
+        "warning",
+        f"All {len(labels)} labels looked at are {int(labels[0])}: the net need only learn to say that.",
         "Look at the labels where they are read: a division or a wrong column makes them all equal.",
-        {"label": int(labels[0]), "samples": len(labels)}, [facts.data.target],
-    )  # fmt: skip
+        {"label": int(labels[0]), "samples": len(labels)},
+        [facts.data.target],
+    )
 
 
 def imbalance(facts: Facts) -> Iterator[Finding]:
@@ -176,10 +193,13 @@ def imbalance(facts: Facts) -> Iterator[Finding]:
     is_weighed = options.get("weight") is not None or options.get("pos_weight") is not None
     if share > 0.97 and not is_weighed and options.get("reduction") != "none":
         yield found(
-            "IMBALANCE", "warning", f"{share:.1%} of the labels are one class: always saying it is hard to beat.",
+            "IMBALANCE",
+            "warning",
+            f"{share:.1%} of the labels are one class: always saying it is hard to beat.",
             "Weigh the classes, e.g. F.cross_entropy(..., weight=w) or pos_weight=, or use a WeightedRandomSampler.",
-            {"share": share, "samples": len(labels)}, [facts.data.target],
-        )  # fmt: skip
+            {"share": share, "samples": len(labels)},
+            [facts.data.target],
+        )
 
 
 def ignored(facts: Facts) -> Iterator[Finding]:
@@ -191,10 +211,13 @@ def ignored(facts: Facts) -> Iterator[Finding]:
     share = float(out.double().mean()) if out.numel() else 0.0
     if share > 0.95:
         yield found(
-            "IGNORED", "critical" if share == 1 else "warning", f"{share:.1%} of the labels are ignored by the loss.",
+            "IGNORED",
+            "critical" if share == 1 else "warning",
+            f"{share:.1%} of the labels are ignored by the loss.",
             "Look at where labels become ignore_index (-100): a mask that is inverted, or a prompt that fills the sequence.",
-            {"share": share}, [facts.data.target] if facts.data.target else [],
-        )  # fmt: skip
+            {"share": share},
+            [facts.data.target] if facts.data.target else [],
+        )
 
 
 def padding(facts: Facts) -> Iterator[Finding]:
@@ -202,17 +225,21 @@ def padding(facts: Facts) -> Iterator[Finding]:
     main = facts.step.main
     if main is None or main.name not in CLASS_LOSSES or main.target is None or main.target.is_floating_point():
         return
-    if not any(isinstance(e.layer, EMBEDDINGS) and e.values.numel() >= main.target.numel() for e in facts.step.trace.entries):
+    if not any(
+        isinstance(e.layer, EMBEDDINGS) and e.values.numel() >= main.target.numel() for e in facts.step.trace.entries
+    ):
         return
     kept = main.target[main.target != main.options.get("ignore_index", -100)]
     of_labels, of_input, token = token_share(facts.step, kept)
     is_weighed = main.options.get("weight") is not None or main.options.get("reduction") == "none"
     if of_labels > 0.5 and of_input > 0.4 and not is_weighed:
         yield found(
-            "PADDING-COUNTS", "warning", f"Token {token} makes {of_labels:.0%} of the labels: padding counts in the loss.",
+            "PADDING-COUNTS",
+            "warning",
+            f"Token {token} makes {of_labels:.0%} of the labels: padding counts in the loss.",
             f"labels[labels == {token}] = -100, or F.cross_entropy(..., ignore_index={token}).",
             {"of labels": of_labels, "of input": of_input, "token": token},
-        )  # fmt: skip
+        )
 
 
 def duplicates(facts: Facts) -> Iterator[Finding]:
@@ -226,27 +253,38 @@ def duplicates(facts: Facts) -> Iterator[Finding]:
     kinds = distinct(rows)
     if len(rows) >= 32 and is_rich and 1 < kinds < 0.5 * len(rows):
         yield found(
-            "DUPLICATES", "warning", f"Only {kinds} of the first {len(rows)} samples of an epoch are different.",
+            "DUPLICATES",
+            "warning",
+            f"Only {kinds} of the first {len(rows)} samples of an epoch are different.",
             "Look at the data set's __getitem__ and __len__, and at how the workers share an iterable data set.",
-            {"different": kinds, "samples": len(rows)}, data.inputs,
-        )  # fmt: skip
+            {"different": kinds, "samples": len(rows)},
+            data.inputs,
+        )
 
 
 def target_in_input(facts: Facts) -> Iterator[Finding]:
     """A column of the input is the target itself; an autoencoder's target is all of the input, and meant."""
     data = facts.data
     target = torch.cat([t.flatten() for t in data.targets]).double() if data.targets else torch.zeros(0)
-    if not facts.step.target or len(target) < 64 or len(target) != sum(len(t) for t in data.targets) or entropy(target) < 0.1:
+    if (
+        not facts.step.target
+        or len(target) < 64
+        or len(target) != sum(len(t) for t in data.targets)
+        or entropy(target) < 0.1
+    ):
         return
     for path, tensors in data.inputs.items():
         if tensors[0].dim() == 2 and tensors[0].is_floating_point() and sum(map(len, tensors)) == len(target):
             same = (torch.cat(tensors).double() == target[:, None]).all(0).nonzero().flatten().tolist()
             if same and tensors[0].shape[1] > 1:
                 yield found(
-                    "TARGET-IS-INPUT", "warning", f"Column {some(map(str, same))} of the input {path} is the target itself.",
+                    "TARGET-IS-INPUT",
+                    "warning",
+                    f"Column {some(map(str, same))} of the input {path} is the target itself.",
                     f"Drop it from the input: x = x[:, [i for i in range({tensors[0].shape[1]}) if i not in {same}]].",
-                    {"columns": some(map(str, same))}, [path],
-                )  # fmt: skip
+                    {"columns": some(map(str, same))},
+                    [path],
+                )
 
 
 def batchnorm(facts: Facts) -> Iterator[Finding]:

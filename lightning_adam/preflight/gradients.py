@@ -155,7 +155,9 @@ def _manual_pile(task: Task) -> bool:
         return False
     once = [p.grad.clone() if p.grad is not None else None for p in parameters]
     task.loss(batch, backward=True)
-    pairs = [(p.grad, g) for p, g in zip(parameters, once, strict=True) if p.grad is not None and g is not None and bool(g.any())]
+    pairs = [
+        (p.grad, g) for p, g in zip(parameters, once, strict=True) if p.grad is not None and g is not None and bool(g.any())
+    ]
     twice = [float(now.norm() / before.norm()) for now, before in pairs]
     for parameter in parameters:
         parameter.grad = None

@@ -15,13 +15,28 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-LEFT_ALONE = frozenset(
-    "builtins threading _thread logging queue io _io multiprocessing concurrent socket subprocess asyncio contextvars weakref "
-    "tensorboard wandb mlflow comet_ml neptune tqdm rich typing inspect abc re".split()
-)
+LEFT_ALONE = frozenset((
+    "builtins", "threading", "_thread", "logging", "queue", "io", "_io", "multiprocessing", "concurrent", "socket",
+    "subprocess", "asyncio", "contextvars", "weakref", "tensorboard", "wandb", "mlflow", "comet_ml", "neptune",
+    "tqdm", "rich", "typing", "inspect", "abc", "re",
+))  # fmt: skip
 """Packages whose objects live on their own (threads, files, servers): setting them back would break them."""
 
-ATOMS = (str, bytes, int, float, complex, bool, type(None), type, types.ModuleType, torch.dtype, torch.device, torch.Size, range)
+ATOMS = (
+    str,
+    bytes,
+    int,
+    float,
+    complex,
+    bool,
+    type(None),
+    type,
+    types.ModuleType,
+    torch.dtype,
+    torch.device,
+    torch.Size,
+    range,
+)
 LONGEST = 20_000
 """Entries of a plain container beyond which it holds data, which probing only reads."""
 

@@ -33,7 +33,9 @@ def _at(call: Call, **evidence: float | str) -> dict[str, float | str]:
 
 def broadcast(facts: Facts) -> Iterator[Finding]:
     """(N, 1) against (N,) makes (N, N): every prediction is compared with every target."""
-    calls = [c for c in facts.step.record.losses if c.name in (*VALUE_LOSSES, "gaussian_nll_loss", "poisson_nll_loss", "kl_div")]
+    calls = [
+        c for c in facts.step.record.losses if c.name in (*VALUE_LOSSES, "gaussian_nll_loss", "poisson_nll_loss", "kl_div")
+    ]
     calls += [c for c in facts.step.record.broadcasts if _pairs_all(c, facts.step.samples)]
     for call in calls:
         if call.target is None or call.input.shape == call.target.shape or not call.target.numel():
@@ -45,11 +47,14 @@ def broadcast(facts: Facts) -> Iterator[Finding]:
         if made.numel() > max(call.input.numel(), call.target.numel()):
             one, other = tuple(call.input.shape), tuple(call.target.shape)
             yield found(
-                "BROADCAST", "critical",
-                f"{call.name} gets shapes {one} and {other}, which broadcast to {tuple(made)}: every sample is compared with every "
-                "other.", "Give both the same shape: pred.squeeze(-1), or y.unsqueeze(-1).",
+                "BROADCAST",
+                "critical",
+                f"{call.name} gets shapes {one} and {other}, which broadcast to {tuple(made)}: every sample is compared "
+                "with every "
+                "other.",
+                "Give both the same shape: pred.squeeze(-1), or y.unsqueeze(-1).",
                 _at(call, input=str(one), target=str(other)),
-            )  # fmt: skip
+            )
             return
 
 
@@ -77,9 +82,12 @@ def double_softmax(facts: Facts) -> Iterator[Finding]:
 
 def _doubled(call: Call, by: str) -> Finding:
     return found(
-        "DOUBLE-SOFTMAX", "critical", f"{call.name} has a softmax of its own, and gets the output of a {by.lower()}.",
-        f"Take the {by.lower()} out and give {call.name} the logits; apply it only when predicting.", _at(call, fed_by=by.lower()),
-    )  # fmt: skip
+        "DOUBLE-SOFTMAX",
+        "critical",
+        f"{call.name} has a softmax of its own, and gets the output of a {by.lower()}.",
+        f"Take the {by.lower()} out and give {call.name} the logits; apply it only when predicting.",
+        _at(call, fed_by=by.lower()),
+    )
 
 
 def _is_distribution(values: Tensor) -> bool:
@@ -94,16 +102,25 @@ def double_sigmoid(facts: Facts) -> Iterator[Finding]:
     for call in facts.step.record.losses:
         if call.name == "binary_cross_entropy_with_logits" and call.made_by in ("Sigmoid", "Softmax"):
             yield found(
-                "DOUBLE-SIGMOID", "critical", f"{call.name} has a sigmoid of its own, and gets the output of a {call.made_by.lower()}.",
+                "DOUBLE-SIGMOID",
+                "critical",
+                f"{call.name} has a sigmoid of its own, and gets the output of a {call.made_by.lower()}.",
                 f"Take the {call.made_by.lower()} out and give it the logits; or keep it and use F.binary_cross_entropy.",
                 _at(call, fed_by=call.made_by.lower()),
-            )  # fmt: skip
+            )
             return
-        if call.name == "binary_cross_entropy" and call.made_by == "Sigmoid" and made_from(call.input) in ("Sigmoid", "Softmax"):
+        if (
+            call.name == "binary_cross_entropy"
+            and call.made_by == "Sigmoid"
+            and made_from(call.input) in ("Sigmoid", "Softmax")
+        ):
             yield found(
-                "DOUBLE-SIGMOID", "critical", "The net ends in a sigmoid, and another is applied before the loss.",
-                "Apply it once; better, none and F.binary_cross_entropy_with_logits.", _at(call),
-            )  # fmt: skip
+                "DOUBLE-SIGMOID",
+                "critical",
+                "The net ends in a sigmoid, and another is applied before the loss.",
+                "Apply it once; better, none and F.binary_cross_entropy_with_logits.",
+                _at(call),
+            )
             return
 
 
@@ -117,10 +134,13 @@ def needs_log(facts: Facts) -> Iterator[Finding]:
         is_probability = call.made_by in ("Softmax", "Sigmoid") or _is_distribution(call.input)
         got = "probabilities" if is_probability else "logits or other numbers"
         yield found(
-            "NLL-NEEDS-LOG", "critical", f"{call.name} needs log-probabilities, and gets {got}.",
-            "Use F.log_softmax(logits, dim=...) as its input" + ("." if call.name != "nll_loss" else ", or F.cross_entropy(logits, y)."),
+            "NLL-NEEDS-LOG",
+            "critical",
+            f"{call.name} needs log-probabilities, and gets {got}.",
+            "Use F.log_softmax(logits, dim=...) as its input"
+            + ("." if call.name != "nll_loss" else ", or F.cross_entropy(logits, y)."),
             _at(call, largest=float(call.input.detach().max())),
-        )  # fmt: skip
+        )
         return
 
 
@@ -138,12 +158,17 @@ def log_of_probability(facts: Facts) -> Iterator[Finding]:
     """-inf as soon as one probability rounds to 0; with an eps or a clamp before it, it does not."""
     for call in facts.step.record.logarithms:
         if call.made_by in ("Softmax", "Sigmoid", "Relu"):
-            better = {"Softmax": "F.log_softmax", "Sigmoid": "F.logsigmoid"}.get(call.made_by, "torch.log(x.clamp_min(1e-8))")
+            better = {"Softmax": "F.log_softmax", "Sigmoid": "F.logsigmoid"}.get(
+                call.made_by, "torch.log(x.clamp_min(1e-8))"
+            )
             yield found(
-                "LOG-OF-PROBABILITY", "warning",
-                f"{call.name} of a {call.made_by.lower()}: it is -inf, and its gradient NaN, as soon as one value rounds to 0.",
-                f"Use {better}, or the loss that takes logits.", _at(call, smallest=float(call.input.detach().min())),
-            )  # fmt: skip
+                "LOG-OF-PROBABILITY",
+                "warning",
+                f"{call.name} of a {call.made_by.lower()}: it is -inf, and its gradient NaN, as soon as one value "
+                "rounds to 0.",
+                f"Use {better}, or the loss that takes logits.",
+                _at(call, smallest=float(call.input.detach().min())),
+            )
             return
 
 
@@ -156,9 +181,12 @@ def softmax_dim(facts: Facts) -> Iterator[Finding]:
             continue
         if dim % len(shape) == 0 and shape[1] != n and shape[1] > 1 and len(shape) == 2 and _is_output(call, facts):
             yield found(
-                "SOFTMAX-DIM", "critical", f"{call.name} goes over dimension 0, which is the batch: samples compete with each other.",
-                f"{call.name}(..., dim=-1).", _at(call, shape=str(tuple(shape)), dim=dim),
-            )  # fmt: skip
+                "SOFTMAX-DIM",
+                "critical",
+                f"{call.name} goes over dimension 0, which is the batch: samples compete with each other.",
+                f"{call.name}(..., dim=-1).",
+                _at(call, shape=str(tuple(shape)), dim=dim),
+            )
             return
 
 
@@ -175,9 +203,12 @@ def relu_logits(facts: Facts) -> Iterator[Finding]:
     for call in fed:
         if call.made_by == "Relu" and _feeds_classes(facts):
             yield found(
-                "RELU-LOGITS", "warning", f"A ReLU stands between the last layer and {call.name}: no logit can be below 0.",
-                "Take the last ReLU out.", _at(call),
-            )  # fmt: skip
+                "RELU-LOGITS",
+                "warning",
+                f"A ReLU stands between the last layer and {call.name}: no logit can be below 0.",
+                "Take the last ReLU out.",
+                _at(call),
+            )
             return
 
 
@@ -193,9 +224,12 @@ def output_range(facts: Facts) -> Iterator[Finding]:
         low, high = float(main.input.detach().min()), float(main.input.detach().max())
         if low < 0 or high > 1:
             yield found(
-                "OUTPUT-RANGE", "critical", f"binary_cross_entropy needs values from 0 to 1, and gets {low:.3g} to {high:.3g}.",
-                "Use F.binary_cross_entropy_with_logits, which takes the net's output as it is.", _at(main, low=low, high=high),
-            )  # fmt: skip
+                "OUTPUT-RANGE",
+                "critical",
+                f"binary_cross_entropy needs values from 0 to 1, and gets {low:.3g} to {high:.3g}.",
+                "Use F.binary_cross_entropy_with_logits, which takes the net's output as it is.",
+                _at(main, low=low, high=high),
+            )
         return
     if pair is None:
         return
@@ -208,9 +242,12 @@ def output_range(facts: Facts) -> Iterator[Finding]:
         reach = f"{low:g} to {high:g}" if math.isfinite(high) else f"{low:g} or more"
         evidence: dict[str, float | str] = {"outside": out, "lowest": float(pair[1].min()), "highest": float(pair[1].max())}
         yield found(
-            "OUTPUT-RANGE", "warning", f"The net ends in a {maker.lower()}, which gives {reach}; {out:.0%} of the targets lie outside.",
-            "Take the last activation out, or scale the targets into its range.", evidence | (_at(main) if main else {}),
-        )  # fmt: skip
+            "OUTPUT-RANGE",
+            "warning",
+            f"The net ends in a {maker.lower()}, which gives {reach}; {out:.0%} of the targets lie outside.",
+            "Take the last activation out, or scale the targets into its range.",
+            evidence | (_at(main) if main else {}),
+        )
 
 
 def one_class(facts: Facts) -> Iterator[Finding]:
@@ -218,16 +255,21 @@ def one_class(facts: Facts) -> Iterator[Finding]:
     for call in facts.step.record.losses:
         if call.name in CLASS_LOSSES and call.input.dim() > 1 and call.input.shape[1] == 1:
             text = f"{call.name} over a single class is always 0."
-        elif call.made_by in ("Softmax", "LogSoftmax") and call.input.shape[-1:] == (1,) and bool((call.input == call.input.flatten()[0]).all()):
-            text = "A softmax over a single output is always 1."
-        elif _is_one(call, facts):
+        elif (
+            call.made_by in ("Softmax", "LogSoftmax")
+            and call.input.shape[-1:] == (1,)
+            and bool((call.input == call.input.flatten()[0]).all())
+        ) or _is_one(call, facts):
             text = "A softmax over a single output is always 1."
         else:
             continue
         yield found(
-            "ONE-CLASS", "critical", text,
-            "One output needs F.binary_cross_entropy_with_logits; for a softmax give the last layer one output per class.", _at(call),
-        )  # fmt: skip
+            "ONE-CLASS",
+            "critical",
+            text,
+            "One output needs F.binary_cross_entropy_with_logits; for a softmax give the last layer one output per class.",
+            _at(call),
+        )
         return
 
 
@@ -244,7 +286,7 @@ def label_range(facts: Facts) -> Iterator[Finding]:
     if main is None or main.target is None or not main.target.numel():
         return
     labels = main.target
-    if facts.step.target and facts.data is not None:
+    if facts.step.target and facts.has("data"):
         labels = torch.cat([t.flatten() for t in facts.data.targets])
     if main.name in CLASS_LOSSES and not labels.is_floating_point() and main.input.dim() > 1:
         count = main.input.shape[1]
@@ -252,30 +294,46 @@ def label_range(facts: Facts) -> Iterator[Finding]:
         low, high = (int(kept.min()), int(kept.max())) if kept.numel() else (0, 0)
         if low < 0 or high >= count:
             yield found(
-                "LABEL-RANGE", "critical", f"Labels reach from {low} to {high}; the net has {count} classes, 0 to {count - 1}.",
-                f"Give the last layer {high + 1} outputs, or count the labels from 0." if low >= 0 else "Count the labels from 0.",
+                "LABEL-RANGE",
+                "critical",
+                f"Labels reach from {low} to {high}; the net has {count} classes, 0 to {count - 1}.",
+                f"Give the last layer {high + 1} outputs, or count the labels from 0."
+                if low >= 0
+                else "Count the labels from 0.",
                 _at(main, lowest=low, highest=high, classes=count),
-            )  # fmt: skip
+            )
     if main.name in BINARY_LOSSES and (float(labels.min()) < 0 or float(labels.max()) > 1):
         yield found(
-            "LABEL-RANGE", "critical", f"{main.name} needs targets from 0 to 1; these reach from {float(labels.min()):g} to {float(labels.max()):g}.",
-            "Map the two labels to 0 and 1; more classes need F.cross_entropy.", _at(main, lowest=float(labels.min()), highest=float(labels.max())),
-        )  # fmt: skip
+            "LABEL-RANGE",
+            "critical",
+            f"{main.name} needs targets from 0 to 1; these reach from {float(labels.min()):g} to {float(labels.max()):g}.",
+            "Map the two labels to 0 and 1; more classes need F.cross_entropy.",
+            _at(main, lowest=float(labels.min()), highest=float(labels.max())),
+        )
 
 
 def initial_loss(facts: Facts) -> Iterator[Finding]:
     """Far above what guessing gives, the first steps only undo the initialisation."""
     main = facts.step.main
-    if main is None or main.target is None or main.options.get("weight") is not None or main.options.get("pos_weight") is not None:
+    if (
+        main is None
+        or main.target is None
+        or main.options.get("weight") is not None
+        or main.options.get("pos_weight") is not None
+    ):
         return
     measured, guess, said = _first_losses(facts)
     if guess is None or not math.isfinite(measured) or measured <= guess:
         return
     yield found(
-        "INITIAL-LOSS", "warning", f"The first loss is {measured:.3g}; {said}.",
-        "Start the last layer smaller, e.g. nn.init.normal_(head.weight, std=0.02) with a zero bias (tied embeddings too), and "
-        "standardise inputs and targets.", _at(main, loss=measured),
-    )  # fmt: skip
+        "INITIAL-LOSS",
+        "warning",
+        f"The first loss is {measured:.3g}; {said}.",
+        "Start the last layer smaller, e.g. nn.init.normal_(head.weight, std=0.02) with a zero bias (tied embeddings "
+        "too), and "
+        "standardise inputs and targets.",
+        _at(main, loss=measured),
+    )
 
 
 def _first_losses(facts: Facts) -> tuple[float, float | None, str]:
@@ -291,11 +349,19 @@ def _first_losses(facts: Facts) -> tuple[float, float | None, str]:
         loss = float(F.cross_entropy(values, target, ignore_index=ignore))
         return loss, 2 * chance + 0.5, f"guessing among {values.shape[1]} classes gives {chance:.3g}"
     if main.name == "binary_cross_entropy_with_logits" and values.shape == target.shape:
-        return float(F.binary_cross_entropy_with_logits(values, target.float())), 2 * math.log(2) + 0.5, "guessing gives 0.693"
+        return (
+            float(F.binary_cross_entropy_with_logits(values, target.float())),
+            2 * math.log(2) + 0.5,
+            "guessing gives 0.693",
+        )
     pair = value_pair(facts)
     if main.name == "mse_loss" and values.shape == target.shape and pair is not None and facts.step.target:
         zero = float(pair[1].pow(2).mean())
-        return float((values - target).pow(2).mean()), (20 * zero if zero > 1e-12 else None), f"predicting 0 would give {zero:.3g}"
+        return (
+            float((values - target).pow(2).mean()),
+            (20 * zero if zero > 1e-12 else None),
+            f"predicting 0 would give {zero:.3g}",
+        )
     return math.nan, None, ""
 
 
@@ -305,9 +371,12 @@ def wrong_sign(facts: Facts) -> Iterator[Finding]:
     if known and all(slope < 0 for _, slope in known) and facts.task.manual is False:
         call, slope = known[-1]
         yield found(
-            "WRONG-SIGN", "critical", f"The loss that is returned falls when {call.name} rises: training would make it worse.",
-            "Take the minus out: return the loss itself.", _at(call, derivative=slope),
-        )  # fmt: skip
+            "WRONG-SIGN",
+            "critical",
+            f"The loss that is returned falls when {call.name} rises: training would make it worse.",
+            "Take the minus out: return the loss itself.",
+            _at(call, derivative=slope),
+        )
 
 
 CHECKS = (

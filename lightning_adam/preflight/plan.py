@@ -76,7 +76,11 @@ def measure(task: Task) -> Plan:
     optimizer, trainer = task.optimizers[0], task.trainer
     groups = optimizer.param_groups
     base = max(float(group.get("initial_lr", group["lr"])) for group in groups)
-    plan = Plan(_kind(optimizer), base, eps=float(groups[0].get("eps") or 0.0) if isinstance(groups[0].get("eps", 0.0), float) else 0.0)
+    plan = Plan(
+        _kind(optimizer),
+        base,
+        eps=float(groups[0].get("eps") or 0.0) if isinstance(groups[0].get("eps", 0.0), float) else 0.0,
+    )
     plan.is_known = getattr(trainer, "is_known", True)
     length = task.reading.length or 0
     plan.per_epoch = math.ceil(length / max(1, trainer.accumulate_grad_batches)) if length else 0
@@ -85,7 +89,9 @@ def measure(task: Task) -> Plan:
     plan.clip = float(getattr(trainer, "gradient_clip_val", None) or getattr(rule, "max_norm", 0.0) or 0.0)
     plan.rates = [(0, max(float(group["lr"]) for group in groups))]
     for entry in task.schedulers:
-        if getattr(entry["scheduler"], "optimizer", None) is optimizer and not isinstance(entry["scheduler"], ReduceLROnPlateau):
+        if getattr(entry["scheduler"], "optimizer", None) is optimizer and not isinstance(
+            entry["scheduler"], ReduceLROnPlateau
+        ):
             plan.interval = entry["interval"]
             plan.asked = int(getattr(entry["scheduler"], "total_steps", 0) or 0)
             plan.is_single = type(entry["scheduler"]) is CosineAnnealingLR
@@ -146,25 +152,30 @@ def collapsed(facts: Facts) -> Iterator[Finding]:
     if is_void or (low is not None and low < 0.6 * plan.total):
         at = "throughout" if is_void else f"at step {low} of {plan.total}"
         yield found(
-            "SCHEDULE-COLLAPSED", "critical", f"The schedule's rate is below a hundredth of its peak {at}: the rest of the run learns nothing.",
-            "Check its unit: \"interval\": \"step\" or \"epoch\", and its length: T_max, total_steps, step_size in that unit.",
+            "SCHEDULE-COLLAPSED",
+            "critical",
+            f"The schedule's rate is below a hundredth of its peak {at}: the rest of the run learns nothing.",
+            'Check its unit: "interval": "step" or "epoch", and its length: T_max, total_steps, step_size in that unit.',
             {"step": low or 0, "total steps": plan.total, "interval": plan.interval},
-        )  # fmt: skip
+        )
 
 
 def never_arrives(facts: Facts) -> Iterator[Finding]:
     """A warmup or a cycle in steps, that a clock of epochs turns."""
     plan = facts.plan
     is_stepwise = plan.interval == "epoch" and plan.asked > 100 and plan.per_epoch > 1 and plan.asked % plan.per_epoch == 0
-    is_short = plan.is_known and len(plan.rates) > 1 and 0 < plan.peak < 0.2 * plan.base and len({r for _, r in plan.rates}) > 1
+    is_short = (
+        plan.is_known and len(plan.rates) > 1 and 0 < plan.peak < 0.2 * plan.base and len({r for _, r in plan.rates}) > 1
+    )
     if is_short or (is_stepwise and not (plan.is_known and plan.asked <= plan.total / plan.per_epoch)):
         yield found(
-            "SCHEDULE-NEVER-ARRIVES", "critical",
+            "SCHEDULE-NEVER-ARRIVES",
+            "critical",
             f"In {plan.total} steps the schedule gets to {plan.peak:.2g}, {plan.peak / plan.base:.1%} of lr={plan.base:.2g}"
             + (f": it is made for {plan.asked} steps and is stepped once per {plan.interval}." if is_stepwise else "."),
             'Return {"scheduler": ..., "interval": "step"}; or give the warmup in the unit that it is stepped in.',
             {"peak": plan.peak, "lr": plan.base, "total steps": plan.total, "interval": plan.interval},
-        )  # fmt: skip
+        )
 
 
 def eps_high(facts: Facts) -> Iterator[Finding]:
@@ -176,10 +187,12 @@ def eps_high(facts: Facts) -> Iterator[Finding]:
     share = facts.plan.eps / (facts.plan.eps + usual)
     if share > 0.9:
         yield found(
-            "EPS-HIGH", "warning", f"eps={facts.plan.eps:g} makes {share:.0%} of the denominator; gradients have an rms of {usual:.1g}.",
+            "EPS-HIGH",
+            "warning",
+            f"eps={facts.plan.eps:g} makes {share:.0%} of the denominator; gradients have an rms of {usual:.1g}.",
             f"eps={min(1e-8, usual / 100):.0e}, or a learning rate {1 / (1 - share):.0f} times as large if SGD is meant.",
             {"eps": facts.plan.eps, "gradient rms": usual, "share": share},
-        )  # fmt: skip
+        )
 
 
 def clip_always(facts: Facts) -> Iterator[Finding]:
@@ -191,11 +204,13 @@ def clip_always(facts: Facts) -> Iterator[Finding]:
     small = median(rms for rms in facts.gradients.rms.values()) * left
     harms = not plan.is_adaptive or small < 10 * plan.eps
     yield found(
-        "CLIP-ALWAYS", "warning" if harms else "info",
+        "CLIP-ALWAYS",
+        "warning" if harms else "info",
         f"Gradients are clipped at {plan.clip:g}, and have a norm of {total:.2g}: each step is cut to {left:.1%}.",
-        f"Clip at about {2 * total:.1g}, which only the rare large ones reach" + ("." if plan.is_adaptive else "; and lower lr instead."),
+        f"Clip at about {2 * total:.1g}, which only the rare large ones reach"
+        + ("." if plan.is_adaptive else "; and lower lr instead."),
         {"clip": plan.clip, "gradient norm": total},
-    )  # fmt: skip
+    )
 
 
 CHECKS = (

@@ -21,10 +21,27 @@ SQUASHING = ("softmax", "log_softmax", "sigmoid")
 LOGARITHMS = ("log", "log2", "log10")
 DROPOUTS = ("dropout", "alpha_dropout", "dropout1d", "dropout2d", "dropout3d", "feature_alpha_dropout")
 
-LOOKS_THROUGH = (
-    "Squeeze View Reshape Unsqueeze Transpose Permute Alias Clone Slice Select ToCopy UnsafeView Expand TBackward Index "
-    "Contiguous Movedim Unflatten Flatten".split()
-)
+LOOKS_THROUGH = [
+    "Squeeze",
+    "View",
+    "Reshape",
+    "Unsqueeze",
+    "Transpose",
+    "Permute",
+    "Alias",
+    "Clone",
+    "Slice",
+    "Select",
+    "ToCopy",
+    "UnsafeView",
+    "Expand",
+    "TBackward",
+    "Index",
+    "Contiguous",
+    "Movedim",
+    "Unflatten",
+    "Flatten",
+]
 """Operations that only arrange values: what made them stands behind."""
 
 INSIDE = (*(sysconfig.get_paths()[kind] for kind in ("stdlib", "purelib", "platlib")), str(Path(__file__).parent))

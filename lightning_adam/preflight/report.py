@@ -78,7 +78,9 @@ class PreflightReport:
 
     def _repr_html_(self) -> str:
         rows = "".join(_row(finding) for finding in self.findings)
-        gaps = "".join(f"<p><small>not judged: {html.escape(f'{codes} ({why})')}</small></p>" for why, codes in self._gaps().items())
+        gaps = "".join(
+            f"<p><small>not judged: {html.escape(f'{codes} ({why})')}</small></p>" for why, codes in self._gaps().items()
+        )
         return f"<div><b>preflight: {html.escape(self._headline())}</b><table>{rows}</table>{gaps}</div>"
 
     def _headline(self) -> str:
@@ -96,7 +98,9 @@ class PreflightReport:
 
 def evidence_of(finding: Finding) -> str:
     """The numbers in one line."""
-    return ", ".join(f"{name} {value if isinstance(value, str) else f'{value:.3g}'}" for name, value in finding.evidence.items())
+    return ", ".join(
+        f"{name} {value if isinstance(value, str) else f'{value:.3g}'}" for name, value in finding.evidence.items()
+    )
 
 
 def _block(findings: tuple[Finding, ...]) -> Table:

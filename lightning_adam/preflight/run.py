@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -126,9 +127,10 @@ def _begin(task: Task, facts: Facts, running: bool) -> None:
 
 
 def _attempt(facts: Facts, part: str, measure: Callable[[], Any]) -> Any:
-    """What it measures, or None and the reason."""
+    """What it measures, entered under its name; or None, and the reason."""
     try:
-        return measure()
+        facts.measured[part] = measure()
+        return facts.measured[part]
     except Exception as error:  # the user's code may raise anything
         facts.missing[part] = f"{type(error).__name__}: {_short(error)}"
         return None
@@ -143,28 +145,29 @@ def _measure(facts: Facts, deadline: float) -> None:
     """From the cheap to the dear; each may use a share of what is left."""
     task, left = facts.task, lambda: deadline - time.monotonic()
     batch = task.usable()[0]
-    facts.step = observe(task, batch)
-    facts.data = _attempt(facts, "data", lambda: data.measure(task, facts.step))
+    step = observe(task, batch)
+    facts.measured["step"] = step
+    _attempt(facts, "data", lambda: data.measure(task, step))
     if not task.optimizers:
         facts.missing.setdefault("optimizers", "configure_optimizers gives none")
-    if facts.step.error is not None:
-        reason = f"training_step raised {type(facts.step.error).__name__}: {_short(facts.step.error)}"
-        facts.missing |= dict.fromkeys(("gradients", "behaviour", "trial", "plan", "additivity"), reason)
-        return
-    facts.gradients = _attempt(facts, "gradients", lambda: gradients.measure(task))
-    facts.behaviour = _attempt(facts, "behaviour", lambda: behaviour.measure(task, facts.step, batch))
-    facts.parts = _attempt(facts, "parts", lambda: additivity.measure(task, batch))
     if task.optimizers:
-        facts.plan = _attempt(facts, "plan", lambda: plan.measure(task))
-    if facts.plan is not None and facts.gradients is not None:
-        facts.trial = _attempt(facts, "trial", lambda: _try(facts, left))
+        _attempt(facts, "plan", lambda: plan.measure(task))
+    if step.error is not None:
+        reason = f"training_step raised {type(step.error).__name__}: {_short(step.error)}"
+        facts.missing |= dict.fromkeys(("gradients", "behaviour", "trial", "parts"), reason)
+        return
+    _attempt(facts, "gradients", lambda: gradients.measure(task))
+    _attempt(facts, "behaviour", lambda: behaviour.measure(task, step, batch))
+    _attempt(facts, "parts", lambda: additivity.measure(task, batch))
+    if facts.has("plan") and facts.has("gradients"):
+        _attempt(facts, "trial", lambda: _try(facts, left))
 
 
 def _try(facts: Facts, left: Callable[[], float]) -> trial.Trial:
     """The runs; the long ones only where nothing worse is known yet."""
     task = facts.task
     found = trial.measure_rates(task, facts.plan, gradients.matrices(task), facts.gradients, left() / 3)
-    facts.trial = found
+    facts.measured["trial"] = found
     if any(f.severity != "info" for f in _judge(facts)):
         return found
     if not task.manual:
@@ -177,15 +180,17 @@ def _judge(facts: Facts) -> list[Finding]:
     findings: list[Finding] = []
     for check in CHECKS:
         if not _lacking(check, facts):
-            findings += _attempt(facts, check.code, lambda check=check: list(check.judge(facts))) or []
+            findings += _attempt(facts, check.code, partial(_judged, check, facts)) or []
     return without_symptoms(findings)
+
+
+def _judged(check: Check, facts: Facts) -> list[Finding]:
+    return list(check.judge(facts))
 
 
 def _lacking(check: Check, facts: Facts) -> str:
     """The first part that a check needs and that is not there; empty if none."""
-    there = {name: getattr(facts, name) is not None for name in ("data", "step", "gradients", "behaviour", "trial", "plan", "parts")}
-    there["optimizers"] = bool(facts.task.optimizers)
-    return next((part for part in check.needs if not there[part]), "")
+    return next((part for part in check.needs if not facts.has(part)), "")
 
 
 def _gaps(facts: Facts) -> dict[str, str]:

@@ -166,7 +166,11 @@ def _same(leaf: Tensor, target: Tensor) -> bool:
 
 def prediction_call(trace: Trace, samples: int) -> int:
     """The last outer call that gave something for each sample with a gradient."""
-    found = [k for k, (_, output) in enumerate(trace.outer) if (main := main_tensor(output, samples)) is not None and main.requires_grad]
+    found = [
+        k
+        for k, (_, output) in enumerate(trace.outer)
+        if (main := main_tensor(output, samples)) is not None and main.requires_grad
+    ]
     return found[-1] if found else -1
 
 

@@ -32,12 +32,14 @@ def optimizer_stale(facts: Facts) -> Iterator[Finding]:
         return
     missing = _missing(facts)
     yield found(
-        "OPTIMIZER-STALE", "critical",
-        f"The optimizer holds {len(alien)} tensors that are not the module's: they are of another copy, or of a layer that was replaced."
-        + (f" It misses {some(missing)}." if missing else ""),
+        "OPTIMIZER-STALE",
+        "critical",
+        f"The optimizer holds {len(alien)} tensors that are not the module's: they are of another copy, or of a layer "
+        "that was replaced." + (f" It misses {some(missing)}." if missing else ""),
         "Build the optimizer in configure_optimizers from self.parameters(), after the last change of the model.",
-        {"tensors": len(alien)}, missing,
-    )  # fmt: skip
+        {"tensors": len(alien)},
+        missing,
+    )
 
 
 def _missing(facts: Facts) -> list[str]:
@@ -52,10 +54,13 @@ def optimizer_misses(facts: Facts) -> Iterator[Finding]:
     if not missing or not facts.task.optimizers or any(True for _ in optimizer_stale(facts)):
         return
     yield found(
-        "OPTIMIZER-MISSES", "warning", f"{len(missing)} trainable tensors are in no optimizer: {some(missing)} stay as they are.",
+        "OPTIMIZER-MISSES",
+        "warning",
+        f"{len(missing)} trainable tensors are in no optimizer: {some(missing)} stay as they are.",
         "Pass self.parameters() to the optimizer; what is to stay as it is, freeze with requires_grad_(False).",
-        {"tensors": len(missing)}, missing,
-    )  # fmt: skip
+        {"tensors": len(missing)},
+        missing,
+    )
 
 
 def frozen(facts: Facts) -> Iterator[Finding]:
@@ -66,10 +71,13 @@ def frozen(facts: Facts) -> Iterator[Finding]:
     if not every or share >= 0.1 or any(p.dim() > 1 for p in trained):
         return
     yield found(
-        "FROZEN", "warning" if trained else "critical",
-        f"{1 - share:.0%} of the weights are frozen, all matrices among them: " + ("only norms and biases are trained." if trained else "nothing is trained."),
-        "Call requires_grad_(True) on the layers that are to learn, at least on the head.", {"trainable share": share},
-    )  # fmt: skip
+        "FROZEN",
+        "warning" if trained else "critical",
+        f"{1 - share:.0%} of the weights are frozen, all matrices among them: "
+        + ("only norms and biases are trained." if trained else "nothing is trained."),
+        "Call requires_grad_(True) on the layers that are to learn, at least on the head.",
+        {"trainable share": share},
+    )
 
 
 def not_registered(facts: Facts) -> Iterator[Finding]:
@@ -79,11 +87,14 @@ def not_registered(facts: Facts) -> Iterator[Finding]:
     if stray:
         shapes = some(str(tuple(p.shape)) for p in stray)
         yield found(
-            "NOT-REGISTERED", "critical",
-            f"{len(stray)} parameters take part that the module does not know (shapes {shapes}): they are never trained, moved or saved.",
-            "Keep layers in nn.ModuleList or nn.ModuleDict instead of a list or dict, and make them in __init__, not in forward.",
+            "NOT-REGISTERED",
+            "critical",
+            f"{len(stray)} parameters take part that the module does not know (shapes {shapes}): they are never "
+            "trained, moved or saved.",
+            "Keep layers in nn.ModuleList or nn.ModuleDict instead of a list or dict, and make them in __init__, not "
+            "in forward.",
             {"tensors": len(stray), "shapes": shapes},
-        )  # fmt: skip
+        )
 
 
 def eval_mode(facts: Facts) -> Iterator[Finding]:
@@ -92,10 +103,14 @@ def eval_mode(facts: Facts) -> Iterator[Finding]:
     asleep = [n for n, m in named.items() if not m.training and _is_awake_needed(m) and not _is_frozen(n, named)]
     if asleep:
         yield found(
-            "EVAL-MODE", "warning", f"{len(asleep)} BatchNorm or dropout layers are in eval mode as training starts: {some(asleep)}.",
-            "Call self.train() (or the part's .train()) in on_train_start: Lightning 2.2 and later leaves the modes as they are.",
-            {"layers": len(asleep)}, asleep,
-        )  # fmt: skip
+            "EVAL-MODE",
+            "warning",
+            f"{len(asleep)} BatchNorm or dropout layers are in eval mode as training starts: {some(asleep)}.",
+            "Call self.train() (or the part's .train()) in on_train_start: Lightning 2.2 and later leaves the modes as "
+            "they are.",
+            {"layers": len(asleep)},
+            asleep,
+        )
 
 
 def _is_awake_needed(module: nn.Module) -> bool:
@@ -117,10 +132,13 @@ def symmetric_init(facts: Facts) -> Iterator[Finding]:
     if not alike and not (len(zero) > 0.5 * len(weights) and any(facts.gradients.norms.get(n) == 0 for n in zero)):
         return
     yield found(
-        "SYMMETRIC-INIT", "critical", f"All units of {some(alike or zero)} start the same and get the same gradient: they stay one unit.",
+        "SYMMETRIC-INIT",
+        "critical",
+        f"All units of {some(alike or zero)} start the same and get the same gradient: they stay one unit.",
         "Draw the weights at random, e.g. nn.init.kaiming_normal_(layer.weight); only biases may be constant.",
-        {"matrices": len(alike or zero)}, alike or zero,
-    )  # fmt: skip
+        {"matrices": len(alike or zero)},
+        alike or zero,
+    )
 
 
 def init_scale(facts: Facts) -> Iterator[Finding]:
@@ -128,18 +146,26 @@ def init_scale(facts: Facts) -> Iterator[Finding]:
     gains = {}
     for name, module in facts.task.module.named_modules():
         weight = getattr(module, "weight", None)
-        if isinstance(module, LAYERS) and isinstance(weight, nn.Parameter) and weight.dim() > 1 and weight.numel() and bool(weight.any()):
+        if (
+            isinstance(module, LAYERS)
+            and isinstance(weight, nn.Parameter)
+            and weight.dim() > 1
+            and weight.numel()
+            and bool(weight.any())
+        ):
             gains[name] = float(weight.detach().float().pow(2).mean().sqrt()) * math.sqrt(weight[0].numel())
     usual = median(gains.values()) if len(gains) > 1 else 1.0
     if 0.02 <= usual <= 7:
         return
     off = [name for name, gain in gains.items() if not 0.02 <= gain <= 7]
     yield found(
-        "INIT-SCALE", "warning",
+        "INIT-SCALE",
+        "warning",
         f"The weights start {'large' if usual > 1 else 'small'}: a layer's output is about {usual:.2g} times its input.",
         "Use torch's own initialisation, nn.init.kaiming_normal_(w), or a standard deviation of 1/√(fan in).",
-        {"usual gain": usual}, off,
-    )  # fmt: skip
+        {"usual gain": usual},
+        off,
+    )
 
 
 def no_gradient(facts: Facts) -> Iterator[Finding]:
@@ -154,11 +180,14 @@ def no_gradient(facts: Facts) -> Iterator[Finding]:
     order = [n for n in facts.task.trainable() if n in lacking]
     how = "cut off by detach() or no_grad()" if called else "no layer of theirs is called"
     yield found(
-        "NO-GRADIENT", "info" if len(spare) == len(lacking) and not called else "warning",
+        "NO-GRADIENT",
+        "info" if len(spare) == len(lacking) and not called else "warning",
         f"{len(lacking)} trainable tensors get no gradient ({how}): {some(order)}.",
-        "Call the layer in forward, or take the detach() away; what is not to be trained, freeze with requires_grad_(False).",
-        {"tensors": len(lacking)}, order,
-    )  # fmt: skip
+        "Call the layer in forward, or take the detach() away; what is not to be trained, freeze with "
+        "requires_grad_(False).",
+        {"tensors": len(lacking)},
+        order,
+    )
 
 
 def _is_library(name: str, root: nn.Module) -> bool:
@@ -175,10 +204,14 @@ def zero_gradient(facts: Facts) -> Iterator[Finding]:
     heavy = [n for n in zero if n in matrices(facts.task)]
     if heavy or (zero and len(zero) == len(norms)):
         yield found(
-            "ZERO-GRADIENT", "warning", f"The gradient of {len(zero)} of {len(norms)} tensors is exactly zero: {some(heavy or zero)}.",
-            "Look behind them for a saturated or dead activation, a factor of 0, a round() or argmax(), or a zero initialisation.",
-            {"tensors": len(zero)}, zero,
-        )  # fmt: skip
+            "ZERO-GRADIENT",
+            "warning",
+            f"The gradient of {len(zero)} of {len(norms)} tensors is exactly zero: {some(heavy or zero)}.",
+            "Look behind them for a saturated or dead activation, a factor of 0, a round() or argmax(), or a zero "
+            "initialisation.",
+            {"tensors": len(zero)},
+            zero,
+        )
 
 
 def dead_units(facts: Facts) -> Iterator[Finding]:
@@ -187,10 +220,12 @@ def dead_units(facts: Facts) -> Iterator[Finding]:
     if dead:
         where, share, units = max(dead, key=lambda one: one[1])
         yield found(
-            "DEAD-UNITS", "warning", f"{share:.0%} of a ReLU's {units} units are 0 for every sample: they get no gradient.",
+            "DEAD-UNITS",
+            "warning",
+            f"{share:.0%} of a ReLU's {units} units are 0 for every sample: they get no gradient.",
             "Start biases at 0 and weights by nn.init.kaiming_normal_, standardise the inputs, or use GELU or LeakyReLU.",
             {"dead share": share, "layers": len(dead)} | ({"at": where} if where else {}),
-        )  # fmt: skip
+        )
 
 
 def vanishing(facts: Facts) -> Iterator[Finding]:
@@ -203,15 +238,17 @@ def vanishing(facts: Facts) -> Iterator[Finding]:
     if len(relative) < 4:
         return
     early, late = median(relative[:quarter]), median(relative[-quarter:])
-    adapts = facts.plan is not None and facts.plan.is_adaptive
+    adapts = facts.has("plan") and facts.plan.is_adaptive
     first = [n for n in weights if norms.get(n, 0.0) > 0][:quarter]
     is_felt = adapts and median(facts.gradients.rms[n] for n in first) > 10 * facts.plan.eps
     if early < (1e-8 if is_felt else 1e-6) * late:
         yield found(
-            "GRAD-VANISHING", "warning", f"The first layers' gradient is {early / late:.0e} of the last ones', relative to their weights.",
+            "GRAD-VANISHING",
+            "warning",
+            f"The first layers' gradient is {early / late:.0e} of the last ones', relative to their weights.",
             "Use ReLU or GELU instead of sigmoids, residual connections and normalisation layers, and He initialisation.",
             {"first quarter": early, "last quarter": late},
-        )  # fmt: skip
+        )
 
 
 def exploding(facts: Facts) -> Iterator[Finding]:
@@ -220,17 +257,24 @@ def exploding(facts: Facts) -> Iterator[Finding]:
     total = facts.gradients.total
     if total > 1e3 * (weight + 1):
         yield found(
-            "GRAD-EXPLODING", "warning", f"The gradient's norm is {total:.2g} at the start, of weights of norm {weight:.2g}.",
-            "Clip it (gradient_clip_val=1.0, or clip=1.0), and look for recurrent weights of norm above 1 or a sum over many steps.",
+            "GRAD-EXPLODING",
+            "warning",
+            f"The gradient's norm is {total:.2g} at the start, of weights of norm {weight:.2g}.",
+            "Clip it (gradient_clip_val=1.0, or clip=1.0), and look for recurrent weights of norm above 1 or a sum "
+            "over many steps.",
             {"gradient norm": total, "weight norm": weight},
-        )  # fmt: skip
+        )
 
 
 def not_zeroed(facts: Facts) -> Iterator[Finding]:
     """Gradients pile up from step to step."""
     if facts.gradients.piled_up:
         where = "training_step steps the optimizer and does not clear" if facts.task.manual else "optimizer_zero_grad leaves"
-        mend = "Call opt.zero_grad() before manual_backward." if facts.task.manual else "Take your optimizer_zero_grad out, or call optimizer.zero_grad() in it."
+        mend = (
+            "Call opt.zero_grad() before manual_backward."
+            if facts.task.manual
+            else "Take your optimizer_zero_grad out, or call optimizer.zero_grad() in it."
+        )
         yield found("GRAD-NOT-ZEROED", "critical", f"{where} the gradients: they pile up from step to step.", mend)
 
 

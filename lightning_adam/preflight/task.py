@@ -146,7 +146,10 @@ class Task:
 
         hands = [HandOptimizer(o, self.events, steps) for o in self.optimizers]
         given = hands[0] if len(hands) == 1 else hands
-        shadows = {"optimizers": lambda *_, **__: given, "manual_backward": lambda loss, *args, **kw: loss.backward(*args, **kw)}
+        shadows = {
+            "optimizers": lambda *_, **__: given,
+            "manual_backward": lambda loss, *args, **kw: loss.backward(*args, **kw),
+        }
         with shadowed(self.module, shadows), Backwards(self.events, losses, backward):
             self.module.training_step(*self._arguments(batch, index))
         if not losses:
@@ -224,7 +227,9 @@ def unwrapped(configured: Any) -> tuple[list[Optimizer], list[dict[str, Any]]]:
     if isinstance(configured, Mapping):
         one = configured.get("lr_scheduler")
         return [configured["optimizer"]], [] if one is None else [_in_full(one)]
-    if isinstance(configured, (list, tuple)) and any(isinstance(part, Mapping) and "optimizer" in part for part in configured):
+    if isinstance(configured, (list, tuple)) and any(
+        isinstance(part, Mapping) and "optimizer" in part for part in configured
+    ):
         pairs = [unwrapped(part) for part in configured]
         return [o for optimizers, _ in pairs for o in optimizers], [s for _, schedulers in pairs for s in schedulers]
     if isinstance(configured, (list, tuple)) and len(configured) == 2 and isinstance(configured[0], (list, tuple)):
@@ -259,7 +264,9 @@ def mode(module: nn.Module, training: bool, dropout: bool = True, norms: bool = 
 @contextmanager
 def kept(module: nn.Module) -> Iterator[None]:
     """Weights and buffers are afterwards as before: quicker than everything that can be reached."""
-    tensors = [t for t in (*module.parameters(), *module.buffers()) if not isinstance(t, nn.parameter.UninitializedTensorMixin)]
+    tensors = [
+        t for t in (*module.parameters(), *module.buffers()) if not isinstance(t, nn.parameter.UninitializedTensorMixin)
+    ]
     before = [t.detach().clone() for t in tensors]
     try:
         yield
@@ -273,5 +280,3 @@ def gradients(task: Task, loss: Tensor, names: Sequence[str]) -> dict[str, Tenso
     parameters = task.trainable()
     found = torch.autograd.grad(loss, [parameters[name] for name in names], allow_unused=True)
     return dict(zip(names, found, strict=True))
-
-

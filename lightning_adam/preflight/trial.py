@@ -94,7 +94,10 @@ def _run(
 ) -> tuple[list[float], list[str]]:
     """Losses of short runs with the user's optimizers, and the tensors that stayed as they were."""
     losses: list[float] = []
-    with untouched(task.module, *task.optimizers, *(entry["scheduler"] for entry in task.schedulers)), warnings.catch_warnings():
+    with (
+        untouched(task.module, *task.optimizers, *(entry["scheduler"] for entry in task.schedulers)),
+        warnings.catch_warnings(),
+    ):
         warnings.simplefilter("ignore")
         _detach(task)
         peaks = _peaks(task.optimizers, plan, scale)
@@ -167,7 +170,11 @@ def _unmoved(task: Task, before: dict[str, Tensor], slopes: Gradients) -> list[s
     return [
         name
         for name, p in task.trainable().items()
-        if id(p) in held and p.dim() >= least and slopes.norms.get(name, 0.0) > 0 and name in before and torch.equal(p.detach(), before[name])
+        if id(p) in held
+        and p.dim() >= least
+        and slopes.norms.get(name, 0.0) > 0
+        and name in before
+        and torch.equal(p.detach(), before[name])
     ]
 
 
@@ -243,7 +250,9 @@ def unseen(task: Task, step: Step, data: Data, rms: float, seconds: float) -> tu
     prior = float(-(shares / shares.sum()).log()[held_out.clamp_min(0)].mean())
     deadline, lowest, losses = time.monotonic() + seconds, math.inf, []
     with kept(task.module):
-        for index, loss in enumerate(_fitted(task, lambda index: batches[index % count], min(3e-3, 0.1 * rms or 1e-3), 10 * count), 1):
+        for index, loss in enumerate(
+            _fitted(task, lambda index: batches[index % count], min(3e-3, 0.1 * rms or 1e-3), 10 * count), 1
+        ):
             losses.append(loss)
             if index % count == 0:
                 lowest = min(lowest, _judged(task, batches[count:]))

@@ -41,9 +41,12 @@ def lr_high(facts: Facts) -> Iterator[Finding]:
     fits = 0.03 * trial.rms if ratio == ratio else 0.1 * facts.plan.peak
     said = f"{ratio:.0%} of the weights per step" if ratio == ratio else "steps that overshoot"
     yield found(
-        "LR-HIGH", "critical" if diverges else "warning", f"lr={facts.plan.peak:.2g} is too high for this model: {said}.",
-        f"lr={fits:.1g}, with a warmup of some hundred steps.", evidence,
-    )  # fmt: skip
+        "LR-HIGH",
+        "critical" if diverges else "warning",
+        f"lr={facts.plan.peak:.2g} is too high for this model: {said}.",
+        f"lr={fits:.1g}, with a warmup of some hundred steps.",
+        evidence,
+    )
 
 
 def _ends(trial: Trial) -> dict[str, float | str]:
@@ -67,37 +70,52 @@ def no_warmup(facts: Facts) -> Iterator[Finding]:
     if facts.plan.warms_up or not _ratio(facts) > HIGH or not _ramp_cures(facts.trial) or _ratio(facts) > FAR_TOO_HIGH:
         return
     yield found(
-        "NO-WARMUP", "warning", f"The first steps are taken at the full lr={facts.plan.peak:.2g}, and spoil the start; after a short ramp it learns.",
-        "warmup=0.05 in la.configure_optimizers, or a LinearLR before the schedule.", {"lr": facts.plan.peak} | _ends(facts.trial),
-    )  # fmt: skip
+        "NO-WARMUP",
+        "warning",
+        f"The first steps are taken at the full lr={facts.plan.peak:.2g}, and spoil the start; after a short ramp it "
+        "learns.",
+        "warmup=0.05 in la.configure_optimizers, or a LinearLR before the schedule.",
+        {"lr": facts.plan.peak} | _ends(facts.trial),
+    )
 
 
 def lr_low(facts: Facts) -> Iterator[Finding]:
     """Steps far below what moves the weights in a usual run; SGD's are as long as the gradient."""
     ratio, low = _ratio(facts), LOW
-    if ratio != ratio and facts.gradients is not None and facts.trial.weight > 0:
+    if ratio != ratio and facts.has("gradients") and facts.trial.weight > 0:
         ratio, low = facts.plan.peak * facts.gradients.total / facts.trial.weight, LOW_SGD
     if 0 < ratio < low:
         yield found(
-            "LR-LOW", "warning", f"lr={facts.plan.peak:.2g} moves the weights (rms {facts.trial.rms:.2g}) by {ratio:.0e} per step.",
-            f"lr={facts.plan.peak * 1e-3 / ratio:.1g}, which moves them by 0.1 %; fine-tuning needs less.", {"lr": facts.plan.peak, "step over weights": ratio},
-        )  # fmt: skip
+            "LR-LOW",
+            "warning",
+            f"lr={facts.plan.peak:.2g} moves the weights (rms {facts.trial.rms:.2g}) by {ratio:.0e} per step.",
+            f"lr={facts.plan.peak * 1e-3 / ratio:.1g}, which moves them by 0.1 %; fine-tuning needs less.",
+            {"lr": facts.plan.peak, "step over weights": ratio},
+        )
 
 
 def probe_diverges(facts: Facts) -> Iterator[Finding]:
     """And a tenth of the rate does not help: it is not the rate alone."""
     trial = facts.trial
-    if not trial.planned or not blew_up(trial.planned) or _tenth_cures(trial) or facts.task.manual or _ratio(facts) > FAR_TOO_HIGH:
+    if (
+        not trial.planned
+        or not blew_up(trial.planned)
+        or _tenth_cures(trial)
+        or facts.task.manual
+        or _ratio(facts) > FAR_TOO_HIGH
+    ):
         return
     first, last = start(trial.planned), end(trial.planned)
     reached = f"{last:.3g}" if math.isfinite(last) else "not finite"
     if not math.isfinite(first):
         return
     yield found(
-        "PROBE-DIVERGES", "critical", f"In {len(trial.planned)} steps with your optimizer the loss goes from {first:.3g} to {reached}.",
+        "PROBE-DIVERGES",
+        "critical",
+        f"In {len(trial.planned)} steps with your optimizer the loss goes from {first:.3g} to {reached}.",
         "Clip the gradient, standardise inputs and targets, look for a log, a square root or a division of values near 0.",
         {"first loss": first, "steps": len(trial.planned)},
-    )  # fmt: skip
+    )
 
 
 def update_lost(facts: Facts) -> Iterator[Finding]:
@@ -105,10 +123,16 @@ def update_lost(facts: Facts) -> Iterator[Finding]:
     lost, rate = facts.trial.unmoved, facts.plan.peak
     if lost and rate > 0:
         yield found(
-            "UPDATE-LOST", "critical", f"{len(lost)} tensors have a gradient and are bit by bit the same after {len(facts.trial.planned)} steps: {some(lost)}.",
-            "Look for weights that are written over in forward or a hook, a group with lr=0, a step that is never called, or bfloat16 "
-            "weights, which round small steps away.", {"tensors": len(lost), "lr": rate}, lost,
-        )  # fmt: skip
+            "UPDATE-LOST",
+            "critical",
+            f"{len(lost)} tensors have a gradient and are bit by bit the same after {len(facts.trial.planned)} steps: "
+            f"{some(lost)}.",
+            "Look for weights that are written over in forward or a hook, a group with lr=0, a step that is never "
+            "called, or bfloat16 "
+            "weights, which round small steps away.",
+            {"tensors": len(lost), "lr": rate},
+            lost,
+        )
 
 
 def cannot_overfit(facts: Facts) -> Iterator[Finding]:
@@ -119,11 +143,12 @@ def cannot_overfit(facts: Facts) -> Iterator[Finding]:
         return
     roomy = sum(p.numel() for p in facts.task.trainable().values()) > 500
     yield found(
-        "CANNOT-OVERFIT", "warning" if roomy and tried[1] > 0.95 * tried[0] else "info",
+        "CANNOT-OVERFIT",
+        "warning" if roomy and tried[1] > 0.95 * tried[0] else "info",
         f"On 16 samples the loss only falls from {tried[0]:.3g} to {tried[1]:.3g}; a working model learns them by heart.",
         "Look whether the output can reach the targets, and whether loss and labels are of the same thing.",
         {"first loss": tried[0], "lowest loss": tried[1]},
-    )  # fmt: skip
+    )
 
 
 def wrong_sign(facts: Facts) -> Iterator[Finding]:
@@ -132,9 +157,13 @@ def wrong_sign(facts: Facts) -> Iterator[Finding]:
     if tried is not None and not facts.step.record.losses and len(list(leaves(facts.step.given))) == 2:
         before, after = tried
         yield found(
-            "WRONG-SIGN", "critical", f"As the loss falls, the prediction moves away from the target: its error goes from {before:.3g} to {after:.3g}.",
-            "Change the sign of the loss: training makes it smaller.", {"error before": before, "error after": after},
-        )  # fmt: skip
+            "WRONG-SIGN",
+            "critical",
+            f"As the loss falls, the prediction moves away from the target: its error goes from {before:.3g} to "
+            f"{after:.3g}.",
+            "Change the sign of the loss: training makes it smaller.",
+            {"error before": before, "error after": after},
+        )
 
 
 def no_signal(facts: Facts) -> Iterator[Finding]:
@@ -145,11 +174,13 @@ def no_signal(facts: Facts) -> Iterator[Finding]:
     if unseen >= 0.97 * prior and prior > 0.1:
         is_learnt = seen < 0.9 * prior
         yield found(
-            "NO-SIGNAL", "warning" if is_learnt and unseen > 0.99 * prior else "info",
-            f"What is learnt on some batches (loss {seen:.3g}) does not hold for others: {unseen:.3g}, where the classes' shares give {prior:.3g}.",
+            "NO-SIGNAL",
+            "warning" if is_learnt and unseen > 0.99 * prior else "info",
+            f"What is learnt on some batches (loss {seen:.3g}) does not hold for others: {unseen:.3g}, where the "
+            f"classes' shares give {prior:.3g}.",
             "Check by hand that labels belong to their inputs: the order of two files, a shuffle of only one of them.",
             {"unseen": unseen, "guessing": prior, "seen": seen},
-        )  # fmt: skip
+        )
 
 
 CHECKS = (

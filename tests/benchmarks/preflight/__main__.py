@@ -44,11 +44,18 @@ def score(kind: str, names: list[str], details: bool) -> None:
         right, seconds = right + good, [*seconds, took]
         if details or not good:
             said = " ".join(f"{f.rule}({f.severity[0]})" for f in report.findings) or "nothing"
-            print(f"  {'' if good else 'WRONG '}{name}: {said}" + (f", wanted {codes[0]}" if codes and not good else "") + f" {took:.1f}s")
+            print(
+                f"  {'' if good else 'WRONG '}{name}: {said}"
+                + (f", wanted {codes[0]}" if codes and not good else "")
+                + f" {took:.1f}s"
+            )
             gaps = {why for why in report.not_judged.values()}
             print(*(f"      not judged: {why}" for why in gaps), sep="\n") if gaps else None
     said = "named right" if kind == "faulty" else "without a warning"
-    print(f"{kind}: {right} of {len(names)} {said}; median {statistics.median(seconds):.2f} s, longest {max(seconds):.1f} s", flush=True)
+    print(
+        f"{kind}: {right} of {len(names)} {said}; median {statistics.median(seconds):.2f} s, longest {max(seconds):.1f} s",
+        flush=True,
+    )
 
 
 def main(which: str, details: bool) -> None:

@@ -142,7 +142,9 @@ def counted_from_one() -> Built:
 @faulty("LABEL-RANGE")
 def plus_and_minus() -> Built:
     x, y = clusters()
-    return Learner(perceptron(12, 1), lambda o, t: F.binary_cross_entropy_with_logits(o.squeeze(1), t)), loader(x, (y > 1).float() * 2 - 1)
+    return Learner(perceptron(12, 1), lambda o, t: F.binary_cross_entropy_with_logits(o.squeeze(1), t)), loader(
+        x, (y > 1).float() * 2 - 1
+    )
 
 
 @faulty("IGNORED")
@@ -194,7 +196,9 @@ def batches_of_two() -> Built:
 @faulty("BATCHNORM-BATCH")
 def one_left_over() -> Built:
     net = nn.Sequential(nn.Linear(12, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 4))
-    return Learner(net, F.cross_entropy), DataLoader(torch.utils.data.TensorDataset(*clusters(961)), batch_size=32, shuffle=True)
+    return Learner(net, F.cross_entropy), DataLoader(
+        torch.utils.data.TensorDataset(*clusters(961)), batch_size=32, shuffle=True
+    )
 
 
 # --- the loss call
@@ -236,9 +240,9 @@ def sigmoid_then_logits() -> Built:
 @faulty("DOUBLE-SIGMOID")
 def sigmoid_twice() -> Built:
     x, y = clusters()
-    return Learner(nn.Sequential(perceptron(12, 1), nn.Sigmoid()), lambda o, t: F.binary_cross_entropy(torch.sigmoid(o.squeeze(1)), t)), loader(
-        x, (y > 1).float()
-    )
+    return Learner(
+        nn.Sequential(perceptron(12, 1), nn.Sigmoid()), lambda o, t: F.binary_cross_entropy(torch.sigmoid(o.squeeze(1)), t)
+    ), loader(x, (y > 1).float())
 
 
 @faulty("NLL-NEEDS-LOG")
@@ -286,7 +290,9 @@ def bce_of_logits() -> Built:
 @faulty("ONE-CLASS")
 def softmax_of_one() -> Built:
     x, y = clusters()
-    return Learner(nn.Sequential(perceptron(12, 1), nn.Softmax(1)), lambda o, t: F.mse_loss(o.squeeze(1), t)), loader(x, (y > 1).float())
+    return Learner(nn.Sequential(perceptron(12, 1), nn.Softmax(1)), lambda o, t: F.mse_loss(o.squeeze(1), t)), loader(
+        x, (y > 1).float()
+    )
 
 
 @faulty("ONE-CLASS")

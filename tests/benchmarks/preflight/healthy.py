@@ -71,7 +71,10 @@ def vision_transformer() -> Built:
             super().__init__()
             self.cut, self.cls = nn.Conv2d(1, 32, 3, stride=3), nn.Parameter(torch.zeros(1, 1, 32))
             self.places = nn.Parameter(torch.randn(1, 17, 32) * 0.02)
-            self.blocks, self.head = nn.Sequential(Attention(32, causal=False), Attention(32, causal=False)), nn.Linear(32, 4)
+            self.blocks, self.head = (
+                nn.Sequential(Attention(32, causal=False), Attention(32, causal=False)),
+                nn.Linear(32, 4),
+            )
 
         def forward(self, x: Tensor) -> Tensor:
             x = self.cut(x).flatten(2).transpose(1, 2)
@@ -109,15 +112,22 @@ def tagger() -> Built:
     class Net(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.table, self.cell = nn.Embedding(24, 16, padding_idx=0), nn.LSTM(16, 16, batch_first=True, bidirectional=True)
+            self.table, self.cell = (
+                nn.Embedding(24, 16, padding_idx=0),
+                nn.LSTM(16, 16, batch_first=True, bidirectional=True),
+            )
             self.head = nn.Linear(32, 5)
 
         def forward(self, tokens: Tensor) -> Tensor:
             return self.head(self.cell(self.table(tokens))[0])
 
     tokens = chains()
-    tags = (tokens % 5).masked_fill(torch.arange(17)[None] >= torch.randint(6, 17, (len(tokens), 1), generator=generator()), -100)
-    return Learner(Net(), lambda o, y: F.cross_entropy(o.flatten(0, 1), y.flatten())), loader(tokens.masked_fill(tags < 0, 0), tags)
+    tags = (tokens % 5).masked_fill(
+        torch.arange(17)[None] >= torch.randint(6, 17, (len(tokens), 1), generator=generator()), -100
+    )
+    return Learner(Net(), lambda o, y: F.cross_entropy(o.flatten(0, 1), y.flatten())), loader(
+        tokens.masked_fill(tags < 0, 0), tags
+    )
 
 
 @healthy
@@ -159,7 +169,9 @@ def graph_of_nodes() -> Built:
 
     g = generator()
     adjacency = (torch.rand(60, 60, generator=g) < 0.1).float() + torch.eye(60)
-    return Model(adjacency), loader(torch.randn(60, 8, generator=g), torch.randint(0, 3, (60,), generator=g), size=60, shuffle=False)
+    return Model(adjacency), loader(
+        torch.randn(60, 8, generator=g), torch.randint(0, 3, (60,), generator=g), size=60, shuffle=False
+    )
 
 
 @healthy
@@ -192,7 +204,9 @@ def gan_by_hand() -> Built:
             opt_g, opt_d = self.optimizers()
             fake, ones = self.g(torch.randn(len(x), 8)), torch.ones(len(x), 1)
             self.toggle_optimizer(opt_d)
-            loss = F.binary_cross_entropy_with_logits(self.d(x), ones) + F.binary_cross_entropy_with_logits(self.d(fake.detach()), 0 * ones)
+            loss = F.binary_cross_entropy_with_logits(self.d(x), ones) + F.binary_cross_entropy_with_logits(
+                self.d(fake.detach()), 0 * ones
+            )
             opt_d.zero_grad()
             self.manual_backward(loss)
             opt_d.step()
@@ -222,7 +236,9 @@ def critic_with_penalty() -> Built:
             x, fake = batch[0], self.g(torch.randn(len(batch[0]), 8))
             between = (0.5 * x + 0.5 * fake.detach()).requires_grad_()
             slope = torch.autograd.grad(self.d(between).sum(), between, create_graph=True)[0]
-            self.manual_backward(self.d(fake.detach()).mean() - self.d(x).mean() + 10 * (slope.norm(dim=1) - 1).pow(2).mean())
+            self.manual_backward(
+                self.d(fake.detach()).mean() - self.d(x).mean() + 10 * (slope.norm(dim=1) - 1).pow(2).mean()
+            )
             opt_d.step()
             opt_d.zero_grad()
             self.manual_backward(-self.d(fake).mean())
@@ -326,7 +342,10 @@ def detection() -> Built:
             return F.smooth_l1_loss(self.box(h), boxes) + F.cross_entropy(self.kind(h), kinds)
 
     x, g = pictures()[0], generator()
-    items = [(x[i], {"boxes": torch.rand(1, 4, generator=g), "labels": torch.randint(0, 3, (1,), generator=g)}) for i in range(320)]
+    items = [
+        (x[i], {"boxes": torch.rand(1, 4, generator=g), "labels": torch.randint(0, 3, (1,), generator=g)})
+        for i in range(320)
+    ]
     return Model(), DataLoader(items, batch_size=16, shuffle=True, collate_fn=lambda pairs: tuple(zip(*pairs, strict=True)))  # type: ignore[arg-type, var-annotated]
 
 
@@ -389,7 +408,10 @@ def adapters() -> Built:
         def __init__(self, layer: nn.Linear) -> None:
             super().__init__()
             self.layer = layer.requires_grad_(False)
-            self.down, self.up = nn.Parameter(torch.randn(4, layer.in_features) * 0.1), nn.Parameter(torch.zeros(layer.out_features, 4))
+            self.down, self.up = (
+                nn.Parameter(torch.randn(4, layer.in_features) * 0.1),
+                nn.Parameter(torch.zeros(layer.out_features, 4)),
+            )
 
         def forward(self, x: Tensor) -> Tensor:
             return self.layer(x) + x @ self.down.T @ self.up.T
@@ -504,7 +526,11 @@ def experts() -> Built:
     class Net(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.gate, self.experts, self.head = nn.Linear(12, 4), nn.ModuleList(perceptron(12, 16) for _ in range(4)), nn.Linear(16, 4)
+            self.gate, self.experts, self.head = (
+                nn.Linear(12, 4),
+                nn.ModuleList(perceptron(12, 16) for _ in range(4)),
+                nn.Linear(16, 4),
+            )
 
         def forward(self, x: Tensor) -> Tensor:
             weight, chosen = self.gate(x).softmax(-1).max(-1)
@@ -535,13 +561,24 @@ def triplets() -> Built:
 
 @healthy
 def lazy_layers() -> Built:
-    net = nn.Sequential(nn.LazyConv2d(8, 3), nn.LazyBatchNorm2d(), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.LazyLinear(4))
+    net = nn.Sequential(
+        nn.LazyConv2d(8, 3), nn.LazyBatchNorm2d(), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.LazyLinear(4)
+    )
     return Learner(net, F.cross_entropy), loader(*pictures())
 
 
 @healthy
 def much_dropout() -> Built:
-    net = nn.Sequential(nn.Dropout(0.2), nn.Linear(12, 64), nn.ReLU(), nn.Dropout(0.5), nn.Linear(64, 64), nn.ReLU(), nn.Dropout(0.5), nn.Linear(64, 4))
+    net = nn.Sequential(
+        nn.Dropout(0.2),
+        nn.Linear(12, 64),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.Linear(64, 64),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.Linear(64, 4),
+    )
     return Learner(net, F.cross_entropy), loader(*clusters())
 
 

@@ -46,7 +46,10 @@ def actor_and_critic() -> Built:
             worth = self.critic(state).squeeze(1)
             for optimizer, loss in zip(
                 self.optimizers(),
-                (-(F.log_softmax(self.actor(state), 1)[range(len(action)), action] * (gain - worth).detach()).mean(), F.mse_loss(worth, gain)),
+                (
+                    -(F.log_softmax(self.actor(state), 1)[range(len(action)), action] * (gain - worth).detach()).mean(),
+                    F.mse_loss(worth, gain),
+                ),
                 strict=True,
             ):
                 optimizer.zero_grad()
@@ -80,7 +83,11 @@ def cosine_by_epoch() -> Built:
     def schedule(optimizer: Any) -> Any:
         return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=10)
 
-    return Learner(convnet(norm=True), F.cross_entropy, sgd(0.05), schedule), loader(*pictures()), {"trainer": L.Trainer(max_epochs=10, logger=False)}
+    return (
+        Learner(convnet(norm=True), F.cross_entropy, sgd(0.05), schedule),
+        loader(*pictures()),
+        {"trainer": L.Trainer(max_epochs=10, logger=False)},
+    )
 
 
 @healthy
@@ -156,14 +163,19 @@ def sines() -> Built:
         def __init__(self, inputs: int, outputs: int, first: bool) -> None:
             super().__init__()
             self.layer = nn.Linear(inputs, outputs)
-            nn.init.uniform_(self.layer.weight, *((-1 / inputs, 1 / inputs) if first else (-math.sqrt(6 / inputs) / 30, math.sqrt(6 / inputs) / 30)))
+            nn.init.uniform_(
+                self.layer.weight,
+                *((-1 / inputs, 1 / inputs) if first else (-math.sqrt(6 / inputs) / 30, math.sqrt(6 / inputs) / 30)),
+            )
 
         def forward(self, x: Tensor) -> Tensor:
             return torch.sin(30 * self.layer(x))
 
     x = torch.rand(960, 2, generator=generator()) * 2 - 1
     y = (torch.sin(6 * x[:, :1]) * torch.cos(5 * x[:, 1:])) * 0.5
-    return Learner(nn.Sequential(Sine(2, 48, True), Sine(48, 48, False), nn.Linear(48, 1)), F.mse_loss, adam(1e-3)), loader(x, y)
+    return Learner(nn.Sequential(Sine(2, 48, True), Sine(48, 48, False), nn.Linear(48, 1)), F.mse_loss, adam(1e-3)), loader(
+        x, y
+    )
 
 
 @healthy
@@ -172,7 +184,9 @@ def deep_residual() -> Built:
         def __init__(self) -> None:
             super().__init__()
             self.first, self.last = nn.Linear(12, 32), nn.Linear(32, 4)
-            self.blocks = nn.ModuleList(nn.Sequential(nn.LayerNorm(32), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 32)) for _ in range(12))
+            self.blocks = nn.ModuleList(
+                nn.Sequential(nn.LayerNorm(32), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 32)) for _ in range(12)
+            )
             for block in self.blocks:
                 nn.init.zeros_(block[3].weight)
 
@@ -194,7 +208,9 @@ def sigmoid_and_bce() -> Built:
 @healthy
 def counts() -> Built:
     x, y = curve()
-    return Learner(nn.Sequential(perceptron(6, 1), nn.Flatten(0)), nn.PoissonNLLLoss()), loader(x, torch.poisson(y.clamp(-2, 2).exp(), generator=generator()))
+    return Learner(nn.Sequential(perceptron(6, 1), nn.Flatten(0)), nn.PoissonNLLLoss()), loader(
+        x, torch.poisson(y.clamp(-2, 2).exp(), generator=generator())
+    )
 
 
 @healthy
@@ -215,7 +231,12 @@ def few_classes_per_batch() -> Built:
     x, y = clusters(1280, classes=20)
     g = generator()
     places = [torch.where(y == c)[0] for c in range(20)]
-    batches = [torch.cat([places[c][torch.randint(len(places[c]), (8,), generator=g)] for c in torch.randperm(20, generator=g)[:8]]).tolist() for _ in range(30)]
+    batches = [
+        torch.cat(
+            [places[c][torch.randint(len(places[c]), (8,), generator=g)] for c in torch.randperm(20, generator=g)[:8]]
+        ).tolist()
+        for _ in range(30)
+    ]
     return Model(), DataLoader(TensorDataset(x, y), batch_sampler=batches)
 
 
@@ -304,7 +325,11 @@ def learnt_prompt() -> Built:
     class Model(Bare):
         def __init__(self) -> None:
             super().__init__()
-            self.body, self.prompt, self.head = Words().requires_grad_(False), nn.Parameter(torch.randn(1, 4, 32) * 0.02), nn.Linear(32, 2)
+            self.body, self.prompt, self.head = (
+                Words().requires_grad_(False),
+                nn.Parameter(torch.randn(1, 4, 32) * 0.02),
+                nn.Linear(32, 2),
+            )
 
         def training_step(self, batch: Any, batch_idx: int) -> Tensor:
             x = torch.cat([self.prompt.expand(len(batch[0]), -1, -1), self.body.table(batch[0])], 1)

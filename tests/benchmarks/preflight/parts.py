@@ -93,7 +93,9 @@ def pictures(n: int = 640, classes: int = 4, channels: int = 1, side: int = 12) 
     """Noisy patterns."""
     g = generator()
     y = torch.randint(0, classes, (n,), generator=g)
-    return torch.randn(classes, channels, side, side, generator=g)[y] + 0.7 * torch.randn(n, channels, side, side, generator=g), y
+    return torch.randn(classes, channels, side, side, generator=g)[y] + 0.7 * torch.randn(
+        n, channels, side, side, generator=g
+    ), y
 
 
 def chains(n: int = 480, length: int = 17, words: int = 24) -> Tensor:
