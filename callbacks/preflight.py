@@ -47,7 +47,7 @@ class Preflight(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The model is on its device, and its optimizers are there."""
         self.report = None
-        if trainer.fast_dev_run or any(name in type(trainer.strategy).__name__ for name in SHARDED):
+        if getattr(trainer, "fast_dev_run", False) or any(name in type(trainer.strategy).__name__ for name in SHARDED):
             return
         self.report = preflight(pl_module, _loader(trainer), trainer=trainer, budget=self.budget)
         if trainer.is_global_zero:

@@ -61,7 +61,7 @@ def mapped(batch: Any, change: Callable[[Any], Any]) -> Any:
 
 
 def size(batch: Any) -> int:
-    """Samples in it: the first dimension that most of its tensors share, the first tensor's where none does; 0 if unknown."""
+    """Samples in it: the first dimension that most of its tensors share, the first one's at a tie; 0 if unknown."""
     counts = Counter(tensor.shape[0] for _, tensor in leaves(batch) if tensor.dim())
     return max(counts, key=counts.__getitem__) if counts else 0
 

@@ -206,7 +206,7 @@ def _leak(task: Task, step: Step, few: Any, layer: nn.Module, which: int) -> flo
 
 @contextmanager
 def _later_replaced(layer: nn.Module, which: int) -> Iterator[list[tuple[int, int]]]:
-    """The second half of what a layer gets in one of its calls is another sample's; yields where it is cut, and the length."""
+    """The second half of what a layer gets in one call is another sample's; yields where it is cut, and the length."""
     cut: list[tuple[int, int]] = []
     calls = count()
 

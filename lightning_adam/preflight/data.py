@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 from torch.utils.data import DataLoader, RandomSampler, SequentialSampler
 
 from lightning_adam.preflight.batches import LABEL_NAMES, Reading, is_finite, leaves, mapped
@@ -110,10 +111,15 @@ def _far(loader: Any, target: str) -> Tensor | None:
         return None
     try:
         places = torch.linspace(0, len(data) - 1, min(FAR, len(data))).long().tolist()  # type: ignore[arg-type]
-        labels = [dict(leaves(data[place]))[target] if isinstance(data[place], (tuple, dict)) else None for place in places]
-        return torch.stack([torch.as_tensor(label) for label in labels]).squeeze()  # type: ignore[arg-type]
+        labels = [dict(leaves(_as_batch(data[place])))[target] for place in places]  # type: ignore[index]
+        return torch.stack(labels).squeeze()
     except Exception:  # a data set of another make than its batches
         return None
+
+
+def _as_batch(sample: Any) -> Any:
+    """Numbers of a sample become tensors, as the loader makes them."""
+    return tree_map(lambda part: torch.as_tensor(part) if isinstance(part, (int, float)) else part, sample)
 
 
 def flat_samples(tensors: list[Tensor]) -> Tensor:
@@ -149,7 +155,7 @@ def order(data: Data) -> tuple[float, float] | None:
     if labels is None or len(sizes) < 3 or min(sizes) < 2:
         return None
     pool = labels if data.far is None or data.far.dim() != 1 else torch.cat([labels, data.far.long()])
-    inside = sum(entropy(part) for part in labels.split(sizes)) / len(sizes)
+    inside = sum(entropy(part) for part in torch.split(labels, sizes)) / len(sizes)
     chance = torch.Generator().manual_seed(0)
     draws = [pool[torch.randint(len(pool), (sizes[0],), generator=chance)] for _ in range(32)]
     return inside, sum(entropy(draw) for draw in draws) / len(draws)
@@ -171,7 +177,7 @@ def last_batch(loader: Any) -> int | None:
     if not isinstance(loader, DataLoader) or not sized or loader.drop_last:
         return None
     try:
-        return len(data) % sized or sized  # type: ignore[arg-type]
+        return int(len(data) % sized or sized)  # type: ignore[arg-type]
     except TypeError:
         return None
 

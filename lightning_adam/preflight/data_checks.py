@@ -129,10 +129,10 @@ def value_pair(facts: Facts) -> tuple[Tensor, Tensor] | None:
         return None
     if main is not None:
         prediction, target = main.input.detach(), main.target.detach()
+    elif (by_hand := _written_by_hand(facts.step, data)) is not None:
+        prediction, target = by_hand
     else:
-        prediction, target = _written_by_hand(facts.step, data)
-        if prediction is None or target is None:
-            return None
+        return None
     if facts.step.target:
         target = torch.cat([t.flatten() for t in data.targets])
     target, prediction = target.float().cpu(), prediction.float().cpu()
@@ -140,13 +140,13 @@ def value_pair(facts: Facts) -> tuple[Tensor, Tensor] | None:
     return (prediction, target) if target.numel() > 1 and prediction.numel() > 1 else None
 
 
-def _written_by_hand(step: Step, data: Data) -> tuple[Tensor | None, Tensor | None]:
+def _written_by_hand(step: Step, data: Data) -> tuple[Tensor, Tensor] | None:
     """A loss without torch's function: the prediction and a float target of its size."""
     output = step.trace.outer[step.prediction][1] if step.prediction >= 0 else None
-    fits = isinstance(output, Tensor) and bool(data.targets) and data.targets[0].is_floating_point()
-    if not fits or output.numel() != data.targets[0].numel() or data.labels is not None:  # type: ignore[union-attr]
-        return None, None
-    return output.detach(), data.targets[0]  # type: ignore[union-attr]
+    if not isinstance(output, Tensor) or not data.targets or not data.targets[0].is_floating_point():
+        return None
+    fits = output.numel() == data.targets[0].numel() and data.labels is None
+    return (output.detach(), data.targets[0]) if fits else None
 
 
 def is_sorted(facts: Facts) -> Iterator[Finding]:

@@ -66,7 +66,7 @@ def _random_states() -> list[Undo]:
         partial(random.setstate, random.getstate()),
         partial(np.random.set_state, np.random.get_state()),
     ]
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         states.append(partial(torch.cuda.set_rng_state_all, torch.cuda.get_rng_state_all()))
     return states
 

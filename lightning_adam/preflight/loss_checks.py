@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from lightning_adam.diagnosis import Finding
-from lightning_adam.preflight.data_checks import value_pair
 from lightning_adam.preflight.facts import Check, Facts, found
-from lightning_adam.preflight.recorder import BINARY_LOSSES, CLASS_LOSSES, VALUE_LOSSES, Call, made_by, made_from
-
-RANGES = {
-    "Relu": (0.0, math.inf),
-    "Sigmoid": (0.0, 1.0),
-    "Tanh": (-1.0, 1.0),
-    "Softmax": (0.0, 1.0),
-    "Softplus": (0.0, math.inf),
-    "Exp": (0.0, math.inf),
-    "Abs": (0.0, math.inf),
-}
-"""What a last layer can give, by autograd's name of it."""
-SLACK = 0.05
+from lightning_adam.preflight.recorder import BINARY_LOSSES, CLASS_LOSSES, VALUE_LOSSES, Call, made_from
 
 
-def _at(call: Call, **evidence: float | str) -> dict[str, float | str]:
+def at(call: Call, **evidence: float | str) -> dict[str, float | str]:
     return {**evidence, "at": call.place} if call.place else dict(evidence)
 
 
@@ -41,7 +26,7 @@ def broadcast(facts: Facts) -> Iterator[Finding]:
         if call.target is None or call.input.shape == call.target.shape or not call.target.numel():
             continue
         try:
-            made = torch.broadcast_shapes(call.input.shape, call.target.shape)
+            made = torch.broadcast_shapes(call.input.shape, call.target.shape)  # type: ignore[no-untyped-call]
         except RuntimeError:  # the step raises, and says so itself
             continue
         if made.numel() > max(call.input.numel(), call.target.numel()):
@@ -53,7 +38,7 @@ def broadcast(facts: Facts) -> Iterator[Finding]:
                 "with every "
                 "other.",
                 "Give both the same shape: pred.squeeze(-1), or y.unsqueeze(-1).",
-                _at(call, input=str(one), target=str(other)),
+                at(call, input=str(one), target=str(other)),
             )
             return
 
@@ -70,10 +55,10 @@ def _pairs_all(call: Call, samples: int) -> bool:
 def double_softmax(facts: Facts) -> Iterator[Finding]:
     """Cross entropy has a softmax of its own."""
     for call in facts.step.record.losses:
-        if call.name == "cross_entropy" and call.input.dim() > 1 and call.input.shape[1] > 1:
-            if call.made_by in ("Softmax", "Sigmoid") or _is_distribution(call.input):
-                yield _doubled(call, call.made_by or "Softmax")
-                return
+        is_of_classes = call.name == "cross_entropy" and call.input.dim() > 1 and call.input.shape[1] > 1
+        if is_of_classes and (call.made_by in ("Softmax", "Sigmoid") or _is_distribution(call.input)):
+            yield _doubled(call, call.made_by if call.made_by == "Sigmoid" else "Softmax")
+            return
     for call in facts.step.record.squashes:
         if call.name == "log_softmax" and call.made_by == "Softmax":
             yield _doubled(call, "Softmax")
@@ -86,7 +71,7 @@ def _doubled(call: Call, by: str) -> Finding:
         "critical",
         f"{call.name} has a softmax of its own, and gets the output of a {by.lower()}.",
         f"Take the {by.lower()} out and give {call.name} the logits; apply it only when predicting.",
-        _at(call, fed_by=by.lower()),
+        at(call, fed_by=by.lower()),
     )
 
 
@@ -106,7 +91,7 @@ def double_sigmoid(facts: Facts) -> Iterator[Finding]:
                 "critical",
                 f"{call.name} has a sigmoid of its own, and gets the output of a {call.made_by.lower()}.",
                 f"Take the {call.made_by.lower()} out and give it the logits; or keep it and use F.binary_cross_entropy.",
-                _at(call, fed_by=call.made_by.lower()),
+                at(call, fed_by=call.made_by.lower()),
             )
             return
         if (
@@ -119,7 +104,7 @@ def double_sigmoid(facts: Facts) -> Iterator[Finding]:
                 "critical",
                 "The net ends in a sigmoid, and another is applied before the loss.",
                 "Apply it once; better, none and F.binary_cross_entropy_with_logits.",
-                _at(call),
+                at(call),
             )
             return
 
@@ -139,7 +124,7 @@ def needs_log(facts: Facts) -> Iterator[Finding]:
             f"{call.name} needs log-probabilities, and gets {got}.",
             "Use F.log_softmax(logits, dim=...) as its input"
             + ("." if call.name != "nll_loss" else ", or F.cross_entropy(logits, y)."),
-            _at(call, largest=float(call.input.detach().max())),
+            at(call, largest=float(call.input.detach().max())),
         )
         return
 
@@ -167,7 +152,7 @@ def log_of_probability(facts: Facts) -> Iterator[Finding]:
                 f"{call.name} of a {call.made_by.lower()}: it is -inf, and its gradient NaN, as soon as one value "
                 "rounds to 0.",
                 f"Use {better}, or the loss that takes logits.",
-                _at(call, smallest=float(call.input.detach().min())),
+                at(call, smallest=float(call.input.detach().min())),
             )
             return
 
@@ -179,75 +164,21 @@ def softmax_dim(facts: Facts) -> Iterator[Finding]:
         dim, shape = call.options.get("dim"), call.input.shape
         if call.name == "sigmoid" or not isinstance(dim, int) or len(shape) < 2 or shape[0] != n or n < 2:
             continue
-        if dim % len(shape) == 0 and shape[1] != n and shape[1] > 1 and len(shape) == 2 and _is_output(call, facts):
+        if dim % len(shape) == 0 and shape[1] != n and shape[1] > 1 and len(shape) == 2 and is_output(call, facts):
             yield found(
                 "SOFTMAX-DIM",
                 "critical",
                 f"{call.name} goes over dimension 0, which is the batch: samples compete with each other.",
                 f"{call.name}(..., dim=-1).",
-                _at(call, shape=str(tuple(shape)), dim=dim),
+                at(call, shape=str(tuple(shape)), dim=dim),
             )
             return
 
 
-def _is_output(call: Call, facts: Facts) -> bool:
+def is_output(call: Call, facts: Facts) -> bool:
     """Whether the loss, or a hand-written one, gets it; attention over a graph's nodes is inside of the net."""
     main = facts.step.main
     return main is None or main.input.numel() == call.input.numel()
-
-
-def relu_logits(facts: Facts) -> Iterator[Finding]:
-    """Logits need both signs."""
-    fed = [c for c in facts.step.record.losses if c.name in ("cross_entropy", "binary_cross_entropy_with_logits")]
-    fed += [c for c in facts.step.record.squashes if _is_output(c, facts) and facts.step.main is not None]
-    for call in fed:
-        if call.made_by == "Relu" and _feeds_classes(facts):
-            yield found(
-                "RELU-LOGITS",
-                "warning",
-                f"A ReLU stands between the last layer and {call.name}: no logit can be below 0.",
-                "Take the last ReLU out.",
-                _at(call),
-            )
-            return
-
-
-def _feeds_classes(facts: Facts) -> bool:
-    main = facts.step.main
-    return main is not None and main.name in (*CLASS_LOSSES, *BINARY_LOSSES)
-
-
-def output_range(facts: Facts) -> Iterator[Finding]:
-    """The last layer cannot give what the targets ask."""
-    main, pair = facts.step.main, value_pair(facts)
-    if main is not None and main.name == "binary_cross_entropy":
-        low, high = float(main.input.detach().min()), float(main.input.detach().max())
-        if low < 0 or high > 1:
-            yield found(
-                "OUTPUT-RANGE",
-                "critical",
-                f"binary_cross_entropy needs values from 0 to 1, and gets {low:.3g} to {high:.3g}.",
-                "Use F.binary_cross_entropy_with_logits, which takes the net's output as it is.",
-                _at(main, low=low, high=high),
-            )
-        return
-    if pair is None:
-        return
-    maker = main.made_by if main is not None else made_by(facts.step.trace.outer[facts.step.prediction][1])
-    if maker not in RANGES:
-        return
-    low, high = RANGES[maker]
-    out = float(((pair[1] < low - SLACK) | (pair[1] > high + SLACK)).double().mean())
-    if out > 0.01:
-        reach = f"{low:g} to {high:g}" if math.isfinite(high) else f"{low:g} or more"
-        evidence: dict[str, float | str] = {"outside": out, "lowest": float(pair[1].min()), "highest": float(pair[1].max())}
-        yield found(
-            "OUTPUT-RANGE",
-            "warning",
-            f"The net ends in a {maker.lower()}, which gives {reach}; {out:.0%} of the targets lie outside.",
-            "Take the last activation out, or scale the targets into its range.",
-            evidence | (_at(main) if main else {}),
-        )
 
 
 def one_class(facts: Facts) -> Iterator[Finding]:
@@ -268,7 +199,7 @@ def one_class(facts: Facts) -> Iterator[Finding]:
             "critical",
             text,
             "One output needs F.binary_cross_entropy_with_logits; for a softmax give the last layer one output per class.",
-            _at(call),
+            at(call),
         )
         return
 
@@ -300,7 +231,7 @@ def label_range(facts: Facts) -> Iterator[Finding]:
                 f"Give the last layer {high + 1} outputs, or count the labels from 0."
                 if low >= 0
                 else "Count the labels from 0.",
-                _at(main, lowest=low, highest=high, classes=count),
+                at(main, lowest=low, highest=high, classes=count),
             )
     if main.name in BINARY_LOSSES and (float(labels.min()) < 0 or float(labels.max()) > 1):
         yield found(
@@ -308,61 +239,8 @@ def label_range(facts: Facts) -> Iterator[Finding]:
             "critical",
             f"{main.name} needs targets from 0 to 1; these reach from {float(labels.min()):g} to {float(labels.max()):g}.",
             "Map the two labels to 0 and 1; more classes need F.cross_entropy.",
-            _at(main, lowest=float(labels.min()), highest=float(labels.max())),
+            at(main, lowest=float(labels.min()), highest=float(labels.max())),
         )
-
-
-def initial_loss(facts: Facts) -> Iterator[Finding]:
-    """Far above what guessing gives, the first steps only undo the initialisation."""
-    main = facts.step.main
-    if (
-        main is None
-        or main.target is None
-        or main.options.get("weight") is not None
-        or main.options.get("pos_weight") is not None
-    ):
-        return
-    measured, guess, said = _first_losses(facts)
-    if guess is None or not math.isfinite(measured) or measured <= guess:
-        return
-    yield found(
-        "INITIAL-LOSS",
-        "warning",
-        f"The first loss is {measured:.3g}; {said}.",
-        "Start the last layer smaller, e.g. nn.init.normal_(head.weight, std=0.02) with a zero bias (tied embeddings "
-        "too), and "
-        "standardise inputs and targets.",
-        _at(main, loss=measured),
-    )
-
-
-def _first_losses(facts: Facts) -> tuple[float, float | None, str]:
-    main = facts.step.main
-    assert main is not None and main.target is not None
-    values, target = main.input.detach().float(), main.target
-    if main.name == "cross_entropy" and values.dim() > 1 and values.shape[1] > 1 and not target.is_floating_point():
-        chance = math.log(values.shape[1])
-        ignore = main.options.get("ignore_index", -100)
-        kept = target[target != ignore]
-        if not kept.numel() or int(kept.max()) >= values.shape[1] or int(kept.min()) < 0:
-            return math.nan, None, ""
-        loss = float(F.cross_entropy(values, target, ignore_index=ignore))
-        return loss, 2 * chance + 0.5, f"guessing among {values.shape[1]} classes gives {chance:.3g}"
-    if main.name == "binary_cross_entropy_with_logits" and values.shape == target.shape:
-        return (
-            float(F.binary_cross_entropy_with_logits(values, target.float())),
-            2 * math.log(2) + 0.5,
-            "guessing gives 0.693",
-        )
-    pair = value_pair(facts)
-    if main.name == "mse_loss" and values.shape == target.shape and pair is not None and facts.step.target:
-        zero = float(pair[1].pow(2).mean())
-        return (
-            float((values - target).pow(2).mean()),
-            (20 * zero if zero > 1e-12 else None),
-            f"predicting 0 would give {zero:.3g}",
-        )
-    return math.nan, None, ""
 
 
 def wrong_sign(facts: Facts) -> Iterator[Finding]:
@@ -375,7 +253,7 @@ def wrong_sign(facts: Facts) -> Iterator[Finding]:
             "critical",
             f"The loss that is returned falls when {call.name} rises: training would make it worse.",
             "Take the minus out: return the loss itself.",
-            _at(call, derivative=slope),
+            at(call, derivative=slope),
         )
 
 
@@ -388,8 +266,5 @@ CHECKS = (
     Check("NLL-NEEDS-LOG", ("step",), needs_log),
     Check("LOG-OF-PROBABILITY", ("step",), log_of_probability),
     Check("SOFTMAX-DIM", ("step",), softmax_dim),
-    Check("RELU-LOGITS", ("step",), relu_logits),
-    Check("OUTPUT-RANGE", ("data", "step"), output_range),
-    Check("INITIAL-LOSS", ("data", "step"), initial_loss),
     Check("WRONG-SIGN", ("step",), wrong_sign),
 )

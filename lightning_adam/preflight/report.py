@@ -119,4 +119,5 @@ def _row(finding: Finding) -> str:
     colour = COLOURS[finding.severity]
     cells = (finding.message, f"→ {finding.remedy}", evidence_of(finding))
     text = "<br>".join(html.escape(cell) for cell in cells if cell)
-    return f'<tr><td style="color:{colour}"><b>{finding.rule}</b><br>{finding.severity}</td><td style="text-align:left">{text}</td></tr>'
+    who = f'<td style="color:{colour}"><b>{finding.rule}</b><br>{finding.severity}</td>'
+    return f'<tr>{who}<td style="text-align:left">{text}</td></tr>'

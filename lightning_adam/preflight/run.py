@@ -21,6 +21,7 @@ from lightning_adam.preflight import (
     data_checks,
     gradients,
     loss_checks,
+    output_checks,
     plan,
     structure_checks,
     trial,
@@ -37,6 +38,7 @@ from lightning_adam.preflight.task import Task, silenced, stand_in, unwrapped
 CHECKS: tuple[Check, ...] = (
     *data_checks.CHECKS,
     *loss_checks.CHECKS,
+    *output_checks.CHECKS,
     *additivity.CHECKS,
     *structure_checks.CHECKS,
     *behaviour.CHECKS,

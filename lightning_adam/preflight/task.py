@@ -159,7 +159,7 @@ class Task:
 
 def _transfers(trainer: Any, module: Any) -> Any:
     """Who moves batches: the datamodule where it has hooks of its own, else the module."""
-    data = getattr(trainer, "datamodule", None)
+    data: Any = getattr(trainer, "datamodule", None)
     own = data is not None and type(data).on_after_batch_transfer is not type(module).on_after_batch_transfer
     return data if own and "DataHooks" not in type(data).on_after_batch_transfer.__qualname__ else module
 
@@ -265,7 +265,9 @@ def mode(module: nn.Module, training: bool, dropout: bool = True, norms: bool = 
 def kept(module: nn.Module) -> Iterator[None]:
     """Weights and buffers are afterwards as before: quicker than everything that can be reached."""
     tensors = [
-        t for t in (*module.parameters(), *module.buffers()) if not isinstance(t, nn.parameter.UninitializedTensorMixin)
+        t
+        for t in (*module.parameters(), *module.buffers())
+        if not isinstance(t, (nn.parameter.UninitializedParameter, nn.parameter.UninitializedBuffer))
     ]
     before = [t.detach().clone() for t in tensors]
     try:

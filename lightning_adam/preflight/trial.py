@@ -149,7 +149,7 @@ def _step(task: Task, batch: Any, index: int) -> float:
         _clip(task)
         return loss
 
-    task.optimizers[0].step(closure)
+    task.optimizers[0].step(closure)  # type: ignore[arg-type]
     return kept_loss[0]
 
 

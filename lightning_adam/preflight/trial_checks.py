@@ -51,7 +51,7 @@ def lr_high(facts: Facts) -> Iterator[Finding]:
 
 def _ends(trial: Trial) -> dict[str, float | str]:
     named = {"planned": trial.planned, "at a tenth": trial.tenth, "after a ramp": trial.ramped}
-    first = {"first loss": start(trial.planned)} if trial.planned else {}
+    first: dict[str, float | str] = {"first loss": start(trial.planned)} if trial.planned else {}
     return first | {f"loss {name}": end(losses) for name, losses in named.items() if losses and math.isfinite(end(losses))}
 
 

@@ -49,7 +49,7 @@ def score(kind: str, names: list[str], details: bool) -> None:
                 + (f", wanted {codes[0]}" if codes and not good else "")
                 + f" {took:.1f}s"
             )
-            gaps = {why for why in report.not_judged.values()}
+            gaps = set(report.not_judged.values())
             print(*(f"      not judged: {why}" for why in gaps), sep="\n") if gaps else None
     said = "named right" if kind == "faulty" else "without a warning"
     print(
