@@ -125,9 +125,9 @@ def target_scale(facts: Facts) -> Iterator[Finding]:
 def value_pair(facts: Facts) -> tuple[Tensor, Tensor] | None:
     """Prediction and target of a regression; the targets of all batches where the loss gets them as they are."""
     main, data = facts.step.main, facts.data
-    if main is not None and (main.name not in VALUE_LOSSES or main.target is None):
-        return None
     if main is not None:
+        if main.name not in VALUE_LOSSES or main.target is None:
+            return None
         prediction, target = main.input.detach(), main.target.detach()
     elif (by_hand := _written_by_hand(facts.step, data)) is not None:
         prediction, target = by_hand

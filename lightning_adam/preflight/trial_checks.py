@@ -152,7 +152,7 @@ def cannot_overfit(facts: Facts) -> Iterator[Finding]:
 
 
 def wrong_sign(facts: Facts) -> Iterator[Finding]:
-    """The loss falls below 0, and the prediction of the target gets worse: a loss by hand that lacks its minus, or has one."""
+    """The loss falls below 0 and the prediction gets worse: a loss by hand lacks its minus, or has one."""
     tried = facts.trial.worsened
     if tried is not None and not facts.step.record.losses and len(list(leaves(facts.step.given))) == 2:
         before, after = tried
