@@ -158,11 +158,17 @@ def _measure(facts: Facts, deadline: float) -> None:
         reason = f"training_step raised {type(step.error).__name__}: {_short(step.error)}"
         facts.missing |= dict.fromkeys(("gradients", "behaviour", "trial", "parts"), reason)
         return
-    _attempt(facts, "gradients", lambda: gradients.measure(task))
-    _attempt(facts, "behaviour", lambda: behaviour.measure(task, step, batch))
-    _attempt(facts, "parts", lambda: additivity.measure(task, batch))
-    if facts.has("plan") and facts.has("gradients"):
-        _attempt(facts, "trial", lambda: _try(facts, left))
+    stages: dict[str, Callable[[], Any]] = {
+        "gradients": lambda: gradients.measure(task),
+        "behaviour": lambda: behaviour.measure(task, step, batch),
+        "parts": lambda: additivity.measure(task, batch),
+        "trial": lambda: _try(facts, left) if facts.has("plan") and facts.has("gradients") else None,
+    }
+    for part, stage in stages.items():
+        if left() > 0:
+            _attempt(facts, part, stage)
+        else:
+            facts.missing[part] = "the budget is used up"
 
 
 def _try(facts: Facts, left: Callable[[], float]) -> trial.Trial:
