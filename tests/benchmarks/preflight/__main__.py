@@ -1,4 +1,4 @@
-"""``python -m tests.benchmarks.preflight [held-out]``: the right names, the false alarms and the time."""
+"""``python -m tests.benchmarks.preflight [tuning|held-out|fresh]``: the right names, the false alarms and the time."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ import lightning as L
 import torch
 
 import lightning_adam as la
+from tests.benchmarks.preflight import fresh
 from tests.benchmarks.preflight.faulty_more import FAULTY
 from tests.benchmarks.preflight.healthy_more import HEALTHY
 
 
-def is_held_out(name: str) -> bool:
-    """Half of the cases, by their names alone."""
-    return hashlib.sha256(name.encode()).digest()[0] % 2 == 1
+def part_of(name: str) -> str:
+    """Half of the cases are for tuning, by their names alone; of both halves the third round is kept apart."""
+    if hasattr(fresh, name):
+        return "fresh"
+    return "held-out" if hashlib.sha256(name.encode()).digest()[0] % 2 else "tuning"
 
 
 def judge(build: Any) -> tuple[la.PreflightReport, float]:
@@ -59,16 +62,16 @@ def score(kind: str, names: list[str], details: bool) -> None:
 
 
 def main(which: str, details: bool) -> None:
-    """Either half, or both."""
+    """One part, or all."""
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    for part, held_out in (("tuning", False), ("held-out", True)):
+    for part in ("tuning", "held-out", "fresh"):
         if which in (part, "all"):
             print(part)
             for kind, cases in (("healthy", HEALTHY), ("faulty", FAULTY)):
-                score(kind, [name for name in cases if is_held_out(name) == held_out], details)
+                score(kind, [name for name in cases if part_of(name) == part], details)
 
 
 if __name__ == "__main__":
