@@ -160,8 +160,7 @@ def _order(task: Task, step: Step, few: Any) -> tuple[float, bool]:
         if relation == "next":
             return _leak(task, step, few, entry.layer, which), False
         if relation == "same" and isinstance(entry.layer, EMBEDDINGS):
-            leak = _leak(task, step, few, entry.layer, which)
-            return math.nan, not step.trace.flat or leak < CHANGED
+            return math.nan, _follows_own_place(task, step, few, entry.layer, which)
     return math.nan, False
 
 
@@ -191,22 +190,37 @@ def _alike(given: Tensor, target: Tensor) -> bool:
 
 def _leak(task: Task, step: Step, few: Any, layer: nn.Module, which: int) -> float:
     before = predict(task, few, step.prediction)
-    with _later_replaced(layer, which) as cut:
-        after = predict(task, few, step.prediction)
-    if before is None or after is None or not cut or before.dim() < 3 or after.shape != before.shape:
+    with _replaced(layer, which, width=None) as cut:
+        changes = _changes(before, predict(task, few, step.prediction), cut)
+    if before is None or changes is None:
         return math.nan
+    return float(changes[: cut[0][0]].max()) / (float(before.float().std()) + 1e-12)
+
+
+def _follows_own_place(task: Task, step: Step, few: Any, layer: nn.Module, which: int) -> bool:
+    """Whether an output looks at its own place most: a summary of the whole, as an autoencoder has it, does not."""
+    before = predict(task, few, step.prediction)
+    with _replaced(layer, which, width=1) as cut:
+        changes = _changes(before, predict(task, few, step.prediction), cut)
+    if changes is None:
+        return False
+    place = cut[0][0]
+    others = torch.cat([changes[:place], changes[place + 1 :]])
+    return bool(changes[place] > 3 * others.median())
+
+
+def _changes(before: Tensor | None, after: Tensor | None, cut: list[tuple[int, int]]) -> Tensor | None:
+    """The largest change at each place of the sequence; None where the output has none."""
+    if before is None or after is None or not cut or before.dim() < 3 or after.shape != before.shape:
+        return None
     length = cut[0][1]
     axis = next((a for a in (1, 2) if before.shape[a] in (length, length - 1)), None)
-    if axis is None:
-        return math.nan
-    early = slice(0, min(cut[0][0], before.shape[axis]))
-    change = (after - before).transpose(1, axis)[:, early].abs().max()
-    return float(change) / (float(before.float().std()) + 1e-12)
+    return None if axis is None else (after - before).abs().transpose(0, axis).flatten(1).amax(1)
 
 
 @contextmanager
-def _later_replaced(layer: nn.Module, which: int) -> Iterator[list[tuple[int, int]]]:
-    """The second half of what a layer gets in one call is another sample's; yields where it is cut, and the length."""
+def _replaced(layer: nn.Module, which: int, width: int | None) -> Iterator[list[tuple[int, int]]]:
+    """From its middle on, what a layer gets in one call is another sample's; yields where it is cut, and the length."""
     cut: list[tuple[int, int]] = []
     calls = count()
 
@@ -216,7 +230,8 @@ def _later_replaced(layer: nn.Module, which: int) -> Iterator[list[tuple[int, in
         middle = args[0].shape[1] // 2
         cut.append((middle, args[0].shape[1]))
         values = args[0].clone()
-        values[:, middle:] = args[0].roll(1, 0)[:, middle:]
+        part = slice(middle, None if width is None else middle + width)
+        values[:, part] = args[0].roll(1, 0)[:, part]
         return (values, *args[1:])
 
     handle = layer.register_forward_pre_hook(before)

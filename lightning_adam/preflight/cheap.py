@@ -37,7 +37,7 @@ class FirstStep:
     def begin(self, batch: Any) -> None:
         """From here on calls are recorded."""
         self._batch, self._recorder = batch, Recorder()
-        self._trace = self._stack.enter_context(traced(size(batch)))
+        self._trace = self._stack.enter_context(traced())
         self._stack.enter_context(self._recorder)
 
     def end(self) -> Step:

@@ -175,6 +175,22 @@ def softmax_dim(facts: Facts) -> Iterator[Finding]:
             return
 
 
+def classes_reshaped(facts: Facts) -> Iterator[Finding]:
+    """(N, T, C) viewed as (N, C, T) for cross entropy: the values stay where they are, and classes and places are mixed."""
+    for call in facts.step.record.rearranged:
+        main = facts.step.main
+        if main is not None and main.name in CLASS_LOSSES and main.input.shape == call.output.shape and main.input.dim() > 2:
+            one, other = tuple(call.input.shape), tuple(call.output.shape)
+            yield found(
+                "SOFTMAX-DIM",
+                "critical",
+                f"{call.name} turns {one} into {other}: it does not move the class dimension, it mixes classes and places.",
+                "Use output.transpose(1, 2), or flatten both: output.flatten(0, 1) against y.flatten().",
+                at(call, before=str(one), after=str(other)),
+            )
+            return
+
+
 def is_output(call: Call, facts: Facts) -> bool:
     """Whether the loss, or a hand-written one, gets it; attention over a graph's nodes is inside of the net."""
     main = facts.step.main
@@ -266,5 +282,6 @@ CHECKS = (
     Check("NLL-NEEDS-LOG", ("step",), needs_log),
     Check("LOG-OF-PROBABILITY", ("step",), log_of_probability),
     Check("SOFTMAX-DIM", ("step",), softmax_dim),
+    Check("SOFTMAX-DIM", ("step",), classes_reshaped),
     Check("WRONG-SIGN", ("step",), wrong_sign),
 )

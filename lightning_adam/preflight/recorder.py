@@ -80,6 +80,7 @@ class Record:
     broadcasts: list[Call] = field(default_factory=list)
     dead: list[tuple[str, Tensor]] = field(default_factory=list)
     dropouts: list[Call] = field(default_factory=list)
+    rearranged: list[Call] = field(default_factory=list)
 
 
 class Recorder(TorchFunctionMode):
@@ -138,10 +139,18 @@ def _keep_dropout(record: Record, call: Call) -> None:
     record.dropouts.append(call)
 
 
+def _keep_rearranged(record: Record, call: Call) -> None:
+    """A reshape to the same dimensions in another order, which leaves the values where they are."""
+    one, other = call.input.shape, call.output.shape
+    if call.input.requires_grad and one != other and sorted(one) == sorted(other) and len(set(one)) > 1:
+        record.rearranged.append(call)
+
+
 _KEPT: dict[str, Callable[[Record, Call], None]] = {
     **dict.fromkeys(LOSSES, _keep_nothing),
     **dict.fromkeys(SQUASHING, _keep_squash),
     **dict.fromkeys(LOGARITHMS, _keep_logarithm),
+    **dict.fromkeys(("view", "reshape"), _keep_rearranged),
     **dict.fromkeys(ARITHMETIC, _keep_broadcast),
     **dict.fromkeys(("relu", "relu_"), _keep_rectified),
     **dict.fromkeys((*DROPOUTS, "scaled_dot_product_attention"), _keep_dropout),

@@ -37,19 +37,15 @@ class Trace:
         outer: modules with parameters that no other module called, in order, with what they gave.
         entries: the net's inputs, where layers get them first; an embedding's are its indices.
         called: ids of all.
-        heights: (module, spread over samples of its output) of the layers, in order.
-        flat: whether a layer gave one vector per sample, without any other dimension.
     """
 
     outer: list[tuple[nn.Module, Any]] = field(default_factory=list)
     entries: list[Entry] = field(default_factory=list)
     called: set[int] = field(default_factory=set)
-    heights: list[tuple[nn.Module, float]] = field(default_factory=list)
-    flat: bool = False
 
 
 @contextmanager
-def traced(samples: int) -> Iterator[Trace]:
+def traced() -> Iterator[Trace]:
     """Every module's calls, also of those that are not registered anywhere."""
     trace, depth, begun = Trace(), [0], [False]
 
@@ -66,10 +62,6 @@ def traced(samples: int) -> Iterator[Trace]:
 
     def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         depth[0] -= 1
-        if isinstance(module, LAYERS) and (height := _spread(output, samples)) is not None:
-            trace.heights.append((module, height))
-            first = output[0] if isinstance(output, tuple) else output
-            trace.flat = trace.flat or first.dim() == 2
         if depth[0] == 0 and next(module.parameters(), None) is not None:
             trace.outer.append((module, output))
 
@@ -86,13 +78,6 @@ _NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm
 
 def _frozen(module: nn.Module) -> bool:
     return not any(p.requires_grad for p in module.parameters())
-
-
-def _spread(output: Any, samples: int) -> float | None:
-    first = output[0] if isinstance(output, tuple) else output
-    if not isinstance(first, Tensor) or not first.is_floating_point() or first.dim() < 2 or first.shape[0] < 2:
-        return None
-    return float(first.detach().float().std(0).pow(2).mean().sqrt())
 
 
 @dataclass
@@ -132,7 +117,7 @@ class Step:
 def observe(task: Task, batch: Any, seed: int = 0) -> Step:
     """Run the training step on a batch, once, and keep what it shows; an exception of it, too."""
     samples, recorder = size(batch), Recorder()
-    with traced(samples) as trace, recorder:
+    with traced() as trace, recorder:
         step = Step(recorder.record, trace, samples=samples)
         try:
             loss = task.loss(batch, seed=seed)
@@ -210,7 +195,7 @@ def graph_leaves(loss: Tensor) -> list[Tensor]:
 def predict(task: Task, batch: Any, which: int, seed: int = 0) -> Tensor | None:
     """What the net predicts for a batch, inside the training step; None where it gives none."""
     samples = size(batch)
-    with traced(samples) as trace:
+    with traced() as trace:
         task.loss(batch, seed=seed)
     if not 0 <= which < len(trace.outer):
         return None

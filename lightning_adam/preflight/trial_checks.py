@@ -84,7 +84,11 @@ def lr_low(facts: Facts) -> Iterator[Finding]:
     ratio, low = _ratio(facts), LOW
     if ratio != ratio and facts.has("gradients") and facts.trial.weight > 0:
         ratio, low = facts.plan.peak * facts.gradients.total / facts.trial.weight, LOW_SGD
-    if 0 < ratio < low:
+    if facts.plan.base == 0:
+        yield found(
+            "LR-LOW", "critical", "lr=0: no step changes anything.", "lr=1e-3 is a usual start for Adam, 0.1 for SGD."
+        )
+    elif 0 < ratio < low:
         yield found(
             "LR-LOW",
             "warning",

@@ -68,7 +68,11 @@ def sentence_autoencoder() -> Built:
     class Model(Bare):
         def __init__(self) -> None:
             super().__init__()
-            self.table, self.down, self.up = nn.Embedding(24, 16), nn.GRU(16, 24, batch_first=True), nn.GRU(24, 24, batch_first=True)
+            self.table, self.down, self.up = (
+                nn.Embedding(24, 16),
+                nn.GRU(16, 24, batch_first=True),
+                nn.GRU(24, 24, batch_first=True),
+            )
             self.head = nn.Linear(24, 24)
 
         def training_step(self, batch: Any, batch_idx: int) -> Tensor:
@@ -107,7 +111,9 @@ def weighed_by_uncertainty() -> Built:
 
         def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
             h = F.gelu(self.body(batch["x"]))
-            parts = torch.stack([F.cross_entropy(self.one(h), batch["kind"]), F.mse_loss(self.two(h)[:, 0], batch["amount"])])
+            parts = torch.stack(
+                [F.cross_entropy(self.one(h), batch["kind"]), F.mse_loss(self.two(h)[:, 0], batch["amount"])]
+            )
             return {"loss": (parts * torch.exp(-self.weights) + self.weights).sum()}
 
     x, y = clusters()
@@ -119,7 +125,11 @@ def two_towers() -> Built:
     class Model(Bare):
         def __init__(self) -> None:
             super().__init__()
-            self.one, self.two, self.heat = perceptron(12, 16), perceptron(6, 16), nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+            self.one, self.two, self.heat = (
+                perceptron(12, 16),
+                perceptron(6, 16),
+                nn.Parameter(torch.tensor(math.log(1 / 0.07))),
+            )
 
         def training_step(self, batch: Any, batch_idx: int) -> Tensor:
             a, b = F.normalize(self.one(batch[0]), dim=-1), F.normalize(self.two(batch[1]), dim=-1)
@@ -198,7 +208,16 @@ def padded_reviews() -> Built:
 
 @healthy
 def quiet_audio() -> Built:
-    net = nn.Sequential(nn.Conv1d(1, 8, 9, stride=4), nn.BatchNorm1d(8), nn.ReLU(), nn.Conv1d(8, 16, 5, stride=4), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(16, 2))
+    net = nn.Sequential(
+        nn.Conv1d(1, 8, 9, stride=4),
+        nn.BatchNorm1d(8),
+        nn.ReLU(),
+        nn.Conv1d(8, 16, 5, stride=4),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool1d(1),
+        nn.Flatten(),
+        nn.Linear(16, 2),
+    )
     g = generator()
     y = torch.randint(0, 2, (480,), generator=g)
     x = 0.03 * torch.sin(torch.arange(256)[None] * (0.1 + 0.2 * y[:, None])) + 0.01 * torch.randn(480, 256, generator=g)
@@ -412,7 +431,9 @@ def ctc_of_logits() -> Built:
 def group_with_rate_zero() -> Built:
     class Model(Learner):
         def configure_optimizers(self) -> Any:
-            return torch.optim.Adam([{"params": self.net[:4].parameters(), "lr": 0.0}, {"params": self.net[4].parameters()}], lr=1e-3)
+            return torch.optim.Adam(
+                [{"params": self.net[:4].parameters(), "lr": 0.0}, {"params": self.net[4].parameters()}], lr=1e-3
+            )
 
     return Model(perceptron(12, 4), F.cross_entropy), loader(*clusters())
 
