@@ -145,7 +145,11 @@ def _short(error: Exception) -> str:
 
 def _measure(facts: Facts, deadline: float) -> None:
     """From the cheap to the dear; each may use a share of what is left."""
-    task, left = facts.task, lambda: deadline - time.monotonic()
+    task = facts.task
+
+    def left() -> float:
+        return deadline - time.monotonic()
+
     batch = task.usable()[0]
     step = observe(task, batch)
     facts.measured["step"] = step

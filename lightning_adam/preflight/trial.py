@@ -37,7 +37,7 @@ class Trial:
 
     Attributes:
         planned: at the schedule's peak, reached by a short ramp where the schedule has a warmup.
-        tenth: at a tenth of it.
+        lower: at a tenth of it, or a hundredth where that blows up, too; ``scale`` says which.
         ramped: at the peak after a ramp, where the schedule has none.
         unmoved: tensors with a gradient that no step has changed.
         overfit: (first, lowest) loss of many steps on a few samples.
@@ -48,7 +48,8 @@ class Trial:
     """
 
     planned: list[float] = field(default_factory=list)
-    tenth: list[float] = field(default_factory=list)
+    lower: list[float] = field(default_factory=list)
+    scale: float = 0.1
     ramped: list[float] = field(default_factory=list)
     unmoved: list[str] = field(default_factory=list)
     overfit: tuple[float, float] | None = None
@@ -59,8 +60,8 @@ class Trial:
 
 
 def start(losses: list[float]) -> float:
-    """Mean of the first three."""
-    return sum(losses[:3]) / len(losses[:3])
+    """Mean of the first three; the first one where the others are above it, as in a run that blows up at once."""
+    return min(losses[0], sum(losses[:3]) / len(losses[:3]))
 
 
 def end(losses: list[float]) -> float:
@@ -80,12 +81,15 @@ def measure_rates(task: Task, plan: Plan, weights: dict[str, nn.Parameter], slop
     found.rms = median(float(w.detach().float().pow(2).mean().sqrt()) for w in weights.values()) if weights else 0.0
     found.weight = math.sqrt(sum(float(p.detach().float().norm()) ** 2 for p in task.trainable().values()))
     steps = LONGER if plan.is_adaptive and found.rms and plan.peak > SUSPECT * found.rms else STEPS
-    found.planned, found.unmoved = _run(task, plan, slopes, seconds / 3, steps, ramp=plan.warms_up)
+    found.planned, found.unmoved = _run(task, plan, slopes, seconds / 4, steps, ramp=plan.warms_up)
     is_poor = blew_up(found.planned) or end(found.planned) > 0.7 * start(found.planned)
     if is_poor and not task.manual:
-        found.tenth, _ = _run(task, plan, slopes, seconds / 3, steps, scale=0.1)
+        for scale in (0.1, 0.01):
+            found.lower, found.scale = _run(task, plan, slopes, seconds / 4, steps, scale=scale)[0], scale
+            if not blew_up(found.lower):
+                break
         if not plan.warms_up:
-            found.ramped, _ = _run(task, plan, slopes, seconds / 3, steps, ramp=True)
+            found.ramped, _ = _run(task, plan, slopes, seconds / 4, steps, ramp=True)
     return found
 
 

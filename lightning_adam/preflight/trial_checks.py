@@ -31,14 +31,14 @@ def _better(one: list[float], other: list[float]) -> bool:
 
 
 def lr_high(facts: Facts) -> Iterator[Finding]:
-    """A tenth of the rate learns, and the planned one does not."""
+    """A lower rate learns, and the planned one does not."""
     trial, ratio = facts.trial, _ratio(facts)
-    diverges = _tenth_cures(trial)
-    worse = ratio > HIGH and _better(trial.tenth, trial.planned) and not _ramp_cures(trial)
-    if not diverges and not worse and not ratio > FAR_TOO_HIGH:
+    diverges = _lower_cures(trial)
+    worse = ratio > HIGH and _better(trial.lower, trial.planned) and not _ramp_cures(trial)
+    if not diverges and not worse and not (ratio > FAR_TOO_HIGH and _is_poor(trial)):
         return
     evidence = {"lr": facts.plan.peak} | _ends(trial) | ({"step over weights": ratio} if ratio == ratio else {})
-    fits = 0.03 * trial.rms if ratio == ratio else 0.1 * facts.plan.peak
+    fits = 0.03 * trial.rms if ratio == ratio else trial.scale * facts.plan.peak
     said = f"{ratio:.0%} of the weights per step" if ratio == ratio else "steps that overshoot"
     yield found(
         "LR-HIGH",
@@ -50,19 +50,24 @@ def lr_high(facts: Facts) -> Iterator[Finding]:
 
 
 def _ends(trial: Trial) -> dict[str, float | str]:
-    named = {"planned": trial.planned, "at a tenth": trial.tenth, "after a ramp": trial.ramped}
+    named = {"planned": trial.planned, f"at {trial.scale:g} of lr": trial.lower, "after a ramp": trial.ramped}
     first: dict[str, float | str] = {"first loss": start(trial.planned)} if trial.planned else {}
     return first | {f"loss {name}": end(losses) for name, losses in named.items() if losses and math.isfinite(end(losses))}
 
 
-def _tenth_cures(trial: Trial) -> bool:
-    if not trial.planned or not blew_up(trial.planned) or len(trial.tenth) < FEWEST:
+def _is_poor(trial: Trial) -> bool:
+    """Whether the planned run has learnt little."""
+    return bool(trial.planned) and (blew_up(trial.planned) or end(trial.planned) > 0.7 * trial.planned[0])
+
+
+def _lower_cures(trial: Trial) -> bool:
+    if not trial.planned or not blew_up(trial.planned) or len(trial.lower) < FEWEST:
         return False
-    return not blew_up(trial.tenth) and end(trial.tenth) < 1.05 * start(trial.tenth)
+    return not blew_up(trial.lower) and end(trial.lower) < 1.05 * start(trial.lower)
 
 
 def _ramp_cures(trial: Trial) -> bool:
-    return _better(trial.ramped, trial.planned) and not _better(trial.tenth, trial.ramped)
+    return _better(trial.ramped, trial.planned) and not _better(trial.lower, trial.ramped)
 
 
 def no_warmup(facts: Facts) -> Iterator[Finding]:
@@ -99,12 +104,12 @@ def lr_low(facts: Facts) -> Iterator[Finding]:
 
 
 def probe_diverges(facts: Facts) -> Iterator[Finding]:
-    """And a tenth of the rate does not help: it is not the rate alone."""
+    """And a lower rate does not help: it is not the rate alone."""
     trial = facts.trial
     if (
         not trial.planned
         or not blew_up(trial.planned)
-        or _tenth_cures(trial)
+        or _lower_cures(trial)
         or facts.task.manual
         or _ratio(facts) > FAR_TOO_HIGH
     ):
