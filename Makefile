@@ -3,7 +3,7 @@ LOGDIR ?= runs/demo
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint tensorboard clean
+.PHONY: demo test lint docs tensorboard clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -15,13 +15,16 @@ demo: $(VENV)/.installed
 	$(BIN)/lightning-adam demo --logdir $(LOGDIR)
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(VENV)/.installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --site-dir build/site
 
 tensorboard: $(VENV)/.installed
 	$(BIN)/tensorboard --logdir $(LOGDIR) --host 127.0.0.1

@@ -29,6 +29,7 @@ class DivergenceMonitor(MonitorCallback):
         trial: an Optuna trial: a critical finding raises ``optuna.TrialPruned``.
         every_n_steps: steps between two passes over all tensors.
         logits: globs of module names whose largest |output| is watched (attention scores, the head).
+        ignore: codes that are not told, such as ``["LR-LOW", "DEAD-PARAMETER:experts.*"]`` (a glob of parameter names).
 
     Attributes:
         findings: all findings so far (:class:`lightning_adam.Finding`), in order.
@@ -46,8 +47,9 @@ class DivergenceMonitor(MonitorCallback):
         trial: Any = None,
         every_n_steps: int = 20,
         logits: Sequence[str] = (),
+        ignore: Sequence[str] = (),
     ) -> None:
-        options = DivergenceOptions(on_divergence, max_actions, raise_on, trial, every_n_steps, logits)
+        options = DivergenceOptions(on_divergence, max_actions, raise_on, trial, every_n_steps, logits, ignore)
         super().__init__(divergence=options)
 
     def summary(self) -> str:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lightning_adam.monitoring import DivergenceError
     from lightning_adam.optimizers import available_optimizers
     from lightning_adam.preflight import PreflightReport, preflight
+    from lightning_adam.recipes import optimizer_class, optimizer_factory
 
 __version__ = "0.1.0"
 
@@ -35,6 +36,8 @@ __all__ = [
     "available_optimizers",
     "configure_optimizers",
     "describe",
+    "optimizer_class",
+    "optimizer_factory",
     "plot_schedule",
     "preflight",
     "report",
@@ -48,6 +51,7 @@ if not TYPE_CHECKING:  # a __getattr__ that type checkers see would let every mi
         | dict.fromkeys(("ConfigError", "LightningAdamWarning"), "lightning_adam.errors")
         | dict.fromkeys(("PreflightReport", "preflight"), "lightning_adam.preflight")
         | dict.fromkeys(("describe", "plot_schedule"), "lightning_adam.describe")
+        | dict.fromkeys(("optimizer_class", "optimizer_factory"), "lightning_adam.recipes")
         | {
             "Finding": "lightning_adam.diagnosis",
             "OptimizerConfig": "lightning_adam.config",

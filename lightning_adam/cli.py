@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -14,10 +15,12 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lightning_adam import __version__
 from lightning_adam.errors import ConfigError
 
 if TYPE_CHECKING:
     from lightning_adam.callbacks import DivergenceMonitor
+    from lightning_adam.diagnosis import Finding
     from lightning_adam.optimizers import OptimizerSpec
 
 SICK: dict[str, dict[str, Any]] = {
@@ -51,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="lightning-adam", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"lightning-adam {__version__}")
     commands = parser.add_subparsers(required=True)
     demo = commands.add_parser("demo", help="train a small GPT with the monitors attached")
     demo.add_argument("--optimizer", default="adamw", help="a name from `lightning-adam optimizers`")
@@ -58,13 +62,15 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--logdir", type=Path, default=Path("runs/demo"), help="default runs/demo")
     demo.add_argument("--sick", choices=sorted(SICK), help="break the run on purpose, to see the warnings fire")
     demo.set_defaults(run=demo_command)
-    listing = commands.add_parser("optimizers", help="print the catalogue")
+    listing = commands.add_parser("optimizers", help="print the catalogue, or the page of one optimizer")
+    listing.add_argument("name", nargs="?", help="a name of the catalogue, such as muon")
     listing.add_argument("--json", action="store_true")
     listing.set_defaults(run=optimizers_command)
     doctor = commands.add_parser("doctor", help="diagnose finished or running runs from their logs")
     doctor.add_argument(
         "logdir",
         type=Path,
+        nargs="?",
         help="folder with runs, or one file: events, metrics.csv, findings.json, W&B's run or history",
     )
     doctor.add_argument("--format", choices=("text", "json", "markdown", "html"), default="text")
@@ -75,7 +81,14 @@ def _parser() -> argparse.ArgumentParser:
         default="warning",
         help="exit with 1 where a finding is at least so severe (default warning); 2 is unusable input",
     )
+    doctor.add_argument(
+        "--watch", action="store_true", help="follow running jobs and print each new finding; Ctrl-C ends it"
+    )
+    doctor.add_argument("--compare", nargs=2, metavar=("A", "B"), help="what differs between two runs")
     doctor.set_defaults(run=doctor_command)
+    explain = commands.add_parser("explain", help="what a finding's code means, why it happens, and what to do")
+    explain.add_argument("code", nargs="?", help="such as LR-HIGH; without one all codes are listed")
+    explain.set_defaults(run=explain_command)
     link = commands.add_parser("link", help="print a TensorBoard address with the headline cards pinned and smoothing off")
     link.add_argument(
         "--run", dest="run_name", default=".", help="the run as TensorBoard's list names it (default: the log folder itself)"
@@ -100,10 +113,28 @@ def link_command(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def explain_command(arguments: argparse.Namespace) -> int:
+    """Print one explanation, or the table of all codes."""
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    from lightning_adam.explain import codes, explanation, table
+
+    text = explanation(arguments.code).text if arguments.code else table(codes())
+    console = Console()
+    console.print(Markdown(text), width=min(console.width, 100) if arguments.code else console.width)
+    return 0
+
+
 def optimizers_command(arguments: argparse.Namespace) -> int:
-    """Print the catalogue as a table or as JSON."""
+    """Print the catalogue as a table or as JSON, or one optimizer's page."""
     from lightning_adam.optimizers import available_optimizers
 
+    if arguments.name is not None:
+        from lightning_adam.optimizer_page import optimizer_page
+
+        print(optimizer_page(arguments.name))
+        return 0
     rows = available_optimizers()
     if arguments.json:
         print(json.dumps([asdict(row) for row in rows], indent=2, default=lambda function: function.__name__))
@@ -135,6 +166,13 @@ def _catalogue(rows: Sequence[OptimizerSpec], wide: bool) -> Any:
 
 def doctor_command(arguments: argparse.Namespace) -> int:
     """Judge the runs below a folder; 1 where a finding is as severe as ``--fail-on``."""
+    if arguments.compare is not None:
+        first, second = arguments.compare
+        return _compare(first, second, arguments.output)
+    if arguments.logdir is None:
+        raise ConfigError("doctor: give a log folder, or --compare A B.")
+    if arguments.watch:
+        return _watch(arguments.logdir, arguments.fail_on)
     from rich.console import Console
 
     from lightning_adam.doctor import report
@@ -149,6 +187,31 @@ def doctor_command(arguments: argparse.Namespace) -> int:
         forms = {"text": found.to_text, "json": found.to_json, "markdown": found.to_markdown, "html": found.to_html}
         _write(forms[arguments.format](), arguments.output)
     return int(found.reaches(arguments.fail_on))
+
+
+def _compare(first: str, second: str, output: Path | None) -> int:
+    from lightning_adam.doctor.comparison import compare
+
+    _write(compare(first, second).to_markdown(), output)
+    return 0
+
+
+def _watch(logdir: Path, fail_on: str) -> int:
+    """Until Ctrl-C; what was found decides the exit status."""
+    from lightning_adam.doctor.live import SEVERITIES
+    from lightning_adam.doctor.terminal import show_finding
+    from lightning_adam.doctor.watching import follow
+
+    severities: set[str] = set()
+
+    def say(run: str, finding: Finding) -> None:
+        severities.add(finding.severity)
+        show_finding(run, finding)
+
+    print(f"watching {logdir}; Ctrl-C ends it", file=sys.stderr)
+    with contextlib.suppress(KeyboardInterrupt):
+        follow(logdir, say)
+    return int(not severities.isdisjoint(SEVERITIES[: SEVERITIES.index(fail_on) + 1]))
 
 
 def _write(text: str, place: Path | None) -> None:

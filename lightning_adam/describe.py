@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
@@ -10,33 +11,88 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from lightning_adam.config import OptimizerConfig, with_preset
+from lightning_adam.assembly import settle
+from lightning_adam.config import OptimizerConfig
 from lightning_adam.curves import Phases
 from lightning_adam.monitoring.parameters import prefixes
 from lightning_adam.monitoring.run import Plan
-from lightning_adam.optimizers import OPTIMIZERS, get_optimizer
-from lightning_adam.planning import plan, steps_per_epoch, trainer_of
+from lightning_adam.optimizers import OPTIMIZERS
+from lightning_adam.optimizers.choice import ClassSpec
+from lightning_adam.planning import ASSUMED_LENGTH, plan, steps_per_epoch, trainer_of
 from lightning_adam.schedules import Schedule, factor
 
 
-def describe(subject: nn.Module | OptimizerConfig | Mapping[str, Any] | Optimizer) -> str:
-    """Print and return what will be trained with, as Markdown.
+class Description(str):
+    """Markdown that a notebook shows as a page."""
+
+    def _repr_markdown_(self) -> str:
+        return str(self)
+
+
+def describe(subject: nn.Module | OptimizerConfig | Mapping[str, Any] | Optimizer) -> Description:
+    """Print and return what will be trained with, as Markdown; in a notebook it shows once, as a page.
 
     Args:
-        subject: a LightningModule (its ``configure_optimizers`` is called), what ``la.configure_optimizers`` returned, an
-            optimizer, or an OptimizerConfig.
+        subject: a LightningModule (its ``configure_optimizers`` is called; without a trainer the run's length is not known
+            yet, and phases are told as shares of it), what ``la.configure_optimizers`` returned, an optimizer, or an
+            OptimizerConfig.
     """
-    text = _describe_config(subject) if isinstance(subject, OptimizerConfig) else _describe_made(subject)
-    print(text)
+    text = Description(_describe_config(subject) if isinstance(subject, OptimizerConfig) else _describe_made(subject))
+    if not _in_notebook():
+        print(text)
     return text
 
 
+def _in_notebook() -> bool:
+    """Whether a kernel shows what a cell ends with; IPython is asked only where it runs already."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return shell is not None and hasattr(shell, "kernel")
+
+
 def _describe_made(subject: Any) -> str:
-    made: Any = subject.configure_optimizers() if isinstance(subject, nn.Module) else subject  # type: ignore[operator]
-    made = made if isinstance(made, (list, tuple)) else [made]
-    optimizers = [one["optimizer"] if isinstance(one, Mapping) else one for one in made]
+    if isinstance(subject, nn.Module) and trainer_of(subject) is None:
+        return _describe_unattached(subject)
+    optimizers = _optimizers(subject)
     per_epoch = steps_per_epoch(trainer_of(subject))
     return "\n\n".join(describe_optimizer(optimizer, per_epoch) for optimizer in optimizers)
+
+
+def _optimizers(subject: Any) -> list[Optimizer]:
+    made: Any = subject.configure_optimizers() if isinstance(subject, nn.Module) else subject  # type: ignore[operator]
+    made = made if isinstance(made, (list, tuple)) else [made]
+    return [one["optimizer"] if isinstance(one, Mapping) else one for one in made]
+
+
+def _describe_unattached(module: nn.Module) -> str:
+    """By two runs of assumed lengths: what grows with the run is a share of it, what does not is a number of steps."""
+    plans = [_assuming(module, length) for length in (1e6, 2e6)]
+    texts = [_unattached(one, other) for one, other in zip(*plans, strict=True)]
+    return "\n\n".join(texts)
+
+
+def _assuming(module: nn.Module, length: float) -> list[Optimizer]:
+    token = ASSUMED_LENGTH.set(length)
+    try:
+        return _optimizers(module)
+    finally:
+        ASSUMED_LENGTH.reset(token)
+
+
+def _unattached(one: Optimizer, other: Optimizer) -> str:
+    schedules = [getattr(optimizer, "adam_schedule", None) for optimizer in (one, other)]
+    short, long = (schedule.phases if isinstance(schedule, Schedule) else None for schedule in schedules)
+    if short is None or long is None or short.total == long.total:
+        return describe_optimizer(one)
+    lines = describe_optimizer(one).replace(describe_phases(short), _shares(short, long))
+    return f"{lines}\nnot known yet: the length of the run, until a trainer is attached"
+
+
+def _shares(short: Phases, long: Phases) -> str:
+    def told(one: float, other: float) -> str:
+        return f"{one:g} steps" if one == other else f"{one / short.total:.3g} of the run"
+
+    return f"warmup {told(short.warmup, long.warmup)}, decay {told(short.decay, long.decay)}"
 
 
 def describe_optimizer(optimizer: Optimizer, per_epoch: float | None = None) -> str:
@@ -146,9 +202,10 @@ def _state_megabytes(optimizer: Optimizer) -> str:
 
 
 def _describe_config(config: OptimizerConfig) -> str:
-    full = with_preset(config)
-    row = get_optimizer(full.optimizer or "adamw")
-    lines = [f"**{row.name}**: {row.summary} ({row.source}); {row.state_bytes:g} bytes of state per parameter", ""]
+    full, choice = settle(config)
+    row = choice.spec
+    known = "" if isinstance(row, ClassSpec) else f" ({row.source}); {row.state_bytes:g} bytes of state per parameter"
+    lines = [f"**{row.name}**: {row.summary}{known}", ""]
     lines += ["| argument | value |", "|---|---|"]
     lines += [f"| {f.name} | {value} |" for f in fields(full) if (value := getattr(full, f.name)) not in (None, {})]
     if full.total_steps is not None and not isinstance(full.total_steps, str):
@@ -164,13 +221,14 @@ def plot_schedule(config: OptimizerConfig, steps: int) -> Any:
         ConfigError: the schedule does not fit into the steps.
     """
     try:
-        from matplotlib.figure import Figure
+        from lightning_adam.schedule_figure import ScheduleFigure
     except ImportError as error:
         raise ImportError("plot_schedule needs matplotlib: pip install 'lightning-adam[plot]'.") from error
-    full = replace(with_preset(config), total_steps=steps)
+    settled, choice = settle(config)
+    full = replace(settled, total_steps=steps)
     name, phases = full.schedule or "cosine", plan(full, None)
-    lr = full.lr if full.lr is not None else get_optimizer(full.optimizer or "adamw").lr
-    figure = Figure(figsize=(7, 3), layout="constrained")
+    lr = full.lr if full.lr is not None else choice.spec.lr
+    figure = ScheduleFigure(figsize=(7, 3), layout="constrained")
     axes = figure.add_subplot()
     axes.plot(range(steps), [lr * factor(name, phases, k) for k in range(steps)])
     axes.set(xlabel="optimizer step", ylabel="learning rate", title=f"{name}: {describe_phases(phases)}")

@@ -13,13 +13,13 @@ from rich.text import Text
 from lightning_adam.diagnosis import Finding
 from lightning_adam.doctor.judgement import Gap, RunReport
 from lightning_adam.doctor.wording import (
-    CONTROLS,
     code,
     evidence_text,
     extent,
     headline,
     leading,
     loss_course,
+    shown,
     span,
     sparkline,
     state,
@@ -41,10 +41,17 @@ def show(report: Report) -> None:
     console.print(rendered(report, console.width))
 
 
+def show_finding(run: str, finding: Finding) -> None:
+    """Print one finding as a line of its own, at once."""
+    line = _text(f"{run}: {finding.line()}", STYLES.get(finding.severity, ""))
+    Console(highlight=False, soft_wrap=True).print(line)
+
+
 def as_text(report: Report, width: int) -> str:
     """The same without colour."""
     buffer = io.StringIO()
-    Console(file=buffer, highlight=False, width=width, color_system=None).print(rendered(report, width))
+    plain = Console(file=buffer, highlight=False, width=width, color_system=None, force_jupyter=False)
+    plain.print(rendered(report, width))  # in a kernel rich would display it instead of writing it
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
 
 
@@ -67,7 +74,7 @@ def rendered(report: Report, width: int) -> Group:
 
 def _text(content: str, style: str = "") -> Text:
     """Text of a log, which anybody may have written: no markup, and no escape codes for the terminal."""
-    return Text(content.translate(CONTROLS), style=style)
+    return Text(shown(content), style=style)
 
 
 def _overview(report: Report, width: int) -> Table:

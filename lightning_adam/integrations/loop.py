@@ -50,6 +50,7 @@ def watch(
     trial: Any = None,
     check_every_n_steps: int = 20,
     logits: Sequence[str] = (),
+    ignore: Sequence[str] = (),
 ) -> Watch:
     """What OptimizerMonitor and DivergenceMonitor do, in a plain PyTorch, Fabric or Accelerate loop.
 
@@ -81,8 +82,8 @@ def watch(
         exclude: globs of parameter names to leave out.
         granularity: ``"model"``, ``"group"`` or ``"parameter"``.
         top: tensors in the tables of those that stand out.
-        on_divergence: as DivergenceMonitor takes it, like ``max_actions``, ``raise_on``, ``trial`` and ``logits``. A stop
-            sets ``watch.should_stop``, which the loop has to look at.
+        on_divergence: as DivergenceMonitor takes it, like ``max_actions``, ``raise_on``, ``trial``, ``logits`` and
+            ``ignore``. A stop sets ``watch.should_stop``, which the loop has to look at.
         max_actions: at most so many of them.
         raise_on: raise DivergenceError, out of ``optimizer.step()``, on a finding of this severity or a graver one.
         trial: an Optuna trial to prune.
@@ -99,7 +100,7 @@ def watch(
         if value is not None and (type(value) is not int or value < 1):
             raise ConfigError(f"{name}={value!r}: give a positive whole number.")
     statistics = StatisticsOptions(every_n_steps, tensors, include, exclude, granularity, top)
-    divergence = DivergenceOptions(on_divergence, max_actions, raise_on, trial, check_every_n_steps, logits)
+    divergence = DivergenceOptions(on_divergence, max_actions, raise_on, trial, check_every_n_steps, logits, ignore)
     named = schedulers if isinstance(schedulers, (list, tuple)) else [schedulers]
     run = LoopRun(
         unwrapped(module), found, scaler, total_steps, steps_per_epoch, every_n_steps, accumulation, clip_norm, named

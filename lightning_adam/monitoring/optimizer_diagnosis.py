@@ -12,6 +12,8 @@ from typing import Any
 from torch.optim import Optimizer
 
 from lightning_adam.diagnosis import Diagnosis, Finding, RunSignals, StepSignals, encode
+from lightning_adam.diagnosis.ignoring import checked_ignore
+from lightning_adam.diagnosis.rules import RULES
 from lightning_adam.errors import ConfigError, nearest
 from lightning_adam.monitoring.guard import LOG, Guard
 from lightning_adam.monitoring.parameters import NamedParameters
@@ -23,6 +25,8 @@ ACTIONS = ("warn", "stop", "skip_step", "rollback", "reduce_lr")
 SEVERITIES = ("info", "warning", "critical")
 REMEMBERED_STEPS = 200
 """Steps whose signals are written to a file when something critical happens."""
+MOST_FILES = 10
+"""Such files that one run writes: they have 100 kB or more."""
 STORED_EVERY = 100
 """Steps whose signals go into one event."""
 
@@ -43,6 +47,7 @@ class DivergenceOptions:
     trial: Any = None
     every_n_steps: int = 20
     logits: Sequence[str] = ()
+    ignore: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         _check_choice("on_divergence", self.on_divergence, ACTIONS)
@@ -53,6 +58,7 @@ class DivergenceOptions:
         if isinstance(self.logits, str):
             raise ConfigError(f"logits={self.logits!r}: give a list of globs, such as logits=[{self.logits!r}].")
         object.__setattr__(self, "logits", tuple(self.logits))
+        object.__setattr__(self, "ignore", checked_ignore(self.ignore, RULES))
 
 
 def _check_choice(argument: str, value: object, allowed: Sequence[str]) -> None:
@@ -77,7 +83,7 @@ class OptimizerDiagnosis:
         parameters: their names.
         options: of the monitor.
         sinks: where findings and signals go.
-        guard: that catches what autograd's hooks raise.
+        guard: that catches what autograd's hooks raise, and tells what rules do.
         state: of an earlier part of the run, from :meth:`state_dict`.
         on_record: is handed each record as the rules see it.
 
@@ -109,6 +115,8 @@ class OptimizerDiagnosis:
             run, position, optimizer, parameters, options.every_n_steps, self.diagnosis, self._take_in, guard
         )
         self._run, self._position, self._prefix, self._sinks, self._on_record = run, position, prefix, sinks, on_record
+        self._guard, self._files_left = guard, MOST_FILES
+        self._ignore = tuple(options.ignore)
         self._unstored: list[Record] = []
         self._last_steps: deque[StepSignals] = deque(maxlen=REMEMBERED_STEPS)
 
@@ -141,6 +149,8 @@ class OptimizerDiagnosis:
 
     def _take_in(self, record: Record) -> None:
         """One record: into the diagnosis, the log, and the memory of the last steps."""
+        if isinstance(record, RunSignals):
+            record = replace(record, ignore=self._ignore)
         if self._on_record is not None:
             self._on_record(self._position, record)
         self._unstored.append(record)
@@ -149,6 +159,8 @@ class OptimizerDiagnosis:
             return
         self._last_steps.append(record)
         fresh = [self._with_prefix(finding) for finding in self.diagnosis.observe(record)]
+        for rule, reason in self.diagnosis.failures.items():
+            self._guard.tell(f"the rule {rule} of {self._prefix}", reason)
         self.fresh += fresh
         self._report(record.step, fresh)
 
@@ -163,7 +175,8 @@ class OptimizerDiagnosis:
             self._sinks.findings(self._prefix, step, fresh, [*self.findings, *self.actions_taken])
         if critical or len(self._unstored) >= STORED_EVERY:
             self._store()
-        if critical:
+        if critical and self._files_left:
+            self._files_left -= 1
             steps = json.dumps([asdict(signals) for signals in self._last_steps])
             self._sinks.file(f"{self._prefix}_last_steps_{step}.json", steps)
 

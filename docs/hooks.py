@@ -1,0 +1,52 @@
+"""Pages of the site that are made from the package: one per code of a finding, and the catalogue of optimizers."""
+
+from __future__ import annotations
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+from lightning_adam.diagnosis.rules import RULES
+from lightning_adam.explain import codes, explanation
+from lightning_adam.optimizers import OptimizerSpec, available_optimizers
+
+CATALOGUE = "<!-- the catalogue -->"
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add a page per code, and the table of all."""
+    for code in codes():
+        files.append(File.generated(config, f"codes/{code}.md", content=explanation(code).text))
+    files.append(File.generated(config, "codes/index.md", content=_table_of_codes()))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Put the catalogue where a page asks for it."""
+    return markdown.replace(CATALOGUE, _catalogue()) if CATALOGUE in markdown else markdown
+
+
+def _table_of_codes() -> str:
+    live = [code for code in codes() if code in RULES]
+    before = [code for code in codes() if code not in RULES]
+    return (
+        "# All codes\n\nThe same pages on the command line: `lightning-adam explain LR-HIGH`.\n\n"
+        f"## While training, and from logs\n\n{_rows(live)}\n\n## Before training\n\n{_rows(before)}\n"
+    )
+
+
+def _rows(of: list[str]) -> str:
+    rows = [f"| [{e.code}]({e.code}.md) | {e.says} | {e.first} |" for e in map(explanation, of)]
+    return "\n".join(["| code | what it says | what to do first |", "|---|---|---|", *rows])
+
+
+def _catalogue() -> str:
+    head = ["| name | from | bytes | lr | what it is | needs | source |", "|---|---|---:|---:|---|---|---|"]
+    return "\n".join([*head, *map(_row, available_optimizers())])
+
+
+def _row(spec: OptimizerSpec) -> str:
+    needs = ", ".join(spec.needs)
+    return (
+        f"| `{spec.name}` | {spec.library} | {spec.state_bytes:g} | {spec.lr:g} | {spec.summary} | {needs} | {spec.source} |"
+    )
