@@ -229,7 +229,7 @@ def dead_units(facts: Facts) -> Iterator[Finding]:
 
 
 def vanishing(facts: Facts) -> Iterator[Finding]:
-    """The first quarter's gradient over its weights, against the last quarter's; Adam lifts what is above its ε."""
+    """The first quarter's gradient over its weights, against the last quarter's."""
     weights, norms = matrices(facts.task), facts.gradients.first
     if any(not bool(w.any()) for w in weights.values()):
         return  # a zero-initialised branch holds them back for a few steps only
@@ -238,10 +238,7 @@ def vanishing(facts: Facts) -> Iterator[Finding]:
     if len(relative) < 4:
         return
     early, late = median(relative[:quarter]), median(relative[-quarter:])
-    adapts = facts.has("plan") and facts.plan.is_adaptive
-    first = [n for n in weights if norms.get(n, 0.0) > 0][:quarter]
-    is_felt = adapts and median(facts.gradients.rms[n] for n in first) > 10 * facts.plan.eps
-    if early < (1e-8 if is_felt else 1e-6) * late:
+    if early < 1e-8 * late:
         yield found(
             "GRAD-VANISHING",
             "warning",

@@ -28,7 +28,7 @@ STEPS, RAMP = 40, 20
 SUSPECT, LONGER = 0.3, 120
 """Rate over the weights' rms from which more steps are taken: a transformer only starts to learn after some forty."""
 OVERFIT_STEPS = 120
-FEWEST = 10
+FEWEST, FIRST_BATCHES = 10, 8
 
 
 @dataclass
@@ -36,8 +36,9 @@ class Trial:
     """Losses of short runs; empty where one was not needed or not to be had.
 
     Attributes:
+        first: median loss of some batches before any step.
         planned: at the schedule's peak, reached by a short ramp where the schedule has a warmup.
-        lower: at a tenth of it, or a hundredth where that blows up, too; ``scale`` says which.
+        lower: at a tenth of it, or less where that blows up, too; ``scale`` says which.
         ramped: at the peak after a ramp, where the schedule has none.
         unmoved: tensors with a gradient that no step has changed.
         overfit: (first, lowest) loss of many steps on a few samples.
@@ -47,6 +48,7 @@ class Trial:
         weight: norm of all trainable tensors.
     """
 
+    first: float = math.nan
     planned: list[float] = field(default_factory=list)
     lower: list[float] = field(default_factory=list)
     scale: float = 0.1
@@ -59,19 +61,13 @@ class Trial:
     weight: float = 0.0
 
 
-def start(losses: list[float]) -> float:
-    """Mean of the first three; the first one where the others are above it, as in a run that blows up at once."""
-    return min(losses[0], sum(losses[:3]) / len(losses[:3]))
-
-
 def end(losses: list[float]) -> float:
     """Median of the last ten; infinite where the last is not finite."""
     return median(losses[-10:]) if math.isfinite(losses[-1]) else math.inf
 
 
-def blew_up(losses: list[float]) -> bool:
-    """Not finite, or half again above its start and still there."""
-    first = start(losses)
+def blew_up(losses: list[float], first: float) -> bool:
+    """Not finite, or half again above the loss before any step, and still there."""
     return not math.isfinite(losses[-1]) or (first > 0 and end(losses) > 1.5 * first + 1e-3)
 
 
@@ -81,16 +77,22 @@ def measure_rates(task: Task, plan: Plan, weights: dict[str, nn.Parameter], slop
     found.rms = median(float(w.detach().float().pow(2).mean().sqrt()) for w in weights.values()) if weights else 0.0
     found.weight = math.sqrt(sum(float(p.detach().float().norm()) ** 2 for p in task.trainable().values()))
     steps = LONGER if plan.is_adaptive and found.rms and plan.peak > SUSPECT * found.rms else STEPS
+    found.first = _first(task)
     found.planned, found.unmoved = _run(task, plan, slopes, seconds / 4, steps, ramp=plan.warms_up)
-    is_poor = blew_up(found.planned) or end(found.planned) > 0.7 * start(found.planned)
-    if is_poor and not task.manual:
-        for scale in (0.1, 0.01):
-            found.lower, found.scale = _run(task, plan, slopes, seconds / 4, steps, scale=scale)[0], scale
-            if not blew_up(found.lower):
+    is_poor = blew_up(found.planned, found.first) or end(found.planned) > 0.7 * found.first
+    if (is_poor or steps == LONGER) and not task.manual:
+        for scale in (0.1, 0.01, 0.001):
+            found.lower, found.scale = _run(task, plan, slopes, seconds / 5, steps, scale=scale)[0], scale
+            if end(found.lower) < 1.05 * found.first:
                 break
         if not plan.warms_up:
             found.ramped, _ = _run(task, plan, slopes, seconds / 4, steps, ramp=True)
     return found
+
+
+def _first(task: Task) -> float:
+    """Batches differ: of one alone a run that learns nothing may look like one that grows."""
+    return median(float(task.loss(batch, index).detach()) for index, batch in enumerate(task.usable()[:FIRST_BATCHES]))
 
 
 def _run(

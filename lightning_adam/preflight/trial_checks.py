@@ -9,7 +9,7 @@ from lightning_adam.diagnosis import Finding
 from lightning_adam.preflight.batches import leaves
 from lightning_adam.preflight.facts import Check, Facts, found, some
 from lightning_adam.preflight.recorder import BINARY_LOSSES, CLASS_LOSSES, VALUE_LOSSES
-from lightning_adam.preflight.trial import FEWEST, Trial, blew_up, end, start
+from lightning_adam.preflight.trial import FEWEST, Trial, blew_up, end
 
 FAR_TOO_HIGH = 1.0
 """Rate over the weights' rms, of an optimizer whose step is as large as its rate: each step replaces the weights."""
@@ -22,19 +22,19 @@ def _ratio(facts: Facts) -> float:
     return facts.plan.peak / facts.trial.rms if usable else math.nan
 
 
-def _better(one: list[float], other: list[float]) -> bool:
+def _better(one: list[float], other: list[float], first: float) -> bool:
     """Whether one run learnt clearly more: a tenth of the first loss, and twice as much as the other."""
     if len(one) < FEWEST or not other:
         return False
-    learnt, by_other = one[0] - end(one), other[0] - end(other)
-    return learnt > 0.1 * abs(one[0]) and learnt > 2 * by_other
+    learnt, by_other = first - end(one), first - end(other)
+    return learnt > 0.1 * abs(first) and learnt > 2 * by_other
 
 
 def lr_high(facts: Facts) -> Iterator[Finding]:
     """A lower rate learns, and the planned one does not."""
     trial, ratio = facts.trial, _ratio(facts)
     diverges = _lower_cures(trial)
-    worse = ratio > HIGH and _better(trial.lower, trial.planned) and not _ramp_cures(trial)
+    worse = ratio > HIGH and _better(trial.lower, trial.planned, trial.first) and not _ramp_cures(trial)
     if not diverges and not worse and not (ratio > FAR_TOO_HIGH and _is_poor(trial)):
         return
     evidence = {"lr": facts.plan.peak} | _ends(trial) | ({"step over weights": ratio} if ratio == ratio else {})
@@ -51,23 +51,25 @@ def lr_high(facts: Facts) -> Iterator[Finding]:
 
 def _ends(trial: Trial) -> dict[str, float | str]:
     named = {"planned": trial.planned, f"at {trial.scale:g} of lr": trial.lower, "after a ramp": trial.ramped}
-    first: dict[str, float | str] = {"first loss": start(trial.planned)} if trial.planned else {}
+    first: dict[str, float | str] = {"first loss": trial.first} if trial.planned else {}
     return first | {f"loss {name}": end(losses) for name, losses in named.items() if losses and math.isfinite(end(losses))}
 
 
 def _is_poor(trial: Trial) -> bool:
-    """Whether the planned run has learnt little."""
-    return bool(trial.planned) and (blew_up(trial.planned) or end(trial.planned) > 0.7 * trial.planned[0])
+    """Whether the planned run has learnt little, or a lower rate gets to half of its loss."""
+    if not trial.planned or blew_up(trial.planned, trial.first) or end(trial.planned) > 0.7 * trial.first:
+        return True
+    return len(trial.lower) >= FEWEST and end(trial.lower) < 0.5 * end(trial.planned)
 
 
 def _lower_cures(trial: Trial) -> bool:
-    if not trial.planned or not blew_up(trial.planned) or len(trial.lower) < FEWEST:
+    if not trial.planned or not blew_up(trial.planned, trial.first) or len(trial.lower) < FEWEST:
         return False
-    return not blew_up(trial.lower) and end(trial.lower) < 1.05 * start(trial.lower)
+    return not blew_up(trial.lower, trial.first) and end(trial.lower) < 1.05 * trial.first
 
 
 def _ramp_cures(trial: Trial) -> bool:
-    return _better(trial.ramped, trial.planned) and not _better(trial.lower, trial.ramped)
+    return _better(trial.ramped, trial.planned, trial.first) and not _better(trial.lower, trial.ramped, trial.first)
 
 
 def no_warmup(facts: Facts) -> Iterator[Finding]:
@@ -108,13 +110,13 @@ def probe_diverges(facts: Facts) -> Iterator[Finding]:
     trial = facts.trial
     if (
         not trial.planned
-        or not blew_up(trial.planned)
+        or not blew_up(trial.planned, trial.first)
         or _lower_cures(trial)
         or facts.task.manual
         or _ratio(facts) > FAR_TOO_HIGH
     ):
         return
-    first, last = start(trial.planned), end(trial.planned)
+    first, last = trial.first, end(trial.planned)
     reached = f"{last:.3g}" if math.isfinite(last) else "not finite"
     if not math.isfinite(first):
         return
