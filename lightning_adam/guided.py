@@ -73,7 +73,12 @@ class GuidedStep(Optimizer):
         updates = self._clip()
         arguments = self.__dict__.pop("adam_arguments", None) or ({"loss": loss} if isinstance(self, AdamZ) else {})
         refuse_missing_estimate(self, arguments)
-        super().step(**arguments)
+        try:
+            super().step(**arguments)
+        except Exception:
+            if updates:
+                raise
+            return loss  # ranger21 and others do not take a step without a gradient, which has nothing to do
         if updates and not _overflowed(self):
             self.adam_reset = False
             self.adam_schedule.advance()

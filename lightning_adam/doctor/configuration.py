@@ -6,6 +6,7 @@ import math
 import re
 
 from lightning_adam.diagnosis import RunSignals
+from lightning_adam.doctor.tabular import number
 from lightning_adam.tensorboard.reader import RunLog
 
 PLAIN_MOMENTS = ("Adam", "AdamW")
@@ -26,8 +27,8 @@ def run_signals(run: RunLog, prefix: str, first_step: int, last_step: int, optim
     text = texts[-1][1].decode(errors="replace") if texts else ""
     name = _found(r"\A\*\*(\w+)\*\*", text) or ""
     rows = [_cells(line) for line in text.splitlines() if line.startswith("| ")][1:]
-    betas = [pair for row in rows if (pair := _numbers(row.get("betas", "")))]
-    beta1, beta2 = max(betas, key=lambda pair: pair[0])[:2] if betas and len(betas[0]) > 1 else (math.nan, math.nan)
+    betas = [pair[:2] for row in rows if len(pair := _numbers(row.get("betas", ""))) > 1]
+    beta1, beta2 = max(betas, key=lambda pair: pair[0], default=(math.nan, math.nan))
     eps = [value for row in rows for value in _numbers(row.get("eps", ""))]
     return RunSignals(
         optimizer=name,
@@ -40,9 +41,9 @@ def run_signals(run: RunLog, prefix: str, first_step: int, last_step: int, optim
         weight_decay=max((value for row in rows for value in _numbers(row.get("weight decay", ""))), default=0.0),
         plain_moments=name in PLAIN_MOMENTS,
         schedule=_found(r"schedule: (\w+)", text) or "",
-        warmup=float(_found(r"warmup ([\d.]+) steps", text) or math.nan),
-        total_steps=float(_found(r"in all ([\d.]+) steps", text) or last_step + 1),
-        clip=float(_found(r"ClipNorm\(max_norm=([\d.eE+-]+)\)", text) or math.nan),
+        warmup=_number(r"warmup ([\d.]+) steps", text, math.nan),
+        total_steps=_number(r"in all ([\d.]+) steps", text, float(last_step + 1)),
+        clip=_number(r"ClipNorm\(max_norm=([\d.eE+-]+)\)", text, math.nan),
     )
 
 
@@ -54,7 +55,14 @@ def _cells(line: str) -> dict[str, str]:
 
 
 def _numbers(cell: str) -> list[float]:
-    return [float(word) for word in re.findall(r"[\d.]+(?:e[+-]?\d+)?", cell) if word.strip(".")]
+    """Words that are numbers; "0.9.9" is none."""
+    found = [number(word) for word in re.split(r"[(),\s]+", cell)]
+    return [value for value in found if value is not None and math.isfinite(value)]
+
+
+def _number(pattern: str, text: str, otherwise: float) -> float:
+    found = number(_found(pattern, text))
+    return otherwise if found is None else found
 
 
 def _found(pattern: str, text: str) -> str | None:

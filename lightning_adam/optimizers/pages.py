@@ -50,7 +50,7 @@ RULES: dict[str, str] = {
     "soap": "Adam in the eigenbasis of ⟨GGᵀ⟩ and ⟨GᵀG⟩, renewed every ten steps by one power iteration;  θ ← (1-αλ)θ after",
     "prodigy": "m, v of d·g;  d ← max(d, Σ⟨g, θ₀-θ⟩/‖s‖₁), s = ⟨d·g⟩;  θ ← (1-dαλ)θ - d·α·m/(√v + dε)",
     "schedulefree_adamw": "z ← z - α·(g/(√v̂ + ε) + λy);  x ← average of z;  gradients at y = (1-β₁)z + β₁x",
-    "schedulefree_radam": "as schedulefree_adamw, z's step times r_t where v's variance is tractable (ρ_t > 4), else none",
+    "schedulefree_radam": "as schedulefree_adamw; z's step times r_t where v's variance is tractable (ρ_t > 4), else none",
     "schedulefree_sgd": "z ← z - α·(g + λy);  x ← average of z;  gradients at y = (1-μ)z + μx",
     "grams": "θ ← (1-αλ)θ - α·sign(g)·|m̂/(√v̂ + ε)|",
     "lamb": "r = m̂/(√v̂ + ε) + λθ;  θ ← θ - α·(‖θ‖/‖r‖)·r, tensor by tensor",

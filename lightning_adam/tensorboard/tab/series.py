@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import json
 import logging
+import math
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,7 +60,7 @@ class SeriesReader:
         self._data = data
         self._kept = limits.get(PLUGIN, KEPT_STEPS) or EVERYTHING
         self._kept_scalars = limits.get("scalars", 1000) or EVERYTHING
-        self._cache = _Cache()
+        self._cache, self._reading = _Cache(), threading.Lock()
 
     def runs(self, context: Any, experiment: str) -> list[str]:
         """All runs, with our tags or without."""
@@ -76,18 +79,26 @@ class SeriesReader:
             context, experiment_id=experiment, plugin_name=PLUGIN, run_tag_filter=_only(run, tags)
         ).get(run, {})
         keys = {tag: _Key(experiment, run, tag, series.max_step, series.max_wall_time) for tag, series in listing.items()}
+        with self._reading:  # what many ask for at once is read for the first, and is in the cache for the others
+            return self._read_matrices(context, keys, listing)
+
+    def _read_matrices(self, context: Any, keys: Mapping[str, _Key], listing: Mapping[str, Any]) -> dict[str, Matrix]:
         found = {tag: matrix for tag, key in keys.items() if (matrix := self._cache.get(key)) is not None}
         for part in _parts([tag for tag in keys if tag not in found], listing, self._kept):
-            for tag, points in self._tensors(context, experiment, run, part, PLUGIN).items():
+            key = keys[part[0]]
+            for tag, points in self._tensors(context, key.experiment, key.run, part, PLUGIN).items():
                 found[tag] = Matrix.stack((point.step, point.numpy) for point in points)
                 self._cache.put(keys[tag], found[tag])
         return found
 
     def findings(self, context: Any, experiment: str, run: str, prefix: str) -> list[dict[str, Any]]:
-        """All findings in order of their steps; what is no finding is left out."""
-        tag = prefix + EVENTS
+        """All findings in order of their steps; what is no finding, or is of a stretch that was done again, is left out."""
+        tag, counters = prefix + EVENTS, [f"{prefix}/log10_lr", f"{prefix}/findings_total"]
         points = self._tensors(context, experiment, run, [tag], PLUGIN).get(tag, [])
-        texts = [text for point in points for text in point.numpy.reshape(-1).tolist()]
+        written = [p for points in self._scalars(context, experiment, run, counters).values() for p in points]
+        went_on = _lowest_later(written)
+        kept = [point for point in points if went_on(point.wall_time) >= point.step]
+        texts = [text for point in kept for text in point.numpy.reshape(-1).tolist()]
         return sorted((f for text in texts for f in _findings(text)), key=lambda finding: int(finding["step"]))
 
     def scalar_tags(self, context: Any, experiment: str, run: str) -> list[str]:
@@ -98,7 +109,11 @@ class SeriesReader:
         return [tag for tag in listing.get(run, {}) if not tag.split("/")[0].endswith((".tensors", ".groups"))]
 
     def scalars(self, context: Any, experiment: str, run: str, tags: Sequence[str]) -> dict[str, list[list[float]]]:
-        """Tag to [steps, values]."""
+        """Tag to [steps, values]; where a resumed run goes back, it replaces what was there from that step on."""
+        found = {tag: _latest(points) for tag, points in self._scalars(context, experiment, run, tags).items()}
+        return {tag: [[p.step for p in points], [p.value for p in points]] for tag, points in found.items()}
+
+    def _scalars(self, context: Any, experiment: str, run: str, tags: Sequence[str]) -> dict[str, list[Any]]:
         series = self._data.read_scalars(
             context,
             experiment_id=experiment,
@@ -106,8 +121,7 @@ class SeriesReader:
             downsample=self._kept_scalars,
             run_tag_filter=_only(run, tags),
         )
-        ordered = {tag: sorted(points, key=lambda p: int(p.step)) for tag, points in series.get(run, {}).items()}
-        return {tag: [[p.step for p in points], [p.value for p in points]] for tag, points in ordered.items()}
+        return {tag: list(points) for tag, points in series.get(run, {}).items()}
 
     def histogram(self, context: Any, experiment: str, run: str, tag: str, step: int) -> dict[str, Any]:
         """The kept histogram nearest to ``step``: its step, and [low, high, count] per bin."""
@@ -187,10 +201,28 @@ def _optimizers(tags: Mapping[str, Any]) -> list[OptimizerSeries]:
     return sorted(found.values(), key=lambda optimizer: optimizer.prefix)
 
 
+def _latest(points: Sequence[Any]) -> list[Any]:
+    """By step: each point that no later one precedes or replaces."""
+    kept: list[Any] = []
+    for point in points:  # as they were written
+        while kept and kept[-1].step >= point.step:
+            kept.pop()
+        kept.append(point)
+    return kept
+
+
+def _lowest_later(points: Sequence[Any]) -> Callable[[float], float]:
+    """The lowest step that was written after a time; infinite where nothing was."""
+    ordered = sorted(points, key=lambda point: point.wall_time)
+    times = [point.wall_time for point in ordered]
+    lowest = [*itertools.accumulate((point.step for point in reversed(ordered)), min)][::-1]
+    return lambda time: lowest[at] if (at := bisect.bisect_right(times, time)) < len(lowest) else math.inf
+
+
 def _row_names(content: bytes) -> list[str]:
     try:
         return [str(name) for name in json.loads(content)["rows"]]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return []
 
 
@@ -198,7 +230,7 @@ def _findings(text: Any) -> list[dict[str, Any]]:
     try:
         stored = json.loads(text)
         return [_finding(f) for f in stored if isinstance(f, dict)] if isinstance(stored, list) else []
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError, RecursionError):
         return []
 
 
@@ -211,7 +243,11 @@ def _finding(stored: Mapping[str, Any]) -> dict[str, Any]:
         "severity": severity if severity in SEVERITIES else "info",
         "step": int(stored.get("step", 0)),
         "message": str(stored.get("message", "")),
-        "evidence": {str(k): v for k, v in evidence.items()} if isinstance(evidence, dict) else {},
+        "evidence": {str(k): v for k, v in evidence.items() if _is_simple(v)} if isinstance(evidence, dict) else {},
         "parameters": [str(p) for p in parameters] if isinstance(parameters, list) else [],
         "remedy": str(stored.get("remedy", "")),
     }
+
+
+def _is_simple(value: Any) -> bool:
+    return isinstance(value, str | int | float)

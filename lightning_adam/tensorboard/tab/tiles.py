@@ -11,6 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+MOST_CELLS = 1 << 26
+"""Numbers of one quantity that are held (256 MiB): of wider ones only the first tensors."""
+
 
 @dataclass(frozen=True)
 class Matrix:
@@ -27,12 +30,13 @@ class Matrix:
     @classmethod
     def stack(cls, points: Iterable[tuple[int, NDArray[Any]]]) -> Matrix:
         """From (step, values) in any order. Of a step that was logged twice the later counts; short rows end in NaN."""
-        latest = {int(step): np.asarray(values, dtype=np.float32).reshape(-1) for step, values in points}
+        latest = {int(step): values.reshape(-1) for step, values in points if values.dtype.kind in "fiu"}
         steps = np.array(sorted(latest), dtype=np.int64)
-        width = max((len(row) for row in latest.values()), default=0)
+        width = min(max((len(row) for row in latest.values()), default=0), MOST_CELLS // max(1, len(steps)))
         values = np.full((len(steps), width), np.nan, dtype=np.float32)
         for index, step in enumerate(steps.tolist()):
-            values[index, : len(latest[step])] = latest[step]
+            row = latest[step][:width]
+            values[index, : len(row)] = row
         return cls(steps, values)
 
     def between(self, first: int | None, last: int | None) -> Matrix:
