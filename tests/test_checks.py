@@ -90,7 +90,7 @@ def test_wrong_arguments_are_refused_when_configured(options: dict[str, Any], me
 @pytest.mark.parametrize("module", [network().parameters(), list(network().parameters()), "model", nn.Linear, Digits])
 def test_what_is_no_module_is_named(module: Any) -> None:
     """With what to give instead."""
-    with pytest.raises(la.ConfigError, match="module: got .*; give (the module itself|an instance)"):
+    with pytest.raises(la.ConfigError, match=r"module: got .*; give (the module itself|an instance)"):
         la.configure_optimizers(module, total_steps=10)
 
 
@@ -177,7 +177,7 @@ def curved(module: nn.Module) -> torch.Tensor:
 
 
 def test_sophia_in_a_plain_loop_says_what_it_needs() -> None:
-    """One sentence in place of autograd's; with prepare_step it steps, under Fabric too, with an estimate each tenth step."""
+    """One sentence in place of autograd's; with prepare_step it steps, under Fabric too, with an estimate each 10th step."""
     module = network()
     optimizer: Any = la.configure_optimizers(module, "sophia", total_steps=20)["optimizer"]
     curved(module).backward()  # type: ignore[no-untyped-call]
