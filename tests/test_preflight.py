@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections.abc import Callable
@@ -90,8 +91,8 @@ def fingerprint(module: nn.Module, data: Any) -> dict[str, Any]:
     return found
 
 
-STRIDE = 9
-"""Of the zoo every ninth case: all of them take a minute; ``python -m tests.benchmarks.preflight`` runs them all."""
+STRIDE = int(os.environ.get("PREFLIGHT_STRIDE", 9))
+"""Of the zoo every ninth case: all of them take a minute; PREFLIGHT_STRIDE=1 runs them all."""
 
 
 @pytest.mark.parametrize("name", sorted({**HEALTHY, **FAULTY})[::STRIDE])
