@@ -9,6 +9,11 @@ from lightning_adam.diagnosis.history import Case, median
 from lightning_adam.diagnosis.theory import is_unbounded, slowest_decay, untuned_warmup
 from lightning_adam.diagnosis.wording import loss_clause, percent, place, rounded
 
+STALE_SURPRISE = 4.0
+"""RMS_t of a tensor: healthy runs have a median of 20 passes of at most 2.2, stale ones 11 and more."""
+EPS_RULES = 0.5
+"""Mean share of ε in √v̂+ε: healthy at most 0.105, sick 0.87 and more."""
+
 
 def beta2_low(case: Case) -> Finding | None:
     """β₁ ≥ √β₂, told at the first step: no bound holds the step, and Adam can diverge on convex problems (see theory.py)."""
@@ -41,7 +46,7 @@ def beta2_stale(case: Case) -> Finding | None:
         heavy is None
         or not case.run.plain_moments
         or case.past.count <= 40
-        or not case.past.lasts("surprise_max", 5, 10, 4.0)
+        or not case.past.lasts("surprise_max", 5, 10, STALE_SURPRISE)
     ):
         return None
     beta2 = case.now.beta2
@@ -65,7 +70,8 @@ def eps_high(case: Case) -> Finding | None:
     A warning where steps are small for it; where the rate makes up for it (the step is that of SGD), advice.
     """
     past, heavy = case.past, case.now.heavy
-    if heavy is None or past.count < 9 or not past.lasts("eps_share", 5, 4, 0.5) or _is_learnt(case) or _overclips(case):
+    rules = heavy is not None and past.count >= 9 and past.lasts("eps_share", 5, 4, EPS_RULES)
+    if heavy is None or not rules or _is_learnt(case) or _overclips(case):
         return None
     small = median(past.recent("update_ratio_p50", 5)) < 5e-4
     lower = rounded(max(1e-15, min(1e-8, 1e-3 * heavy.second_moment_p50)))
@@ -89,7 +95,8 @@ def clip_always(case: Case) -> Finding | None:
     with every step clipped to 1e-3, 0.051 with none).
     """
     past, heavy = case.past, case.now.heavy
-    if heavy is None or past.count < 9 or not past.lasts("eps_share", 5, 4, 0.5) or _is_learnt(case) or not _overclips(case):
+    rules = heavy is not None and past.count >= 9 and past.lasts("eps_share", 5, 4, EPS_RULES)
+    if heavy is None or not rules or _is_learnt(case) or not _overclips(case):
         return None
     usual = median(past.norms[-50:])
     return Finding(

@@ -1,0 +1,93 @@
+"""Between which values the diagnosis finds nothing: what the heatmap leaves pale.
+
+Every limit is a rule's own constant; a quantity that no rule judges has no band, and its colours only tell magnitudes.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_adam.diagnosis.rules_gradients import HEAVY
+from lightning_adam.diagnosis.rules_state import EPS_RULES, STALE_SURPRISE
+from lightning_adam.diagnosis.rules_steps import LARGE_RATIO
+from lightning_adam.diagnosis.theory import SMALL_RATIO, noise_floor, update_bound
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Band:
+    """The values of a quantity that no rule minds.
+
+    Attributes:
+        low, high: the band's ends.
+        full: so many times beyond an end, the colour is full.
+        rules: the codes that have these limits.
+        matrices: only weight matrices are judged: biases and norms start at 0 or 1, and move by any share of that.
+        planned: judged as if the learning rate were still at its peak, see :func:`planned_share`.
+        usual: judged in multiples of the tensor's own usual value.
+    """
+
+    low: float = 0.0
+    high: float = math.inf
+    full: float = 30.0
+    rules: tuple[str, ...] = ()
+    matrices: bool = False
+    planned: bool = False
+    usual: bool = False
+
+    def excess(self, values: Floats) -> Floats:
+        """How far outside: 0 in the band, up to 1 above it, down to -1 below; what is not known is 0."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            above, below = np.log(values / self.high), np.log(self.low / values)
+        signed = np.where(above > 0, above, 0) - np.where(below > 0, below, 0)
+        return np.clip(signed / math.log(self.full), -1, 1).astype(np.float32)
+
+    def plain(self) -> dict[str, Any]:
+        """For the page; JSON has no infinity."""
+        return asdict(self) | {"high": self.high if math.isfinite(self.high) else None}
+
+
+def bands(beta1: float = 0.9, beta2: float = 0.999) -> dict[str, Band]:
+    """The band of each judged quantity for an optimizer with these betas; NaN is an optimizer without."""
+    floor = noise_floor(beta1) / noise_floor(0.9) if 0 <= beta1 < 1 else 1.0
+    return {
+        "update_ratio": Band(
+            SMALL_RATIO, LARGE_RATIO * floor, rules=("LR-LOW", "LR-HIGH"), matrices=True, planned=True
+        ),
+        "gradient_surprise": Band(high=STALE_SURPRISE, rules=("BETA2-STALE",)),
+        "eps_dominated": Band(high=EPS_RULES, full=1 / EPS_RULES, rules=("EPS-HIGH", "CLIP-ALWAYS"), matrices=True),
+        "gradient_norm": Band(high=float(HEAVY), rules=("BAD-BATCH", "GRAD-EXPLODING"), usual=True),
+        "signal_to_noise": Band(high=update_bound(beta1, beta2), rules=("STATE-CORRUPT",)),
+    }
+
+
+def planned_share(rates: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of the highest learning rate so far, at each step; NaN where the rate is zero or not known.
+
+    So far: a warmup is there to keep the first steps small, and they are judged as they were.
+    """
+    known = np.where(rates > 0, rates, 0.0)
+    highest = np.maximum.accumulate(known)
+    return np.divide(known, highest, out=np.full_like(known, np.nan), where=(known > 0) & (highest > 0))
+
+
+USUAL_STEPS = 50
+"""What is usual is a tensor's median over so many steps before, as in the rules."""
+FEWEST = 4
+"""Logged steps before which nothing counts as usual."""
+
+
+def usual(steps: NDArray[np.int64], values: Floats) -> Floats:
+    """The median of each tensor over the last 50 steps before each step, at least of four logged ones; else NaN."""
+    found = np.full_like(values, np.nan)
+    first = np.minimum(np.searchsorted(steps, steps - USUAL_STEPS), np.arange(len(steps)) - FEWEST)
+    for at in range(FEWEST, len(steps)):
+        window = values[max(0, first[at]) : at]
+        found[at] = np.nan_to_num(np.median(window, axis=0), nan=np.nan, posinf=np.nan)
+    return found
