@@ -1,15 +1,13 @@
-"""What a log says of the optimizer's configuration: the table that OptimizerMonitor writes as ``adam/config``."""
+"""What a log says of the optimizer's configuration, completed by what the log itself shows."""
 
 from __future__ import annotations
 
 import math
-import re
+from dataclasses import replace
 
 from lightning_adam.diagnosis import RunSignals
+from lightning_adam.tensorboard.configuration import CONFIG, configured
 from lightning_adam.tensorboard.reader import RunLog
-
-PLAIN_MOMENTS = ("Adam", "AdamW")
-"""Optimizers whose m and v are averages of g and g²: their steps have bounds."""
 
 
 def run_signals(run: RunLog, prefix: str, first_step: int, last_step: int, optimizers: int) -> RunSignals:
@@ -22,41 +20,7 @@ def run_signals(run: RunLog, prefix: str, first_step: int, last_step: int, optim
         last_step: the last one that was logged: the run's length, where the configuration does not tell it.
         optimizers: how many there are.
     """
-    texts = run.texts.get(f"{prefix}/config/text_summary", [])
-    text = texts[-1][1].decode(errors="replace") if texts else ""
-    name = _found(r"\A\*\*(\w+)\*\*", text) or ""
-    rows = [_cells(line) for line in text.splitlines() if line.startswith("| ")][1:]
-    betas = [pair for row in rows if (pair := _numbers(row.get("betas", "")))]
-    beta1, beta2 = max(betas, key=lambda pair: pair[0])[:2] if betas and len(betas[0]) > 1 else (math.nan, math.nan)
-    eps = [value for row in rows for value in _numbers(row.get("eps", ""))]
-    return RunSignals(
-        optimizer=name,
-        optimizers=optimizers,
-        first_step=first_step,
-        beta1=beta1,
-        beta2=beta2,
-        eps=max(eps, default=math.nan),
-        smallest_eps=min(eps, default=math.nan),
-        weight_decay=max((value for row in rows for value in _numbers(row.get("weight decay", ""))), default=0.0),
-        plain_moments=name in PLAIN_MOMENTS,
-        schedule=_found(r"schedule: (\w+)", text) or "",
-        warmup=float(_found(r"warmup ([\d.]+) steps", text) or math.nan),
-        total_steps=float(_found(r"in all ([\d.]+) steps", text) or last_step + 1),
-        clip=float(_found(r"ClipNorm\(max_norm=([\d.eE+-]+)\)", text) or math.nan),
-    )
-
-
-COLUMNS = ("group", "tensors", "parameters", "lr", "weight decay", "betas", "eps")
-
-
-def _cells(line: str) -> dict[str, str]:
-    return dict(zip(COLUMNS, (cell.strip() for cell in line.strip("| ").split("|")), strict=False))
-
-
-def _numbers(cell: str) -> list[float]:
-    return [float(word) for word in re.findall(r"[\d.]+(?:e[+-]?\d+)?", cell) if word.strip(".")]
-
-
-def _found(pattern: str, text: str) -> str | None:
-    match = re.search(pattern, text)
-    return match[1] if match else None
+    texts = run.texts.get(prefix + CONFIG, [])
+    known = configured(texts[-1][1].decode(errors="replace") if texts else "")
+    total = last_step + 1.0 if math.isnan(known.total_steps) else known.total_steps
+    return replace(known, first_step=first_step, optimizers=optimizers, total_steps=total)

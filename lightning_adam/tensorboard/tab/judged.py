@@ -79,7 +79,7 @@ class Judge:
 
     def _excess(self, quantity: str, band: Band, shown: Floats, matrix: Matrix, gradient: Matrix) -> Floats:
         """NaN where the tensor is not finite, 0 where nothing is judged."""
-        excess = np.nan_to_num(band.excess(shown), nan=0.0)
+        excess = np.nan_to_num(band.excess(matrix.steps, shown), nan=0.0)
         if band.matrices:
             excess[:, ~self._matrices(matrix.values.shape[1])] = 0
         if band.planned:
@@ -103,8 +103,10 @@ def begins_at_zero(ratios: Floats) -> Flags:
 
 
 def not_finite(gradients: Floats, shape: tuple[int, ...]) -> Flags:
-    """Cells whose gradient is NaN or infinite, where the tensor has ever had a finite one."""
+    """Cells whose gradient is NaN or infinite; a tensor that came in later, as one unfrozen, had none before."""
     if gradients.shape != shape:
         return np.zeros(shape, dtype=bool)
-    flags: Flags = ~np.isfinite(gradients) & np.isfinite(gradients).any(axis=0)
+    finite = np.isfinite(gradients)
+    there = np.maximum.accumulate(finite, axis=0) | ~finite.any(axis=1, keepdims=True)
+    flags: Flags = ~finite & there
     return flags

@@ -14,10 +14,13 @@ from numpy.typing import NDArray
 
 from lightning_adam.diagnosis.rules_gradients import HEAVY
 from lightning_adam.diagnosis.rules_state import EPS_RULES, STALE_SURPRISE
-from lightning_adam.diagnosis.rules_steps import LARGE_RATIO
+from lightning_adam.diagnosis.rules_steps import LARGE_FIRST_STEP, LARGE_RATIO
 from lightning_adam.diagnosis.theory import SMALL_RATIO, noise_floor, update_bound
 
 Floats = NDArray[np.float32]
+
+EARLY_STEPS = 30
+"""Before so many, LR-HIGH and LR-LOW do not ask for the usual size of steps, only for a first step that is the damage."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class Band:
 
     Attributes:
         low, high: the band's ends.
+        early: its upper end in the first steps, where only this is judged; NaN where they are like any others.
         full: so many times beyond an end, the colour is full.
         rules: the codes that have these limits.
         matrices: only weight matrices are judged: biases and norms start at 0 or 1, and move by any share of that.
@@ -35,22 +39,25 @@ class Band:
 
     low: float = 0.0
     high: float = math.inf
+    early: float = math.nan
     full: float = 30.0
     rules: tuple[str, ...] = ()
     matrices: bool = False
     planned: bool = False
     usual: bool = False
 
-    def excess(self, values: Floats) -> Floats:
-        """How far outside: 0 in the band, up to 1 above it, down to -1 below; what is not known is 0."""
+    def excess(self, steps: NDArray[np.int64], values: Floats) -> Floats:
+        """How far outside: 0 in the band, up to 1 above it, down to -1 below; NaN where the value is not known."""
+        is_early = (steps < EARLY_STEPS)[:, None] & ~np.isnan(self.early)
+        low, high = np.where(is_early, 0.0, self.low), np.where(is_early, self.early, self.high)
         with np.errstate(divide="ignore", invalid="ignore"):
-            above, below = np.log(values / self.high), np.log(self.low / values)
+            above, below = np.log(values / high), np.log(low / values)
         signed = np.where(above > 0, above, 0) - np.where(below > 0, below, 0)
         return np.clip(signed / math.log(self.full), -1, 1).astype(np.float32)
 
     def plain(self) -> dict[str, Any]:
         """For the page; JSON has no infinity."""
-        return asdict(self) | {"high": self.high if math.isfinite(self.high) else None}
+        return {name: None if value == math.inf or value != value else value for name, value in asdict(self).items()}
 
 
 def bands(beta1: float = 0.9, beta2: float = 0.999) -> dict[str, Band]:
@@ -58,7 +65,12 @@ def bands(beta1: float = 0.9, beta2: float = 0.999) -> dict[str, Band]:
     floor = noise_floor(beta1) / noise_floor(0.9) if 0 <= beta1 < 1 else 1.0
     return {
         "update_ratio": Band(
-            SMALL_RATIO, LARGE_RATIO * floor, rules=("LR-LOW", "LR-HIGH"), matrices=True, planned=True
+            SMALL_RATIO,
+            LARGE_RATIO * floor,
+            LARGE_FIRST_STEP,
+            rules=("LR-LOW", "LR-HIGH", "NO-WARMUP"),
+            matrices=True,
+            planned=True,
         ),
         "gradient_surprise": Band(high=STALE_SURPRISE, rules=("BETA2-STALE",)),
         "eps_dominated": Band(high=EPS_RULES, full=1 / EPS_RULES, rules=("EPS-HIGH", "CLIP-ALWAYS"), matrices=True),

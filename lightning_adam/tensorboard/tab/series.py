@@ -12,6 +12,11 @@ from typing import Any
 
 from tensorboard.data import provider
 
+from lightning_adam.diagnosis import RunSignals, decode
+from lightning_adam.tensorboard.configuration import CONFIG, configured
+from lightning_adam.tensorboard.reader import EVENTS, RECORDS
+from lightning_adam.tensorboard.tab.findings import parsed, spans
+from lightning_adam.tensorboard.tab.going_back import abandoned, parted
 from lightning_adam.tensorboard.tab.loader import KEPT_STEPS
 from lightning_adam.tensorboard.tab.tiles import Matrix
 from lightning_adam.tensorboard.tags import PLUGIN
@@ -20,8 +25,7 @@ LOG = logging.getLogger(__name__)
 CACHED_BYTES = 256 * 2**20
 MESSAGE_BYTES = 128 * 2**20
 EVERYTHING = 10**6
-MATRIX, EVENTS = "_matrix/", "_events"
-SEVERITIES = ("info", "warning", "critical")
+MATRIX = "_matrix/"
 
 
 @dataclass
@@ -84,11 +88,40 @@ class SeriesReader:
         return found
 
     def findings(self, context: Any, experiment: str, run: str, prefix: str) -> list[dict[str, Any]]:
-        """All findings in order of their steps; what is no finding is left out."""
-        tag = prefix + EVENTS
-        points = self._tensors(context, experiment, run, [tag], PLUGIN).get(tag, [])
-        texts = [text for point in points for text in point.numpy.reshape(-1).tolist()]
-        return sorted((f for text in texts for f in _findings(text)), key=lambda finding: int(finding["step"]))
+        """All findings in order of their steps, as the doctor judges them.
+
+        Left out is what is no finding, what a resumed run went back before, and what turned out to be another finding.
+        """
+        where = (context, experiment, run)
+        events = self._tensors(*where, [prefix + EVENTS], PLUGIN).get(prefix + EVENTS, [])
+        clocks = [f"{prefix}/log10_lr", f"{prefix}/findings_total"]
+        series = [*self._scalars(*where, clocks).values()] if events else []
+        table = self._last_text(*where, f"{prefix}/findings/text_summary") if events else None
+        found = [
+            _until(finding, table, event.wall_time)
+            for event in events
+            if not abandoned(event, series)
+            for text in event.numpy.reshape(-1).tolist()
+            for finding in parsed(text)
+        ]
+        return sorted((f for f in found if f is not None), key=lambda finding: int(finding["step"]))
+
+    def configuration(self, context: Any, experiment: str, run: str, prefix: str) -> RunSignals:
+        """How the optimizer was configured, as far as the log tells."""
+        where = (context, experiment, run)
+        text = self._last_text(*where, prefix + CONFIG)
+        if text is not None:
+            return configured(str(text.numpy.reshape(-1)[0], errors="replace"))
+        for point in self._tensors(*where, [prefix + RECORDS], PLUGIN).get(prefix + RECORDS, [])[:1]:
+            try:
+                return next((r for r in decode(point.numpy.reshape(-1)[0]) if isinstance(r, RunSignals)), RunSignals())
+            except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
+                LOG.warning("Adam tab: the signals of %s cannot be read: %s", run, error)
+        return RunSignals()
+
+    def _last_text(self, context: Any, experiment: str, run: str, tag: str) -> Any:
+        points = self._tensors(context, experiment, run, [tag], "text").get(tag, [])
+        return points[-1] if points and points[-1].numpy.size else None
 
     def scalar_tags(self, context: Any, experiment: str, run: str) -> list[str]:
         """Scalars of a run, without those of single tensors and groups."""
@@ -97,8 +130,15 @@ class SeriesReader:
         )
         return [tag for tag in listing.get(run, {}) if not tag.split("/")[0].endswith((".tensors", ".groups"))]
 
-    def scalars(self, context: Any, experiment: str, run: str, tags: Sequence[str]) -> dict[str, list[list[float]]]:
-        """Tag to [steps, values]."""
+    def scalars(
+        self, context: Any, experiment: str, run: str, tags: Sequence[str], overwritten: bool = False
+    ) -> dict[str, list[list[float]]]:
+        """Tag to [steps, values]; of a resumed run what counts, or what was ``overwritten``."""
+        series = self._scalars(context, experiment, run, tags)
+        chosen = {tag: parted(points)[overwritten] for tag, points in series.items()}
+        return {tag: [[p.step for p in points], [p.value for p in points]] for tag, points in chosen.items()}
+
+    def _scalars(self, context: Any, experiment: str, run: str, tags: Sequence[str]) -> dict[str, Any]:
         series = self._data.read_scalars(
             context,
             experiment_id=experiment,
@@ -106,8 +146,7 @@ class SeriesReader:
             downsample=self._kept_scalars,
             run_tag_filter=_only(run, tags),
         )
-        ordered = {tag: sorted(points, key=lambda p: int(p.step)) for tag, points in series.get(run, {}).items()}
-        return {tag: [[p.step for p in points], [p.value for p in points]] for tag, points in ordered.items()}
+        return dict(series.get(run, {}))
 
     def histogram(self, context: Any, experiment: str, run: str, tag: str, step: int) -> dict[str, Any]:
         """The kept histogram nearest to ``step``: its step, and [low, high, count] per bin."""
@@ -194,24 +233,12 @@ def _row_names(content: bytes) -> list[str]:
         return []
 
 
-def _findings(text: Any) -> list[dict[str, Any]]:
-    try:
-        stored = json.loads(text)
-        return [_finding(f) for f in stored if isinstance(f, dict)] if isinstance(stored, list) else []
-    except (ValueError, TypeError):
-        return []
-
-
-def _finding(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Every field there and of the right type, whatever the file says: the page relies on it."""
-    evidence, parameters = stored.get("evidence"), stored.get("parameters")
-    severity = stored.get("severity")
-    return {
-        "rule": str(stored.get("rule", "?")),
-        "severity": severity if severity in SEVERITIES else "info",
-        "step": int(stored.get("step", 0)),
-        "message": str(stored.get("message", "")),
-        "evidence": {str(k): v for k, v in evidence.items()} if isinstance(evidence, dict) else {},
-        "parameters": [str(p) for p in parameters] if isinstance(parameters, list) else [],
-        "remedy": str(stored.get("remedy", "")),
-    }
+def _until(finding: dict[str, Any], table: Any, told: float) -> dict[str, Any] | None:
+    """With the step where it was seen last; None where a later table knows it under another code."""
+    if table is None:
+        return finding
+    known = spans(str(table.numpy.reshape(-1)[0], errors="replace"))
+    last = known.get((finding["rule"], finding["step"]))
+    if last is None:
+        return None if table.wall_time > told else finding
+    return finding | {"last_step": max(last, finding["last_step"])}

@@ -1,0 +1,49 @@
+"""What a log says of the optimizer's configuration: the table that OptimizerMonitor writes as ``adam/config``."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from lightning_adam.diagnosis import RunSignals
+
+PLAIN_MOMENTS = ("Adam", "AdamW")
+"""Optimizers whose m and v are averages of g and g²: their steps have bounds."""
+CONFIG = "/config/text_summary"
+"""Ending of the tag of that table."""
+COLUMNS = ("group", "tensors", "parameters", "lr", "weight decay", "betas", "eps")
+
+
+def configured(text: str) -> RunSignals:
+    """What the table tells of one optimizer; what it does not tell keeps its default."""
+    name = _found(r"\A\*\*(\w+)\*\*", text) or ""
+    rows = [_cells(line) for line in text.splitlines() if line.startswith("| ")][1:]
+    betas = [pair for row in rows if (pair := _numbers(row.get("betas", "")))]
+    beta1, beta2 = max(betas, key=lambda pair: pair[0])[:2] if betas and len(betas[0]) > 1 else (math.nan, math.nan)
+    eps = [value for row in rows for value in _numbers(row.get("eps", ""))]
+    return RunSignals(
+        optimizer=name,
+        beta1=beta1,
+        beta2=beta2,
+        eps=max(eps, default=math.nan),
+        smallest_eps=min(eps, default=math.nan),
+        weight_decay=max((value for row in rows for value in _numbers(row.get("weight decay", ""))), default=0.0),
+        plain_moments=name in PLAIN_MOMENTS,
+        schedule=_found(r"schedule: (\w+)", text) or "",
+        warmup=float(_found(r"warmup ([\d.]+) steps", text) or math.nan),
+        total_steps=float(_found(r"in all ([\d.]+) steps", text) or math.nan),
+        clip=float(_found(r"ClipNorm\(max_norm=([\d.eE+-]+)\)", text) or math.nan),
+    )
+
+
+def _cells(line: str) -> dict[str, str]:
+    return dict(zip(COLUMNS, (cell.strip() for cell in line.strip("| ").split("|")), strict=False))
+
+
+def _numbers(cell: str) -> list[float]:
+    return [float(word) for word in re.findall(r"[\d.]+(?:e[+-]?\d+)?", cell) if word.strip(".")]
+
+
+def _found(pattern: str, text: str) -> str | None:
+    match = re.search(pattern, text)
+    return match[1] if match else None
