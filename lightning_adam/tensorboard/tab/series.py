@@ -10,13 +10,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from tensorboard.data import provider
 
 from lightning_adam.diagnosis import RunSignals, decode
-from lightning_adam.tensorboard.configuration import CONFIG, configured
+from lightning_adam.tensorboard.configuration import CONFIG
 from lightning_adam.tensorboard.reader import EVENTS, RECORDS
-from lightning_adam.tensorboard.tab.findings import parsed, spans
-from lightning_adam.tensorboard.tab.going_back import abandoned, parted
+from lightning_adam.tensorboard.tab.bulk import Bulk, told_tags
+from lightning_adam.tensorboard.tab.going_back import parted
+from lightning_adam.tensorboard.tab.judged import Judge
+from lightning_adam.tensorboard.tab.limits import Band, bands
 from lightning_adam.tensorboard.tab.loader import KEPT_STEPS
 from lightning_adam.tensorboard.tab.tiles import Matrix
 from lightning_adam.tensorboard.tags import PLUGIN
@@ -25,6 +28,8 @@ LOG = logging.getLogger(__name__)
 CACHED_BYTES = 256 * 2**20
 MESSAGE_BYTES = 128 * 2**20
 EVERYTHING = 10**6
+FEW = 50
+"""Points of a scalar that a line about a run takes; the last one is always among them."""
 MATRIX = "_matrix/"
 
 
@@ -49,6 +54,14 @@ class OptimizerSeries:
     findings: bool = False
 
 
+@dataclass(frozen=True)
+class Judged:
+    """A quantity with its excess, and the limits that it was judged by."""
+
+    matrix: Matrix
+    bands: Mapping[str, Band]
+
+
 class SeriesReader:
     """Series of an experiment (TensorBoard's word for a log folder).
 
@@ -70,14 +83,14 @@ class SeriesReader:
     def optimizers(self, context: Any, experiment: str, run: str | None = None) -> dict[str, list[OptimizerSeries]]:
         """What each run has of ours, or one run."""
         listing = self._data.list_tensors(
-            context, experiment_id=experiment, plugin_name=PLUGIN, run_tag_filter=_only(run, None)
+            context, experiment_id=experiment, plugin_name=PLUGIN, run_tag_filter=_only(run and [run], None)
         )
         return {name: _optimizers(tags) for name, tags in listing.items()}
 
     def matrices(self, context: Any, experiment: str, run: str, tags: Sequence[str]) -> dict[str, Matrix]:
         """Quantities of all tensors by tag; a tag that the run lacks is left out."""
         listing = self._data.list_tensors(
-            context, experiment_id=experiment, plugin_name=PLUGIN, run_tag_filter=_only(run, tags)
+            context, experiment_id=experiment, plugin_name=PLUGIN, run_tag_filter=_only([run], tags)
         ).get(run, {})
         keys = {tag: _Key(experiment, run, tag, series.max_step, series.max_wall_time) for tag, series in listing.items()}
         found = {tag: matrix for tag, key in keys.items() if (matrix := self._cache.get(key)) is not None}
@@ -92,26 +105,15 @@ class SeriesReader:
 
         Left out is what is no finding, what a resumed run went back before, and what turned out to be another finding.
         """
-        where = (context, experiment, run)
-        events = self._tensors(*where, [prefix + EVENTS], PLUGIN).get(prefix + EVENTS, [])
-        clocks = [f"{prefix}/log10_lr", f"{prefix}/findings_total"]
-        series = [*self._scalars(*where, clocks).values()] if events else []
-        table = self._last_text(*where, f"{prefix}/findings/text_summary") if events else None
-        found = [
-            _until(finding, table, event.wall_time)
-            for event in events
-            if not abandoned(event, series)
-            for text in event.numpy.reshape(-1).tolist()
-            for finding in parsed(text)
-        ]
-        return sorted((f for f in found if f is not None), key=lambda finding: int(finding["step"]))
+        known = self.bulk(context, experiment, [run], told_tags(prefix), [])
+        return known.findings(run, prefix)
 
     def configuration(self, context: Any, experiment: str, run: str, prefix: str) -> RunSignals:
         """How the optimizer was configured, as far as the log tells."""
         where = (context, experiment, run)
-        text = self._last_text(*where, prefix + CONFIG)
-        if text is not None:
-            return configured(str(text.numpy.reshape(-1)[0], errors="replace"))
+        known = self.bulk(*where[:2], [run], [prefix + CONFIG], []).configuration(run, prefix)
+        if known is not None:
+            return known
         for point in self._tensors(*where, [prefix + RECORDS], PLUGIN).get(prefix + RECORDS, [])[:1]:
             try:
                 return next((r for r in decode(point.numpy.reshape(-1)[0]) if isinstance(r, RunSignals)), RunSignals())
@@ -119,16 +121,28 @@ class SeriesReader:
                 LOG.warning("Adam tab: the signals of %s cannot be read: %s", run, error)
         return RunSignals()
 
-    def _last_text(self, context: Any, experiment: str, run: str, tag: str) -> Any:
-        points = self._tensors(context, experiment, run, [tag], "text").get(tag, [])
-        return points[-1] if points and points[-1].numpy.size else None
+    def bulk(
+        self, context: Any, experiment: str, runs: Sequence[str], tags: Sequence[str], scalars: Sequence[str]
+    ) -> Bulk:
+        """What several runs have told, in three requests to the data server however many runs there are."""
+        where: dict[str, Any] = {"experiment_id": experiment, "downsample": self._kept}
+        words: dict[str, dict[str, Any]] = {run: {} for run in runs}
+        for plugin in (PLUGIN, "text") if tags else ():
+            found = self._data.read_tensors(context, plugin_name=plugin, run_tag_filter=_only(runs, tags), **where)
+            for run, series in found.items():
+                words[run].update(series)
+        clocks = [tag for tag in [*tags, *scalars] if not tag.endswith((EVENTS, CONFIG))]
+        where["downsample"] = self._kept_scalars if len(runs) == 1 else FEW
+        numbers = self._data.read_scalars(context, plugin_name="scalars", run_tag_filter=_only(runs, clocks), **where)
+        return Bulk(words, {run: dict(series) for run, series in numbers.items()})
 
-    def scalar_tags(self, context: Any, experiment: str, run: str) -> list[str]:
-        """Scalars of a run, without those of single tensors and groups."""
+    def scalar_tags(self, context: Any, experiment: str, runs: Sequence[str] | None = None) -> dict[str, list[str]]:
+        """Scalars of each run, without those of single tensors and groups."""
         listing = self._data.list_scalars(
-            context, experiment_id=experiment, plugin_name="scalars", run_tag_filter=_only(run, None)
+            context, experiment_id=experiment, plugin_name="scalars", run_tag_filter=_only(runs, None)
         )
-        return [tag for tag in listing.get(run, {}) if not tag.split("/")[0].endswith((".tensors", ".groups"))]
+        of_one = (".tensors", ".groups")
+        return {run: [t for t in tags if not t.split("/")[0].endswith(of_one)] for run, tags in listing.items()}
 
     def scalars(
         self, context: Any, experiment: str, run: str, tags: Sequence[str], overwritten: bool = False
@@ -138,13 +152,25 @@ class SeriesReader:
         chosen = {tag: parted(points)[overwritten] for tag, points in series.items()}
         return {tag: [[p.step for p in points], [p.value for p in points]] for tag, points in chosen.items()}
 
+    def judged(self, context: Any, experiment: str, run: str, prefix: str, quantity: str, planned: bool) -> Judged:
+        """A quantity of all tensors with how far each cell is outside of its limits."""
+        where = (context, experiment, run)
+        optimizer = next((o for o in self.optimizers(*where).get(run, []) if o.prefix == prefix), OptimizerSeries(prefix))
+        known = self.configuration(*where, prefix)
+        rates = self.scalars(*where, [f"{prefix}/log10_lr"]).get(f"{prefix}/log10_lr")
+        logged = None if rates is None else (np.array(rates[0], np.int64), 10.0 ** np.array(rates[1], np.float64))
+        judge = Judge(bands(known.beta1, known.beta2), optimizer.names, logged, planned)
+        tags = {f"{prefix}{MATRIX}{name}": name for name in judge.needed(quantity)}
+        matrices = {tags[tag]: matrix for tag, matrix in self.matrices(*where, list(tags)).items()}
+        return Judged(judge.judge(quantity, matrices), judge.bands)
+
     def _scalars(self, context: Any, experiment: str, run: str, tags: Sequence[str]) -> dict[str, Any]:
         series = self._data.read_scalars(
             context,
             experiment_id=experiment,
             plugin_name="scalars",
             downsample=self._kept_scalars,
-            run_tag_filter=_only(run, tags),
+            run_tag_filter=_only([run], tags),
         )
         return dict(series.get(run, {}))
 
@@ -159,7 +185,7 @@ class SeriesReader:
     def _tensors(self, context: Any, experiment: str, run: str, tags: Sequence[str], plugin: str) -> dict[str, Any]:
         try:
             series = self._data.read_tensors(
-                context, experiment_id=experiment, plugin_name=plugin, downsample=self._kept, run_tag_filter=_only(run, tags)
+                context, experiment_id=experiment, plugin_name=plugin, downsample=self._kept, run_tag_filter=_only([run], tags)
             )
         except (ValueError, TypeError) as error:  # TensorBoard cannot decode one of its tensors
             LOG.warning("Adam tab: %s of %s cannot be read: %s", ", ".join(tags), run, error)
@@ -205,8 +231,8 @@ def _parts(tags: Sequence[str], listing: Mapping[str, Any], steps: int) -> list[
     return [tags[at : at + size] for at in range(0, len(tags), size)]
 
 
-def _only(run: str | None, tags: Iterable[str] | None) -> Any:
-    return provider.RunTagFilter(runs=None if run is None else [run], tags=None if tags is None else list(tags))
+def _only(runs: Sequence[str] | None, tags: Iterable[str] | None) -> Any:
+    return provider.RunTagFilter(runs=runs, tags=None if tags is None else list(tags))
 
 
 def _optimizers(tags: Mapping[str, Any]) -> list[OptimizerSeries]:
@@ -231,14 +257,3 @@ def _row_names(content: bytes) -> list[str]:
         return [str(name) for name in json.loads(content)["rows"]]
     except (ValueError, KeyError, TypeError):
         return []
-
-
-def _until(finding: dict[str, Any], table: Any, told: float) -> dict[str, Any] | None:
-    """With the step where it was seen last; None where a later table knows it under another code."""
-    if table is None:
-        return finding
-    known = spans(str(table.numpy.reshape(-1)[0], errors="replace"))
-    last = known.get((finding["rule"], finding["step"]))
-    if last is None:
-        return None if table.wall_time > told else finding
-    return finding | {"last_step": max(last, finding["last_step"])}
