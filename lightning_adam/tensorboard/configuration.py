@@ -36,6 +36,12 @@ def configured(text: str) -> RunSignals:
     )
 
 
+def configured_rate(text: str) -> float:
+    """The largest learning rate of the groups as it was when the run began; NaN where the table has none."""
+    rows = [_cells(line) for line in text.splitlines() if line.startswith("| ")][1:]
+    return max((value for row in rows for value in _numbers(row.get("lr", ""))), default=math.nan)
+
+
 def _cells(line: str) -> dict[str, str]:
     return dict(zip(COLUMNS, (cell.strip() for cell in line.strip("| ").split("|")), strict=False))
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from lightning_adam.diagnosis import RunSignals
-from lightning_adam.tensorboard.configuration import CONFIG, configured
+from lightning_adam.tensorboard.configuration import CONFIG, configured, configured_rate
 from lightning_adam.tensorboard.reader import EVENTS
 from lightning_adam.tensorboard.tab.findings import parsed, spans
 from lightning_adam.tensorboard.tab.going_back import abandoned
@@ -38,6 +39,13 @@ class Bulk:
         """How the optimizer was configured; None where no table tells."""
         text = self._last_text(run, prefix + CONFIG)
         return None if text is None else configured(_decoded(text))
+
+    def rate(self, run: str, prefix: str) -> float:
+        """The highest learning rate that the optimizer is known to have had; NaN where none is known."""
+        text, points = self._last_text(run, prefix + CONFIG), self.scalars.get(run, {}).get(prefix + CLOCKS[0]) or []
+        logged = [10**point.value for point in points]
+        known = [rate for rate in (*logged, configured_rate(_decoded(text)) if text is not None else math.nan) if rate > 0]
+        return max((float(f"{rate:.3g}") for rate in known if math.isfinite(rate)), default=math.nan)
 
     def findings(self, run: str, prefix: str) -> list[dict[str, Any]]:
         """All findings in order of their steps, as the doctor judges them.

@@ -64,7 +64,6 @@ def overview(known: Bulk, run: str, optimizers: Sequence[OptimizerSeries], tags:
     gravest = max(told, key=lambda f: (SEVERITIES.index(f["severity"]), -f["step"]), default=None)
     scalars, loss_tag = known.scalars.get(run, {}), next(iter(losses(tags)), "")
     loss = scalars.get(loss_tag) or []
-    rates = [10**point.value for point in scalars.get(first.prefix + CLOCKS[0]) or []]
     configured = known.configuration(run, first.prefix) or RunSignals()
     points = [points for points in scalars.values() if points]
     return Overview(
@@ -80,7 +79,7 @@ def overview(known: Bulk, run: str, optimizers: Sequence[OptimizerSeries], tags:
         loss_tag=loss_tag,
         steps=max([o.max_step for o in optimizers] + [series[-1].step for series in points]) + 1,
         total=round(configured.total_steps) if math.isfinite(configured.total_steps) else None,
-        settings=settings(configured, rates),
+        settings=settings(configured, known.rate(run, first.prefix)),
         began=min((series[0].wall_time for series in points), default=0.0),
         written=max([o.max_wall_time for o in optimizers] + [series[-1].wall_time for series in points]),
     )
@@ -93,10 +92,10 @@ def losses(tags: Sequence[str]) -> list[str]:
     return list(dict.fromkeys([*sure, *candidates]))
 
 
-def settings(known: RunSignals, rates: Sequence[float]) -> dict[str, str]:
+def settings(known: RunSignals, rate: float) -> dict[str, str]:
     """What is known of an optimizer; what it has not is left out."""
     numbers = {
-        "lr": max((r for r in rates if math.isfinite(r)), default=math.nan),
+        "lr": rate,
         "warmup": known.warmup,
         "clip": known.clip,
         "β₁": known.beta1,

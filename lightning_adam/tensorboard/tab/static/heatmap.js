@@ -170,7 +170,8 @@ export class Heatmap {
       if (this.height >= 9)
         for (let i = 1; i < shown.length; i++) g.fillRect(0, Math.round(offset + i * this.height), width, 1);
       this.#frame(shown, offset, width);
-      outlines(panel, this.options.findings(), shown, {offset, height: this.height, names: this.folding.names});
+      const rows = shown.map(({node}) => ({node, isOpen: node.row === undefined && this.folding.open.has(node.path)}));
+      outlines(panel, this.options.findings(), rows, {offset, height: this.height, names: this.folding.names});
     });
   }
 

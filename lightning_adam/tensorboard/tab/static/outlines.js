@@ -3,8 +3,10 @@
 const LEAST = 5; // pixels: a finding of one step is still seen
 const LABEL = 15;
 
-/** rows: {node} as shown; place: {offset, height, names}. */
+/** rows: {node, isOpen} as shown; place: {offset, height, names}. */
 export function outlines(panel, findings, rows, place) {
+  const {g} = panel;
+  g.save();
   let lane = 0;
   for (const finding of findings) {
     if (finding.severity === 'info') continue;
@@ -15,6 +17,7 @@ export function outlines(panel, findings, rows, place) {
       outline(panel, finding, [from, place.offset + first * place.height, to - from, (last - first) * place.height]);
     if (stretches.length) label(panel, finding, from, place.offset + stretches[0][0] * place.height + lane++ * LABEL);
   }
+  g.restore();
 }
 
 function span(panel, finding) {
@@ -27,7 +30,7 @@ function span(panel, finding) {
 function concerned(finding, rows, names) {
   const wanted = new Set(finding.parameters.map((name) => names.indexOf(name)).filter((row) => row >= 0));
   if (!wanted.size) return [[0, rows.length]];
-  const flags = rows.map(({node}) => (node.rows ?? [node.row]).some((row) => wanted.has(row)));
+  const flags = rows.map(({node, isOpen}) => !isOpen && (node.rows ?? [node.row]).some((row) => wanted.has(row)));
   const stretches = [];
   flags.forEach((yes, i) => {
     if (yes && stretches.at(-1)?.[1] === i) stretches.at(-1)[1] = i + 1;

@@ -9,7 +9,7 @@ const RATE = [-7, 3],
   STEP = [-9, 0];
 
 const KNOWN = {
-  [OVERVIEW]: {label: 'Outside its limits: worst of all judged quantities', log: true},
+  [OVERVIEW]: {label: 'All limits: the worst of each cell', log: true},
   update_ratio: {label: 'Update ratio ‖Δθ‖/‖θ‖', log: true},
   gradient_surprise: {label: 'Gradient surprise RMSₜ', log: true},
   gradient_norm: {label: 'Gradient norm, times its usual', log: true},

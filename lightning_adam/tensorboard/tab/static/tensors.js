@@ -11,8 +11,8 @@ import {csv, png, save} from './save.js';
 import {ColourScale} from './scale.js';
 import {isDark} from './tensorboard.js';
 
-const TALLEST = {one: 540, two: 270};
-const MOST_ROWS = 90;
+const TALLEST = {one: 1080, two: 420};
+const MOST_ROWS = 72;
 const WAIT = 120; // milliseconds after a zoom before finer data is asked for
 
 export class Tensors {
