@@ -32,12 +32,12 @@ EVERY = 5
 ALL = {s.name: s for s in (*HEALTHY, *SICK, *HELD_OUT)}
 
 
-def record(scenario: Scenario, seed: int) -> Path:
+def record(scenario: Scenario, seed: int, stored: Path = STORED) -> Path:
     """The run's log folder; trained where it is not there yet."""
-    folder = STORED / f"{scenario.name}-{seed}"
+    folder = stored / f"{scenario.name}-{seed}"
     if folder.exists():
         return folder
-    part = STORED / f".{folder.name}"
+    part = stored / f".{folder.name}"
     shutil.rmtree(part, ignore_errors=True)
     made = running._trainer
 

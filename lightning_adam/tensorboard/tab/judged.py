@@ -14,6 +14,8 @@ from lightning_adam.tensorboard.tab.tiles import Matrix
 
 Floats = NDArray[np.float32]
 Flags = NDArray[np.bool_]
+Rates = tuple[NDArray[np.int64], NDArray[np.float64]]
+"""Steps and learning rates as logged."""
 
 OVERVIEW = "all_limits"
 """The quantity that shows, of every cell, the judged quantity that lies farthest outside its band."""
@@ -34,7 +36,7 @@ class Judge:
 
     bands: Mapping[str, Band]
     names: Sequence[str]
-    rates: tuple[NDArray[np.int64], NDArray[np.float64]] | None = None
+    rates: Rates | None = None
     planned: bool = True
 
     def needed(self, quantity: str) -> list[str]:
@@ -103,10 +105,10 @@ def begins_at_zero(ratios: Floats) -> Flags:
 
 
 def not_finite(gradients: Floats, shape: tuple[int, ...]) -> Flags:
-    """Cells whose gradient is NaN or infinite; a tensor that came in later, as one unfrozen, had none before."""
+    """Cells whose gradient is infinite or NaN; a tensor that came in later, as one unfrozen, has NaN before."""
     if gradients.shape != shape:
         return np.zeros(shape, dtype=bool)
     finite = np.isfinite(gradients)
     there = np.maximum.accumulate(finite, axis=0) | ~finite.any(axis=1, keepdims=True)
-    flags: Flags = ~finite & there
+    flags: Flags = np.isinf(gradients) | (~finite & there)
     return flags

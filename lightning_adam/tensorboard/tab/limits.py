@@ -93,13 +93,16 @@ USUAL_STEPS = 50
 """What is usual is a tensor's median over so many steps before, as in the rules."""
 FEWEST = 4
 """Logged steps before which nothing counts as usual."""
+MOST_MEDIANS = 500
+"""In a log of more steps than that, some share their median with the one before."""
 
 
 def usual(steps: NDArray[np.int64], values: Floats) -> Floats:
     """The median of each tensor over the last 50 steps before each step, at least of four logged ones; else NaN."""
     found = np.full_like(values, np.nan)
     first = np.minimum(np.searchsorted(steps, steps - USUAL_STEPS), np.arange(len(steps)) - FEWEST)
-    for at in range(FEWEST, len(steps)):
+    stride = max(1, len(steps) // MOST_MEDIANS)
+    for at in range(FEWEST, len(steps), stride):
         window = values[max(0, first[at]) : at]
-        found[at] = np.nan_to_num(np.median(window, axis=0), nan=np.nan, posinf=np.nan)
+        found[at : at + stride] = np.nan_to_num(np.median(window, axis=0), nan=np.nan, posinf=np.nan)
     return found

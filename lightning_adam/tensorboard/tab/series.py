@@ -16,9 +16,9 @@ from tensorboard.data import provider
 from lightning_adam.diagnosis import RunSignals, decode
 from lightning_adam.tensorboard.configuration import CONFIG
 from lightning_adam.tensorboard.reader import EVENTS, RECORDS
-from lightning_adam.tensorboard.tab.bulk import Bulk, told_tags
+from lightning_adam.tensorboard.tab.bulk import CLOCKS, Bulk, told_tags
 from lightning_adam.tensorboard.tab.going_back import parted
-from lightning_adam.tensorboard.tab.judged import Judge
+from lightning_adam.tensorboard.tab.judged import Judge, Rates
 from lightning_adam.tensorboard.tab.limits import Band, bands
 from lightning_adam.tensorboard.tab.loader import KEPT_STEPS
 from lightning_adam.tensorboard.tab.tiles import Matrix
@@ -157,12 +157,23 @@ class SeriesReader:
         where = (context, experiment, run)
         optimizer = next((o for o in self.optimizers(*where).get(run, []) if o.prefix == prefix), OptimizerSeries(prefix))
         known = self.configuration(*where, prefix)
-        rates = self.scalars(*where, [f"{prefix}/log10_lr"]).get(f"{prefix}/log10_lr")
-        logged = None if rates is None else (np.array(rates[0], np.int64), 10.0 ** np.array(rates[1], np.float64))
-        judge = Judge(bands(known.beta1, known.beta2), optimizer.names, logged, planned)
-        tags = {f"{prefix}{MATRIX}{name}": name for name in judge.needed(quantity)}
-        matrices = {tags[tag]: matrix for tag, matrix in self.matrices(*where, list(tags)).items()}
-        return Judged(judge.judge(quantity, matrices), judge.bands)
+        limits = bands(known.beta1, known.beta2)
+        what = f"{prefix} {quantity} {planned}"
+        key = _Key(experiment, run, what, optimizer.max_step, optimizer.max_wall_time)
+        matrix = self._cache.get(key)
+        if matrix is None:
+            matrix = self._judge(where, optimizer, Judge(limits, optimizer.names, self._rates(where, prefix), planned), quantity)
+            self._cache.put(key, matrix)
+        return Judged(matrix, limits)
+
+    def _judge(self, where: Any, optimizer: OptimizerSeries, judge: Judge, quantity: str) -> Matrix:
+        tags = {f"{optimizer.prefix}{MATRIX}{name}": name for name in judge.needed(quantity)}
+        return judge.judge(quantity, {tags[tag]: matrix for tag, matrix in self.matrices(*where, list(tags)).items()})
+
+    def _rates(self, where: Any, prefix: str) -> Rates | None:
+        tag = f"{prefix}{CLOCKS[0]}"
+        steps, logs = self.scalars(*where, [tag]).get(tag, [[], []])
+        return (np.array(steps, np.int64), 10.0 ** np.array(logs, np.float64)) if steps else None
 
     def _scalars(self, context: Any, experiment: str, run: str, tags: Sequence[str]) -> dict[str, Any]:
         series = self._data.read_scalars(
@@ -220,7 +231,7 @@ class _Cache:
     def put(self, key: _Key, matrix: Matrix) -> None:
         with self._lock:
             self._matrices[key] = matrix
-            while len(self._matrices) > 1 and sum(m.values.nbytes for m in self._matrices.values()) > CACHED_BYTES:
+            while len(self._matrices) > 1 and sum(m.nbytes for m in self._matrices.values()) > CACHED_BYTES:
                 self._matrices.popitem(last=False)
 
 

@@ -47,6 +47,11 @@ class Matrix:
         """What it has of values, excess and worst, in this order."""
         return [plane for plane in (self.values, self.excess, self.worst) if plane is not None]
 
+    @property
+    def nbytes(self) -> int:
+        """Of memory."""
+        return sum(plane.nbytes for plane in self.planes)
+
     def between(self, first: int | None, last: int | None) -> Matrix:
         """The logged steps from ``first`` to ``last``, with one more on either side: a cell reaches half-way to it."""
         low = 0 if first is None else max(0, int(np.searchsorted(self.steps, first)) - 1)

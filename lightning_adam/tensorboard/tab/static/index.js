@@ -105,7 +105,7 @@ class App {
     );
     this.page = el('main', {hidden: true}, timeline, this.tensors.element, this.layer.element);
     this.empty = el('div', {className: 'empty', hidden: true});
-    this.gone = el('div', {className: 'banner gone', role: 'alert', hidden: true});
+    this.gone = el('div', {className: 'notice', role: 'alert', hidden: true});
     document.body.append(this.bar, this.banner, this.gone, this.empty, this.table.element, this.page);
     this.view.onDraw(() => {
       this.reset.disabled = !this.view.range;

@@ -4,7 +4,7 @@ export const OVERVIEW = 'all_limits';
 
 const SHARE = {log: false, low: 0, high: 1};
 const magnitude = (label, low, high) => ({label, log: true, low, high}); // ends as log10
-const RATE = [-7, 3],
+const RATE = [-6, 5],
   MOMENT = [-10, 2],
   STEP = [-9, 0];
 
@@ -47,6 +47,6 @@ export function difference(of) {
   if (of.name === OVERVIEW)
     return {...of, label: 'How much farther outside its limits', log: false, centre: 0, low: -1, high: 1, healthy: 'the same'};
   const label = of.log ? `${of.label}: log10 of the first over the second` : `${of.label}: the first less the second`;
-  const reach = of.log ? 1 : 0.5;
+  const reach = of.log ? 2 : 0.5;
   return {name: of.name, label, log: false, centre: 0, low: -reach, high: reach, healthy: 'the same', decades: of.log};
 }

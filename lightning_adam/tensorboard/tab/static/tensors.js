@@ -11,7 +11,7 @@ import {csv, png, save} from './save.js';
 import {ColourScale} from './scale.js';
 import {isDark} from './tensorboard.js';
 
-const TALLEST = {one: 1080, two: 420};
+const TALLEST = {one: 1080, two: 1080};
 const MOST_ROWS = 72;
 const WAIT = 120; // milliseconds after a zoom before finer data is asked for
 
@@ -181,7 +181,7 @@ export class Tensors {
     if (!columns) return 'No step has been logged yet.';
     if (this.maps[0].never.size === this.full[0].rows)
       return `${spec.label}: no value at any step. Either this optimizer has no such quantity, or nothing was finite from the first logged step on.`;
-    return `${texts[this.quantity] ?? ''} ${this.#limits()}`.trim();
+    return [texts[this.quantity], this.#limits()].filter(Boolean).join('. ');
   }
 
   /** What pale means here. */
