@@ -6,7 +6,7 @@ import math
 
 from lightning_adam.diagnosis.finding import Finding
 from lightning_adam.diagnosis.history import EARLY, Case, median
-from lightning_adam.diagnosis.theory import SMALL_RATIO, noise_floor, untuned_warmup
+from lightning_adam.diagnosis.theory import SMALL_RATIO, agreement, noise_floor, untuned_warmup
 from lightning_adam.diagnosis.wording import loss_clause, percent, place, rounded
 
 LARGE_FIRST_STEP = 0.2
@@ -119,7 +119,7 @@ def lr_low(case: Case) -> Finding | None:
     if now.heavy is None or past.count < 60 or not now.lr > 0.3 * past.peak_lr or past.level < 0.5 * past.initial_loss:
         return None
     ratios, rms = past.recent("update_ratio_p50", 3), median(past.recent("normalised_rms", 3))
-    agree = min(0.8, 1.75 * noise_floor(now.beta1)) if 0 <= now.beta1 < 1 else 0.4
+    agree = agreement(now.beta1)
     stands = case.progress >= 0.4 and past.level > 0.965 * past.initial_loss
     if len(ratios) < 3 or not median(ratios) < SMALL_RATIO or not (rms > agree or (math.isnan(rms) and stands)):
         return None

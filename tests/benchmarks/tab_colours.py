@@ -15,7 +15,8 @@ import numpy as np
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from lightning_adam.callbacks import DivergenceMonitor, OptimizerMonitor
-from lightning_adam.diagnosis import RunSignals, decode
+from lightning_adam.diagnosis import RunSignals
+from lightning_adam.tensorboard.configuration import CONFIG, configured
 from lightning_adam.tensorboard.reader import RunLog, read_run
 from lightning_adam.tensorboard.tab.judged import GRADIENT, OVERVIEW, Judge
 from lightning_adam.tensorboard.tab.limits import bands
@@ -79,7 +80,7 @@ def shares(folder: Path) -> Shares:
 def _shares(log: RunLog, prefix: str) -> Shares:
     tables = {tag.partition("_matrix/")[2]: t for tag, t in log.tables.items() if tag.startswith(prefix + "_matrix/")}
     rate = log.scalars[f"{prefix}/log10_lr"]
-    judge = Judge(bands(*_betas(log, prefix)), tables[GRADIENT].rows, (rate.steps, 10.0**rate.values))
+    judge = Judge(bands(_configured(log, prefix)), tables[GRADIENT].rows, (rate.steps, 10.0**rate.values))
     judged = judge.judge(OVERVIEW, {q: Matrix(t.steps, t.values.astype(np.float32)) for q, t in tables.items()})
     assert judged.excess is not None
     far = np.isnan(judged.excess) | (judged.excess != 0)
@@ -92,10 +93,9 @@ def _shares(log: RunLog, prefix: str) -> Shares:
     return Shares(float(far.mean()), float(outlined.mean()))
 
 
-def _betas(log: RunLog, prefix: str) -> tuple[float, float]:
-    stretches = log.texts.get(f"{prefix}_signals", [])
-    run = next((r for _, text in stretches for r in decode(text) if isinstance(r, RunSignals)), RunSignals())
-    return run.beta1, run.beta2
+def _configured(log: RunLog, prefix: str) -> RunSignals:
+    tables = log.texts.get(prefix + CONFIG, [])
+    return configured(tables[-1][1].decode() if tables else "")
 
 
 def separation(healthy: Sequence[float], sick: Sequence[float]) -> float:

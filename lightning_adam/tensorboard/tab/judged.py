@@ -19,7 +19,7 @@ Rates = tuple[NDArray[np.int64], NDArray[np.float64]]
 
 OVERVIEW = "all_limits"
 """The quantity that shows, of every cell, the judged quantity that lies farthest outside its band."""
-GRADIENT, RATIO = "gradient_norm", "update_ratio"
+GRADIENT, AGREEMENT = "gradient_norm", "signal_to_noise"
 EXACT = 1e-3
 
 
@@ -41,7 +41,8 @@ class Judge:
 
     def needed(self, quantity: str) -> list[str]:
         """The quantities that it takes to judge one."""
-        return [*self.bands] if quantity == OVERVIEW else list(dict.fromkeys([quantity, GRADIENT]))
+        judged = [*self.bands] if quantity == OVERVIEW else [quantity]
+        return list(dict.fromkeys([*judged, GRADIENT, AGREEMENT]))
 
     def judge(self, quantity: str, matrices: Mapping[str, Matrix]) -> Matrix:
         """The quantity with its excess; the quantity itself where no rule judges it."""
@@ -52,7 +53,13 @@ class Judge:
         if band is None or not len(matrix.steps):
             return matrix
         shown = self._shown(band, matrix)
-        return Matrix(matrix.steps, shown, self._excess(quantity, band, shown, matrix, matrices.get(GRADIENT, matrix)))
+        excess = self._excess(quantity, band, shown, matrix)
+        nothing = Matrix.stack([])
+        agrees = matrices.get(AGREEMENT, nothing).at(matrix.steps).values
+        if agrees.shape == excess.shape:
+            excess[(excess < 0) & (agrees < band.agree)] = 0
+        excess[not_finite(matrices.get(GRADIENT, nothing).at(matrix.steps).values, excess.shape)] = np.nan
+        return Matrix(matrix.steps, shown, excess)
 
     def _overview(self, matrices: Mapping[str, Matrix]) -> Matrix:
         """Of every cell the quantity that is farthest outside; inside of all of them, the first."""
@@ -79,8 +86,8 @@ class Judge:
                 return (matrix.values / share[:, None]).astype(np.float32)
         return matrix.values
 
-    def _excess(self, quantity: str, band: Band, shown: Floats, matrix: Matrix, gradient: Matrix) -> Floats:
-        """NaN where the tensor is not finite, 0 where nothing is judged."""
+    def _excess(self, quantity: str, band: Band, shown: Floats, matrix: Matrix) -> Floats:
+        """0 where nothing is judged."""
         excess = np.nan_to_num(band.excess(matrix.steps, shown), nan=0.0)
         if band.matrices:
             excess[:, ~self._matrices(matrix.values.shape[1])] = 0
@@ -88,7 +95,6 @@ class Judge:
             excess[:, begins_at_zero(matrix.values)] = 0
         if quantity == GRADIENT:
             excess[(matrix.values == 0) & self._matrices(matrix.values.shape[1])] = -1
-        excess[not_finite(gradient.at(matrix.steps).values, excess.shape)] = np.nan
         return excess
 
     def _matrices(self, tensors: int) -> Flags:

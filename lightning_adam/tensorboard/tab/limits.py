@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_adam.diagnosis import RunSignals
 from lightning_adam.diagnosis.rules_gradients import HEAVY
 from lightning_adam.diagnosis.rules_state import EPS_RULES, STALE_SURPRISE
 from lightning_adam.diagnosis.rules_steps import LARGE_FIRST_STEP, LARGE_RATIO
-from lightning_adam.diagnosis.theory import SMALL_RATIO, noise_floor, update_bound
+from lightning_adam.diagnosis.theory import SMALL_RATIO, agreement, noise_floor, update_bound
 
 Floats = NDArray[np.float32]
 
@@ -30,6 +31,7 @@ class Band:
     Attributes:
         low, high: the band's ends.
         early: its upper end in the first steps, where only this is judged; NaN where they are like any others.
+        agree: the signal to noise under which a value below the band is not minded: small steps that disagree are noise.
         full: so many times beyond an end, the colour is full.
         rules: the codes that have these limits.
         matrices: only weight matrices are judged: biases and norms start at 0 or 1, and move by any share of that.
@@ -40,6 +42,7 @@ class Band:
     low: float = 0.0
     high: float = math.inf
     early: float = math.nan
+    agree: float = 0.0
     full: float = 30.0
     rules: tuple[str, ...] = ()
     matrices: bool = False
@@ -60,23 +63,36 @@ class Band:
         return {name: None if value == math.inf or value != value else value for name, value in asdict(self).items()}
 
 
-def bands(beta1: float = 0.9, beta2: float = 0.999) -> dict[str, Band]:
-    """The band of each judged quantity for an optimizer with these betas; NaN is an optimizer without."""
+MEAN_OVER_RMS = math.sqrt(2 / math.pi)
+"""Of normally distributed values: LR-LOW asks for the rms of u, the log has its mean size."""
+
+
+def bands(known: RunSignals) -> dict[str, Band]:
+    """The band of each quantity that is judged for an optimizer that is so configured.
+
+    Surprise and signal to noise have limits only where m and v are averages of g and g², as in Adam.
+    """
+    beta1 = known.beta1
     floor = noise_floor(beta1) / noise_floor(0.9) if 0 <= beta1 < 1 else 1.0
-    return {
-        "update_ratio": Band(
-            SMALL_RATIO,
-            LARGE_RATIO * floor,
-            LARGE_FIRST_STEP,
-            rules=("LR-LOW", "LR-HIGH", "NO-WARMUP"),
-            matrices=True,
-            planned=True,
-        ),
-        "gradient_surprise": Band(high=STALE_SURPRISE, rules=("BETA2-STALE",)),
+    ratio = Band(
+        SMALL_RATIO,
+        LARGE_RATIO * floor,
+        LARGE_FIRST_STEP,
+        MEAN_OVER_RMS * agreement(beta1),
+        rules=("LR-LOW", "LR-HIGH", "NO-WARMUP"),
+        matrices=True,
+        planned=True,
+    )
+    judged = {
+        "update_ratio": ratio,
         "eps_dominated": Band(high=EPS_RULES, full=1 / EPS_RULES, rules=("EPS-HIGH", "CLIP-ALWAYS"), matrices=True),
         "gradient_norm": Band(high=float(HEAVY), rules=("BAD-BATCH", "GRAD-EXPLODING"), usual=True),
-        "signal_to_noise": Band(high=update_bound(beta1, beta2), rules=("STATE-CORRUPT",)),
     }
+    if known.plain_moments:
+        bound = update_bound(beta1, known.beta2)
+        judged["gradient_surprise"] = Band(high=STALE_SURPRISE, rules=("BETA2-STALE",))
+        judged["signal_to_noise"] = Band(high=bound, rules=("STATE-CORRUPT",))
+    return judged
 
 
 def planned_share(rates: NDArray[np.float64]) -> NDArray[np.float64]:

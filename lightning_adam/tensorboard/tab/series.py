@@ -125,16 +125,30 @@ class SeriesReader:
         self, context: Any, experiment: str, runs: Sequence[str], tags: Sequence[str], scalars: Sequence[str]
     ) -> Bulk:
         """What several runs have told, in three requests to the data server however many runs there are."""
-        where: dict[str, Any] = {"experiment_id": experiment, "downsample": self._kept}
         words: dict[str, dict[str, Any]] = {run: {} for run in runs}
-        for plugin in (PLUGIN, "text") if tags else ():
-            found = self._data.read_tensors(context, plugin_name=plugin, run_tag_filter=_only(runs, tags), **where)
-            for run, series in found.items():
+        for plugin in (PLUGIN, "text"):
+            for run, series in self._words(context, experiment, runs, tags, plugin).items():
                 words[run].update(series)
-        clocks = [tag for tag in [*tags, *scalars] if not tag.endswith((EVENTS, CONFIG))]
-        where["downsample"] = self._kept_scalars if len(runs) == 1 else FEW
-        numbers = self._data.read_scalars(context, plugin_name="scalars", run_tag_filter=_only(runs, clocks), **where)
+        kept = self._kept_scalars if len(runs) == 1 else FEW
+        clocks = _only(runs, [tag for tag in (*tags, *scalars) if tag not in words[runs[0]]])
+        numbers = self._data.read_scalars(
+            context, experiment_id=experiment, plugin_name="scalars", downsample=kept, run_tag_filter=clocks
+        )
         return Bulk(words, {run: dict(series) for run, series in numbers.items()})
+
+    def _words(self, context: Any, experiment: str, runs: Sequence[str], tags: Sequence[str], plugin: str) -> Any:
+        """Run to tag to points; where one of them cannot be read, each is asked for alone."""
+        try:
+            return self._data.read_tensors(
+                context,
+                experiment_id=experiment,
+                plugin_name=plugin,
+                downsample=self._kept,
+                run_tag_filter=_only(runs, tags),
+            )
+        except (ValueError, TypeError):
+            alone = {run: [self._tensors(context, experiment, run, [tag], plugin) for tag in tags] for run in runs}
+            return {run: {tag: points for part in found for tag, points in part.items()} for run, found in alone.items()}
 
     def scalar_tags(self, context: Any, experiment: str, runs: Sequence[str] | None = None) -> dict[str, list[str]]:
         """Scalars of each run, without those of single tensors and groups."""
@@ -157,7 +171,7 @@ class SeriesReader:
         where = (context, experiment, run)
         optimizer = next((o for o in self.optimizers(*where).get(run, []) if o.prefix == prefix), OptimizerSeries(prefix))
         known = self.configuration(*where, prefix)
-        limits = bands(known.beta1, known.beta2)
+        limits = bands(known)
         what = f"{prefix} {quantity} {planned}"
         key = _Key(experiment, run, what, optimizer.max_step, optimizer.max_wall_time)
         matrix = self._cache.get(key)
