@@ -74,7 +74,9 @@ def shares(folder: Path) -> Shares:
     """Of the optimizer that has the most: the page draws one at a time."""
     log = read_run(folder.name, folder, sorted(folder.glob("events*")))
     prefixes = {tag.partition("_matrix/")[0] for tag in log.tables}
-    return max((_shares(log, prefix) for prefix in sorted(prefixes)), key=lambda found: found.coloured, default=Shares(0.0, 0.0))
+    return max(
+        (_shares(log, prefix) for prefix in sorted(prefixes)), key=lambda found: found.coloured, default=Shares(0.0, 0.0)
+    )
 
 
 def _shares(log: RunLog, prefix: str) -> Shares:

@@ -17,7 +17,15 @@ from lightning_adam.tensorboard.tab.series import OptimizerSeries, SeriesReader
 
 LOSSES = tuple(
     re.compile(pattern, re.IGNORECASE)
-    for pattern in (r"train_loss", r"train/loss", r"loss", r"training_loss", r"loss/train", r".*train.*loss(_step)?", r".*loss.*")
+    for pattern in (
+        r"train_loss",
+        r"train/loss",
+        r"loss",
+        r"training_loss",
+        r"loss/train",
+        r".*train.*loss(_step)?",
+        r".*loss.*",
+    )
 )
 """Names of a training loss, the surest first."""
 NO_LOSS = re.compile(r"(epoch|hp_metric|global_step)$|lr(-|$)|adam[^/]*/")

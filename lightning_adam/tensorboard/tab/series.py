@@ -121,9 +121,7 @@ class SeriesReader:
                 LOG.warning("Adam tab: the signals of %s cannot be read: %s", run, error)
         return RunSignals()
 
-    def bulk(
-        self, context: Any, experiment: str, runs: Sequence[str], tags: Sequence[str], scalars: Sequence[str]
-    ) -> Bulk:
+    def bulk(self, context: Any, experiment: str, runs: Sequence[str], tags: Sequence[str], scalars: Sequence[str]) -> Bulk:
         """What several runs have told, in three requests to the data server however many runs there are."""
         words: dict[str, dict[str, Any]] = {run: {} for run in runs}
         for plugin in (PLUGIN, "text"):
@@ -176,15 +174,17 @@ class SeriesReader:
         key = _Key(experiment, run, what, optimizer.max_step, optimizer.max_wall_time)
         matrix = self._cache.get(key)
         if matrix is None:
-            matrix = self._judge(where, optimizer, Judge(limits, optimizer.names, self._rates(where, prefix), planned), quantity)
+            matrix = self._judge(
+                where, optimizer, Judge(limits, optimizer.names, self._rates(where, prefix), planned), quantity
+            )
             self._cache.put(key, matrix)
         return Judged(matrix, limits)
 
-    def _judge(self, where: Any, optimizer: OptimizerSeries, judge: Judge, quantity: str) -> Matrix:
+    def _judge(self, where: tuple[Any, str, str], optimizer: OptimizerSeries, judge: Judge, quantity: str) -> Matrix:
         tags = {f"{optimizer.prefix}{MATRIX}{name}": name for name in judge.needed(quantity)}
         return judge.judge(quantity, {tags[tag]: matrix for tag, matrix in self.matrices(*where, list(tags)).items()})
 
-    def _rates(self, where: Any, prefix: str) -> Rates | None:
+    def _rates(self, where: tuple[Any, str, str], prefix: str) -> Rates | None:
         tag = f"{prefix}{CLOCKS[0]}"
         steps, logs = self.scalars(*where, [tag]).get(tag, [[], []])
         return (np.array(steps, np.int64), 10.0 ** np.array(logs, np.float64)) if steps else None
@@ -210,7 +210,11 @@ class SeriesReader:
     def _tensors(self, context: Any, experiment: str, run: str, tags: Sequence[str], plugin: str) -> dict[str, Any]:
         try:
             series = self._data.read_tensors(
-                context, experiment_id=experiment, plugin_name=plugin, downsample=self._kept, run_tag_filter=_only([run], tags)
+                context,
+                experiment_id=experiment,
+                plugin_name=plugin,
+                downsample=self._kept,
+                run_tag_filter=_only([run], tags),
             )
         except (ValueError, TypeError) as error:  # TensorBoard cannot decode one of its tensors
             LOG.warning("Adam tab: %s of %s cannot be read: %s", ", ".join(tags), run, error)

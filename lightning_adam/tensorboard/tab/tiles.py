@@ -102,7 +102,9 @@ def tile(matrix: Matrix, columns: int, about: Mapping[str, Any] | None = None) -
         }
     ).encode()
     header += b" " * (-len(header) % 4)
-    return struct.pack("<I", len(header)) + header + b"".join(np.ascontiguousarray(p.T, dtype="<f4").tobytes() for p in planes)
+    return (
+        struct.pack("<I", len(header)) + header + b"".join(np.ascontiguousarray(p.T, dtype="<f4").tobytes() for p in planes)
+    )
 
 
 def _chosen(matrix: Matrix, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:
