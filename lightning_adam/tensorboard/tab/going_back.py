@@ -12,10 +12,10 @@ from lightning_adam.tensorboard.reader import latest
 
 def parted(points: Sequence[Any]) -> tuple[list[Any], list[Any]]:
     """TensorBoard's points, as they were written, in two: those that count, and those that were written over."""
-    kept = latest(np.array([point.step for point in points], dtype=np.int64))
+    kept = latest(np.array([point.step for point in points], dtype=np.int64)).tolist()
     lost = np.ones(len(points), dtype=bool)
     lost[kept] = False
-    return [points[int(i)] for i in kept], [points[i] for i in np.flatnonzero(lost).tolist()]
+    return [points[i] for i in kept], [points[i] for i in np.flatnonzero(lost).tolist()]
 
 
 def abandoned(event: Any, series: Iterable[Sequence[Any]]) -> bool:

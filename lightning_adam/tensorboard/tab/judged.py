@@ -20,7 +20,7 @@ Rates = tuple[NDArray[np.int64], NDArray[np.float64]]
 OVERVIEW = "all_limits"
 """The quantity that shows, of every cell, the judged quantity that lies farthest outside its band."""
 GRADIENT, AGREEMENT = "gradient_norm", "signal_to_noise"
-EXACT = 1e-3
+EXACT = 1e-5
 
 
 @dataclass(frozen=True)

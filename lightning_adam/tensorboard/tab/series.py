@@ -86,7 +86,7 @@ class SeriesReader:
     def optimizers(self, context: Any, experiment: str, run: str | None = None) -> dict[str, list[OptimizerSeries]]:
         """What each run has of ours, or one run."""
         listing = self._data.list_tensors(
-            context, experiment_id=experiment, plugin_name=PLUGIN, run_tag_filter=_only(run and [run], None)
+            context, experiment_id=experiment, plugin_name=PLUGIN, run_tag_filter=_only(None if run is None else [run], None)
         )
         return {name: _optimizers(tags) for name, tags in listing.items()}
 

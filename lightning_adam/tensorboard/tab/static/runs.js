@@ -111,7 +111,9 @@ function gravest(line) {
   const more = line.findings > 1 ? ` +${line.findings - 1}` : '';
   return [
     el('span', {className: `sign ${line.severity}`, textContent: SHAPE[line.severity], 'aria-label': line.severity, role: 'img'}),
+    ' ',
     el('span', {className: 'rule', textContent: line.rule}),
+    ' ',
     el('span', {className: 'muted', textContent: `step ${line.step.toLocaleString('en')}${more}`}),
   ];
 }
