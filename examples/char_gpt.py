@@ -160,7 +160,7 @@ class CharGPT(L.LightningModule):
 
     def rates(self) -> dict[str, Any]:
         """AdamW's are tuned; for the others the catalogue's."""
-        tuned = {"lr": 3e-3, "betas": (0.9, 0.95), "weight_decay": 0.1} if self.optimizer == "adamw" else {}
+        tuned = {"lr": 1e-3, "betas": (0.9, 0.95), "weight_decay": 0.1} if self.optimizer == "adamw" else {}
         return tuned if self.lr is None else {**tuned, "lr": self.lr}
 
     def configure_optimizers(self) -> Any:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lightning_adam.integrations import watch
     from lightning_adam.monitoring import DivergenceError
     from lightning_adam.optimizers import available_optimizers
+    from lightning_adam.preflight import PreflightReport, preflight
     from lightning_adam.recipes import optimizer_class, optimizer_factory
 
 __version__ = "0.1.0"
@@ -29,6 +30,7 @@ __all__ = [
     "Finding",
     "LightningAdamWarning",
     "OptimizerConfig",
+    "PreflightReport",
     "ZClip",
     "__version__",
     "available_optimizers",
@@ -37,6 +39,7 @@ __all__ = [
     "optimizer_class",
     "optimizer_factory",
     "plot_schedule",
+    "preflight",
     "report",
     "watch",
 ]
@@ -46,6 +49,7 @@ if not TYPE_CHECKING:  # a __getattr__ that type checkers see would let every mi
         __name__,
         dict.fromkeys(("ClipAdaptive", "ClipNorm", "ClipPercentile", "ClipValue", "ZClip"), "lightning_adam.clipping")
         | dict.fromkeys(("ConfigError", "LightningAdamWarning"), "lightning_adam.errors")
+        | dict.fromkeys(("PreflightReport", "preflight"), "lightning_adam.preflight")
         | dict.fromkeys(("describe", "plot_schedule"), "lightning_adam.describe")
         | dict.fromkeys(("optimizer_class", "optimizer_factory"), "lightning_adam.recipes")
         | {

@@ -86,6 +86,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     doctor.add_argument("--compare", nargs=2, metavar=("A", "B"), help="what differs between two runs")
     doctor.set_defaults(run=doctor_command)
+    check = commands.add_parser("check", help="what is wrong before training: preflight of a class or a LightningCLI config")
+    check.add_argument("target", help="module:Class, file.py:Class, or the YAML file of a LightningCLI's fit")
+    check.add_argument("--data", help="module:Class of a datamodule (default: the module's own train_dataloader)")
+    check.add_argument("--budget", type=_positive, default=60, help="seconds at most (default 60)")
+    check.add_argument("--format", choices=("text", "json", "sarif"), default="text")
+    check.add_argument("--baseline", type=Path, help="a file written by --format json: what it holds is silent")
+    check.add_argument(
+        "--fail-on", choices=("info", "warning", "critical"), default="warning", help="exit with 1 (default warning)"
+    )
+    check.set_defaults(run=check_command)
     explain = commands.add_parser("explain", help="what a finding's code means, why it happens, and what to do")
     explain.add_argument("code", nargs="?", help="such as LR-HIGH; without one all codes are listed")
     explain.set_defaults(run=explain_command)
@@ -111,6 +121,25 @@ def link_command(arguments: argparse.Namespace) -> int:
 
     print(deep_link(arguments.port, arguments.prefix, arguments.run_name))
     return 0
+
+
+def check_command(arguments: argparse.Namespace) -> int:
+    """Preflight; 1 where a new finding is as severe as ``--fail-on``."""
+    from dataclasses import replace
+
+    from lightning_adam.check import as_json, as_sarif, check, new_findings
+    from lightning_adam.doctor.live import SEVERITIES
+
+    report = check(arguments.target, arguments.data, arguments.budget)
+    new = new_findings(report, arguments.baseline)
+    forms = {
+        "text": lambda: str(replace(report, findings=tuple(new))),
+        "json": lambda: as_json(new, report),
+        "sarif": lambda: as_sarif(new),
+    }
+    print(forms[arguments.format]())
+    enough = SEVERITIES[: SEVERITIES.index(arguments.fail_on) + 1]
+    return int(any(finding.severity in enough for finding in new))
 
 
 def explain_command(arguments: argparse.Namespace) -> int:

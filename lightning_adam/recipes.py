@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 import copyreg
 import inspect
-import pickle
+import uuid
 from abc import ABCMeta
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -119,11 +119,13 @@ class Recipe:
         config: all arguments.
         choice: the optimizer.
         phases: of the schedule.
+        key: tells it from others, also in another process.
     """
 
     config: OptimizerConfig
     choice: Choice
     phases: Phases
+    key: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
 def _prepared(asked: OptimizerConfig) -> Recipe:
@@ -220,18 +222,14 @@ class Prepared(GuidedStep):
             self.adam_schedule.load_state_dict(dict(progress))
 
 
-_MADE: dict[bytes, type[Optimizer]] = {}
+_MADE: dict[str, type[Optimizer]] = {}
 
 
 def _class_of(recipe: Recipe) -> type[Optimizer]:
     """Always the same class for the same recipe, so that a pickled class is the one that it was."""
-    try:
-        key = pickle.dumps(recipe)
-    except Exception:  # a class that no pickle finds: it serves in this process only
-        return _new_class(recipe)
-    if key not in _MADE:
-        _MADE[key] = _new_class(recipe)
-    return _MADE[key]
+    if recipe.key not in _MADE:
+        _MADE[recipe.key] = _new_class(recipe)
+    return _MADE[recipe.key]
 
 
 def _new_class(recipe: Recipe) -> type[Optimizer]:

@@ -53,11 +53,22 @@ def table(step: int, tensors: int = len(NAMES)) -> np.ndarray[Any, np.dtype[np.f
     return (10.0 ** (-3 + 0.11 * np.sin(rows + step / 9) + 0.013 * columns)).astype(np.float32)
 
 
-def write(run: Path, steps: range, bad: bool = False, finding: bool = True) -> Path:
+CONFIG = """**AdamW**
+
+| group | tensors | parameters | lr | weight decay | betas | eps |
+|---|---:|---:|---:|---:|---|---:|
+| all | 11 | 11 | {lr} | 0.0 | (0.9, 0.999) | 1e-08 |
+
+schedule: cosine, warmup 5 steps (0.1 epochs), decay 195 steps (0.9 epochs), in all 200 steps (1 epochs)
+"""
+
+
+def write(run: Path, steps: range, bad: bool = False, finding: bool = True, lr: float = 1e-3) -> Path:
     """A made-up run: ``table`` at every step; where ``bad``, NaN, infinity and exact zeros in the first three rows."""
     counts = np.arange(len(LOG10_EDGES) - 1, dtype=np.int64)
     with SummaryWriter(str(run)) as files:
         writer = TensorBoardWriter(files)
+        writer.write_text("adam/config", CONFIG.format(lr=lr), 0)
         for step in steps:
             values = table(step)
             if bad:

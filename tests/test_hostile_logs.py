@@ -190,5 +190,5 @@ def test_a_run_that_cannot_be_judged_is_that_runs_note(tmp_path: Path, monkeypat
 @pytest.mark.parametrize("stored", [BOMB, zlib.compress(b"1" * 5000)[:-3], b"x", zlib.compress(b"[]"), zlib.compress(b"{}")])
 def test_what_is_no_stretch_of_signals_is_a_value_error(stored: bytes) -> None:
     """One kind of error for all: who reads needs no list of what JSON and zlib raise."""
-    with pytest.raises(ValueError, match="no recorded signals"):
+    with pytest.raises(ValueError, match="not recorded signals"):
         decode(stored)

@@ -225,7 +225,7 @@ def test_what_is_left_of_a_damaged_diagnosis_goes_on() -> None:
     """A finding of no known severity is dropped and its neighbour kept, with its counts; the history is whole."""
     state = diagnosed().state_dict()
     strange = {**state["findings"][0], "severity": "catastrophe"}
-    state = {**state, "findings": [strange, *state["findings"]], "seen": [1, 29], "began": [1, 0]}
+    state = {**state, "findings": [strange, *state["findings"]], "seen": [1, 29], "began": [1, 0], "suspected": [False] * 2}
     restored = Diagnosis()
     with pytest.warns(la.LightningAdamWarning, match="left out findings"):
         restored.load_state_dict(state)

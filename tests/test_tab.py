@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import os
@@ -19,6 +20,7 @@ from urllib.request import urlopen
 
 import numpy as np
 import pytest
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util import tensor_util
 
@@ -31,6 +33,19 @@ from tests.tab_browser import CHROMIUM, QUIET, ROOT, Tab, get, is_error, tensorb
 from tests.tab_runs import EVIL, FINDING, NAMES
 
 STEPS = range(0, 200, 10)
+TEXTS = """const texts = [...document.querySelectorAll('body *')].filter((e) => e.checkVisibility() &&
+  [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim()));"""
+SMALLEST = f"(() => {{ {TEXTS} return Math.min(...texts.map((e) => parseFloat(getComputedStyle(e).fontSize))); }})()"
+FAINTEST = f"""(() => {{ {TEXTS}
+  const rgb = (text) => text.match(/[\\d.]+/g).map(Number);
+  const light = ([r, g, b]) => [r, g, b].map((v) => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const behind = (e) => {{ for (; e; e = e.parentElement) {{
+    const c = rgb(getComputedStyle(e).backgroundColor); if (c[3] !== 0) return c; }} return [255, 255, 255]; }};
+  const contrast = (a, b) => (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+  return Math.min(...texts.filter((e) => !e.disabled && !e.closest('.legend-scale, option'))
+    .map((e) => contrast(light(rgb(getComputedStyle(e).color)), light(behind(e))))); }})()"""
+"""WCAG 2.1's contrast of every text with what is behind it; a disabled button is exempt."""
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +55,7 @@ def logdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tab_runs.train(folder)
     tab_runs.write(folder / "known", STEPS)
     tab_runs.write(folder / "bad-numbers", STEPS, bad=True)
-    tab_runs.write(folder / "one-step", range(7, 8), finding=False)
+    tab_runs.write(folder / "one-step", range(7, 8), finding=False, lr=0.3)
     tab_runs.write(folder / "no-step", range(0))
     tab_runs.write_foreign(folder / "foreign")
     tab_runs.write_truncated(folder / "truncated")
@@ -159,7 +174,8 @@ def parse(data: bytes) -> tuple[dict[str, Any], Any]:
     """Header and values of a tile, as the page reads them."""
     length = int(np.frombuffer(data[:4], "<u4")[0])
     header = json.loads(data[4 : 4 + length])
-    return header, np.frombuffer(data[4 + length :], "<f4").reshape(header["rows"], header["columns"])
+    values = np.frombuffer(data[4 + length :], "<f4")[: header["rows"] * header["columns"]]
+    return header, values.reshape(header["rows"], header["columns"])
 
 
 def test_tile_keeps_spikes_and_nan() -> None:
@@ -214,7 +230,7 @@ def test_wrong_request_gets_a_sentence(server: SimpleNamespace) -> None:
 
 def test_tab_draws_a_trained_run(server: SimpleNamespace, opened: Callable[..., Tab], logdir: Path) -> None:
     """Real training, read live from its event file: hover shows the number that the file holds."""
-    tab = opened(server, run="trained")
+    tab = opened(server, run="trained", quantity="update_ratio", rate="plain")
     stored = (
         EventAccumulator(str(logdir / "trained"), size_guidance={"tensors": 0}).Reload().Tensors("adam_matrix/update_ratio")
     )
@@ -225,7 +241,6 @@ def test_tab_draws_a_trained_run(server: SimpleNamespace, opened: Callable[..., 
 
     assert float(text.split()[0]) == pytest.approx(at[7], rel=5e-4)
     assert "step 7" in text and "net.2.weight" in text
-    assert tab.colours() > 30
     assert tab.frame.locator(".mark").count() >= 1
 
 
@@ -246,7 +261,7 @@ def test_click_on_a_finding_tells_it(server: SimpleNamespace, opened: Callable[.
 
 def test_bad_input_never_gives_a_blank_page(server: SimpleNamespace, opened: Callable[..., Tab]) -> None:
     """NaN, infinity, zeros, one step, none, a cut file, contents that are not ours: each run opens and says what it has."""
-    tab = opened(server, run="known")
+    tab = opened(server, run="known", quantity="update_ratio")
     for run, status in {
         "bad-numbers": "11 tensors, last step 190",
         "one-step": "11 tensors, last step 7",
@@ -258,7 +273,7 @@ def test_bad_input_never_gives_a_blank_page(server: SimpleNamespace, opened: Cal
         assert tab.frame.locator(".status").inner_text() == status
         assert tab.frame.locator(".banner").is_hidden(), tab.frame.locator(".banner").inner_text()
     tab.choose("run", "bad-numbers")
-    assert tab.frame.locator(".special").all_inner_texts() == ["infinite", "exactly 0", "NaN throughout"]
+    assert tab.frame.locator(".special").all_inner_texts() == ["infinite", "no value"]
     assert "+Inf" in tab.hover(100, "blocks.0.a.weight")
     assert "NaN at every step" in tab.hover(100, "embed.weight")
 
@@ -294,9 +309,99 @@ def test_modules_fold_and_the_filter_keeps_what_matches(server: SimpleNamespace,
     assert tab.frame.locator(".row-label:not(.module)").count() == 3
 
 
+def test_all_runs_come_first_and_a_click_opens_one(server: SimpleNamespace, opened: Callable[..., Tab]) -> None:
+    """The sickest first; a setting that differs is marked; the way back is there, and the search finds what is asked."""
+    tab = opened(server)
+    lines = [" ".join(text.split()) for text in tab.frame.locator("table.runs tbody tr").all_inner_texts()]
+    places = {line.split()[0]: line for line in lines}
+    order = [list(places).index(name) for name in ("trained", "known", "one-step")]
+
+    assert set(places) == OURS and tab.frame.locator("main").is_hidden()
+    assert order == sorted(order) and "NON-FINITE" in places["trained"] and "LR-HIGH step 60" in places["known"]
+    assert tab.frame.locator("tr", has_text="one-step").locator(".differs", has_text="0.3").count() == 1
+    tab.frame.get_by_placeholder("search runs").fill("lr-high lr=0.001")
+    tab.frame.get_by_text("3 of 7 runs").wait_for()
+    tab.frame.get_by_role("button", name="known", exact=True).press("Enter")
+    tab.settle()
+    assert tab.frame.locator(".status").inner_text() == "11 tensors, last step 190"
+    assert "p.lightning_adam.run=known" in tab.page.url
+    tab.page.go_back()
+    tab.frame.locator("table.runs").wait_for(state="visible")
+
+
+def test_address_holds_what_is_shown(server: SimpleNamespace, opened: Callable[..., Tab]) -> None:
+    """Run, tensor, quantity, zoom and step: who gets the link sees the same."""
+    tab = opened(server, run="known", quantity="update_ratio")
+    tab.frame.locator('.row-label[title="blocks.1.b.weight"]').click()
+    tab.frame.evaluate("window.adamTab.view.zoom([50, 120])")
+    tab.frame.evaluate("window.adamTab.view.choose(70)")
+    tab.settle()
+    asked = dict(pair.removeprefix("p.lightning_adam.").split("=") for pair in tab.page.url.split("#")[1].split("&")[1:])
+    expected = {"run": "known", "quantity": "update_ratio", "tensor": "blocks.1.b.weight", "zoom": "50_120", "step": "70"}
+    assert asked == expected
+    again = opened(server, **asked)
+
+    assert again.frame.evaluate("[window.adamTab.view.range, window.adamTab.view.chosen]") == [[50, 120], 70]
+    selected = again.frame.get_by_label("tensor", exact=True).evaluate("s => s.selectedOptions[0].textContent")
+    assert selected == "blocks.1.b.weight"
+
+
+def test_link_to_a_run_that_is_gone_says_so(server: SimpleNamespace, opened: Callable[..., Tab]) -> None:
+    """And shows the runs that there are."""
+    tab = opened(server, run="deleted")
+
+    assert "“deleted” is not in this log folder" in tab.frame.get_by_role("alert").inner_text()
+    assert tab.frame.locator("table.runs").is_visible()
+
+
+def test_finding_is_drawn_around_its_tensor_from_its_step_on(server: SimpleNamespace, opened: Callable[..., Tab]) -> None:
+    """The outline has the severity's colour, at the finding's step and row only."""
+    tab = opened(server, run="known")
+    shot = (
+        "a => {const c = document.querySelector('.heat canvas.plot'), r = devicePixelRatio, b = c.getBoundingClientRect();"
+    )
+    shot += "const g = c.getContext('2d').getImageData((a[0] - b.x) * r - 8, (a[1] - b.y) * r - 12, 16, 24).data;"
+    shot += "const w = [138, 82, 0]; let n = 0; for (let i = 0; i < g.length; i += 4)"
+    shot += " n += w.every((v, k) => Math.abs(g[i + k] - v) < 3); return n}"
+
+    assert tab.frame.evaluate(shot, list(tab.heat(60, EVIL))) > 20
+    assert tab.frame.evaluate(shot, list(tab.heat(60, "embed.weight"))) < 20  # the finding's vertical line passes
+    assert tab.frame.evaluate(shot, list(tab.heat(120, EVIL))) == 0
+
+
+def test_numbers_and_picture_of_the_heatmap_can_be_saved(server: SimpleNamespace, opened: Callable[..., Tab]) -> None:
+    """The CSV holds the file's numbers; the PNG is as wide as the card, and in colour."""
+    tab = opened(server, run="known", quantity="update_ratio", rate="plain")
+    with tab.page.expect_download() as saved:
+        tab.frame.get_by_role("button", name="CSV").click()
+    rows = list(csv.DictReader(Path(saved.value.path()).read_text().splitlines()))
+    at = next(row for row in rows if row["tensor"] == NAMES[3] and row["first_step"] == "70")
+    assert len(rows) == len(NAMES) * len(STEPS)
+    assert float(at["update_ratio"]) == pytest.approx(tab_runs.update_ratio(STEPS, NAMES[3], 70), rel=1e-6)
+    with tab.page.expect_download() as saved:
+        tab.frame.get_by_role("button", name="PNG").last.click()
+    picture = Image.open(saved.value.path()).convert("RGB")
+
+    assert picture.width == pytest.approx(tab.frame.locator("section.card").nth(2).bounding_box()["width"], abs=1)
+    assert len(set(picture.getdata())) > 50
+
+
+def test_every_name_is_readable_and_nothing_is_cut_off_at_1024_pixels(
+    server: SimpleNamespace, opened: Callable[..., Tab]
+) -> None:
+    """Texts of 12 pixels or more, at a contrast of 4.5 or more against the card behind them, in both themes."""
+    for theme in ("light", "dark"):
+        tab = opened(server, theme, run="known")
+        tab.page.set_viewport_size({"width": 1024, "height": 900})
+        tab.settle()
+        assert tab.frame.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert tab.frame.evaluate(SMALLEST) >= 12
+        assert tab.frame.evaluate(FAINTEST) >= 4.5
+
+
 def test_two_runs_and_their_difference(server: SimpleNamespace, opened: Callable[..., Tab]) -> None:
     """Both heatmaps on one step axis, or the first over the second: a run against its equal shows a factor of one."""
-    tab = opened(server, run="known", other="truncated")
+    tab = opened(server, run="known", other="truncated", quantity="update_ratio")
     assert tab.frame.locator(".heat:visible").count() == 2
     tab.frame.get_by_role("button", name="Difference").click()
     tab.settle()
@@ -352,6 +457,9 @@ def test_empty_folder_says_what_to_do_and_fills_by_itself(browser: Any, opened: 
                 urlopen(f"{server.url}/data/plugin/lightning_adam/matrix?run=live&prefix=adam&quantity=update_ratio").read()
             )[0]["first"]
         ) == len(steps)
+        tab.choose("quantity", "update_ratio")
+        tab.frame.get_by_label("relative to the planned rate").uncheck()
+        tab.settle()
         written = tab_runs.update_ratio(steps, "blocks.1.a.weight", 300)
         assert float(tab.hover(300, "blocks.1.a.weight").split()[0]) == pytest.approx(written, rel=5e-4)
         tab_runs.write(tmp_path / "runs" / "live", range(900, 1000, 10))

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tensorboard.backend.event_processing import data_provider, plugin_event_multiplexer
 from werkzeug.test import Client
 
+from lightning_adam.statistics import QUANTITIES
 from lightning_adam.tensorboard.tab import tiles
 from lightning_adam.tensorboard.tab.plugin import AdamPlugin
 from tests import hostile, tab_runs
@@ -64,7 +65,8 @@ def test_a_hostile_run_is_answered_with_what_is_readable(apps: Apps) -> None:
     (optimizer,) = told["optimizers"]
 
     assert [finding["rule"] for finding in optimizer["findings"]] == [EVIL_TEXT, "?"]
-    assert optimizer["findings"][1] | {"step": 0} == {
+    assert optimizer["findings"][1] | {"step": 0, "last_step": 0} == {
+        "last_step": 0,
         **{"rule": "?", "severity": "info", "step": 0, "message": "", "evidence": {"b": 1}, "parameters": [], "remedy": ""},
     }
     assert (
@@ -114,7 +116,7 @@ def test_twenty_thousand_requests_get_answers(apps: Apps, route: str, query: dic
 
 
 def test_two_hundred_at_once_get_the_same_answer(apps: Apps, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What many ask for is read once, and held once."""
+    """What many ask for is read once, each quantity that the colours need, and held once."""
     read: list[int] = []
     original = tiles.Matrix.stack
     monkeypatch.setattr(tiles.Matrix, "stack", classmethod(lambda _, points: read.append(1) or original(points)))
@@ -129,7 +131,7 @@ def test_two_hundred_at_once_get_the_same_answer(apps: Apps, monkeypatch: pytest
         answers = set(pool.map(ask, range(200)))
 
     assert len(answers) == 1 and next(iter(answers))[0] == 200
-    assert len(read) == 1
+    assert 1 <= len(read) <= len(QUANTITIES)
 
 
 def test_no_route_leads_out_of_the_static_folder(apps: Apps) -> None:

@@ -44,9 +44,9 @@ def decode(stored: bytes) -> list[Record]:
             raise ValueError(f"they are of version {content['version']}, this lightning-adam reads up to {VERSION}")
         return [_checked(_restored(record, content["fields"])) for record in content["records"]]
     except ValueError as error:
-        raise ValueError(f"These are no recorded signals: {error}.") from error
+        raise ValueError(f"These bytes are not recorded signals: {error}.") from error
     except (zlib.error, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        raise ValueError(f"These are no recorded signals ({type(error).__name__}: {error}).") from error
+        raise ValueError(f"These bytes are not recorded signals ({type(error).__name__}: {error}).") from error
 
 
 def _inflated(stored: bytes) -> bytes:

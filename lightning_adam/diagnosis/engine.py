@@ -98,7 +98,8 @@ class Diagnosis:
         causes = [i for i in causes if self._counts(i) or finding.severity == "info"]
         for worse, better in BETTER.items():
             is_better = finding.rule in better and worse in open_ and self._may_rename(open_[worse], suspected)
-            if is_better and (self._counts(open_[worse]) or not causes):  # a mere fact gives way to a cause
+            others = [i for i in causes if i != open_.get(worse)]  # a mere fact gives way to a cause
+            if is_better and (self._counts(open_[worse]) or not others):
                 return self._rename(open_[worse], finding, suspected)
         if causes:
             return self._fold(causes[0], finding)
@@ -150,9 +151,10 @@ class Diagnosis:
         return self.findings[index]
 
     def _fold(self, index: int, consequence: Finding) -> Finding | None:
-        """Under its cause: which becomes critical, and says so, when its consequence is; told anew if it was a suspicion."""
+        """Under its cause: which becomes as grave as its consequence, and is told anew then: actions heed what is told."""
         self._seen[index] = self.history.count
         cause, was_suspected = replace(self.findings[index], last_step=consequence.step), self._suspected[index]
+        severity = cause.severity
         if consequence.severity == "critical" and f"then {consequence.rule}" not in cause.evidence:
             evidence = {**cause.evidence, f"then {consequence.rule}": f"at step {consequence.step}"}
             cause = replace(cause, evidence=evidence, severity="critical")
@@ -160,7 +162,7 @@ class Diagnosis:
             cause = replace(cause, severity="warning")
         self.findings[index] = cause
         self._suspected[index] = was_suspected and cause.severity == "info"
-        return cause if was_suspected and cause.severity != "info" else None
+        return cause if cause.severity != severity else None
 
     def _confirm(self, case: Case) -> list[Finding]:
         """The first suspicion that the loss agrees with becomes a warning, the others are its consequences."""
@@ -212,7 +214,8 @@ class Diagnosis:
     def went_back(self) -> None:
         """Weights and moments are those of an earlier step: findings are over, and the passes since are not their past."""
         self.findings = [replace(finding, over=True) for finding in self.findings]
-        self.history.passes, self.history.pass_counts = {}, []
+        self._suspected = [False] * len(self.findings)
+        self.history.forget_course()
 
     def state_dict(self) -> dict[str, Any]:
         """Plain types: Lightning loads checkpoints with ``weights_only=True``."""

@@ -206,6 +206,12 @@ class History:
         if len(self.levels) > LEVELS:
             self.levels, self.stretch = self.levels[1::2], 2 * self.stretch
 
+    def forget_course(self) -> None:
+        """The weights are those of an earlier step: what came since is not their past, and their loss is another."""
+        self.passes, self.pass_counts, self.ratio_average = {}, [], math.nan
+        self.losses, self.norms, self.levels, self.spikes = [], [], [], []
+        self.best_loss = self.best_level = math.inf
+
     def to_dict(self) -> dict[str, Any]:
         """Plain types, for a checkpoint."""
         return asdict(self)

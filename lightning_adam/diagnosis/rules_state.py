@@ -15,6 +15,11 @@ from lightning_adam.diagnosis.wording import loss_clause, named, number, percent
 UNBOUNDED_GROWTH = 2.0
 """Factor by which the bound on the step grows over m's memory: under it, β₁ ≥ √β₂ is a suspicion that the loss decides."""
 
+STALE_SURPRISE = 4.0
+"""RMS_t of a tensor: healthy runs have a median of 20 passes of at most 2.2, stale ones 11 and more."""
+EPS_RULES = 0.5
+"""Mean share of ε in √v̂+ε: healthy at most 0.105, sick 0.87 and more."""
+
 
 def beta2_low(case: Case) -> Finding | None:
     """β₁ ≥ √β₂, told at the first step: no bound holds the step, and Adam can diverge on convex problems (see theory.py).
@@ -55,7 +60,7 @@ def beta2_stale(case: Case) -> Finding | None:
         heavy is None
         or not case.run.plain_moments
         or case.past.count <= 40
-        or not case.past.lasts("surprise_max", 5, 10, 4.0)
+        or not case.past.lasts("surprise_max", 5, 10, STALE_SURPRISE)
     ):
         return None
     beta2 = case.now.beta2
@@ -87,7 +92,8 @@ def eps_high(case: Case) -> Finding | None:
     A warning where steps are small for it; where the rate makes up for it (the step is that of SGD), advice.
     """
     past, heavy = case.past, case.now.heavy
-    if heavy is None or past.count < 9 or not past.lasts("eps_share", 5, 4, 0.5) or _is_learnt(case) or _overclips(case):
+    rules = heavy is not None and past.count >= 9 and past.lasts("eps_share", 5, 4, EPS_RULES)
+    if heavy is None or not rules or _is_learnt(case) or _overclips(case):
         return None
     small = median(past.recent("update_ratio_p50", 5)) < 5e-4
     root = heavy.second_moment_p50

@@ -21,6 +21,16 @@ def noise_floor(beta1: float) -> float:
     return math.sqrt((1 - beta1) / (1 + beta1))
 
 
+def agreement(beta1: float) -> float:
+    """rms of u above which steps agree with each other more than noise does: 1.75 noise floors, at most 0.8.
+
+    Example:
+        >>> round(agreement(0.9), 3), agreement(0.0)
+        (0.401, 0.8)
+    """
+    return min(0.8, 1.75 * noise_floor(beta1)) if 0 <= beta1 < 1 else 0.4
+
+
 def update_bound(beta1: float, beta2: float, step: float = math.inf) -> float:
     """Largest |u| that any sequence of gradients can give at update ``step``; infinite where β₁ ≥ √β₂.
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from lightning_adam.diagnosis import Diagnosis, Finding, HeavySignals, NonFinite, RunSignals, StepSignals, decode
 from lightning_adam.doctor.configuration import run_signals
 from lightning_adam.doctor.roles import find
+from lightning_adam.tensorboard.names import is_vector
 from lightning_adam.tensorboard.reader import RECORDS, RunLog, Series, Table
 
 Record = RunSignals | StepSignals
@@ -190,25 +191,6 @@ def _passes(tables: dict[str, Table]) -> dict[int, HeavySignals]:
                 fields = summing.fields(row[known], tuple(table.rows[chosen[i]] for i in known))
                 values.setdefault(step, {}).update(fields)
     return {step: HeavySignals(**fields) for step, fields in values.items()}
-
-
-_VECTOR = re.compile(r"(.*[._])?(\w*bias|b|beta|gamma|(\w*norm|ln|bn)\w*\.(weight|scale))", re.IGNORECASE)
-
-
-MOST_OF_NAME = 200
-"""Characters of a name's end that are looked at: the pattern's time grows with their square."""
-
-
-def is_vector(name: str) -> bool:
-    """Whether a tensor is a bias or a norm's scale, by its name: a log without records does not tell the shapes.
-
-    Vectors start at 0 or 1: a bias moves by any multiple of its norm.
-
-    Example:
-        >>> [is_vector(name) for name in ("mlp.2.bias", "attn.in_proj_bias", "norm1.weight", "ln_f.weight", "mlp.2.weight")]
-        [True, True, True, True, False]
-    """
-    return _VECTOR.fullmatch(name[-MOST_OF_NAME:]) is not None
 
 
 def _without_unknowns(finding: Finding) -> Finding:

@@ -136,8 +136,10 @@ def _made(spec: OptimizerSpec, kind: Any, parameters: Any, options: Mapping[str,
     except ConfigError:
         raise
     except Exception as error:  # whatever a library raises on options that it does not like
-        shown = ", ".join(f"{name}={value!r}" for name, value in options.items())
-        raise ConfigError(f"{spec.name} cannot be made with {shown}: {error or type(error).__name__}") from error
+        shown = ", ".join(f"{name}={value!r}" for name, value in options.items()) or "its defaults"
+        raise ConfigError(
+            f"{spec.name} cannot be made with {shown} and these groups: {str(error) or type(error).__name__}"
+        ) from error
 
 
 def _known_length(spec: OptimizerSpec, total_steps: float) -> int:

@@ -162,7 +162,7 @@ class _Collected:
 
     def begin_file(self) -> None:
         """What a later file writes from its first step on replaces what earlier files wrote from there."""
-        self._new_file = True
+        self._new_file = bool(self.tables or self.texts)
 
     def purge_all(self, step: int) -> None:
         """Forget everything from this step on: the writer was told to (``purge_step``)."""

@@ -14,8 +14,9 @@ from tensorboard.plugins import base_plugin
 from werkzeug import wrappers
 from werkzeug.exceptions import HTTPException
 
+from lightning_adam.tensorboard.tab.overview import Overviews, losses
 from lightning_adam.tensorboard.tab.series import MATRIX, SeriesReader
-from lightning_adam.tensorboard.tab.tiles import Matrix, tile
+from lightning_adam.tensorboard.tab.tiles import tile
 from lightning_adam.tensorboard.tags import PLUGIN, QUANTITY_TEXTS
 
 LOG = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ class AdamPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
 
     def __init__(self, context: Any) -> None:
         self._series = SeriesReader(context.data_provider, context.sampling_hints or {})
+        self._overviews = Overviews()
 
     def is_active(self) -> bool:
         """TensorBoard shows the tab by itself where a run has our series; else it is in the list of inactive ones."""
@@ -53,6 +55,7 @@ class AdamPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
         """Route to WSGI application; the files are those that exist at the start, so no path leads out of the folder."""
         answers = {
             "/runs": self._runs,
+            "/table": self._table,
             "/run": self._run,
             "/scalars": self._scalars,
             "/rows": self._rows,
@@ -73,12 +76,18 @@ class AdamPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
             "others": [run for run in self._series.runs(*where) if run not in ours],
         }
 
+    def _table(self, request: wrappers.Request) -> list[dict[str, Any]]:
+        """A line per run with data of ours."""
+        return [asdict(line) for line in self._overviews.lines(self._series, *_where(request))]
+
     def _run(self, request: wrappers.Request) -> dict[str, Any]:
         where, run = _where(request), request.args["run"]
         optimizers = self._series.optimizers(*where, run).get(run, [])
+        tags = self._series.scalar_tags(*where, [run]).get(run, [])
         return {
             "run": run,
-            "scalars": self._series.scalar_tags(*where, run),
+            "scalars": tags,
+            "losses": losses(tags),
             "texts": QUANTITY_TEXTS,
             "optimizers": [
                 asdict(o) | {"findings": self._series.findings(*where, run, o.prefix) if o.findings else []}
@@ -87,14 +96,17 @@ class AdamPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
         }
 
     def _scalars(self, request: wrappers.Request) -> dict[str, Any]:
-        return self._series.scalars(*_where(request), request.args["run"], request.args.getlist("tag"))
+        run, tags, overwritten = request.args["run"], request.args.getlist("tag"), "overwritten" in request.args
+        return self._series.scalars(*_where(request), run, tags, overwritten)
 
     def _matrix(self, request: wrappers.Request) -> bytes:
-        tag = request.args["prefix"] + MATRIX + request.args["quantity"]
-        found = self._series.matrices(*_where(request), request.args["run"], [tag])
+        run, prefix, quantity = (request.args[name] for name in ("run", "prefix", "quantity"))
+        planned = request.args.get("rate", "planned") == "planned"
+        judged = self._series.judged(*_where(request), run, prefix, quantity, planned)
         columns = min(max(_whole(request, "columns") or USUAL_COLUMNS, 1), MOST_COLUMNS)
         first, last = _whole(request, "first"), _whole(request, "last")
-        return tile((found[tag] if tag in found else Matrix.stack([])).between(first, last), columns)
+        about = {"bands": {name: band.plain() for name, band in judged.bands.items()}}
+        return tile(judged.matrix.between(first, last), columns, about)
 
     def _rows(self, request: wrappers.Request) -> dict[str, Any]:
         """One tensor's quantities over time: {quantity: [steps, values]}."""

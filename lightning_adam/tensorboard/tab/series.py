@@ -13,8 +13,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from tensorboard.data import provider
 
+from lightning_adam.diagnosis import RunSignals, decode
+from lightning_adam.tensorboard.configuration import CONFIG
+from lightning_adam.tensorboard.reader import EVENTS, RECORDS
+from lightning_adam.tensorboard.tab.bulk import CLOCKS, Bulk, told_tags
+from lightning_adam.tensorboard.tab.going_back import parted
+from lightning_adam.tensorboard.tab.judged import Judge, Rates
+from lightning_adam.tensorboard.tab.limits import Band, bands
 from lightning_adam.tensorboard.tab.loader import KEPT_STEPS
 from lightning_adam.tensorboard.tab.tiles import Matrix
 from lightning_adam.tensorboard.tags import PLUGIN
@@ -23,8 +31,9 @@ LOG = logging.getLogger(__name__)
 CACHED_BYTES = 256 * 2**20
 MESSAGE_BYTES = 128 * 2**20
 EVERYTHING = 10**6
-MATRIX, EVENTS = "_matrix/", "_events"
-SEVERITIES = ("info", "warning", "critical")
+FEW = 50
+"""Points of a scalar that a line about a run takes; the last one is always among them."""
+MATRIX = "_matrix/"
 
 
 @dataclass
@@ -48,6 +57,14 @@ class OptimizerSeries:
     findings: bool = False
 
 
+@dataclass(frozen=True)
+class Judged:
+    """A quantity with its excess, and the limits that it was judged by."""
+
+    matrix: Matrix
+    bands: Mapping[str, Band]
+
+
 class SeriesReader:
     """Series of an experiment (TensorBoard's word for a log folder).
 
@@ -69,14 +86,14 @@ class SeriesReader:
     def optimizers(self, context: Any, experiment: str, run: str | None = None) -> dict[str, list[OptimizerSeries]]:
         """What each run has of ours, or one run."""
         listing = self._data.list_tensors(
-            context, experiment_id=experiment, plugin_name=PLUGIN, run_tag_filter=_only(run, None)
+            context, experiment_id=experiment, plugin_name=PLUGIN, run_tag_filter=_only(None if run is None else [run], None)
         )
         return {name: _optimizers(tags) for name, tags in listing.items()}
 
     def matrices(self, context: Any, experiment: str, run: str, tags: Sequence[str]) -> dict[str, Matrix]:
         """Quantities of all tensors by tag; a tag that the run lacks is left out."""
         listing = self._data.list_tensors(
-            context, experiment_id=experiment, plugin_name=PLUGIN, run_tag_filter=_only(run, tags)
+            context, experiment_id=experiment, plugin_name=PLUGIN, run_tag_filter=_only([run], tags)
         ).get(run, {})
         keys = {tag: _Key(experiment, run, tag, series.max_step, series.max_wall_time) for tag, series in listing.items()}
         with self._reading:  # what many ask for at once is read for the first, and is in the cache for the others
@@ -92,36 +109,103 @@ class SeriesReader:
         return found
 
     def findings(self, context: Any, experiment: str, run: str, prefix: str) -> list[dict[str, Any]]:
-        """All findings in order of their steps; what is no finding, or is of a stretch that was done again, is left out."""
-        tag, counters = prefix + EVENTS, [f"{prefix}/log10_lr", f"{prefix}/findings_total"]
-        points = self._tensors(context, experiment, run, [tag], PLUGIN).get(tag, [])
-        written = [p for points in self._scalars(context, experiment, run, counters).values() for p in points]
-        went_on = _lowest_later(written)
-        kept = [point for point in points if went_on(point.wall_time) >= point.step]
-        texts = [text for point in kept for text in point.numpy.reshape(-1).tolist()]
-        return sorted((f for text in texts for f in _findings(text)), key=lambda finding: int(finding["step"]))
+        """All findings in order of their steps, as the doctor judges them.
 
-    def scalar_tags(self, context: Any, experiment: str, run: str) -> list[str]:
-        """Scalars of a run, without those of single tensors and groups."""
-        listing = self._data.list_scalars(
-            context, experiment_id=experiment, plugin_name="scalars", run_tag_filter=_only(run, None)
+        Left out is what is no finding, what a resumed run went back before, and what turned out to be another finding.
+        """
+        known = self.bulk(context, experiment, [run], told_tags(prefix), [])
+        return known.findings(run, prefix)
+
+    def configuration(self, context: Any, experiment: str, run: str, prefix: str) -> RunSignals:
+        """How the optimizer was configured, as far as the log tells."""
+        where = (context, experiment, run)
+        known = self.bulk(*where[:2], [run], [prefix + CONFIG], []).configuration(run, prefix)
+        if known is not None:
+            return known
+        for point in self._tensors(*where, [prefix + RECORDS], PLUGIN).get(prefix + RECORDS, [])[:1]:
+            try:
+                return next((r for r in decode(point.numpy.reshape(-1)[0]) if isinstance(r, RunSignals)), RunSignals())
+            except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
+                LOG.warning("Adam tab: the signals of %s cannot be read: %s", run, error)
+        return RunSignals()
+
+    def bulk(self, context: Any, experiment: str, runs: Sequence[str], tags: Sequence[str], scalars: Sequence[str]) -> Bulk:
+        """What several runs have told, in three requests to the data server however many runs there are."""
+        words: dict[str, dict[str, Any]] = {run: {} for run in runs}
+        for plugin in (PLUGIN, "text"):
+            for run, series in self._words(context, experiment, runs, tags, plugin).items():
+                words[run].update(series)
+        kept = self._kept_scalars if len(runs) == 1 else FEW
+        clocks = _only(runs, [tag for tag in (*tags, *scalars) if tag not in words[runs[0]]])
+        numbers = self._data.read_scalars(
+            context, experiment_id=experiment, plugin_name="scalars", downsample=kept, run_tag_filter=clocks
         )
-        return [tag for tag in listing.get(run, {}) if not tag.split("/")[0].endswith((".tensors", ".groups"))]
+        return Bulk(words, {run: dict(series) for run, series in numbers.items()})
 
-    def scalars(self, context: Any, experiment: str, run: str, tags: Sequence[str]) -> dict[str, list[list[float]]]:
-        """Tag to [steps, values]; where a resumed run goes back, it replaces what was there from that step on."""
-        found = {tag: _latest(points) for tag, points in self._scalars(context, experiment, run, tags).items()}
-        return {tag: [[p.step for p in points], [p.value for p in points]] for tag, points in found.items()}
+    def _words(self, context: Any, experiment: str, runs: Sequence[str], tags: Sequence[str], plugin: str) -> Any:
+        """Run to tag to points; where one of them cannot be read, each is asked for alone."""
+        try:
+            return self._data.read_tensors(
+                context,
+                experiment_id=experiment,
+                plugin_name=plugin,
+                downsample=self._kept,
+                run_tag_filter=_only(runs, tags),
+            )
+        except (ValueError, TypeError):
+            alone = {run: [self._tensors(context, experiment, run, [tag], plugin) for tag in tags] for run in runs}
+            return {run: {tag: points for part in found for tag, points in part.items()} for run, found in alone.items()}
 
-    def _scalars(self, context: Any, experiment: str, run: str, tags: Sequence[str]) -> dict[str, list[Any]]:
+    def scalar_tags(self, context: Any, experiment: str, runs: Sequence[str] | None = None) -> dict[str, list[str]]:
+        """Scalars of each run, without those of single tensors and groups."""
+        listing = self._data.list_scalars(
+            context, experiment_id=experiment, plugin_name="scalars", run_tag_filter=_only(runs, None)
+        )
+        of_one = (".tensors", ".groups")
+        return {run: [t for t in tags if not t.split("/")[0].endswith(of_one)] for run, tags in listing.items()}
+
+    def scalars(
+        self, context: Any, experiment: str, run: str, tags: Sequence[str], overwritten: bool = False
+    ) -> dict[str, list[list[float]]]:
+        """Tag to [steps, values]; of a resumed run what counts, or what was ``overwritten``."""
+        series = self._scalars(context, experiment, run, tags)
+        chosen = {tag: parted(points)[overwritten] for tag, points in series.items()}
+        return {tag: [[p.step for p in points], [p.value for p in points]] for tag, points in chosen.items()}
+
+    def judged(self, context: Any, experiment: str, run: str, prefix: str, quantity: str, planned: bool) -> Judged:
+        """A quantity of all tensors with how far each cell is outside of its limits."""
+        where = (context, experiment, run)
+        optimizer = next((o for o in self.optimizers(*where).get(run, []) if o.prefix == prefix), OptimizerSeries(prefix))
+        known = self.configuration(*where, prefix)
+        limits = bands(known)
+        what = f"{prefix} {quantity} {planned}"
+        key = _Key(experiment, run, what, optimizer.max_step, optimizer.max_wall_time)
+        matrix = self._cache.get(key)
+        if matrix is None:
+            matrix = self._judge(
+                where, optimizer, Judge(limits, optimizer.names, self._rates(where, prefix), planned), quantity
+            )
+            self._cache.put(key, matrix)
+        return Judged(matrix, limits)
+
+    def _judge(self, where: tuple[Any, str, str], optimizer: OptimizerSeries, judge: Judge, quantity: str) -> Matrix:
+        tags = {f"{optimizer.prefix}{MATRIX}{name}": name for name in judge.needed(quantity)}
+        return judge.judge(quantity, {tags[tag]: matrix for tag, matrix in self.matrices(*where, list(tags)).items()})
+
+    def _rates(self, where: tuple[Any, str, str], prefix: str) -> Rates | None:
+        tag = f"{prefix}{CLOCKS[0]}"
+        steps, logs = self.scalars(*where, [tag]).get(tag, [[], []])
+        return (np.array(steps, np.int64), 10.0 ** np.array(logs, np.float64)) if steps else None
+
+    def _scalars(self, context: Any, experiment: str, run: str, tags: Sequence[str]) -> dict[str, Any]:
         series = self._data.read_scalars(
             context,
             experiment_id=experiment,
             plugin_name="scalars",
             downsample=self._kept_scalars,
-            run_tag_filter=_only(run, tags),
+            run_tag_filter=_only([run], tags),
         )
-        return {tag: list(points) for tag, points in series.get(run, {}).items()}
+        return dict(series.get(run, {}))
 
     def histogram(self, context: Any, experiment: str, run: str, tag: str, step: int) -> dict[str, Any]:
         """The kept histogram nearest to ``step``: its step, and [low, high, count] per bin."""
@@ -134,7 +218,11 @@ class SeriesReader:
     def _tensors(self, context: Any, experiment: str, run: str, tags: Sequence[str], plugin: str) -> dict[str, Any]:
         try:
             series = self._data.read_tensors(
-                context, experiment_id=experiment, plugin_name=plugin, downsample=self._kept, run_tag_filter=_only(run, tags)
+                context,
+                experiment_id=experiment,
+                plugin_name=plugin,
+                downsample=self._kept,
+                run_tag_filter=_only([run], tags),
             )
         except (ValueError, TypeError) as error:  # TensorBoard cannot decode one of its tensors
             LOG.warning("Adam tab: %s of %s cannot be read: %s", ", ".join(tags), run, error)
@@ -169,7 +257,7 @@ class _Cache:
     def put(self, key: _Key, matrix: Matrix) -> None:
         with self._lock:
             self._matrices[key] = matrix
-            while len(self._matrices) > 1 and sum(m.values.nbytes for m in self._matrices.values()) > CACHED_BYTES:
+            while len(self._matrices) > 1 and sum(m.nbytes for m in self._matrices.values()) > CACHED_BYTES:
                 self._matrices.popitem(last=False)
 
 
@@ -180,8 +268,8 @@ def _parts(tags: Sequence[str], listing: Mapping[str, Any], steps: int) -> list[
     return [tags[at : at + size] for at in range(0, len(tags), size)]
 
 
-def _only(run: str | None, tags: Iterable[str] | None) -> Any:
-    return provider.RunTagFilter(runs=None if run is None else [run], tags=None if tags is None else list(tags))
+def _only(runs: Sequence[str] | None, tags: Iterable[str] | None) -> Any:
+    return provider.RunTagFilter(runs=runs, tags=None if tags is None else list(tags))
 
 
 def _optimizers(tags: Mapping[str, Any]) -> list[OptimizerSeries]:
@@ -224,30 +312,3 @@ def _row_names(content: bytes) -> list[str]:
         return [str(name) for name in json.loads(content)["rows"]]
     except (ValueError, KeyError, TypeError, RecursionError):
         return []
-
-
-def _findings(text: Any) -> list[dict[str, Any]]:
-    try:
-        stored = json.loads(text)
-        return [_finding(f) for f in stored if isinstance(f, dict)] if isinstance(stored, list) else []
-    except (ValueError, TypeError, OverflowError, RecursionError):
-        return []
-
-
-def _finding(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Every field there and of the right type, whatever the file says: the page relies on it."""
-    evidence, parameters = stored.get("evidence"), stored.get("parameters")
-    severity = stored.get("severity")
-    return {
-        "rule": str(stored.get("rule", "?")),
-        "severity": severity if severity in SEVERITIES else "info",
-        "step": int(stored.get("step", 0)),
-        "message": str(stored.get("message", "")),
-        "evidence": {str(k): v for k, v in evidence.items() if _is_simple(v)} if isinstance(evidence, dict) else {},
-        "parameters": [str(p) for p in parameters] if isinstance(parameters, list) else [],
-        "remedy": str(stored.get("remedy", "")),
-    }
-
-
-def _is_simple(value: Any) -> bool:
-    return isinstance(value, str | int | float)

@@ -29,17 +29,27 @@ const numbers = (series) => [series[0], Float64Array.from(series[1], Number)];
 const allNumbers = (answer) => Object.fromEntries(Object.entries(answer).map(([name, series]) => [name, numbers(series)]));
 
 export const runs = () => json('runs');
+export const table = () => json('table');
 export const run = (name) => json('run', {run: name});
 export const scalars = async (name, tags) => (tags.length ? allNumbers(await json('scalars', {run: name, tag: tags})) : {});
+/** What a resumed run wrote over, of each tag that has such a stretch. */
+export const overwritten = async (name, tags) =>
+  tags.length ? allNumbers(await json('scalars', {run: name, tag: tags, overwritten: 1})) : {};
 export const rows = async (name, prefix, row, quantity) =>
   allNumbers(await json('rows', {run: name, prefix, row, quantity}));
 export const histogram = (name, tag, step) => json('histogram', {run: name, tag, step});
 
-/** One quantity of all tensors: {rows, columns, first, last, values: Float32Array [rows × columns]}. */
-export async function matrix(name, prefix, quantity, columns, range) {
+/**
+ * One quantity of all tensors: {rows, columns, first, last, bands, values, excess, worst}; the last three are Float32Array
+ * [rows × columns], excess and worst null where nothing is judged. rate: 'planned' divides the schedule's decay out.
+ */
+export async function matrix(name, prefix, quantity, columns, range, rate = 'planned') {
   const [first, last] = range ? [Math.floor(range[0]), Math.ceil(range[1])] : [];
-  const buffer = await (await request('matrix', {run: name, prefix, quantity, columns, first, last})).arrayBuffer();
+  const asked = {run: name, prefix, quantity, columns, first, last, rate};
+  const buffer = await (await request('matrix', asked)).arrayBuffer();
   const length = new DataView(buffer).getUint32(0, true);
   const header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length)));
-  return {...header, values: new Float32Array(buffer, 4 + length)};
+  const size = header.rows * header.columns;
+  const plane = (i) => (i < header.planes ? new Float32Array(buffer, 4 + length + 4 * size * i, size) : null);
+  return {...header, values: plane(0), excess: plane(1), worst: plane(2)};
 }

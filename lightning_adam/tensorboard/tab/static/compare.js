@@ -2,8 +2,11 @@
 
 import {nearest} from './numbers.js';
 
-/** First less second, at the first one's steps, tensors matched by name: decades for magnitudes. NaN where one is missing. */
-export function differenceMatrix(a, b, namesA, namesB, log) {
+/**
+ * First less second in a plane, at the first one's steps, tensors matched by name: decades for magnitudes. NaN where one is
+ * missing.
+ */
+export function differenceMatrix(a, b, namesA, namesB, log, plane = 'values') {
   const values = new Float32Array(a.rows * a.columns).fill(NaN);
   const places = new Map(namesB.map((name, row) => [name, row]));
   const columns = a.first.map((step) => nearest(b.first, step));
@@ -13,8 +16,8 @@ export function differenceMatrix(a, b, namesA, namesB, log) {
     if (other === undefined) continue;
     for (let c = 0; c < a.columns; c++) {
       if (!inside[c]) continue;
-      const one = a.values[row * a.columns + c],
-        two = b.values[other * b.columns + columns[c]];
+      const one = a[plane][row * a.columns + c],
+        two = b[plane][other * b.columns + columns[c]];
       values[row * a.columns + c] = !log ? one - two : one === two ? 0 : Math.log10(one / two);
     }
   }
@@ -29,5 +32,5 @@ function trim(matrix, inside, kept) {
   for (let row = 0, at = 0; row < matrix.rows; row++) {
     for (let c = 0; c < matrix.columns; c++) if (inside[c]) values[at++] = matrix.values[row * matrix.columns + c];
   }
-  return {rows: matrix.rows, columns: kept, first: pick(matrix.first), last: pick(matrix.last), values};
+  return {rows: matrix.rows, columns: kept, first: pick(matrix.first), last: pick(matrix.last), values, excess: null, worst: null};
 }

@@ -4,7 +4,7 @@ import {el, perFrame} from './dom.js';
 import {format} from './numbers.js';
 
 const RANK = {critical: 0, warning: 1, info: 2};
-const SHAPE = {critical: '◆', warning: '▲', info: '●'};
+export const SHAPE = {critical: '◆', warning: '▲', info: '●'};
 const MARK = 16; // pixels
 const LANES = 3;
 

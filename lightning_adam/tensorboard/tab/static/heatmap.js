@@ -5,9 +5,11 @@ import {keptRows, visibleRows} from './modules.js';
 import {format} from './numbers.js';
 import {Panel} from './panel.js';
 import {RowLabels} from './rowlabels.js';
+import {outlines} from './outlines.js';
+import {quantity} from './quantities.js';
 import {neverNumbers} from './scale.js';
 
-const ROW = {least: 12, most: 20};
+const ROW = {least: 15, most: 20};
 const AXIS = 20;
 
 /** From where to where on the step axis a column reaches: half-way to its neighbours. */
@@ -84,9 +86,9 @@ export class Heatmap {
     this.layout();
   }
 
-  /** All columns of a tensor. */
-  values(row) {
-    return this.matrix.values.subarray(row * this.matrix.columns, (row + 1) * this.matrix.columns);
+  /** All columns of a tensor in a plane: values, excess or worst. */
+  plane(name, row) {
+    return this.matrix[name]?.subarray(row * this.matrix.columns, (row + 1) * this.matrix.columns) ?? null;
   }
 
   layout() {
@@ -103,9 +105,12 @@ export class Heatmap {
     this.panel.draw();
   }
 
-  /** A folded module shows, per column, its tensor that is farthest from healthy: {values, who}. */
+  /** A folded module shows, per column, its tensor that is farthest from healthy: {values, excess, worst, who}. */
   #aggregate(node) {
-    if (node.row !== undefined) return {values: this.values(node.row), who: null};
+    if (node.row !== undefined) {
+      const [values, excess, worst] = ['values', 'excess', 'worst'].map((name) => this.plane(name, node.row));
+      return {values, excess, worst, who: null};
+    }
     if (!this.aggregates.has(node.path)) this.aggregates.set(node.path, this.#worst(keptRows(node, this.folding.kept)));
     return this.aggregates.get(node.path);
   }
@@ -113,21 +118,25 @@ export class Heatmap {
   #worst(rows) {
     const {columns} = this.matrix,
       values = new Float32Array(columns).fill(NaN),
+      excess = new Float32Array(columns),
+      worst = new Float32Array(columns),
       who = new Int32Array(columns).fill(-1);
     const badness = new Float64Array(columns).fill(-Infinity);
     for (const row of rows) {
       if (this.never.has(row)) continue;
-      const one = this.values(row);
+      const [one, far, which] = ['values', 'excess', 'worst'].map((name) => this.plane(name, row));
       for (let c = 0; c < columns; c++) {
-        const bad = this.scale.badness(one[c]);
+        const bad = this.scale.badness(one[c], far?.[c]);
         if (who[c] < 0 || bad > badness[c]) {
           badness[c] = bad;
           values[c] = one[c];
+          excess[c] = far?.[c] ?? 0;
+          worst[c] = which?.[c] ?? 0;
           who[c] = row;
         }
       }
     }
-    return {values, who};
+    return {values, excess, worst, who};
   }
 
   /** The column under every pixel, -1 where none is: a cell reaches half-way to its neighbours. */
@@ -161,6 +170,8 @@ export class Heatmap {
       if (this.height >= 9)
         for (let i = 1; i < shown.length; i++) g.fillRect(0, Math.round(offset + i * this.height), width, 1);
       this.#frame(shown, offset, width);
+      const rows = shown.map(({node}) => ({node, isOpen: node.row === undefined && this.folding.open.has(node.path)}));
+      outlines(panel, this.options.findings(), rows, {offset, height: this.height, names: this.folding.names});
     });
   }
 
@@ -174,9 +185,10 @@ export class Heatmap {
       pixels = new Uint32Array(image.data.buffer);
     shown.forEach(({node}, r) => {
       if (node.row === undefined && this.folding.open.has(node.path)) return;
-      const never = keptRows(node, this.folding.kept).every((row) => this.never.has(row));
-      const colours = Uint32Array.from(this.#aggregate(node).values, (v) =>
-        never ? scale.specialPixels.never : scale.pixel(v),
+      const never = !scale.judged && keptRows(node, this.folding.kept).every((row) => this.never.has(row));
+      const {values, excess} = this.#aggregate(node);
+      const colours = Uint32Array.from(values, (v, c) =>
+        never ? scale.specialPixels.never : scale.pixel(v, excess?.[c] ?? 0),
       );
       for (let x = 0; x < width; x++) if (columns[x] >= 0) pixels[r * width + x] = colours[columns[x]];
     });
@@ -219,14 +231,27 @@ export class Heatmap {
     const {node, column} = at;
     if (column < 0) return showTip([node.path, 'not logged at this step'], event.clientX, event.clientY);
     const {first, last} = this.matrix,
-      {values, who} = this.#aggregate(node);
+      {values, excess, worst, who} = this.#aggregate(node);
     const when =
-      first[column] === last[column] ? `step ${first[column]}` : `steps ${first[column]} to ${last[column]}, the largest`;
-    const value = this.never.has(node.row) ? 'NaN at every step: not measured, or never finite' : this.#text(values[column]);
-    const lines = [`${value}   ${when}`, node.path];
+      first[column] === last[column] ? `step ${first[column]}` : `steps ${first[column]} to ${last[column]}, the worst`;
+    const never = this.never.has(node.row) && !(excess?.[column] !== excess?.[column]);
+    const value = never ? 'NaN at every step: not measured, or never finite' : this.#text(values[column]);
+    const lines = [`${value}   ${when}`, node.path, ...this.#judgement(worst?.[column], excess?.[column])];
     if (who)
       lines.push(`farthest from healthy of ${node.rows.length}: ${this.folding.names[who[column]] ?? 'none measured'}`);
     showTip(lines, event.clientX, event.clientY);
+  }
+
+  /** What a cell is compared with, where it is judged. */
+  #judgement(worst, excess) {
+    const {bands} = this.matrix,
+      name = worst === undefined ? this.scale.spec.name : Object.keys(bands)[worst],
+      band = bands?.[name];
+    if (!this.scale.judged || !band) return [];
+    const label = quantity(name).label;
+    if (excess !== excess) return [`${label}: not finite`];
+    if (excess === 0) return [worst === undefined ? 'within its limits, or not judged' : 'within all limits, or not judged'];
+    return [`${label}: ${excess > 0 ? 'over' : 'under'} the limit (${band.rules.join(', ')})`];
   }
 
   #text(value) {

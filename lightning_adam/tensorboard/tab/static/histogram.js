@@ -33,7 +33,7 @@ export class Histogram {
     this.canvas.height = HEIGHT * ratio;
     const g = this.canvas.getContext('2d');
     g.scale(ratio, ratio);
-    g.font = '11px Roboto, system-ui, Arial, sans-serif';
+    g.font = '12px Roboto, system-ui, Arial, sans-serif';
     const used = this.answer.bins.filter((bin) => bin[2] > 0);
     if (!used.length) return this.#nothing(g, width);
     const marked = Object.values(this.marks)

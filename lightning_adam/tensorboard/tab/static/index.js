@@ -4,7 +4,10 @@ import * as api from './api.js';
 import {el, setOptions} from './dom.js';
 import {Findings} from './findings.js';
 import {LayerView} from './layer.js';
-import {addressed, isDark, onReload, onTheme} from './tensorboard.js';
+import {OVERVIEW} from './quantities.js';
+import {Runs} from './runs.js';
+import {png, save} from './save.js';
+import {address, addressed, isDark, onAddress, onReload, onTheme} from './tensorboard.js';
 import {Tensors} from './tensors.js';
 import {Timeline, timelineTags} from './timeline.js';
 import {View} from './view.js';
@@ -16,9 +19,8 @@ const collator = new Intl.Collator('en', {numeric: true});
 
 class App {
   constructor() {
-    const asked = addressed();
     Object.assign(this, {
-      names: {run: asked.run, other: asked.other ?? '', prefix: asked.optimizer},
+      names: {run: '', other: '', prefix: undefined},
       listing: {runs: {}, others: []},
       runs: [],
       row: null,
@@ -30,8 +32,9 @@ class App {
       pick: (row, step) => this.pick(row, step),
       chosen: () => this.row,
       report: (work) => this.report(work),
+      findings: () => this.runs[0]?.optimizer?.findings ?? [],
+      changed: () => this.#write(),
     });
-    if (asked.quantity) this.tensors.quantity = asked.quantity;
     this.timeline = new Timeline(this.view, (tag) => {
       this.loss = tag;
       this.report(this.load());
@@ -41,7 +44,14 @@ class App {
       filter: (names) => this.tensors.only(names),
     });
     this.layer = new LayerView(this.view, (row) => this.pick(row, null));
+    this.table = new Runs((name) => this.open(name));
     this.#build();
+    this.#obey(addressed());
+    this.view.onChange(() => this.#write());
+    onAddress(() => {
+      this.#obey(addressed());
+      this.report(this.refresh());
+    });
   }
 
   #build() {
@@ -50,6 +60,7 @@ class App {
         'aria-label': label,
         onchange: (event) => {
           this.names[name] = event.target.value;
+          this.#write(name === 'run');
           this.report(this.load());
         },
       });
@@ -57,6 +68,7 @@ class App {
     this.pickOther = select('run to compare with', 'other');
     this.pickPrefix = select('optimizer', 'prefix');
     this.optimizerLabel = el('label', {}, 'Optimizer', this.pickPrefix);
+    this.back = el('button', {type: 'button', textContent: '‹ All runs', onclick: () => this.open('')});
     this.live = el('input', {type: 'checkbox', checked: true});
     this.reset = el('button', {
       type: 'button',
@@ -69,6 +81,7 @@ class App {
     this.bar = el(
       'header',
       {className: 'bar'},
+      this.back,
       el('label', {}, 'Run', this.pickRun),
       el('label', {}, 'Compare with', this.pickOther),
       this.optimizerLabel,
@@ -84,6 +97,7 @@ class App {
         {className: 'toolbar'},
         el('h2', {textContent: 'Run'}),
         el('span', {className: 'muted', textContent: 'drag over any chart to zoom all of them; click to choose a step'}),
+        save('PNG', 'these charts as a picture', () => png(timeline, `${this.names.run}-run.png`)),
       ),
       this.findings.strip,
       ...this.timeline.elements,
@@ -91,7 +105,8 @@ class App {
     );
     this.page = el('main', {hidden: true}, timeline, this.tensors.element, this.layer.element);
     this.empty = el('div', {className: 'empty', hidden: true});
-    document.body.append(this.bar, this.banner, this.empty, this.page);
+    this.gone = el('div', {className: 'notice', role: 'alert', hidden: true});
+    document.body.append(this.bar, this.banner, this.gone, this.empty, this.table.element, this.page);
     this.view.onDraw(() => {
       this.reset.disabled = !this.view.range;
     });
@@ -116,13 +131,80 @@ class App {
   async refresh() {
     this.listing = await api.runs();
     const names = Object.keys(this.listing.runs);
-    this.bar.hidden = this.page.hidden = !names.length;
     this.empty.hidden = Boolean(names.length);
-    if (!names.length) return this.#showEmpty();
-    const newest = names.reduce((best, name) => (this.listing.runs[name] > this.listing.runs[best] ? name : best));
-    if (!names.includes(this.names.run)) this.names.run = newest;
+    if (!names.length) this.#showEmpty();
+    this.#missing(names);
+    if (names.length === 1 && !this.names.run && !this.all) this.names.run = names[0]; // a table of one would only be in the way
     if (!names.includes(this.names.other) || this.names.other === this.names.run) this.names.other = '';
-    await this.load();
+    const isTable = !this.names.run;
+    this.bar.hidden = this.page.hidden = isTable;
+    this.table.element.hidden = !isTable || !names.length;
+    if (!names.length) return;
+    await (isTable ? this.#list() : this.load());
+  }
+
+  /** A link to a run that is gone says so, and shows what there is. */
+  #missing(names) {
+    const lost = [this.names.run, this.names.other].filter((name) => name && !names.includes(name));
+    if (!lost.length) return;
+    const others = this.listing.others.includes(lost[0]);
+    this.gone.textContent = others
+      ? `The run “${lost[0]}” has no data for this tab.`
+      : `The run “${lost[0]}” is not in this log folder: it was deleted, renamed, or not read yet.`;
+    this.gone.hidden = false;
+    if (lost.includes(this.names.run)) this.names.run = '';
+  }
+
+  async #list() {
+    this.runs = [];
+    this.table.set(await api.table());
+  }
+
+  /** Open a run, or the table of all of them. */
+  open(name) {
+    Object.assign(this.names, {run: name, other: '', prefix: undefined});
+    Object.assign(this, {row: null, all: !name});
+    this.gone.hidden = true;
+    this.view.range = this.view.chosen = null;
+    this.#write(true);
+    this.report(this.refresh());
+  }
+
+  /** What the address asks for. */
+  #obey(asked) {
+    this.names = {run: asked.run ?? '', other: asked.other ?? '', prefix: asked.optimizer};
+    if (asked.quantity) this.tensors.quantity = asked.quantity;
+    this.tensors.rate = asked.rate === 'plain' ? 'plain' : 'planned';
+    this.tensors.mode = asked.mode === 'difference' ? 'difference' : 'both';
+    this.asked = asked.tensor ?? null;
+    this.row = null;
+    const numbers = (text) => (text ?? '').split('_').map(Number);
+    const [low, high] = numbers(asked.zoom);
+    this.view.range = high > low ? [low, high] : null;
+    this.view.chosen = asked.step && Number.isFinite(Number(asked.step)) ? Number(asked.step) : null;
+  }
+
+  /** Put what is shown into the address, so that it can be sent to somebody. */
+  #write(isNewPage = false) {
+    const {run, other, prefix} = this.names,
+      {range, chosen} = this.view,
+      {quantity, rate, mode} = this.tensors;
+    if (!run) return address({}, isNewPage);
+    const digits = (step) => Number(step.toFixed(1));
+    address(
+      {
+        run,
+        other,
+        optimizer: prefix,
+        quantity: quantity === OVERVIEW ? null : quantity,
+        rate: rate === 'planned' ? null : rate,
+        mode: other && mode !== 'both' ? mode : null,
+        tensor: this.row === null ? this.asked : this.runs[0]?.optimizer?.names[this.row],
+        zoom: range && range.map(digits).join('_'),
+        step: chosen,
+      },
+      isNewPage,
+    );
   }
 
   #offerRuns() {
@@ -185,7 +267,8 @@ class App {
     if (optimizer?.quantities.length && !optimizer.names.length) await this.#number(run);
     run.tags = timelineTags(run);
     if (this.loss && run.tags.candidates.includes(this.loss)) run.tags.loss = this.loss;
-    run.scalars = await api.scalars(name, [run.tags.loss, run.tags.rate, run.tags.norm].filter(Boolean));
+    const tags = [run.tags.loss, run.tags.rate, run.tags.norm].filter(Boolean);
+    [run.scalars, run.overwritten] = await Promise.all([api.scalars(name, tags), api.overwritten(name, tags)]);
     return run;
   }
 
@@ -211,7 +294,8 @@ class App {
     if (!has) return;
     const measured = runs.filter((run) => run.optimizer?.names.length);
     await this.tensors.show(measured);
-    if (this.row === null || this.row >= runs[0].optimizer.names.length) this.row = this.#suspect(runs[0]);
+    if (this.row === null && this.asked) this.row = runs[0].optimizer.names.indexOf(this.asked);
+    if (!(this.row >= 0 && this.row < runs[0].optimizer.names.length) || this.row === null) this.row = this.#suspect(runs[0]);
     this.report(this.layer.show(measured, this.row)); // below the fold, and the largest of the requests
   }
 
@@ -244,6 +328,7 @@ class App {
     this.row = row;
     if (step !== null) this.view.choose(step);
     else this.view.redraw();
+    this.#write();
     this.report(
       this.layer.show(
         this.runs.filter((run) => run.optimizer?.names.length),
@@ -257,6 +342,7 @@ class App {
     if (!this.live.checked || document.hidden || !innerWidth) return;
     const listing = await api.runs();
     if (JSON.stringify(listing) !== JSON.stringify(this.listing)) await this.refresh();
+    else if (!this.table.element.hidden) await this.#list(); // a run that stays silent has stopped
   }
 }
 

@@ -60,7 +60,7 @@ export class Panel {
     const {g} = this;
     g.setTransform(ratio, 0, 0, ratio, 0, 0);
     g.clearRect(0, 0, width, height);
-    g.font = '11px Roboto, system-ui, Arial, sans-serif';
+    g.font = '12px Roboto, system-ui, Arial, sans-serif';
     g.translate(LEFT, 0);
     this.options.paint(this);
     this.#overlay();

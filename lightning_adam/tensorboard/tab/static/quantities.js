@@ -1,31 +1,38 @@
-// How each quantity of the matrix is shown: on a log scale or not, and around which healthy value.
+// How each quantity of the matrix is shown: on a log scale or not, and between which fixed ends.
 
-const MAGNITUDE = {log: true};
+export const OVERVIEW = 'all_limits';
+
 const SHARE = {log: false, low: 0, high: 1};
+const magnitude = (label, low, high) => ({label, log: true, low, high}); // ends as log10
+const RATE = [-6, 5],
+  MOMENT = [-10, 2],
+  STEP = [-9, 0];
 
 const KNOWN = {
-  update_ratio: {label: 'Update ratio ‖Δθ‖/‖θ‖', log: true, centre: -3, atLeast: 1.5, healthy: 'healthy: about 1e-3'},
-  effective_lr_p50: {label: 'Effective learning rate, median', log: true},
-  first_moment_rms: {label: 'First moment, rms of m̂', log: true},
-  second_moment_rms: {label: 'Second moment, rms of √v̂', log: true},
-  gradient_surprise: {label: 'Gradient surprise RMSₜ', log: true, centre: 0, atLeast: 0.6, healthy: 'healthy: about 1'},
-  signal_to_noise: {label: 'Signal to noise', log: false, low: 0},
-  clipped_share: {label: 'Share clipped', ...SHARE},
-  gradient_norm: {label: 'Gradient norm ‖g‖', ...MAGNITUDE},
-  step_size_rms: {label: 'Step size, rms of |Δθ|', ...MAGNITUDE},
-  step_size_max: {label: 'Step size, largest |Δθ|', ...MAGNITUDE},
+  [OVERVIEW]: {label: 'All limits: the worst of each cell', log: true},
+  update_ratio: {label: 'Update ratio ‖Δθ‖/‖θ‖', log: true},
+  gradient_surprise: {label: 'Gradient surprise RMSₜ', log: true},
+  gradient_norm: {label: 'Gradient norm, times its usual', log: true},
   eps_dominated: {label: 'Share of ε in the denominator', ...SHARE},
-  effective_lr_p01: {label: 'Effective learning rate, 1st percentile', ...MAGNITUDE},
-  effective_lr_p99: {label: 'Effective learning rate, 99th percentile', ...MAGNITUDE},
-  first_moment_max: {label: 'First moment, largest |m̂|', ...MAGNITUDE},
-  second_moment_min: {label: 'Second moment, smallest √v̂', ...MAGNITUDE},
-  second_moment_max: {label: 'Second moment, largest √v̂', ...MAGNITUDE},
+  signal_to_noise: {label: 'Signal to noise', log: true},
+  effective_lr_p50: magnitude('Effective learning rate, median', ...RATE),
+  first_moment_rms: magnitude('First moment, rms of m̂', ...MOMENT),
+  second_moment_rms: magnitude('Second moment, rms of √v̂', ...MOMENT),
+  step_size_rms: magnitude('Step size, rms of |Δθ|', ...STEP),
+  step_size_max: magnitude('Step size, largest |Δθ|', ...STEP),
+  clipped_share: {label: 'Share clipped', ...SHARE},
+  effective_lr_p01: magnitude('Effective learning rate, 1st percentile', ...RATE),
+  effective_lr_p99: magnitude('Effective learning rate, 99th percentile', ...RATE),
+  first_moment_max: magnitude('First moment, largest |m̂|', ...MOMENT),
+  second_moment_min: magnitude('Second moment, smallest √v̂', ...MOMENT),
+  second_moment_max: magnitude('Second moment, largest √v̂', ...MOMENT),
 };
 
 /** The settings of a quantity; one that is not known here is a share if its name says so, else a magnitude. */
 export function quantity(name) {
-  const guess = /share|fraction|clipped/.test(name) ? SHARE : MAGNITUDE;
-  return {name, ...(KNOWN[name] ?? {label: name.replaceAll('_', ' '), ...guess})};
+  const label = name.replaceAll('_', ' ');
+  const guess = /share|fraction|clipped/.test(name) ? {label, ...SHARE} : magnitude(label, ...MOMENT);
+  return {name, ...(KNOWN[name] ?? guess)};
 }
 
 /** In the order of the table above, then what else the data has. */
@@ -37,6 +44,9 @@ export function ordered(names) {
 
 /** The difference of two runs in a quantity: decades where it is a magnitude. */
 export function difference(of) {
+  if (of.name === OVERVIEW)
+    return {...of, label: 'How much farther outside its limits', log: false, centre: 0, low: -1, high: 1, healthy: 'the same'};
   const label = of.log ? `${of.label}: log10 of the first over the second` : `${of.label}: the first less the second`;
-  return {name: of.name, label, log: false, centre: 0, atLeast: of.log ? 0.5 : 0.1, healthy: 'the same', decades: of.log};
+  const reach = of.log ? 2 : 0.5;
+  return {name: of.name, label, log: false, centre: 0, low: -reach, high: reach, healthy: 'the same', decades: of.log};
 }

@@ -2,8 +2,6 @@
 
 import {el} from './dom.js';
 
-const SMALL = 13;
-
 export class RowLabels {
   /** actions: pick(row), fold(path), scroll(rows). */
   constructor(actions) {
@@ -27,7 +25,6 @@ export class RowLabels {
       label.style.height = `${height}px`;
       label.style.lineHeight = `${height}px`;
       label.style.paddingLeft = `${8 + depth * 12}px`;
-      label.style.fontSize = height < SMALL ? '10px' : '';
       label.classList.toggle('module', isModule);
       label.tabIndex = i ? -1 : 0;
       const text = isModule ? `${open.has(node.path) ? '▾' : '▸'} ${node.label}` : node.label;

@@ -1,11 +1,11 @@
-// From a value to a colour: the range of a quantity over one or two matrices, and the marks for what is no number.
+// From a value to a colour. The scale is fixed: the same colour means the same in every run.
 
 import {SPECIAL, colourTable, css, pixel} from './colours.js';
 import {el} from './dom.js';
-import {format, quantiles} from './numbers.js';
+import {format} from './numbers.js';
+import {OVERVIEW} from './quantities.js';
 
-const TRIMMED = [0.005, 0.995]; // outliers may saturate, so that the rest keeps its contrast
-const MOST_DECADES = 3;
+const EDGE = 0.3; // how much of the way to the full colour a cell begins with that is just outside of its limits
 
 /** Rows without a single number: what this optimizer does not have, or a run that was NaN from the start. */
 export function neverNumbers({rows, columns, values}) {
@@ -13,79 +13,88 @@ export function neverNumbers({rows, columns, values}) {
   return new Set(all.filter((row) => values.subarray(row * columns, (row + 1) * columns).every((v) => v !== v)));
 }
 
+/** Where in a diverging colour table a cell lies that is so far outside of its limits; the middle is pale. */
+const place = (excess) => 0.5 + (excess === 0 ? 0 : Math.sign(excess) * (EDGE + (1 - EDGE) * Math.abs(excess)) * 0.5);
+
 export class ColourScale {
-  /** spec: see quantities.js; matrices: those that share the scale. */
-  constructor(spec, matrices, dark) {
-    this.spec = spec;
+  /** spec: see quantities.js; judged: whether the cells come with their excess; bands: see limits.py. */
+  constructor(spec, judged, bands, dark) {
+    Object.assign(this, {spec, judged, band: bands?.[spec.name] ?? null});
     this.special = SPECIAL[dark ? 'dark' : 'light'];
-    this.table = colourTable(spec.centre !== undefined, dark);
+    this.table = colourTable(judged || spec.centre !== undefined, dark);
     this.pixels = this.table.map(pixel);
     this.specialPixels = Object.fromEntries(Object.entries(this.special).map(([name, colour]) => [name, pixel(colour)]));
-    [this.low, this.high] = this.#range(matrices);
   }
 
-  #range(matrices) {
-    const {spec} = this;
-    if (spec.high !== undefined) return [spec.low, spec.high];
-    const values = matrices
-      .flatMap((m) => quantiles(spec.log ? m.values.map(Math.log10) : m.values, TRIMMED))
-      .filter(Number.isFinite);
-    let [low, high] = values.length ? [Math.min(...values), Math.max(...values)] : [-1, 1];
-    if (spec.centre !== undefined) {
-      const most = spec.log ? MOST_DECADES : Infinity;
-      const far = Math.max(spec.atLeast, Math.abs(low - spec.centre), Math.abs(high - spec.centre));
-      const reach = Math.min(most, spec.log || spec.decades ? Math.ceil(far * 2) / 2 : far);
-      [low, high] = [spec.centre - reach, spec.centre + reach];
-    }
-    low = spec.low ?? low;
-    return high > low ? [low, high] : [low - 0.5, low + 0.5];
-  }
-
-  /** The pixel of a value. */
-  pixel(value) {
+  /** The pixel of a cell. */
+  pixel(value, excess) {
+    if (this.judged) return this.#judgedPixel(value, excess);
     if (value !== value) return this.specialPixels.nan;
     const at = this.spec.log ? Math.log10(value) : value;
     if (at === -Infinity) return this.specialPixels.zero;
     if (at === Infinity) return this.specialPixels.infinite;
-    const share = (at - this.low) / (this.high - this.low);
+    return this.#at((at - this.spec.low) / (this.spec.high - this.spec.low));
+  }
+
+  #judgedPixel(value, excess) {
+    if (excess !== excess) return value === Infinity ? this.specialPixels.infinite : this.specialPixels.nan;
+    if (value !== value && excess === 0) return this.specialPixels.never;
+    return this.#at(place(excess));
+  }
+
+  #at(share) {
     return this.pixels[share <= 0 ? 0 : share >= 1 ? 255 : (share * 255 + 0.5) | 0];
   }
 
-  /** A strip of colours with its ends, its healthy middle, and the special colours that occur. */
+  /** A strip of colours with its ends, its pale middle, and the special colours that occur. */
   legend(matrices) {
-    const stops = this.table.filter((_, i) => i % 15 === 0).map(css);
+    const [low, high] = this.judged ? this.#limits() : [this.#name(this.spec.low), this.#name(this.spec.high)];
     const bar = el('span', {className: 'legend-bar'});
-    bar.style.background = `linear-gradient(90deg, ${stops.join(', ')})`;
-    const name = (at) =>
-      this.spec.decades
-        ? `${at > 0 ? '×' : at < 0 ? '÷' : ''}${format(10 ** Math.abs(at), 2)}`
-        : format(this.spec.log ? 10 ** at : at, 2);
-    const middle = this.spec.healthy ? el('span', {className: 'legend-middle', textContent: this.spec.healthy}) : null;
+    bar.stops = this.#stops();
+    bar.style.background = `linear-gradient(90deg, ${bar.stops.map(([at, c]) => `${c} ${at * 100}%`).join(', ')})`;
+    const text = this.judged ? 'no finding' : this.spec.healthy;
+    const middle = text ? el('span', {className: 'legend-middle', textContent: text}) : null;
     const scale = el('span', {className: 'legend-scale'}, bar, middle);
-    return el(
-      'span',
-      {className: 'legend'},
-      el('span', {textContent: name(this.low)}),
-      scale,
-      el('span', {textContent: name(this.high)}),
-      ...this.#swatches(matrices),
-    );
+    const ends = [low, high].map((textContent) => el('span', {textContent}));
+    return el('span', {className: 'legend'}, ends[0], scale, ends[1], ...this.#swatches(matrices));
+  }
+
+  #stops() {
+    const colour = (share) => css(this.table[Math.round(share * 255)]);
+    if (!this.judged) return Array.from({length: 18}, (_, i) => [i / 17, colour(i / 17)]);
+    const outside = [1, 0.75, 0.5, 0.25, 0.001].map((e, i) => [i * 0.075, e]);
+    const below = this.#low() ? outside.map(([at, e]) => [at, colour(place(-e))]) : [];
+    const above = outside.map(([at, e]) => [1 - at, colour(place(e))]).reverse();
+    return [...below, [this.#low() ? 0.3 : 0, colour(0.5)], [0.7, colour(0.5)], ...above];
+  }
+
+  #low() {
+    return this.spec.name === OVERVIEW || this.band?.low > 0;
+  }
+
+  #limits() {
+    if (this.spec.name === OVERVIEW) return ['too small', 'too large'];
+    const {low, high, usual} = this.band;
+    const name = (limit) => `${usual ? '×' : ''}${format(limit, 2)}`;
+    return [low > 0 ? `under ${name(low)}` : '', high === null ? '' : `over ${name(high)}`];
+  }
+
+  #name(at) {
+    if (this.spec.decades) return `${at > 0 ? '×' : at < 0 ? '÷' : ''}${format(10 ** Math.abs(at), 2)}`;
+    return format(this.spec.log ? 10 ** at : at, 2);
   }
 
   #swatches(matrices) {
-    const seen = {nan: false, infinite: false, zero: false, never: false};
-    for (const matrix of matrices) {
-      const never = neverNumbers(matrix);
-      seen.never ||= never.size > 0;
-      matrix.values.forEach((value, i) => {
-        if (value !== value) seen.nan ||= !never.has(Math.floor(i / matrix.columns));
-        else if (value === Infinity) seen.infinite = true;
-        else if (value === 0 && this.spec.log) seen.zero = true;
-      });
-    }
-    const texts = {nan: 'NaN', infinite: 'infinite', zero: 'exactly 0', never: 'NaN throughout'};
+    const seen = new Set();
+    for (const matrix of matrices) for (const name of this.#specials(matrix)) seen.add(name);
+    const texts = {
+      nan: 'not finite',
+      infinite: 'infinite',
+      zero: 'exactly 0',
+      never: this.judged ? 'no value' : 'NaN throughout',
+    };
     return Object.keys(texts)
-      .filter((name) => seen[name])
+      .filter((name) => seen.has(name))
       .map((name) => {
         const swatch = el('span', {className: 'swatch'});
         swatch.style.background = css(this.special[name]);
@@ -93,11 +102,23 @@ export class ColourScale {
       });
   }
 
-  /** How far a value is from healthy: what a folded module shows of its tensors. Exact zeros count last, NaN first. */
-  badness(value) {
+  /** Which special colours a matrix shows. */
+  *#specials(matrix) {
+    const known = Object.entries(this.specialPixels),
+      never = this.judged ? new Set() : neverNumbers(matrix);
+    if (never.size) yield 'never';
+    for (let i = 0; i < matrix.values.length; i++) {
+      if (never.size && never.has(Math.floor(i / matrix.columns))) continue;
+      const drawn = this.pixel(matrix.values[i], matrix.excess?.[i] ?? 0);
+      for (const [name, of] of known) if (drawn === of) yield name;
+    }
+  }
+
+  /** How far a cell is from healthy: what a folded module shows of its tensors. Exact zeros count last, NaN first. */
+  badness(value, excess) {
+    if (this.judged) return excess !== excess ? Infinity : Math.abs(excess);
     if (value !== value) return Infinity;
     const at = this.spec.log ? Math.log10(value) : value;
-    if (at === -Infinity) return -Infinity;
     return this.spec.centre === undefined ? at : Math.abs(at - this.spec.centre);
   }
 }

@@ -5,7 +5,8 @@ import {format, linearTicks, logTicks, nearest} from './numbers.js';
 import {Panel} from './panel.js';
 
 /**
- * A series: {name, steps, values, colour (a CSS variable's name), dash, low, high}; low and high are the values of a band around it.
+ * A series: {name, steps, values, colour (a CSS variable's name), dash, low, high, faint}; low and high are the values of a band
+ * around it; faint is what a resumed run wrote over: drawn, and not read out.
  */
 export class Strip {
   constructor(view, {title, note = '', height = 84, log = false, axis = false, control = null}) {
@@ -29,6 +30,7 @@ export class Strip {
     const [low, high] = this.view.shown;
     const all = [];
     for (const s of this.series) {
+      if (s.faint) continue;
       for (const values of [s.values, s.low, s.high]) {
         if (!values) continue;
         for (let i = 0; i < values.length; i++)
@@ -99,6 +101,7 @@ export class Strip {
     g.strokeStyle = panel.colour(s.colour);
     g.fillStyle = g.strokeStyle;
     g.lineWidth = 1.6;
+    g.globalAlpha = s.faint ? 0.35 : 1;
     g.lineJoin = 'round';
     g.setLineDash(s.dash ?? []);
     g.beginPath();
@@ -118,7 +121,8 @@ export class Strip {
     }
     g.stroke();
     g.setLineDash([]);
-    this.#nonFinite(panel, s);
+    g.globalAlpha = 1;
+    if (!s.faint) this.#nonFinite(panel, s);
   }
 
   #nonFinite(panel, s) {
@@ -154,7 +158,7 @@ export class Strip {
   #read() {
     const at = this.view.cursor ?? this.view.chosen ?? Infinity;
     this.readout.replaceChildren(
-      ...this.series.map((s) => {
+      ...this.series.filter((s) => !s.faint).map((s) => {
         const i = nearest(s.steps, at);
         const key = el('span', {className: 'key'});
         key.style.setProperty('--key', `var(--${s.colour})`);

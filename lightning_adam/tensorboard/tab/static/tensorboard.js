@@ -33,13 +33,35 @@ export function onTheme(callback) {
   matchMedia('(prefers-color-scheme: dark)').addEventListener('change', callback);
 }
 
+const prefix = 'p.lightning_adam.';
+
 /** Choices in TensorBoard's address: #lightning_adam&p.lightning_adam.run=… */
 export function addressed() {
-  const prefix = 'p.lightning_adam.';
   try {
     const pairs = [...new URLSearchParams(window.parent.location.hash.slice(1))];
     return Object.fromEntries(pairs.filter(([k]) => k.startsWith(prefix)).map(([k, v]) => [k.slice(prefix.length), v]));
   } catch {
     return {};
+  }
+}
+
+/** Write choices into the address; those that are null or empty are left out. A new page can be gone back from. */
+export function address(choices, isNewPage = false) {
+  const pairs = Object.entries(choices).filter(([, value]) => value !== null && value !== undefined && value !== '');
+  const hash = ['#lightning_adam', ...pairs.map(([name, value]) => `${prefix}${name}=${encodeURIComponent(value)}`)].join('&');
+  try {
+    const {history, location} = window.parent;
+    if (location.hash !== hash) history[isNewPage ? 'pushState' : 'replaceState'](history.state, '', hash);
+  } catch {
+    /* another origin */
+  }
+}
+
+/** Call back when the user goes back or forward, or writes another address. */
+export function onAddress(callback) {
+  try {
+    for (const kind of ['popstate', 'hashchange']) window.parent.addEventListener(kind, callback);
+  } catch {
+    /* another origin */
   }
 }

@@ -5,27 +5,40 @@ import {differenceMatrix} from './compare.js';
 import {choice, el, setOptions, settled} from './dom.js';
 import {Folding, Heatmap, edges} from './heatmap.js';
 import {defaultOpen, modulePaths, moduleTree} from './modules.js';
-import {difference, ordered, quantity} from './quantities.js';
+import {format} from './numbers.js';
+import {OVERVIEW, difference, ordered, quantity} from './quantities.js';
+import {csv, png, save} from './save.js';
 import {ColourScale} from './scale.js';
 import {isDark} from './tensorboard.js';
 
-const TALLEST = {one: 540, two: 270};
-const MOST_ROWS = 90;
+const TALLEST = {one: 1080, two: 1080};
+const MOST_ROWS = 72;
 const WAIT = 120; // milliseconds after a zoom before finer data is asked for
 
 export class Tensors {
-  /** actions: pick(row, step), chosen(), report(promise). */
+  /** actions: pick(row, step), chosen(), report(promise), findings(), changed(). */
   constructor(view, actions) {
-    Object.assign(this, {view, actions, token: 0, quantity: 'update_ratio', mode: 'both', runs: [], full: []});
+    Object.assign(this, {view, actions, token: 0, quantity: OVERVIEW, mode: 'both', rate: 'planned', runs: [], full: []});
     this.folding = new Folding();
     this.pickQuantity = el('select', {
       id: 'quantity',
       'aria-label': 'quantity',
       onchange: () => {
         this.quantity = this.pickQuantity.value;
+        actions.changed();
         actions.report(this.load());
       },
     });
+    this.planned = el('input', {
+      type: 'checkbox',
+      onchange: () => {
+        this.rate = this.planned.checked ? 'planned' : 'plain';
+        actions.changed();
+        actions.report(this.load());
+      },
+    });
+    const title = 'divides the decay of the schedule out of the update ratio: judged as if the rate were still at its peak';
+    this.plannedLabel = el('label', {className: 'check', title}, this.planned, 'relative to the planned rate');
     this.filter = el('input', {
       type: 'search',
       placeholder: 'filter tensors',
@@ -41,6 +54,7 @@ export class Tensors {
       'both',
       (mode) => {
         this.mode = mode;
+        actions.changed();
         this.#draw();
       },
     );
@@ -53,6 +67,7 @@ export class Tensors {
           tallest: TALLEST.one,
           pick: actions.pick,
           chosen: actions.chosen,
+          findings: () => (this.mode === 'difference' && this.runs.length > 1 ? [] : (this.runs[i]?.optimizer.findings ?? [])),
           scrolled: (from) => this.#follow(from),
         }),
     );
@@ -77,9 +92,11 @@ export class Tensors {
         fold('Unfold', () => new Set(modulePaths(this.folding.tree))),
         this.filter,
         this.modes,
-        this.legend,
+        this.plannedLabel,
+        save('PNG', 'the heatmap as a picture', () => png(this.element, this.#file('png'))),
+        save('CSV', 'the numbers that the heatmap shows', () => csv(this.#table(), this.#file('csv'))),
       ),
-      this.text,
+      el('div', {className: 'about'}, this.text, this.legend),
       ...this.maps.map((map) => map.element),
     );
     view.onChange(settled(() => actions.report(this.#tiles()), WAIT));
@@ -94,10 +111,13 @@ export class Tensors {
       this.filter.value = '';
     }
     this.runs = runs;
-    if (!quantities.includes(this.quantity)) this.quantity = ordered(quantities)[0];
+    const all = [OVERVIEW, ...quantities];
+    if (!all.includes(this.quantity)) this.quantity = OVERVIEW;
+    this.planned.checked = this.rate === 'planned';
+    for (const button of this.modes.children) button.setAttribute('aria-pressed', String(button.dataset.value === this.mode));
     setOptions(
       this.pickQuantity,
-      ordered(quantities).map((name) => [name, quantity(name).label]),
+      ordered(all).map((name) => [name, quantity(name).label]),
       this.quantity,
     );
     this.modes.hidden = runs.length < 2;
@@ -107,6 +127,7 @@ export class Tensors {
   /** The whole range of the quantity, then a finer tile where the view is zoomed. */
   async load() {
     const token = ++this.token;
+    this.plannedLabel.hidden = ![OVERVIEW, 'update_ratio'].includes(this.quantity);
     const full = await this.#fetch(null);
     if (token !== this.token) return;
     this.full = full;
@@ -118,7 +139,8 @@ export class Tensors {
 
   #fetch(range) {
     const columns = Math.max(64, Math.floor(this.maps[0].panel.width));
-    return Promise.all(this.runs.map((run) => api.matrix(run.name, run.optimizer.prefix, this.quantity, columns, range)));
+    const {quantity: name, rate} = this;
+    return Promise.all(this.runs.map((run) => api.matrix(run.name, run.optimizer.prefix, name, columns, range, rate)));
   }
 
   async #tiles() {
@@ -132,7 +154,6 @@ export class Tensors {
     this.#draw();
   }
 
-  /** Colours span the whole run, zoomed or not. */
   #draw() {
     if (!this.full.length) return;
     const two = this.runs.length > 1,
@@ -140,9 +161,9 @@ export class Tensors {
       of = quantity(this.quantity);
     const spec = minus ? difference(of) : of;
     const pictures = (matrices) =>
-      minus ? [this.#difference(matrices, of.log)] : matrices.map((m, i) => (i ? this.#reordered(m) : m));
+      minus ? [this.#difference(matrices, of)] : matrices.map((m, i) => (i ? this.#reordered(m) : m));
     const wholes = pictures(this.full),
-      scale = new ColourScale(spec, wholes, isDark());
+      scale = new ColourScale(spec, Boolean(wholes[0].excess), wholes[0].bands, isDark());
     pictures(this.shown).forEach((matrix, i) => {
       this.maps[i].options.tallest = two && !minus ? TALLEST.two : TALLEST.one;
       this.maps[i].set(matrix, scale, two && !minus ? this.runs[i].name : '');
@@ -150,6 +171,7 @@ export class Tensors {
     this.maps[1].element.hidden = !two || minus;
     this.legend.replaceChildren(scale.legend(wholes));
     this.text.textContent = this.#explain(spec, minus);
+    this.drawn = {spec, matrices: pictures(this.shown)};
   }
 
   #explain(spec, minus) {
@@ -158,12 +180,53 @@ export class Tensors {
       columns = this.full[0].columns;
     if (!columns) return 'No step has been logged yet.';
     if (this.maps[0].never.size === this.full[0].rows)
-      return `${spec.label}: NaN throughout. Either this optimizer has no such quantity, or nothing was finite from the first logged step on.`;
-    return texts[this.quantity] ?? '';
+      return `${spec.label}: no value at any step. Either this optimizer has no such quantity, or nothing was finite from the first logged step on.`;
+    return [texts[this.quantity], this.#limits()].filter(Boolean).join('. ');
   }
 
-  #difference([a, b], log) {
-    return differenceMatrix(a, b, this.runs[0].optimizer.names, this.runs[1].optimizer.names, log);
+  /** What pale means here. */
+  #limits() {
+    const {bands} = this.full[0],
+      band = bands?.[this.quantity];
+    if (this.quantity === OVERVIEW) {
+      const names = Object.keys(bands ?? {}).map((name) => quantity(name).label.split(/[,‖]| RMS/)[0].trim().toLowerCase());
+      return `Pale: no rule minds the tensor at this step. Colour: ${names.join(', ')} outside its limit; point at a cell to see which.`;
+    }
+    if (!band) return 'No rule judges this quantity: colours only tell its size, the same in every run.';
+    const early = band.early === null ? '' : `; in the first 30 steps only over ${format(band.early)}`;
+    const who = band.matrices ? ' Biases and norms are not judged.' : '';
+    return `Coloured where ${band.rules.join(', ')} would mind it for long${early}.${who}`;
+  }
+
+  #file(kind) {
+    return `${this.runs.map((run) => run.name).join('-')}-${this.quantity}.${kind}`;
+  }
+
+  /** What is drawn, in rows: a line per tensor and column. */
+  #table() {
+    const {names} = this.runs[0].optimizer,
+      {matrices, spec} = this.drawn;
+    const judged = Boolean(matrices[0].excess);
+    const lines = matrices.flatMap((m, at) =>
+      this.#drawnRows().flatMap((row) =>
+        m.first.map((first, c) => {
+          const i = row * m.columns + c;
+          const run = matrices.length > 1 ? this.runs[at].name : this.runs.map((r) => r.name).join(' less ');
+          return [run, names[row], first, m.last[c], m.values[i], ...(judged ? [m.excess[i]] : [])];
+        }),
+      ),
+    );
+    return [['run', 'tensor', 'first_step', 'last_step', spec.name, ...(judged ? ['outside_its_limits'] : [])], ...lines];
+  }
+
+  #drawnRows() {
+    return [...(this.folding.kept ?? this.runs[0].optimizer.names.keys())];
+  }
+
+  #difference([a, b], of) {
+    const names = this.runs.map((run) => run.optimizer.names);
+    const plane = of.name === OVERVIEW ? 'excess' : 'values';
+    return differenceMatrix(a, b, names[0], names[1], of.log && plane === 'values', plane);
   }
 
   /** The second run's rows in the order of the first's names; what it lacks stays empty. */
@@ -172,13 +235,18 @@ export class Tensors {
       wanted = this.runs[0].optimizer.names;
     if (String(names) === String(wanted)) return matrix;
     const places = new Map(names.map((name, row) => [name, row]));
-    const values = new Float32Array(wanted.length * matrix.columns).fill(NaN);
-    wanted.forEach((name, row) => {
-      const from = places.get(name);
-      if (from !== undefined)
-        values.set(matrix.values.subarray(from * matrix.columns, (from + 1) * matrix.columns), row * matrix.columns);
-    });
-    return {...matrix, rows: wanted.length, values};
+    const {columns} = matrix;
+    const moved = (plane, fill) => {
+      if (!plane) return null;
+      const values = new Float32Array(wanted.length * columns).fill(fill);
+      wanted.forEach((name, row) => {
+        const from = places.get(name);
+        if (from !== undefined) values.set(plane.subarray(from * columns, (from + 1) * columns), row * columns);
+      });
+      return values;
+    };
+    const [values, excess, worst] = [moved(matrix.values, NaN), moved(matrix.excess, 0), moved(matrix.worst, 0)];
+    return {...matrix, rows: wanted.length, values, excess, worst};
   }
 
   #follow(from) {

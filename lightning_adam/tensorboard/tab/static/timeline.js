@@ -3,16 +3,6 @@
 import {el, setOptions} from './dom.js';
 import {Strip} from './strip.js';
 
-const LOSSES = [
-  /^train_loss$/,
-  /^train\/loss$/,
-  /^loss$/,
-  /^training_loss$/,
-  /^loss\/train$/,
-  /train.*loss(_step)?$/i,
-  /loss/i,
-];
-const NEVER_LOSS = /^(epoch|hp_metric|global_step)$|^lr(-|$)/;
 const RATES = [/^lr(-|$)/, /learning_rate/i];
 const NORMS = [/grad.*norm/i];
 
@@ -23,11 +13,11 @@ export function timelineTags(run) {
   const {scalars} = run.info,
     prefix = run.optimizer?.prefix ?? 'adam';
   const foreign = scalars.filter((tag) => !/^adam[^/]*\//.test(tag)).sort();
-  const candidates = foreign.filter((tag) => !NEVER_LOSS.test(tag));
+  const candidates = run.info.losses;
   const own = (name) => (scalars.includes(`${prefix}/${name}`) ? `${prefix}/${name}` : null);
   return {
     candidates,
-    loss: firstMatch(candidates, LOSSES) ?? candidates[0] ?? null,
+    loss: candidates[0] ?? null,
     rate: own('log10_lr') ?? firstMatch(foreign, RATES),
     norm: own('log10_gradient_norm') ?? firstMatch(foreign, NORMS),
   };
@@ -62,8 +52,10 @@ export class Timeline {
         const tag = run.tags[role],
           found = tag && run.scalars[tag];
         if (!found) return [];
-        const values = tag.includes('log10') ? found[1].map((v) => 10 ** v) : found[1];
-        return [{name: `${run.name}: ${tag}`, steps: found[0], values, colour: run.colour, dash: run.dash}];
+        const plain = ([steps, values]) => ({steps, values: tag.includes('log10') ? values.map((v) => 10 ** v) : values});
+        const look = {name: `${run.name}: ${tag}`, colour: run.colour, dash: run.dash};
+        const lost = run.overwritten?.[tag];
+        return [...(lost?.[0].length ? [{...look, ...plain(lost), faint: true}] : []), {...look, ...plain(found)}];
       });
     this.loss.set(series('loss'), 'auto');
     this.rate.set(series('rate'), 'auto');

@@ -1,0 +1,47 @@
+"""Findings as the page relies on them: every field there and of the right type, and until when each was seen."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+SEVERITIES = ("info", "warning", "critical")
+_ROW = re.compile(r"^\| (\d+)(?:–(\d+))?[^|]*\| \*\*([^*|]+)\*\* \|", re.MULTILINE)
+
+Spans = Mapping[tuple[str, int], int]
+"""Rule and first step of each finding to the step where it was seen last."""
+
+
+def parsed(text: Any) -> list[dict[str, Any]]:
+    """The findings of one event; what is no finding is left out."""
+    try:
+        stored = json.loads(text)
+        return [_finding(f) for f in stored if isinstance(f, dict)] if isinstance(stored, list) else []
+    except (ValueError, TypeError, OverflowError, RecursionError):
+        return []
+
+
+def spans(table: str) -> Spans:
+    """From the table that the monitor writes whenever it finds something and at the end, see ``findings_table``."""
+    return {(rule, int(first)): int(last or first) for first, last, rule in _ROW.findall(table)}
+
+
+def _finding(stored: Mapping[str, Any]) -> dict[str, Any]:
+    evidence, parameters = stored.get("evidence"), stored.get("parameters")
+    severity, step = stored.get("severity"), int(stored.get("step", 0))
+    return {
+        "rule": str(stored.get("rule", "?")),
+        "severity": severity if severity in SEVERITIES else "info",
+        "step": step,
+        "last_step": max(step, int(stored.get("last_step", step))),
+        "message": str(stored.get("message", "")),
+        "evidence": {str(k): v for k, v in evidence.items() if _is_simple(v)} if isinstance(evidence, dict) else {},
+        "parameters": [str(p) for p in parameters] if isinstance(parameters, list) else [],
+        "remedy": str(stored.get("remedy", "")),
+    }
+
+
+def _is_simple(value: Any) -> bool:
+    return isinstance(value, str | int | float)

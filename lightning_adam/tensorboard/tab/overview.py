@@ -1,0 +1,146 @@
+"""One line per run: how it fares, the gravest finding, and what it was configured with."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lightning_adam.diagnosis import RunSignals
+from lightning_adam.tensorboard.configuration import CONFIG
+from lightning_adam.tensorboard.tab.bulk import CLOCKS, Bulk, told_tags
+from lightning_adam.tensorboard.tab.findings import SEVERITIES
+from lightning_adam.tensorboard.tab.series import OptimizerSeries, SeriesReader
+
+LOSSES = tuple(
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        r"train_loss",
+        r"train/loss",
+        r"loss",
+        r"training_loss",
+        r"loss/train",
+        r".*train.*loss(_step)?",
+        r".*loss.*",
+    )
+)
+"""Names of a training loss, the surest first."""
+NO_LOSS = re.compile(r"(epoch|hp_metric|global_step)$|lr(-|$)|adam[^/]*/")
+QUIET_SECONDS, QUIET_SHARE = 120.0, 0.05
+"""A run that has written nothing for so long, and for such a share of the time that it took so far, has ended."""
+
+
+@dataclass(frozen=True)
+class Overview:
+    """A line of the table of runs.
+
+    Attributes:
+        run, optimizers: its name, and the prefixes of its optimizers.
+        state: ``running``, ``finished`` (all planned steps are done), or ``stopped``.
+        watched: whether a DivergenceMonitor was there.
+        findings, severity, rule, step: how many there are, and of the gravest (the first of these) what and when.
+        loss: the last one and its tag; NaN where it was not finite.
+        steps, total: done and planned.
+        settings: of the first optimizer, as a reader calls them.
+        began, written: when it wrote first and last, seconds since 1970.
+    """
+
+    run: str
+    optimizers: list[str]
+    state: str
+    watched: bool
+    findings: int
+    severity: str
+    rule: str
+    step: int | None
+    loss: float | None
+    loss_tag: str
+    steps: int
+    total: int | None
+    settings: dict[str, str]
+    began: float
+    written: float
+
+
+def overview(known: Bulk, run: str, optimizers: Sequence[OptimizerSeries], tags: Sequence[str]) -> Overview:
+    """Of one run, from what was read of it."""
+    first = optimizers[0]
+    told = [f for o in optimizers if o.findings for f in known.findings(run, o.prefix)]
+    gravest = max(told, key=lambda f: (SEVERITIES.index(f["severity"]), -f["step"]), default=None)
+    scalars, loss_tag = known.scalars.get(run, {}), next(iter(losses(tags)), "")
+    loss = scalars.get(loss_tag) or []
+    configured = known.configuration(run, first.prefix) or RunSignals()
+    points = [points for points in scalars.values() if points]
+    return Overview(
+        run=run,
+        optimizers=[o.prefix for o in optimizers],
+        state="",
+        watched=any(tag.endswith(CLOCKS[1]) for tag in tags),
+        findings=len(told),
+        severity=gravest["severity"] if gravest else "",
+        rule=gravest["rule"] if gravest else "",
+        step=gravest["step"] if gravest else None,
+        loss=loss[-1].value if loss else None,
+        loss_tag=loss_tag,
+        steps=max([o.max_step for o in optimizers] + [series[-1].step for series in points]) + 1,
+        total=round(configured.total_steps) if math.isfinite(configured.total_steps) else None,
+        settings=settings(configured, known.rate(run, first.prefix)),
+        began=min((series[0].wall_time for series in points), default=0.0),
+        written=max([o.max_wall_time for o in optimizers] + [series[-1].wall_time for series in points]),
+    )
+
+
+def losses(tags: Sequence[str]) -> list[str]:
+    """Scalars that may be the training loss, the likeliest first."""
+    candidates = sorted(tag for tag in tags if not NO_LOSS.match(tag))
+    sure = [tag for pattern in LOSSES for tag in candidates if pattern.fullmatch(tag)]
+    return list(dict.fromkeys([*sure, *candidates]))
+
+
+def settings(known: RunSignals, rate: float) -> dict[str, str]:
+    """What is known of an optimizer; what it has not is left out."""
+    numbers = {
+        "lr": rate,
+        "warmup": known.warmup,
+        "clip": known.clip,
+        "β₁": known.beta1,
+        "β₂": known.beta2,
+        "ε": known.eps,
+        "weight decay": known.weight_decay,
+    }
+    words = {"optimizer": known.optimizer, "schedule": known.schedule}
+    shown = {name: f"{value:.3g}" for name, value in numbers.items() if not math.isnan(value)}
+    return {name: word for name, word in words.items() if word} | shown
+
+
+class Overviews:
+    """The lines of all runs; one is read again only when its run has written."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], tuple[object, Overview]] = {}
+
+    def lines(self, series: SeriesReader, context: Any, experiment: str) -> list[Overview]:
+        """Of every run with data of ours."""
+        ours = series.optimizers(context, experiment)
+        state = {run: [(o.prefix, o.max_step, o.max_wall_time) for o in optimizers] for run, optimizers in ours.items()}
+        stale = [run for run in ours if self._known.get((experiment, run), (None,))[0] != state[run]]
+        if stale:
+            tags = series.scalar_tags(context, experiment, stale)
+            prefixes = {o.prefix for run in stale for o in ours[run]}
+            wanted = [tag for prefix in prefixes for tag in (*told_tags(prefix), prefix + CONFIG)]
+            likely = {next(iter(losses(tags.get(run, []))), "") for run in stale}
+            known = series.bulk(context, experiment, stale, wanted, sorted(likely))
+            for run in stale:
+                self._known[experiment, run] = state[run], overview(known, run, ours[run], tags.get(run, []))
+        now = time.time()
+        return [replace(line, state=_state(line, now)) for run in sorted(ours) for line in [self._known[experiment, run][1]]]
+
+
+def _state(line: Overview, now: float) -> str:
+    if line.total is not None and line.steps >= line.total:
+        return "finished"
+    quiet = max(QUIET_SECONDS, QUIET_SHARE * (line.written - line.began))
+    return "running" if now - line.written < quiet else "stopped"

@@ -1,0 +1,132 @@
+"""Does the Adam tab's heatmap tell sick from healthy? Trains the runs of the divergence benchmark with both monitors into
+event files, and asks of each which share of its cells is coloured: ``python -m tests.benchmarks.tab_colours``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from lightning_adam.callbacks import DivergenceMonitor, OptimizerMonitor
+from lightning_adam.diagnosis import RunSignals
+from lightning_adam.tensorboard.configuration import CONFIG, configured
+from lightning_adam.tensorboard.reader import RunLog, read_run
+from lightning_adam.tensorboard.tab.judged import GRADIENT, OVERVIEW, Judge
+from lightning_adam.tensorboard.tab.limits import bands
+from lightning_adam.tensorboard.tab.tiles import Matrix
+from tests.benchmarks.divergence import running
+from tests.benchmarks.divergence.healthy import HEALTHY
+from tests.benchmarks.divergence.held_out import HELD_OUT
+from tests.benchmarks.divergence.scenario import Scenario
+from tests.benchmarks.divergence.sick import SICK
+
+STORED = Path("runs/tab_colours")
+EVERY = 5
+"""Steps between two columns of the heatmap."""
+ALL = {s.name: s for s in (*HEALTHY, *SICK, *HELD_OUT)}
+
+
+def record(scenario: Scenario, seed: int, stored: Path = STORED) -> Path:
+    """The run's log folder; trained where it is not there yet."""
+    folder = stored / f"{scenario.name}-{seed}"
+    if folder.exists():
+        return folder
+    part = stored / f".{folder.name}"
+    shutil.rmtree(part, ignore_errors=True)
+    made = running._trainer
+
+    def with_log(scenario: Scenario, monitor: DivergenceMonitor, steps: int) -> object:
+        trainer = made(scenario, monitor, steps)
+        trainer.loggers = [TensorBoardLogger(part, name="", version="")]
+        trainer.callbacks.append(OptimizerMonitor(every_n_steps=EVERY))  # type: ignore[attr-defined]
+        return trainer
+
+    running._trainer = with_log  # type: ignore[assignment]
+    try:
+        running.train(scenario, seed)
+    finally:
+        running._trainer = made
+    part.rename(folder)
+    return folder
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Of the cells of one run's heatmap.
+
+    Attributes:
+        coloured: outside of a limit, or not finite.
+        outlined: the same, or inside the outline of a finding above ``info``.
+    """
+
+    coloured: float
+    outlined: float
+
+
+def shares(folder: Path) -> Shares:
+    """Of the optimizer that has the most: the page draws one at a time."""
+    log = read_run(folder.name, folder, sorted(folder.glob("events*")))
+    prefixes = {tag.partition("_matrix/")[0] for tag in log.tables}
+    return max(
+        (_shares(log, prefix) for prefix in sorted(prefixes)), key=lambda found: found.coloured, default=Shares(0.0, 0.0)
+    )
+
+
+def _shares(log: RunLog, prefix: str) -> Shares:
+    tables = {tag.partition("_matrix/")[2]: t for tag, t in log.tables.items() if tag.startswith(prefix + "_matrix/")}
+    rate = log.scalars[f"{prefix}/log10_lr"]
+    judge = Judge(bands(_configured(log, prefix)), tables[GRADIENT].rows, (rate.steps, 10.0**rate.values))
+    judged = judge.judge(OVERVIEW, {q: Matrix(t.steps, t.values.astype(np.float32)) for q, t in tables.items()})
+    assert judged.excess is not None
+    far = np.isnan(judged.excess) | (judged.excess != 0)
+    outlined = far.copy()
+    for step, text in log.texts.get(f"{prefix}_events", []):
+        for found in json.loads(text):
+            rows = [judge.names.index(name) for name in found["parameters"] if name in judge.names]
+            if found["severity"] != "info":
+                outlined[np.ix_(judged.steps >= step - EVERY, rows or [*range(far.shape[1])])] = True
+    return Shares(float(far.mean()), float(outlined.mean()))
+
+
+def _configured(log: RunLog, prefix: str) -> RunSignals:
+    tables = log.texts.get(prefix + CONFIG, [])
+    return configured(tables[-1][1].decode() if tables else "")
+
+
+def separation(healthy: Sequence[float], sick: Sequence[float]) -> float:
+    """The area under the ROC curve: how often a sick run has more than a healthy one; ties count half."""
+    pairs = np.subtract.outer(np.array(sick), np.array(healthy))
+    return float(((pairs > 0) + 0.5 * (pairs == 0)).mean())
+
+
+def report(names: Sequence[str], seed: int, title: str) -> None:
+    """The figures of one set of runs, and whom the colours do not tell apart."""
+    found = {name: shares(record(ALL[name], seed)) for name in names}
+    sick, healthy = ([found[n] for n in names if bool(ALL[n].cause) == is_sick] for is_sick in (True, False))
+    print(f"{title}: {len(healthy)} healthy runs, {len(sick)} sick")
+    for what in ("coloured", "outlined"):
+        ours, theirs = ([getattr(s, what) for s in of] for of in (healthy, sick))
+        print(
+            f"  {what}: AUC {separation(ours, theirs):.3f}; healthy at most {max(ours):.3f}, "
+            f"sick median {np.median(theirs):.3f}"
+        )
+    worst = max(s.coloured for s in healthy)
+    pale = [f"{n} ({ALL[n].cause}) {found[n].coloured:.3f}" for n in names if ALL[n].cause and found[n].coloured <= worst]
+    print("  sick, and no more coloured than some healthy run:", ", ".join(pale) or "none")
+    print("  healthy, most coloured:", ", ".join(f"{n} {found[n].coloured:.3f}" for n in names
+          if not ALL[n].cause and found[n].coloured > 0.005) or "none")  # fmt: skip
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.tab_colours", description=__doc__)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    report([s.name for s in (*HEALTHY, *SICK)], options.seed, "as the rules were tuned on")
+    report([s.name for s in HELD_OUT], options.seed, "held out")

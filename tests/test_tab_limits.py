@@ -1,0 +1,162 @@
+"""What the Adam tab leaves pale, and what it colours."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tensorboard import context
+from tensorboard.backend.event_processing import data_provider, plugin_event_multiplexer
+from torch.utils.tensorboard import SummaryWriter
+
+from lightning_adam.diagnosis import RunSignals
+from lightning_adam.tensorboard import TensorBoardWriter
+from lightning_adam.tensorboard.tab.judged import GRADIENT, OVERVIEW, Judge
+from lightning_adam.tensorboard.tab.limits import bands, planned_share
+from lightning_adam.tensorboard.tab.overview import Overviews, losses
+from lightning_adam.tensorboard.tab.series import SeriesReader
+from lightning_adam.tensorboard.tab.tiles import Matrix
+from tests.benchmarks.divergence.healthy import HEALTHY
+from tests.benchmarks.divergence.sick import SICK
+from tests.benchmarks.tab_colours import record, separation, shares
+from tests.tab_runs import FINDING
+
+ADAM = RunSignals(optimizer="AdamW", beta1=0.9, beta2=0.999, plain_moments=True)
+NAMES = ["body.weight", "body.bias"]
+STEPS = np.arange(40, 140, 10)
+
+
+def judged(values: list[float], rates: list[float] | None = None, quantity: str = "update_ratio") -> list[float]:
+    """Excess of the weight matrix at ten steps; all steps agree, so that small ones are minded, too."""
+    columns = np.array([values, values], np.float32).T
+    matrices = {quantity: Matrix(STEPS, columns), "signal_to_noise": Matrix(STEPS, np.ones_like(columns))}
+    matrices[GRADIENT] = matrices.get(GRADIENT, Matrix(STEPS, np.ones_like(columns)))
+    logged = None if rates is None else (STEPS, np.array(rates))
+    found = Judge(bands(ADAM), NAMES, logged).judge(quantity, matrices).excess
+    assert found is not None
+    return [float(value) for value in found[:, 0]]
+
+
+@pytest.mark.parametrize(("ratio", "side"), [(1.4e-4, -1), (1.6e-4, 0), (2e-3, 0), (0.029, 0), (0.031, 1), (0.99, 1)])
+def test_band_of_the_update_ratio_is_that_of_lr_low_and_lr_high(ratio: float, side: int) -> None:
+    """0.015 % to 3 %, as the rules have it; the farther outside, the stronger the colour."""
+    assert {math.copysign(1, e) if e else 0 for e in judged([ratio] * 10)} == {side}
+
+
+def test_band_widens_where_a_smaller_beta1_makes_steps_larger() -> None:
+    """The limit scales with the noise floor √((1-β₁)/(1+β₁)): 4.36 times that of 0.9 without momentum."""
+    wide = bands(replace(ADAM, beta1=0.0))["update_ratio"].high
+
+    assert wide / bands(ADAM)["update_ratio"].high == pytest.approx(math.sqrt(0.1 / 1.9) ** -1)
+
+
+def test_decay_of_the_schedule_is_divided_out_and_a_warmup_is_not() -> None:
+    """A ratio that falls with its rate stays pale to the end; one that stays while the rate falls does not."""
+    rates = [1e-3 * 0.4**i for i in range(10)]
+
+    assert judged([2e-3 * 0.4**i for i in range(10)], rates) == [0] * 10
+    assert judged([2e-3] * 10, rates)[-1] > 0
+    np.testing.assert_allclose(planned_share(np.array([1.0, 2.0, 4.0, 2.0, 0.0])), [1, 1, 1, 0.5, math.nan])
+
+
+def test_small_steps_that_disagree_are_noise() -> None:
+    """LR-LOW only minds them where they point the same way."""
+    small, noise = np.full((10, 2), 1e-5, np.float32), np.full((10, 2), 0.1, np.float32)
+    matrices = {"update_ratio": Matrix(STEPS, small), "signal_to_noise": Matrix(STEPS, noise)}
+    found = Judge(bands(ADAM), NAMES).judge("update_ratio", matrices).excess
+
+    assert found is not None and not found.any()
+
+
+def test_biases_and_what_began_at_zero_are_not_judged_by_their_ratio() -> None:
+    """They move by any share of their norm; a head that began at zero is all step."""
+    values = np.full((10, 2), 0.5, np.float32)
+    values[0, 0] = 1.0
+    found = Judge(bands(ADAM), NAMES).judge("update_ratio", {"update_ratio": Matrix(STEPS, values)}).excess
+
+    assert found is not None and not found.any()
+
+
+def test_gradient_of_twenty_times_its_usual_size_and_none_at_all_are_coloured() -> None:
+    """As BAD-BATCH and DEAD-PARAMETER have it; before four logged steps nothing is usual."""
+    found = judged([1, 1, 1, 1, 1, 19, 21, 1, 0, math.nan], quantity=GRADIENT)
+
+    assert found[:6] == [0] * 6 and found[6] > 0 and found[7:9] == [0, -1] and math.isnan(found[9])
+
+
+def test_overview_shows_of_each_cell_what_is_farthest_outside() -> None:
+    """Its value, how far, and which quantity it is."""
+    usual = {name: Matrix(STEPS, np.full((10, 2), 1e-2, np.float32)) for name in bands(ADAM)}
+    usual["eps_dominated"].values[4, 0] = 0.9
+    overview = Judge(bands(ADAM), NAMES).judge(OVERVIEW, usual)
+
+    assert overview.excess is not None and overview.worst is not None
+    assert np.argwhere(overview.excess).tolist() == [[4, 0]]
+    assert overview.values[4, 0] == pytest.approx(0.9)
+    assert list(bands(ADAM))[int(overview.worst[4, 0])] == "eps_dominated"
+
+
+def test_sick_runs_are_coloured_and_healthy_ones_are_pale(tmp_path: Path) -> None:
+    """Four short runs of the benchmark; ``python -m tests.benchmarks.tab_colours`` has the figures of all."""
+    known = {s.name: s for s in (*HEALTHY, *SICK)}
+    names = ("digits", "digits-cosine-torch", "lr-high-digits", "eps-high-digits")
+    found = [shares(record(replace(known[name], steps=60), 0, tmp_path)).coloured for name in names]
+
+    assert max(found[:2]) < 0.05 < 0.2 < min(found[2:])
+    assert separation(found[:2], found[2:]) == 1.0
+
+
+def reader(folder: Path) -> tuple[SeriesReader, context.RequestContext]:
+    """What the tab reads with, over TensorBoard's Python loader."""
+    events = plugin_event_multiplexer.EventMultiplexer(size_guidance={"scalars": 0, "tensors": 0})
+    events.AddRunsFromDirectory(str(folder))
+    events.Reload()
+    provider = data_provider.MultiplexerDataProvider(events, str(folder))
+    return SeriesReader(provider, {"scalars": 0, "lightning_adam": 0}), context.RequestContext()
+
+
+def write(folder: Path, steps: range, loss: float, finding: int | None) -> None:
+    """A part of a run, in a file of its own."""
+    with SummaryWriter(str(folder), filename_suffix=f".{steps[0]}") as files:
+        for step in steps:
+            files.add_scalar("train_loss", loss, step)
+            files.add_scalar("adam/log10_lr", -3.0, step)
+            if step == finding:
+                TensorBoardWriter(files).write_events(step, [{**FINDING, "step": step}])
+
+
+@pytest.mark.parametrize(("again", "left"), [(30, []), (33, []), (36, [33])])
+def test_resumed_run_shows_one_line_and_only_what_it_did_not_do_again(tmp_path: Path, again: int, left: list[int]) -> None:
+    """A finding at step 33 is void where the run went back before it or to it; what was written over is kept apart."""
+    write(tmp_path / "run", range(40), 9.0, finding=33)
+    write(tmp_path / "run", range(again, 50), 1.0, finding=None)
+    series, asking = reader(tmp_path)
+    steps, values = series.scalars(asking, "", "run", ["train_loss"])["train_loss"]
+    lost = series.scalars(asking, "", "run", ["train_loss"], overwritten=True)["train_loss"]
+
+    assert steps == [*range(50)] and values == [9.0] * again + [1.0] * (50 - again)
+    assert lost == [[*range(again, 40)], [9.0] * (40 - again)]
+    assert [f["step"] for f in series.findings(asking, "", "run", "adam")] == left
+
+
+def test_line_of_a_run_tells_its_gravest_finding_and_its_last_loss(tmp_path: Path) -> None:
+    """A warning outweighs the advice before it."""
+    write(tmp_path / "run", range(40), 2.5, finding=7)
+    with SummaryWriter(str(tmp_path / "run"), filename_suffix=".more") as files:
+        TensorBoardWriter(files).write_events(40, [{**FINDING, "step": 40, "severity": "critical", "rule": "NON-FINITE"}])
+    (line,) = Overviews().lines(*reader(tmp_path), "")
+
+    assert (line.rule, line.severity, line.step, line.findings) == ("NON-FINITE", "critical", 40, 2)
+    assert (line.loss, line.loss_tag, line.steps, line.state) == (2.5, "train_loss", 40, "running")
+    assert line.settings["lr"] == "0.001"
+
+
+def test_training_loss_is_known_by_its_name() -> None:
+    """The surest name first; what cannot be one is left out."""
+    assert losses(["val_loss", "epoch", "adam/log10_lr", "lr-Adam", "accuracy", "train_loss"])[:2] == [
+        "train_loss",
+        "val_loss",
+    ]
