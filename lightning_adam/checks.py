@@ -256,14 +256,10 @@ def check_parameters(spec: OptimizerSpec, groups: Sequence[Mapping[str, Any]], o
     """Refuse tensors that this optimizer cannot hold.
 
     Raises:
-        ConfigError: an ε that is 0 in 16 bits, or complex numbers in 8-bit state.
+        ConfigError: an ε that is 0 in 16 bits.
     """
     for group in groups:
         _check_eps(group.get("eps", options.get("eps")), spec, group["params"])
-    if spec.library == "bitsandbytes" and any(p.is_complex() for group in groups for p in group["params"]):
-        raise ConfigError(
-            f"{spec.name}: the model has complex parameters, and bitsandbytes knows real ones only. Use adamw."
-        )
 
 
 def _check_eps(eps: Any, spec: OptimizerSpec, parameters: Iterable[Tensor]) -> None:

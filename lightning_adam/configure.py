@@ -21,6 +21,7 @@ from lightning_adam.guided import guide
 from lightning_adam.names import Mode, OptimizerName, PresetName, ScheduleName
 from lightning_adam.optimizers import OptimizerSpec
 from lightning_adam.optimizers.choice import OptimizerChoice
+from lightning_adam.optimizers.number_kinds import sparse_embeddings
 from lightning_adam.planning import plan, trainer_of
 from lightning_adam.plateau import PlateauSchedule, refuse_plateau
 from lightning_adam.refusals import (
@@ -28,6 +29,7 @@ from lightning_adam.refusals import (
     refuse_beside_instance,
     refuse_combinations,
     refuse_left_over,
+    refuse_number_kinds,
     warn_of_batch_norm,
 )
 from lightning_adam.schedules import Schedule
@@ -143,10 +145,13 @@ def _build(module: nn.Module, asked: OptimizerConfig) -> OptimizerAndSchedule:
     clip = _choose_clip(choice.spec, config, trainer)
     phases = plan(config, trainer)
     groups = make_groups(module, config, choice)
+    refuse_number_kinds(choice.spec, module, groups, clip is not None)
     manual = trainer is not None and not getattr(module, "automatic_optimization", True)
     if trainer is not None and not manual:
         refuse_left_over(module, config.parameters)
-    optimizer = make_optimizer(choice, config, groups, phases.total, lambda parameters: _fused_is_right(parameters, trainer))
+    optimizer = make_optimizer(
+        choice, config, groups, phases.total, lambda parameters: _fused_is_right(parameters, module, trainer)
+    )
     schedule = make_schedule(optimizer, phases, config)
     guide(optimizer, clip, schedule, order_of(module), config.reset_optimizer)
     warn_of_batch_norm(choice.spec, module)
@@ -169,15 +174,20 @@ def _expect(schedule: Schedule, config: OptimizerConfig, trainer: Any, manual: b
         _attach("ManualRun", trainer)
 
 
-def _fused_is_right(parameters: Sequence[Tensor], trainer: Any | None) -> bool:
-    """Whether torch's fused kernel can be used, and Lightning lets it be.
+def _fused_is_right(parameters: Sequence[Tensor], module: nn.Module, trainer: Any | None) -> bool:
+    """Whether torch's fused kernel can be used (not for sparse gradients), and Lightning lets it be.
 
     Lightning refuses to clip with a fused optimizer under mixed precision, and under fp16 leaves unscaling to its kernel.
     """
     devices = {p.device.type for p in parameters}
     precision = str(getattr(trainer, "precision", ""))
     trainer_clips = bool(getattr(trainer, "gradient_clip_val", None))
-    allowed = precision != "16-mixed" and not (trainer_clips and "mixed" in precision)
+    sparse = sparse_embeddings(module)
+    allowed = (
+        not any(id(p) in sparse for p in parameters)
+        and precision != "16-mixed"
+        and not (trainer_clips and "mixed" in precision)
+    )
     return allowed and len(devices) == 1 and devices <= {"cpu", "cuda"} and all(p.is_floating_point() for p in parameters)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import nn
 from lightning_adam.config import OptimizerConfig
 from lightning_adam.errors import ConfigError, LightningAdamWarning
 from lightning_adam.optimizers.choice import Choice
+from lightning_adam.optimizers.number_kinds import sparse_embeddings, takes_complex, takes_sparse
 from lightning_adam.optimizers.spec import OptimizerSpec
 from lightning_adam.parameter_groups import plain_name
 
@@ -114,4 +116,31 @@ def warn_of_batch_norm(spec: OptimizerSpec, module: nn.Module) -> None:
             "torch.optim.swa_utils.update_bn(loader_of_training_inputs, self). Or use GroupNorm or LayerNorm.",
             LightningAdamWarning,
             stacklevel=4,
+        )
+
+
+def refuse_number_kinds(spec: OptimizerSpec, module: nn.Module, groups: Sequence[Mapping[str, Any]], clips: bool) -> None:
+    """Complex parameters and sparse gradients, where the optimizer or the clipping would fail in the first step.
+
+    Raises:
+        ConfigError: names the module's part, and what to use instead.
+    """
+    parameters = [p for group in groups for p in group["params"]]
+    if not takes_complex(spec) and any(p.is_complex() for p in parameters):
+        raise ConfigError(f"{spec.name}: the model has complex parameters, and {spec.name} knows real ones only. Use adamw.")
+    sparse = sparse_embeddings(module)
+    name = next((sparse[id(p)] for p in parameters if id(p) in sparse), None)
+    if name is None:
+        return
+    if not takes_sparse(spec):
+        raise ConfigError(
+            f"{spec.name}: {name} has sparse=True, and {spec.name} takes no sparse gradients. Make it with sparse=False, or "
+            "use optimizer=torch.optim.SparseAdam."
+        )
+    if clips:
+        raise ConfigError(f"clip: {name} has sparse=True, and sparse gradients cannot be clipped. Pass clip=None.")
+    if any(group.get("weight_decay") for group in groups if any(id(p) in sparse for p in group["params"])):
+        raise ConfigError(
+            f"weight_decay: {name} has sparse=True, and decay would touch every row. Leave it out for this one: "
+            f"param_groups={{'{name}.weight': {{'weight_decay': 0.0}}}}."
         )

@@ -1,4 +1,4 @@
-"""For every optimizer: a group's decay, layers' rates, a group added in mid-run, a closure, sparse and complex parameters."""
+"""For every optimizer: a group's decay, layers' rates, a group added in mid-run, a closure, sparse and complex numbers."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import lightning_adam as la
+from lightning_adam.optimizers.number_kinds import takes_complex, takes_sparse
 from lightning_adam.optimizers.sophia import estimate_hessian
 from tests.test_descent import Bowl
 
@@ -68,7 +69,7 @@ def test_a_groups_decay_moves_that_group_alone(name: str) -> None:
 def test_layer_decay_is_obeyed_or_refused(name: str) -> None:
     module = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
     if name in ONE_GROUP or "lr" in ROWS[name].shared:
-        with pytest.raises(la.ConfigError, match="layer_decay|one lr for all groups"):
+        with pytest.raises(la.ConfigError, match=r"layer_decay|one lr for all groups"):
             made(module, name, layer_decay=0.5)
         return
     rates = {key: group["lr"] for group in made(module, name, layer_decay=0.5).param_groups for key in group["adam_names"]}
@@ -99,4 +100,67 @@ def test_a_closure_is_called_and_its_loss_returned(name: str) -> None:
     torch.manual_seed(2)
     if name not in ("lbfgs", "adamz"):
         by_hand = made(other, name)
-        assert all(torch.equal(p, q) for p, q in zip(one.parameters(), [*run(other, by_hand, name, 3).values()], strict=True))
+        assert all(
+            torch.equal(p, q) for p, q in zip(one.parameters(), [*run(other, by_hand, name, 3).values()], strict=True)
+        )
+
+
+class Sparse(nn.Module):
+    """An embedding whose gradient has only the rows that were looked up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.table = nn.Embedding(10, 4, sparse=True)
+
+    def forward(self) -> Tensor:
+        """Three look-ups of two rows."""
+        return (self.table(torch.tensor([1, 2, 2])) - 3.0).square().sum()
+
+
+class Complex(nn.Module):
+    """A complex matrix."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.weight = nn.Parameter(torch.randn(4, 4, dtype=torch.cfloat))
+
+    def forward(self) -> Tensor:
+        """Its distance from 3 + 3i."""
+        return (self.weight - (3 + 3j)).abs().square().sum()
+
+
+@pytest.mark.parametrize("kind", [Sparse, Complex])
+@pytest.mark.parametrize("name", NAMES)
+def test_sparse_and_complex_parameters_train_or_are_refused_when_configured(name: str, kind: type[nn.Module]) -> None:
+    module = kind()
+    takes = takes_sparse if kind is Sparse else takes_complex
+    clip = {} if name in ONE_GROUP else {"clip": None}
+    if not takes(ROWS[name]):
+        with pytest.raises(la.ConfigError, match=f"{name}: .*(sparse=True|complex parameters)"):
+            made(module, name, **clip)
+        return
+    before, start = float(module()), {key: p.detach().clone() for key, p in module.named_parameters()}
+    end = run(module, made(module, name, **clip), name)
+    assert float(module()) < before
+    assert kind is Complex or torch.equal(start["table.weight"][3:], end["table.weight"][3:])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, r"clip: table has sparse=True.*clip=None"),
+        ({"clip": None, "weight_decay": 0.1}, r"weight_decay: table has sparse"),
+    ],
+)
+def test_sparse_gradients_are_neither_clipped_nor_decayed(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(la.ConfigError, match=message):
+        made(Sparse(), "sgd", **options)
+
+
+def test_torchs_sparse_adam_is_left_to_judge_itself() -> None:
+    module = Sparse()
+    before = float(module())
+    run(module, made(module, torch.optim.SparseAdam, lr=0.1, clip=None), "SparseAdam")  # type: ignore[arg-type]
+    assert float(module()) < before

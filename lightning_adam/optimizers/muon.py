@@ -36,11 +36,20 @@ class MuonWithAdamW(Optimizer):
         ns_steps: int = 5,
     ) -> None:
         super().__init__(list(params), {"lr": lr, "weight_decay": weight_decay, "muon": False})
+        self._of_muon = {"momentum": momentum, "ns_steps": ns_steps, "adjust_lr_fn": "match_rms_adamw"}
+        self._of_adamw = {"betas": betas, "eps": eps}
+        self._divide()
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """One that joins in mid-run is AdamW's, unless it says ``muon``."""
+        super().add_param_group(param_group)
+        if hasattr(self, "_of_adamw"):
+            self._divide()
+
+    def _divide(self) -> None:
         matrices, others = self._split()
-        self._muon = (
-            Muon(matrices, momentum=momentum, ns_steps=ns_steps, adjust_lr_fn="match_rms_adamw") if matrices else None
-        )
-        self._adamw = AdamW(others, betas=betas, eps=eps) if others else None
+        self._muon = Muon(matrices, **self._of_muon) if matrices else None  # type: ignore[arg-type]
+        self._adamw = AdamW(others, **self._of_adamw) if others else None  # type: ignore[arg-type]
 
     def _split(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         return [g for g in self.param_groups if g["muon"]], [g for g in self.param_groups if not g["muon"]]
