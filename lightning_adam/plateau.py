@@ -80,11 +80,12 @@ def _check_options(options: Mapping[str, Any]) -> None:
     if "mode" in options:
         raise ConfigError(f"schedule_options: mode is an argument of its own: mode={options['mode']!r}.")
     factor = options.get("factor", 0.1)
-    if not isinstance(factor, (int, float)) or not 0 < factor < 1:
+    if isinstance(factor, bool) or not isinstance(factor, (int, float)) or not 0 < factor < 1:
         raise ConfigError(f"schedule_options: factor={factor!r} of 'plateau' must be between 0 and 1, such as 0.1.")
     for name, least in (("patience", 0), ("frequency", 1)):
         count = options.get(name, least)
-        if not isinstance(count, (int, float)) or count < least or count != int(count):
+        whole = isinstance(count, int) or (isinstance(count, float) and count.is_integer())
+        if isinstance(count, bool) or not whole or count < least:
             raise ConfigError(f"schedule_options: {name}={count!r} counts validations: an int, {least} or above.")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -103,6 +104,34 @@ def test_a_closure_is_called_and_its_loss_returned(name: str) -> None:
         assert all(
             torch.equal(p, q) for p, q in zip(one.parameters(), [*run(other, by_hand, name, 3).values()], strict=True)
         )
+
+
+class Turned(Bowl):
+    """The same parameters, registered the other way round."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("hidden", "head"):
+            self._modules[name] = self._modules.pop(name)
+        self._modules["hidden"] = self._modules.pop("hidden")
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ONE_GROUP])
+def test_a_reordered_and_regrouped_resume_goes_on_as_if_nothing_had_happened(name: str) -> None:
+    first, second = Bowl(), Turned()
+    assert [key for key, _ in first.named_parameters()] != [key for key, _ in second.named_parameters()]
+    optimizer = made(first, name)
+    run(first, optimizer, name, 4)
+    second.load_state_dict(first.state_dict())
+    decay = {"weight_decay": 0.0} if "weight_decay" in ROWS[name].options() else {"lr": ROWS[name].lr}
+    resumed = made(second, name, param_groups={"head.bias": decay})  # which it has already: another group, no other value
+    resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    ends = []
+    for module, which in ((first, optimizer), (second, resumed)):
+        torch.manual_seed(3)
+        ends.append(run(module, which, name, 1))
+    for key in ends[0]:
+        torch.testing.assert_close(ends[0][key], ends[1][key], rtol=1e-6, atol=1e-7)
 
 
 class Sparse(nn.Module):

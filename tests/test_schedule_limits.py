@@ -25,6 +25,9 @@ WRONG = [
     ("exponential", {"final": 1.0}),
     ("wsd_exponential", {"final": 2.0}),
     ("plateau", {"patience": -1}),
+    ("plateau", {"patience": True}),
+    ("plateau", {"patience": float("nan")}),
+    ("plateau", {"frequency": 0}),
     ("plateau", {"factor": 1.5}),
 ]
 
