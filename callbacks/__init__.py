@@ -5,6 +5,7 @@ from lightning_adam.callbacks.divergence_monitor import DivergenceMonitor
 from lightning_adam.callbacks.manual_run import ManualRun
 from lightning_adam.callbacks.optimizer_monitor import OptimizerMonitor
 from lightning_adam.callbacks.plateau import PlateauWatch
+from lightning_adam.callbacks.preflight import Preflight, PreflightError
 from lightning_adam.callbacks.run_plan import RunPlan
 
 __all__ = [
@@ -14,6 +15,8 @@ __all__ = [
     "ManualRun",
     "OptimizerMonitor",
     "PlateauWatch",
+    "Preflight",
+    "PreflightError",
     "RunPlan",
     "ScheduleFreeModes",
 ]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
+from torch import Tensor, nn
 
 ATTACHED = ("log", "log_dict")
 """Methods of the module that Lightning gives to each callback for a run: through them it would hold the module for ever."""
@@ -45,6 +45,19 @@ def scale_on_device(trainer: Trainer) -> Tensor | float | None:
     if scaler is None:
         return None
     return scale.detach() if isinstance(scale, Tensor) else float(scaler.get_scale())
+
+
+def averages(trainer: Trainer) -> list[Mapping[str, Any]]:
+    """What callbacks keep beside the model: Lightning's averages, copies of the model, and handmade dicts of tensors."""
+    own = set(trainer.lightning_module.modules()) | {trainer.model}
+    callbacks: list[Callback] = getattr(trainer, "callbacks", [])
+    kept = [value for callback in callbacks for value in vars(callback).values()]
+    found = [value.state_dict() if isinstance(value, nn.Module) and value not in own else value for value in kept]
+    return [value for value in found if isinstance(value, Mapping) and value and _are_tensors(value)]
+
+
+def _are_tensors(values: Mapping[Any, Any]) -> bool:
+    return all(isinstance(value, Tensor) for value in values.values())
 
 
 def loss_scale(trainer: Trainer) -> float:

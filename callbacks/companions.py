@@ -14,7 +14,7 @@ from typing_extensions import override
 from lightning_adam.callbacks._lightning import loss_share
 from lightning_adam.fresh_state import COMPANIONS_OWN
 from lightning_adam.optimizers.adamz import AdamZ
-from lightning_adam.optimizers.sophia import estimate_hessian, hessian_is_due
+from lightning_adam.optimizers.sophia import estimate_hessian, hessian_is_due, takes_hessian
 
 KEPT = COMPANIONS_OWN
 """The training weights while the averaged ones are in use: computing the way back would round them."""
@@ -54,18 +54,19 @@ class LossForAdamZ(_OncePerStep):
 
 
 class HessianForSophia(_OncePerStep):
-    """Estimates the Hessian's diagonal every ``update_period`` steps, and hands it to Sophia; averaged over ranks."""
+    """Estimates the Hessian's diagonal every ``update_period`` steps, and hands it to Sophia; averaged over ranks.
+
+    Under accumulation the first micro-batch gives it: the authors, too, estimate on a part of the batch (section 2.3).
+    """
 
     @override
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         """The loss still has its graph."""
-        for optimizer in (o for o in trainer.optimizers if type(o).__name__ == "SophiaH" and hessian_is_due(o)):
-            passes = self._pass_of_step(trainer, optimizer)
+        for optimizer in (o for o in trainer.optimizers if takes_hessian(o) and hessian_is_due(o)):
+            if self._pass_of_step(trainer, optimizer) > 1:
+                continue
             estimates = estimate_hessian(optimizer, loss, loss_share(trainer))
             hessian = [trainer.strategy.reduce(h, reduce_op="mean") for h in estimates]
-            if passes > 1:
-                earlier = optimizer.adam_arguments["hessian"]  # type: ignore[attr-defined]
-                hessian = list(torch._foreach_lerp(earlier, hessian, 1 / passes))
             optimizer.adam_arguments = {"hessian": hessian}  # type: ignore[attr-defined]
 
 

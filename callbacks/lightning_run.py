@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_adam.callbacks._lightning import (
+    averages,
     has_flat_shards,
     hyperparameters_of_user,
     log_interval,
@@ -63,6 +64,11 @@ class LightningRun:
         return math.nan if not limit or self._trainer.gradient_clip_algorithm == "value" else float(limit)
 
     @property
+    def mode(self) -> str:
+        """As the module says."""
+        return "automatic" if self.module.automatic_optimization else "manual"
+
+    @property
     def is_main(self) -> bool:
         """Rank zero writes and speaks."""
         return self._trainer.is_global_zero
@@ -90,6 +96,10 @@ class LightningRun:
     def schedulers(self) -> Sequence[Any]:
         """Those that Lightning steps."""
         return [config.scheduler for config in self._trainer.lr_scheduler_configs]
+
+    def averages(self) -> Sequence[Mapping[str, Any]]:
+        """Lightning's weight averaging, and what other callbacks keep like it."""
+        return averages(self._trainer)
 
     def stop(self) -> str:
         """The run ends after this batch, with a checkpoint."""

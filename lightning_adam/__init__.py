@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from lightning_adam.integrations import watch
     from lightning_adam.monitoring import DivergenceError
     from lightning_adam.optimizers import available_optimizers
+    from lightning_adam.preflight import PreflightReport, preflight
+    from lightning_adam.recipes import optimizer_class, optimizer_factory
 
 __version__ = "0.1.0"
 
@@ -28,12 +30,16 @@ __all__ = [
     "Finding",
     "LightningAdamWarning",
     "OptimizerConfig",
+    "PreflightReport",
     "ZClip",
     "__version__",
     "available_optimizers",
     "configure_optimizers",
     "describe",
+    "optimizer_class",
+    "optimizer_factory",
     "plot_schedule",
+    "preflight",
     "report",
     "watch",
 ]
@@ -43,7 +49,9 @@ if not TYPE_CHECKING:  # a __getattr__ that type checkers see would let every mi
         __name__,
         dict.fromkeys(("ClipAdaptive", "ClipNorm", "ClipPercentile", "ClipValue", "ZClip"), "lightning_adam.clipping")
         | dict.fromkeys(("ConfigError", "LightningAdamWarning"), "lightning_adam.errors")
+        | dict.fromkeys(("PreflightReport", "preflight"), "lightning_adam.preflight")
         | dict.fromkeys(("describe", "plot_schedule"), "lightning_adam.describe")
+        | dict.fromkeys(("optimizer_class", "optimizer_factory"), "lightning_adam.recipes")
         | {
             "Finding": "lightning_adam.diagnosis",
             "OptimizerConfig": "lightning_adam.config",

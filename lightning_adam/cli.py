@@ -62,7 +62,8 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--logdir", type=Path, default=Path("runs/demo"), help="default runs/demo")
     demo.add_argument("--sick", choices=sorted(SICK), help="break the run on purpose, to see the warnings fire")
     demo.set_defaults(run=demo_command)
-    listing = commands.add_parser("optimizers", help="print the catalogue")
+    listing = commands.add_parser("optimizers", help="print the catalogue, or the page of one optimizer")
+    listing.add_argument("name", nargs="?", help="a name of the catalogue, such as muon")
     listing.add_argument("--json", action="store_true")
     listing.set_defaults(run=optimizers_command)
     doctor = commands.add_parser("doctor", help="diagnose finished or running runs from their logs")
@@ -85,6 +86,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     doctor.add_argument("--compare", nargs=2, metavar=("A", "B"), help="what differs between two runs")
     doctor.set_defaults(run=doctor_command)
+    check = commands.add_parser("check", help="what is wrong before training: preflight of a class or a LightningCLI config")
+    check.add_argument("target", help="module:Class, file.py:Class, or the YAML file of a LightningCLI's fit")
+    check.add_argument("--data", help="module:Class of a datamodule (default: the module's own train_dataloader)")
+    check.add_argument("--budget", type=_positive, default=60, help="seconds at most (default 60)")
+    check.add_argument("--format", choices=("text", "json", "sarif"), default="text")
+    check.add_argument("--baseline", type=Path, help="a file written by --format json: what it holds is silent")
+    check.add_argument(
+        "--fail-on", choices=("info", "warning", "critical"), default="warning", help="exit with 1 (default warning)"
+    )
+    check.set_defaults(run=check_command)
     explain = commands.add_parser("explain", help="what a finding's code means, why it happens, and what to do")
     explain.add_argument("code", nargs="?", help="such as LR-HIGH; without one all codes are listed")
     explain.set_defaults(run=explain_command)
@@ -112,6 +123,25 @@ def link_command(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def check_command(arguments: argparse.Namespace) -> int:
+    """Preflight; 1 where a new finding is as severe as ``--fail-on``."""
+    from dataclasses import replace
+
+    from lightning_adam.check import as_json, as_sarif, check, new_findings
+    from lightning_adam.doctor.live import SEVERITIES
+
+    report = check(arguments.target, arguments.data, arguments.budget)
+    new = new_findings(report, arguments.baseline)
+    forms = {
+        "text": lambda: str(replace(report, findings=tuple(new))),
+        "json": lambda: as_json(new, report),
+        "sarif": lambda: as_sarif(new),
+    }
+    print(forms[arguments.format]())
+    enough = SEVERITIES[: SEVERITIES.index(arguments.fail_on) + 1]
+    return int(any(finding.severity in enough for finding in new))
+
+
 def explain_command(arguments: argparse.Namespace) -> int:
     """Print one explanation, or the table of all codes."""
     from rich.console import Console
@@ -126,9 +156,14 @@ def explain_command(arguments: argparse.Namespace) -> int:
 
 
 def optimizers_command(arguments: argparse.Namespace) -> int:
-    """Print the catalogue as a table or as JSON."""
+    """Print the catalogue as a table or as JSON, or one optimizer's page."""
     from lightning_adam.optimizers import available_optimizers
 
+    if arguments.name is not None:
+        from lightning_adam.optimizer_page import optimizer_page
+
+        print(optimizer_page(arguments.name))
+        return 0
     rows = available_optimizers()
     if arguments.json:
         print(json.dumps([asdict(row) for row in rows], indent=2, default=lambda function: function.__name__))

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+import numbers
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 from lightning_adam.clipping import Clip
 from lightning_adam.errors import ConfigError, nearest
+from lightning_adam.names import Mode, OptimizerName, PresetName, ScheduleName
+from lightning_adam.optimizers.choice import OptimizerChoice
 from lightning_adam.presets import PRESETS
 
-Duration = float | int | str
+Duration = int | float | str
+"""In this order LightningCLI reads 500 as steps."""
 
 
 @dataclass
@@ -22,15 +26,17 @@ class OptimizerConfig:
     What is None comes from the preset, else from the catalogue or the schedule.
 
     Attributes:
-        optimizer: a name of the catalogue; adamw by default.
+        optimizer: a name of the catalogue (adamw by default) or of pytorch_optimizer, a class, its dotted path, a callable
+            that takes the parameters, an optimizer, or a mapping with ``_target_`` or ``name`` and options.
         lr: learning rate.
         betas: decay rates of the first and second moment.
-        eps: added to √v̂.
+        eps: added to √v̂; adafactor has two.
         weight_decay: decay of tensors of two or more dimensions; vectors get none.
         schedule: a key of ``lightning_adam.schedules.SCHEDULES``; cosine by default.
         warmup: duration of the warmup; 5 % of the run by default (30 % of ``onecycle``).
         decay: duration of the decay of ``wsd`` (a tenth of the run), or of a cycle of ``cosine_restarts`` (a quarter).
-        min_lr: the learning rate that the decay ends at, as a fraction of ``lr``; 0 by default.
+        min_lr: the learning rate that the decay ends at, as a fraction of ``lr`` (0.1, "10%"), or ``"1e-6 absolute"``;
+            0 by default.
         total_steps: duration of the run; None asks the trainer.
         clip: total norm, a rule, None for no clipping, or ``"default"``: norm 1.0 unless the trainer clips.
         parameters: glob of the parameter names that this optimizer trains, such as ``generator.*``; all by default.
@@ -44,15 +50,15 @@ class OptimizerConfig:
         options: whatever else the optimizer's class takes.
     """
 
-    optimizer: str | None = None
+    optimizer: OptimizerName | OptimizerChoice | None = None
     lr: float | None = None
-    betas: tuple[float, ...] | None = None
-    eps: float | None = None
+    betas: Sequence[float] | None = None
+    eps: float | Sequence[float | None] | None = None
     weight_decay: float | None = None
-    schedule: str | None = None
+    schedule: ScheduleName | None = None
     warmup: Duration | None = None
     decay: Duration | None = None
-    min_lr: float | None = None
+    min_lr: float | str | None = None
     total_steps: Duration | None = None
     clip: Clip | float | str | None = "default"
     parameters: str | None = None
@@ -60,10 +66,30 @@ class OptimizerConfig:
     layer_decay: float | None = None
     schedule_options: Mapping[str, float] | None = None
     monitor: str = "val_loss"
-    mode: Literal["min", "max"] | None = None
-    preset: str | None = None
+    mode: Mode | None = None
+    preset: PresetName | None = None
     reset_optimizer: bool = False
     options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Take OmegaConf's lists and dicts and NumPy's numbers as Python's own."""
+        for f in fields(self):
+            setattr(self, f.name, plain(getattr(self, f.name)))
+        if isinstance(self.betas, list):
+            self.betas = tuple(self.betas)
+
+
+def plain(value: Any) -> Any:
+    """Mappings as dicts, sequences as lists (tuples stay), NumPy's numbers as Python's; anything else as it is."""
+    if isinstance(value, Mapping):
+        return {plain(key): plain(entry) for key, entry in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
+        return type(value)(map(plain, value)) if type(value) is tuple else [plain(entry) for entry in value]
+    if isinstance(value, (bool, int, float)) and type(value).__module__ != "numpy":
+        return value
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    return float(value) if isinstance(value, numbers.Real) else value
 
 
 def with_preset(config: OptimizerConfig) -> OptimizerConfig:
@@ -74,55 +100,43 @@ def with_preset(config: OptimizerConfig) -> OptimizerConfig:
     """
     if config.preset is None:
         return config
-    if config.preset not in PRESETS:
+    if not isinstance(config.preset, str) or config.preset not in PRESETS:
         known = ", ".join(PRESETS)
         raise ConfigError(f"preset={config.preset!r} is not known.{nearest(str(config.preset), PRESETS)} Known: {known}.")
     given = PRESETS[config.preset].arguments
     open_ = {k: v for k, v in given.items() if getattr(config, k) == (None if k != "clip" else "default")}
     if config.optimizer is not None and config.optimizer != given["optimizer"]:
-        open_ = {k: v for k, v in open_.items() if k not in ("lr", "betas", "eps")}
+        kept = ("lr", "betas", "eps", *(() if isinstance(config.optimizer, str) else ("weight_decay",)))
+        open_ = {k: v for k, v in open_.items() if k not in kept}
     return replace(config, **open_)
 
 
-def check_numbers(config: OptimizerConfig) -> None:
-    """Refuse what no optimizer can use.
+_MIN_LR = re.compile(r"\s*(?P<number>[0-9.]+(?:[eE][+-]?\d+)?)\s*(?P<unit>%|absolute)\s*")
+
+
+def min_factor(config: OptimizerConfig) -> float:
+    """``min_lr`` as a fraction of ``lr``.
 
     Raises:
-        ConfigError: names the argument, what it got, and what to write.
+        ConfigError: not a fraction; an absolute one without ``lr``, or above it.
+
+    Example:
+        >>> [min_factor(OptimizerConfig(lr=1e-3, min_lr=value)) for value in (0.1, "10%", "1e-4 absolute")]
+        [0.1, 0.1, 0.1]
     """
-    for name in ("lr", "eps", "weight_decay", "min_lr", "layer_decay"):
-        _check_number(name, getattr(config, name), positive=name in ("lr", "eps", "layer_decay"))
-    for name in ("min_lr", "layer_decay"):
-        value = getattr(config, name)
-        if value is not None and value > 1:
-            raise ConfigError(f"{name}={value!r}: it is a fraction of lr, at most 1.")
-    if config.betas is not None:
-        _check_betas(config.betas)
-    if not isinstance(config.reset_optimizer, bool):
-        raise ConfigError(f"reset_optimizer={config.reset_optimizer!r}: give True or False.")
-
-
-def _check_number(name: str, value: object, *, positive: bool) -> None:
-    if value is None:
-        return
-    if isinstance(value, str):
-        raise ConfigError(
-            f"{name}={value!r} is a string. YAML reads 3e-4 as text: write it with a point (3.0e-4), "
-            f"or convert it with float({name})."
-        )
-    allowed = "a finite number above 0" if positive else "a finite number, 0 or above"
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
-        raise ConfigError(f"{name}={value!r}: {name} must be {allowed}.")
-    if value < 0 or (positive and value == 0):
-        raise ConfigError(f"{name}={value!r}: {name} must be {allowed}.")
-
-
-def _check_betas(betas: object) -> None:
-    if not isinstance(betas, (tuple, list)) or len(betas) not in (2, 3):
-        raise ConfigError(f"betas={betas!r}: give two numbers, such as betas=(0.9, 0.95) (three for adan and ademamix).")
-    for index, beta in enumerate(betas, 1):
-        if not isinstance(beta, (int, float)) or not 0 <= beta < 1:
-            raise ConfigError(f"betas={betas!r}: beta{index} is {beta!r}, it must be in [0, 1), such as (0.9, 0.95).")
+    value = config.min_lr
+    if not isinstance(value, str):
+        return 0.0 if value is None else value
+    match = _MIN_LR.fullmatch(value)
+    if match is None:
+        raise ConfigError(f"min_lr={value!r}: write a fraction of lr (0.1 or '10%'), or a rate as '1e-6 absolute'.")
+    number = float(match["number"])
+    if match["unit"] == "absolute" and not config.lr:
+        raise ConfigError(f"min_lr={value!r} is a rate: give lr beside it, or write a fraction of it, such as '1%'.")
+    factor = number / 100 if match["unit"] == "%" else number / (config.lr or 1.0)
+    if factor > 1:
+        raise ConfigError(f"min_lr={value!r} is above lr={config.lr!r}: a decay ends at lr or below.")
+    return factor
 
 
 def resolve_duration(name: str, value: Duration, total_steps: float, steps_per_epoch: float | None) -> int:

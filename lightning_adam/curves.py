@@ -48,7 +48,18 @@ def cosine(phases: Phases, step: int) -> float:
 
 def cosine_restarts(phases: Phases, step: int) -> float:
     """The same with restarts: ``decay`` is the length of a cycle, each of the same length."""
-    return _half_cosine(((step - phases.warmup) % phases.decay) / phases.decay) if phases.decay else 1.0
+    cycle = _cycle(phases)
+    return _half_cosine(((step - phases.warmup) % cycle) / cycle) if cycle else 1.0
+
+
+def _cycle(phases: Phases) -> float:
+    """The cycle's length; where whole cycles miss the end by their rounding only, they share the run without a rest.
+
+    A quarter of 97 steps is rounded to 24: a fifth cycle would begin at the full rate with the run's last step.
+    """
+    run = phases.total - phases.warmup
+    cycles = max(1, round(run / phases.decay)) if phases.decay and math.isfinite(run) else 0
+    return run / cycles if cycles and abs(run - cycles * phases.decay) < cycles else phases.decay
 
 
 def root(phases: Phases, step: int) -> float:

@@ -11,11 +11,13 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from lightning_adam.config import OptimizerConfig, with_preset
+from lightning_adam.assembly import settle
+from lightning_adam.config import OptimizerConfig
 from lightning_adam.curves import Phases
 from lightning_adam.monitoring.parameters import prefixes
 from lightning_adam.monitoring.run import Plan
-from lightning_adam.optimizers import OPTIMIZERS, get_optimizer
+from lightning_adam.optimizers import OPTIMIZERS
+from lightning_adam.optimizers.choice import ClassSpec
 from lightning_adam.planning import ASSUMED_LENGTH, plan, steps_per_epoch, trainer_of
 from lightning_adam.schedules import Schedule, factor
 
@@ -200,9 +202,10 @@ def _state_megabytes(optimizer: Optimizer) -> str:
 
 
 def _describe_config(config: OptimizerConfig) -> str:
-    full = with_preset(config)
-    row = get_optimizer(full.optimizer or "adamw")
-    lines = [f"**{row.name}**: {row.summary} ({row.source}); {row.state_bytes:g} bytes of state per parameter", ""]
+    full, choice = settle(config)
+    row = choice.spec
+    known = "" if isinstance(row, ClassSpec) else f" ({row.source}); {row.state_bytes:g} bytes of state per parameter"
+    lines = [f"**{row.name}**: {row.summary}{known}", ""]
     lines += ["| argument | value |", "|---|---|"]
     lines += [f"| {f.name} | {value} |" for f in fields(full) if (value := getattr(full, f.name)) not in (None, {})]
     if full.total_steps is not None and not isinstance(full.total_steps, str):
@@ -221,9 +224,10 @@ def plot_schedule(config: OptimizerConfig, steps: int) -> Any:
         from lightning_adam.schedule_figure import ScheduleFigure
     except ImportError as error:
         raise ImportError("plot_schedule needs matplotlib: pip install 'lightning-adam[plot]'.") from error
-    full = replace(with_preset(config), total_steps=steps)
+    settled, choice = settle(config)
+    full = replace(settled, total_steps=steps)
     name, phases = full.schedule or "cosine", plan(full, None)
-    lr = full.lr if full.lr is not None else get_optimizer(full.optimizer or "adamw").lr
+    lr = full.lr if full.lr is not None else choice.spec.lr
     figure = ScheduleFigure(figsize=(7, 3), layout="constrained")
     axes = figure.add_subplot()
     axes.plot(range(steps), [lr * factor(name, phases, k) for k in range(steps)])

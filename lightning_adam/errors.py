@@ -6,6 +6,8 @@ import warnings
 from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 
+from lightning_adam.names import MEANT
+
 
 class ConfigError(ValueError):
     """An argument is wrong: the message names it, what it got, what is allowed, and what to write instead."""
@@ -23,11 +25,15 @@ def say_left_out(of: str, parts: Collection[str]) -> None:
 
 
 def nearest(word: str, allowed: Iterable[str]) -> str:
-    """A question to append to a message, or nothing.
+    """A question to append to a message, or nothing. Capitals do not count.
 
     Example:
-        >>> nearest("adamww", ["adam", "adamw"])
+        >>> nearest("AdamWW", ["adam", "adamw"])
         " Did you mean 'adamw'?"
+        >>> nearest("learning_rate", ["lr", "eps"])
+        " Did you mean 'lr'?"
     """
-    matches = get_close_matches(word, list(allowed), n=1)
-    return f" Did you mean {matches[0]!r}?" if matches else ""
+    names = {name.lower(): name for name in allowed}
+    meant = MEANT.get(word.lower())
+    matches = [meant] if meant in names else get_close_matches(word.lower(), names, n=1)
+    return f" Did you mean {names[matches[0]]!r}?" if matches else ""

@@ -14,13 +14,15 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.optim import LBFGS, Optimizer
+from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from lightning_adam.clipping import AdaptiveClip, Clip, ClipRecord, whole
 from lightning_adam.errors import ConfigError, LightningAdamWarning
 from lightning_adam.optimizers._ranks import mean_over_ranks
 from lightning_adam.optimizers.adamz import AdamZ
+from lightning_adam.optimizers.choice import repeats_closure
+from lightning_adam.optimizers.sophia import refuse_missing_estimate
 from lightning_adam.resume import count_of, matched, options_of
 from lightning_adam.saved_record import names_of, read_memory, with_record
 from lightning_adam.schedules import Schedule
@@ -32,6 +34,7 @@ class GuidedStep(Optimizer):
 
     Attributes:
         adam_kind: the library's class.
+        adam_repeats: whether its step evaluates the batch itself.
         adam_rule: the clipping rule; None without clipping.
         adam_clip: what clipping did in the last step; None without clipping.
         adam_schedule: whom each real update is told.
@@ -42,6 +45,7 @@ class GuidedStep(Optimizer):
     """
 
     adam_kind: ClassVar[type[Optimizer]]
+    adam_repeats: ClassVar[bool]
     adam_rule: Clip | None
     adam_clip: ClipRecord | None
     adam_schedule: Schedule
@@ -60,7 +64,7 @@ class GuidedStep(Optimizer):
         if closure is None and _is_dry_run(self):
             return super().step()
         self.adam_schedule.prepare()
-        if isinstance(self, LBFGS):
+        if self.adam_repeats:
             return self._step_repeatedly(closure)
         loss = None
         if closure is not None:
@@ -68,7 +72,13 @@ class GuidedStep(Optimizer):
                 loss = closure()
         updates = self._clip()
         arguments = self.__dict__.pop("adam_arguments", None) or ({"loss": loss} if isinstance(self, AdamZ) else {})
-        super().step(**arguments)
+        refuse_missing_estimate(self, arguments)
+        try:
+            super().step(**arguments)
+        except Exception:
+            if updates:
+                raise
+            return loss  # ranger21 and others do not take a step without a gradient, which has nothing to do
         if updates and not _overflowed(self):
             self.adam_reset = False
             self.adam_schedule.advance()
@@ -84,7 +94,8 @@ class GuidedStep(Optimizer):
         often, and none waits for ever in an all-reduce that the others do not call.
         """
         if closure is None:
-            raise ConfigError("lbfgs evaluates the batch several times per step: call optimizer.step(closure).")
+            name = type(self).__name__
+            raise ConfigError(f"{name} evaluates the batch several times per step: call optimizer.step(closure).")
         is_first = True
 
         def evaluate() -> Any:
@@ -191,7 +202,9 @@ def guided_class(kind: type[Optimizer]) -> type[GuidedStep]:
     if kind not in _MADE:
         _call_step_hooks(kind)
         named = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
-        _MADE[kind] = type(kind.__name__, (GuidedStep, kind), {**named, "adam_kind": kind})
+        _MADE[kind] = type(
+            kind.__name__, (GuidedStep, kind), {**named, "adam_kind": kind, "adam_repeats": repeats_closure(kind)}
+        )
     return _MADE[kind]
 
 
@@ -206,6 +219,14 @@ def _blank(kind: type[Optimizer]) -> GuidedStep:
     """An optimizer whose state is still to be set."""
     made = guided_class(kind)
     return made.__new__(made)
+
+
+def adopted(optimizer: Optimizer) -> GuidedStep:
+    """The user's own optimizer with the helper's step before its own: it shares groups, state and hooks with it."""
+    made = _blank(type(optimizer))
+    bound = {name for name in vars(optimizer) if callable(getattr(type(optimizer), name, None))}
+    made.__setstate__({name: value for name, value in vars(optimizer).items() if name not in bound})
+    return made
 
 
 def guide(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from lightning_adam.errors import ConfigError, nearest
+from lightning_adam.layer_depth import layer_depths
+from lightning_adam.no_decay import without_decay
+from lightning_adam.optimizers.muon_head import output_matrices
 
 Overrides = Mapping[str, Mapping[str, Any]]
 
@@ -21,11 +24,11 @@ class Split:
 
     Attributes:
         lr: the learning rate that ``layer_decay`` multiplies.
-        weight_decay: of tensors of two or more dimensions; others get none. None leaves it out.
+        weight_decay: of all but those that ``no_decay`` names (vectors, norms, biases, tokens). None leaves it out.
         parameters: glob of the names that are taken; None takes all.
         overrides: glob of parameter names to options of groups of their own.
         layer_decay: factor of the learning rate per layer towards the input (Clark et al. 2020, arXiv:2003.10555).
-        matrices: mark hidden matrices with ``muon`` (embeddings and the last matrix are not hidden).
+        matrices: mark hidden matrices with ``muon`` (embeddings and the output's are not hidden).
         embedding_bits: ``optim_bits`` of embeddings (Dettmers et al. 2022, arXiv:2110.02861, section 2.3).
     """
 
@@ -62,18 +65,19 @@ def split_parameters(module: nn.Module, split: Split) -> list[dict[str, Any]]:
     _refuse_lazy(named)
     patterns = dict(split.overrides or {})
     matched = _match_patterns(patterns, [name for name, _ in named])
-    depths = layer_depths([name for name, _ in named])
+    depths = layer_depths([name for name, _ in named], module)
+    spared = {plain_name(name) for name in without_decay(module)}
     embeddings = {id(m.weight) for m in module.modules() if isinstance(m, (nn.Embedding, nn.EmbeddingBag))}
-    last_matrix = [id(p) for _, p in named if p.dim() >= 2][-1:]
+    outputs = output_matrices(module, named) if split.matrices else set()
     groups: dict[str, dict[str, Any]] = {}
     for name, parameter in named:
-        labels, options = _decay(split, parameter)
+        labels, options = _decay(split, name in spared)
         if split.layer_decay is not None:
             labels, options = _add_layer(split, name, depths, labels, options)
         if split.embedding_bits is not None and id(parameter) in embeddings:
             labels, options = f"{labels}:embedding", {**options, "optim_bits": split.embedding_bits}
         if split.matrices:
-            hidden = parameter.dim() == 2 and id(parameter) not in {*embeddings, *last_matrix}
+            hidden = parameter.dim() == 2 and id(parameter) not in {*embeddings, *outputs}
             labels, options = f"{labels}:{'muon' if hidden else 'adamw'}", {**options, "muon": hidden}
         if pattern := matched.get(name):
             labels, options = f"{labels}:{pattern}", {**options, **patterns[pattern]}
@@ -104,8 +108,8 @@ def _refuse_lazy(named: Iterable[tuple[str, Tensor]]) -> None:
         )
 
 
-def _decay(split: Split, parameter: Tensor) -> tuple[str, dict[str, Any]]:
-    decays = parameter.dim() >= 2
+def _decay(split: Split, spared: bool) -> tuple[str, dict[str, Any]]:
+    decays = not spared
     options = {} if split.weight_decay is None else {"weight_decay": split.weight_decay if decays else 0.0}
     return "decay" if decays else "no_decay", options
 
@@ -116,39 +120,6 @@ def _add_layer(
     depth, deepest = depths[name], max(depths.values())
     scale = (split.layer_decay or 1.0) ** (deepest - depth)
     return f"{labels}:layer{depth}", {**options, "lr": split.lr * scale}
-
-
-def layer_depths(names: Sequence[str]) -> dict[str, int]:
-    """Depth from the input of every parameter, by its name.
-
-    Numbered modules (``blocks.3``, ``layer1.0``, ``stages.0.blocks.1``) count in order of appearance; what stands before
-    them is depth 0, what stands after is the deepest.
-
-    Example:
-        >>> list(layer_depths(["embed.weight", "blocks.0.w", "blocks.1.w", "head.weight"]).values())
-        [0, 1, 2, 3]
-    """
-    keys = [_layer_key(name) for name in names]
-    order = {key: index for index, key in enumerate(dict.fromkeys(k for k in keys if k), 1)}
-    depths: dict[str, int] = {}
-    seen_numbered = False
-    for name, key in zip(names, keys, strict=True):
-        seen_numbered = seen_numbered or key is not None
-        depths[name] = order[key] if key else (len(order) + 1 if seen_numbered else 0)
-    return depths
-
-
-_NESTED = ("blocks", "block", "layers", "layer")
-
-
-def _layer_key(name: str) -> str | None:
-    """The name up to its first number, and to a second one that counts blocks within a stage."""
-    parts = name.split(".")
-    first = next((i for i, part in enumerate(parts) if part.isdigit()), None)
-    if first is None:
-        return None
-    nested = len(parts) > first + 2 and parts[first + 1] in _NESTED and parts[first + 2].isdigit()
-    return ".".join(parts[: first + 3 if nested else first + 1])
 
 
 def _match_patterns(patterns: Iterable[str], names: list[str]) -> dict[str, str]:

@@ -6,7 +6,7 @@ import math
 from contextvars import ContextVar
 from typing import Any
 
-from lightning_adam.config import OptimizerConfig, resolve_duration
+from lightning_adam.config import OptimizerConfig, min_factor, resolve_duration
 from lightning_adam.curves import Phases
 from lightning_adam.errors import ConfigError
 from lightning_adam.schedules import Shape, get_schedule, resolve_options
@@ -39,7 +39,7 @@ def plan(config: OptimizerConfig, trainer: Any | None, length: float | None = No
         )
     decay = _decay_steps(config, shape, total, warmup, per_epoch)
     total = int(total) if math.isfinite(total) else total
-    return Phases(warmup, decay, total, config.min_lr or 0.0, options, asked=config.total_steps is not None)
+    return Phases(warmup, decay, total, min_factor(config), options, asked=config.total_steps is not None)
 
 
 def _decay_steps(config: OptimizerConfig, shape: Shape, total: float, warmup: int, per_epoch: float | None) -> int:
@@ -59,6 +59,7 @@ def _decay_steps(config: OptimizerConfig, shape: Shape, total: float, warmup: in
     return decay
 
 
+_TOTAL = "give optimizer steps (an int of 1 or more) or epochs ('2ep')."
 _LENGTH_HELP = (
     "Pass total_steps=..., or Trainer(max_steps=...), or Trainer(max_epochs=..., limit_train_batches=<int>), "
     "or use schedule='constant' with warmup in steps."
@@ -70,11 +71,13 @@ def _total_steps(
 ) -> float:
     """Length of the run; ``inf`` only where nothing needs it."""
     if config.total_steps is not None:
-        if isinstance(config.total_steps, float) or str(config.total_steps).rstrip().endswith("%"):
-            raise ConfigError(f"total_steps={config.total_steps!r}: give steps (an int) or epochs ('2ep').")
-        total: float = resolve_duration("total_steps", config.total_steps, math.inf, per_epoch)
+        asked = config.total_steps
+        is_count = isinstance(asked, int) and not isinstance(asked, bool) and asked >= 1
+        if not is_count and not _is_epochs(asked):
+            raise ConfigError(f"total_steps={asked!r}: {_TOTAL}")
+        total: float = resolve_duration("total_steps", asked, math.inf, per_epoch)
         if total < 1:
-            raise ConfigError(f"total_steps={config.total_steps!r}: the run needs at least one step.")
+            raise ConfigError(f"total_steps={asked!r}: the run needs at least one step. {_TOTAL}")
         return total
     total = length if length is not None else run_length(trainer)
     if math.isfinite(total) and total >= 1:

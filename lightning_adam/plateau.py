@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch.optim import Optimizer
@@ -13,9 +13,8 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from lightning_adam.config import OptimizerConfig
 from lightning_adam.curves import Phases
 from lightning_adam.errors import ConfigError, say_left_out
+from lightning_adam.names import Mode
 from lightning_adam.schedules import Schedule
-
-Mode = Literal["min", "max"]
 
 FALLS = re.compile(
     r".*(loss|error|mse|mae|entropy)|"

@@ -29,7 +29,7 @@ PRESETS: dict[str, Preset] = {
     "vit": Preset(
         {"optimizer": "adamw", "lr": 5e-4, "betas": (0.9, 0.999), "weight_decay": 0.05, "schedule": "cosine",
          "warmup": "5ep", "clip": None},
-        "Touvron et al. 2020 (DeiT), arXiv:2012.12877, table 9; lr for batch 512",
+        "Touvron et al. 2020 (DeiT), arXiv:2012.12877, table 9; lr for batch 512; tokens and positions are not decayed",
     ),
     "diffusion": Preset(
         {"optimizer": "adam", "lr": 2e-4, "betas": (0.9, 0.999), "weight_decay": 0.0, "schedule": "constant", "warmup": 0.01,
@@ -43,15 +43,15 @@ PRESETS: dict[str, Preset] = {
     ),
     "finetune": Preset(
         {"optimizer": "adamw", "lr": 2e-5, "betas": (0.9, 0.98), "eps": 1e-6, "weight_decay": 0.1, "schedule": "linear",
-         "warmup": 0.06, "clip": 1.0},
-        "Liu et al. 2019 (RoBERTa), arXiv:1907.11692, table 10",
+         "warmup": 0.06, "clip": None},
+        "Liu et al. 2019 (RoBERTa), arXiv:1907.11692, table 10; no clipping there",
     ),
     "rl": Preset(
         {"optimizer": "adam", "lr": 3e-4, "eps": 1e-5, "weight_decay": 0.0, "schedule": "linear", "warmup": 0, "clip": 0.5},
         "Huang et al. 2022, The 37 implementation details of PPO, details 3, 4 and 11",
     ),
     "memory": Preset(
-        {"optimizer": "paged_adamw8bit", "lr": 2e-4, "weight_decay": 0.01, "schedule": "constant", "warmup": 0.03,
+        {"optimizer": "paged_adamw8bit", "lr": 2e-4, "weight_decay": 0.0, "schedule": "constant", "warmup": 0.03,
          "clip": 0.3},
         "Dettmers et al. 2023 (QLoRA), arXiv:2305.14314, appendix B; there with paged AdamW",
     ),

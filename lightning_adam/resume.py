@@ -57,7 +57,9 @@ def matched(optimizer: Any, state: Mapping[str, Any]) -> dict[str, Any]:
             raise ConfigError(_another(record, record_of(optimizer)))
     _say_what_is_new(optimizer, {p for p, _ in pairs} - (known.keys() - states.keys()))
     _say_what_has_changed(changes)
-    return {**state, **_as_state_dict(optimizer, states, before)}
+    shared = {key: value for key, value in state["state"].items() if isinstance(key, str)}  # of no parameter: MADGRAD's k
+    renewed = _as_state_dict(optimizer, states, before)
+    return {**state, **renewed, "state": {**renewed["state"], **shared}}
 
 
 def _as_state_dict(optimizer: Any, states: States, before: Sequence[Sequence[Group]]) -> dict[str, Any]:
@@ -73,7 +75,8 @@ def _as_state_dict(optimizer: Any, states: States, before: Sequence[Sequence[Gro
 
 def count_of(state: Mapping[str, Any]) -> int | None:
     """How many updates the state has counted; None where it does not say."""
-    counted = [entry["step"] for entry in (*state["state"].values(), *state["param_groups"]) if "step" in entry]
+    entries = [entry for entry in (*state["state"].values(), *state["param_groups"]) if isinstance(entry, Mapping)]
+    counted = [entry["step"] for entry in entries if "step" in entry]
     return max((int(step) for step in counted), default=None)
 
 

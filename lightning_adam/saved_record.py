@@ -72,7 +72,7 @@ def read_memory(state: Mapping[str, Any], rule: Any) -> Mapping[str, Any] | None
 
 def _found(state: Mapping[str, Any]) -> dict[str, Any]:
     stored = [entry for group in state["param_groups"][:1] for entry in group.get(NAMES, ()) if isinstance(entry, Mapping)]
-    if not stored or not {"classes", "clip"} <= stored[0].keys():
+    if not stored or not (isinstance(stored[0].get("classes"), list) and isinstance(stored[0].get("clip"), str)):
         return {}
     return {"algorithm": None, "settings": {}, **stored[0]}  # torch loses empty dicts where it gathers all shards
 

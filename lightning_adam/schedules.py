@@ -19,6 +19,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from lightning_adam import curves
 from lightning_adam.curves import Phases as Phases
 from lightning_adam.errors import ConfigError, LightningAdamWarning, nearest, say_left_out
+from lightning_adam.schedule_limits import LIMITS, is_allowed
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def get_schedule(name: str) -> Shape:
     Raises:
         ConfigError: there is none.
     """
-    if name not in SCHEDULES:
+    if not isinstance(name, str) or name not in SCHEDULES:
         known = ", ".join(SCHEDULES)
         raise ConfigError(f"schedule={name!r} is not known.{nearest(str(name), SCHEDULES)} Known: {known}.")
     return SCHEDULES[name]
@@ -73,15 +74,17 @@ def resolve_options(name: str, given: Mapping[str, float] | None) -> dict[str, f
     """The schedule's options with what was given.
 
     Raises:
-        ConfigError: an option that this schedule does not have.
+        ConfigError: an option that this schedule does not have, or a value that it cannot take.
     """
     allowed = get_schedule(name).options
-    for option in given or {}:
+    for option, value in (given or {}).items():
         if option not in allowed:
             takes = ", ".join(allowed) or "none"
             raise ConfigError(
                 f"schedule_options: {name!r} has no option {option!r}.{nearest(option, allowed)} It has: {takes}."
             )
+        if option in LIMITS and not is_allowed(value, LIMITS[option]):
+            raise ConfigError(f"schedule_options: {option}={value!r} of {name!r} must be a number {LIMITS[option].words}.")
     return {**allowed, **(given or {})}
 
 

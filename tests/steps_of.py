@@ -109,12 +109,14 @@ class Stepper:
         counters = {k: v for k, v in vars(optimizer).items() if isinstance(v, (int, float))}
         hooks = dict(optimizer._optimizer_step_post_hooks)
         optimizer._optimizer_step_post_hooks.clear()
-        self._shrink_where_the_step_depends_on_it()
         start = self._numbers()
+        names = {id(p): n for n, p in self.named.items()}
+        decay = {names[id(p)]: g.get("weight_decay", 0.0) for g in optimizer.param_groups for p in g["params"]}
         for group in optimizer.param_groups:
             group["weight_decay"] = 0.0
         optimizer.adam_kind.step(optimizer, **(getattr(optimizer, "adam_arguments", None) or {}))
         free = {name: end - start[name] for name, end in self._numbers().items()}
+        self._with_the_real_trust(free, start, decay)
         for parameter, weight, gradient in zip(self.named.values(), weights, gradients, strict=True):
             parameter.data.copy_(weight)
             parameter.grad = gradient
@@ -128,9 +130,10 @@ class Stepper:
         optimizer._optimizer_step_post_hooks.update(hooks)
         return free
 
-    def _shrink_where_the_step_depends_on_it(self) -> None:
-        """LAMB takes its trust ratio from the weights after their decay."""
-        if self.name == "lamb":
-            for group in self.optimizer.param_groups:
-                for parameter in group["params"]:
-                    parameter.data.mul_(1 - group["lr"] * group["weight_decay"])
+    def _with_the_real_trust(self, free: dict[str, Array], start: dict[str, Array], decay: dict[str, float]) -> None:
+        """LAMB's trust ratio is that of the step with decay: ‖θ‖/‖r + λθ‖, where the twin's was ‖θ‖/‖r‖."""
+        if self.name not in ("lamb", "lamb8bit"):
+            return
+        for name, parameter in self.named.items():
+            r = -free[name] / (self.optimizer.param_groups[0]["lr"] * float(self.optimizer.state[parameter]["trust_ratio"]))
+            free[name] *= np.linalg.norm(r) / np.linalg.norm(r + decay[name] * start[name])

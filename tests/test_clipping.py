@@ -265,6 +265,20 @@ def test_every_rule_clips_every_dtype_alike(rule: str, dtypes: str) -> None:
         assert float(got.norm()) < 10
 
 
+@pytest.mark.parametrize("rule", EVERY_RULE)
+def test_every_rule_sees_unscaled_gradients_under_a_scaler(rule: str) -> None:
+    """Its norms in five fp16 steps are those of 32 bit, to the precision of fp16, not 1,024 times as large."""
+    seen = []
+    for options in ({}, {"plugins": [scaled_half()]}):
+        norms = Norms()
+        module = Digits(clip=EVERY_RULE[rule](), schedule="constant", warmup=0)
+        trainer(max_steps=5, callbacks=[norms], **options).fit(module, digits_loader())
+        seen.append((norms.before, norms.used))
+
+    assert seen[1][0] == pytest.approx(seen[0][0], rel=2e-2)
+    assert seen[1][1] == pytest.approx(seen[0][1], rel=2e-2)
+
+
 def test_one_nan_norm_does_not_poison_zclip() -> None:
     """After a NaN the statistics still clip the next spike."""
     norms = [1 + 0.1 * math.sin(7 * k) for k in range(40)] + [math.nan, 1.0, 10.0]

@@ -130,3 +130,18 @@ def test_reset_starts_afresh_under_fsdp2(resumed: Any) -> None:
     """The dry step leaves no count behind: six updates after six steps."""
     assert set(resumed["reset"]["steps"]) == {6.0}
     assert "starts afresh" in resumed["reset"]["said"][0]
+
+
+@pytest.fixture(scope="module")
+def replicas(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Every optimizer on two ranks with other data and other losses."""
+    out = tmp_path_factory.mktemp("replicas") / "found.json"
+    run("tests.run_replicas", str(out))
+    return json.loads(out.read_text())
+
+
+@pytest.mark.parametrize("name", [row.name for row in la.available_optimizers()])
+def test_replicas_stay_bit_identical(name: str, replicas: Any) -> None:
+    """Whatever an optimizer draws, estimates or searches for is the same on both ranks."""
+    assert replicas[name]["moved"] > 0
+    assert replicas[name]["apart"] == 0

@@ -134,15 +134,15 @@ def test_reduce_lr_saves_a_run_that_a_schedule_ruins() -> None:
 
 def test_reduced_rate_survives_a_resume(tmp_path: Path) -> None:
     """The helper's schedule follows its configuration after a resume: the monitor lowers it again."""
-    monitor = DivergenceMonitor(on_divergence="reduce_lr")
+    monitor = DivergenceMonitor(on_divergence="reduce_lr", max_actions=2)
     first = trainer(max_steps=56, callbacks=[monitor])
-    first.fit(Digits(poison=(40,), poison_factor=1e4, schedule="constant", warmup=0, clip=None), digits_loader())
+    first.fit(Digits(lr=0.5, schedule="constant", warmup=0, clip=None), digits_loader())
     lowered = first.optimizers[0].param_groups[0]["lr"]
     first.save_checkpoint(tmp_path / "a.ckpt")
-    second = trainer(max_steps=60, callbacks=[DivergenceMonitor(on_divergence="reduce_lr")])
-    second.fit(Digits(schedule="constant", warmup=0, clip=None), digits_loader(), ckpt_path=tmp_path / "a.ckpt")
+    second = trainer(max_steps=60, callbacks=[DivergenceMonitor(on_divergence="reduce_lr", max_actions=2)])
+    second.fit(Digits(lr=0.5, schedule="constant", warmup=0, clip=None), digits_loader(), ckpt_path=tmp_path / "a.ckpt")
 
-    assert lowered < 1e-3
+    assert lowered < 0.5
     assert second.optimizers[0].param_groups[0]["lr"] == pytest.approx(lowered)
 
 

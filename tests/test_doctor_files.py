@@ -268,12 +268,14 @@ HOSTILE: dict[str, Callable[[Path], Any]] = {
 
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_what_is_no_log_does_not_stop_the_doctor(tmp_path: Path, calm: Live, kind: str) -> None:
-    """Pipes and devices are left alone, and numbers that are none passed over: the run beside is judged."""
+    """Pipes and devices are left alone, which is a note, and numbers that are none passed over: the run beside is judged."""
     calm.leave(tmp_path / "run")
     (tmp_path / "strange").mkdir()
     HOSTILE[kind](tmp_path / "strange")
 
-    assert [run.name for run in report(tmp_path).runs] == ["run"]
+    run, *others = sorted(report(tmp_path).runs, key=lambda run: run.name)
+    assert run.name == "run" and run.healthy and run.notes == ()
+    assert all(len(other.notes) == 1 and other.findings == () for other in others)
 
 
 def test_findings_that_a_damaged_file_has_are_not_denied(tmp_path: Path, sick: Live) -> None:

@@ -14,7 +14,19 @@ from lightning_adam.statistics import copy_parameters, read_optimizer, take_snap
 from tests.steps_of import Stepper
 
 NAMES = [row.name for row in la.available_optimizers()]
-COUPLED = {"adam", "adamax", "rmsprop", "sgd", "schedulefree_adamw", "sm3", "lbfgs", "bds_adam"}
+COUPLED = {
+    "adam",
+    "adam8bit",
+    "adamax",
+    "rmsprop",
+    "sgd",
+    "schedulefree_adamw",
+    "schedulefree_radam",
+    "schedulefree_sgd",
+    "sm3",
+    "lbfgs",
+    "bds_adam",
+}
 """Decay is part of their gradient, or there is none: the step is the whole change of the weights."""
 OPTIONS: dict[str, dict[str, Any]] = {"prodigy": {"d0": 1e-3}, "hn_adam": {"norm": 2.5}}
 """Prodigy starts with steps of 1e-6, which float32 weights of 0.1 round to three digits; HN-Adam would draw its norm."""

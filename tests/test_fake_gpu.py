@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -113,7 +113,8 @@ def training(optimizer: Any, **changed: Any) -> SimpleNamespace:
     """What the reader asks of a run."""
     of = {"loss_scale": None, "clip_norm": 1.0, **changed}
     scale = 1.0 if of["loss_scale"] is None else of["loss_scale"]
-    return SimpleNamespace(optimizers=[optimizer], step=lambda position: 40, gradient_scale=lambda _: scale, **of)
+    of |= {"module": nn.Module(), "gradient_scale": lambda _: scale}
+    return SimpleNamespace(optimizers=[optimizer], step=lambda position: 40, **of)
 
 
 def plain(optimizer: Any) -> SimpleNamespace:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import warnings
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from lightning_adam.callbacks import DivergenceMonitor, OptimizerMonitor
 from lightning_adam.diagnosis import Diagnosis, Finding, RunSignals, StepSignals
 from lightning_adam.diagnosis.finding import readable_findings
 from lightning_adam.monitoring import MonitorState
+from lightning_adam.monitoring.actions import Actions
 from lightning_adam.monitoring.heatmap import Heatmap
 from lightning_adam.schedules import Schedule
 from tests.digits import Digits, digits_loader, trainer
@@ -135,6 +137,44 @@ def take_monitor_state(state: dict[str, Any]) -> None:
     assert all(isinstance(finding, Finding) for finding in MonitorState.from_dict(state).findings)
 
 
+def take_earlier_fit(state: dict[str, Any]) -> None:
+    """As the past of a fit with new optimizers: what its rules found is over."""
+    past = MonitorState.from_dict(state).of_earlier_fit()
+    assert all(finding["over"] is True for diagnosis in past.diagnoses for finding in diagnosis["findings"])
+
+
+def take_actions(state: dict[str, Any]) -> None:
+    """And go on counting."""
+    actions = Actions("rollback", 3)
+    actions.load_state_dict(state)
+    assert actions.taken >= 0 and 0 < actions.factor <= 1
+
+
+def optimizer_state() -> dict[str, Any]:
+    """Of the helper's AdamW after a step, without the moments: what is said of it."""
+    return dict(stepped().state_dict()["param_groups"][0]["adam_names"][-1])
+
+
+def stepped() -> Any:
+    """The helper's AdamW on one number, with a rule that remembers."""
+    module = nn.Linear(1, 1, bias=False)
+    optimizer = la.configure_optimizers(module, total_steps=20, clip=la.ZClip(warmup=2))["optimizer"]
+    module(torch.ones(1, 1)).sum().backward()
+    optimizer.step()
+    return optimizer
+
+
+def take_optimizer_state(record: dict[str, Any]) -> None:
+    """With the rest unchanged; that it is another optimizer's may be said, and then nothing has changed."""
+    optimizer = stepped()
+    state = optimizer.state_dict()
+    group = state["param_groups"][0]
+    group["adam_names"] = (*group["adam_names"][:-1], record)
+    with contextlib.suppress(la.ConfigError):
+        optimizer.load_state_dict(state)
+    optimizer.step()
+
+
 def take_finding(state: dict[str, Any]) -> None:
     """One that cannot be read is None."""
     assert len(readable_findings([state])) == 1
@@ -146,6 +186,9 @@ KINDS: dict[str, tuple[dict[str, Any], Callable[[dict[str, Any]], None]]] = {
     "diagnosis": (diagnosed().state_dict(), take_diagnosis),
     "heatmap": (heatmap(), take_heatmap),
     "monitor": (monitor_state(), take_monitor_state),
+    "earlier fit": (monitor_state(), take_earlier_fit),
+    "actions": ({"taken": 1, "factor": 0.3, "last": 5}, take_actions),
+    "optimizer": (optimizer_state(), take_optimizer_state),
     "schedule": (scheduled("cosine")["lr_scheduler"]["scheduler"].state_dict(), take_schedule("cosine")),
     "plateau": (scheduled("plateau")["lr_scheduler"]["scheduler"].state_dict(), take_schedule("plateau")),
     "zclip": (rule_state(la.ZClip(warmup=2)), take_rule(lambda: la.ZClip(warmup=2))),
@@ -182,7 +225,7 @@ def test_what_is_left_of_a_damaged_diagnosis_goes_on() -> None:
     """A finding of no known severity is dropped and its neighbour kept, with its counts; the history is whole."""
     state = diagnosed().state_dict()
     strange = {**state["findings"][0], "severity": "catastrophe"}
-    state = {**state, "findings": [strange, *state["findings"]], "seen": [1, 29], "began": [1, 0]}
+    state = {**state, "findings": [strange, *state["findings"]], "seen": [1, 29], "began": [1, 0], "suspected": [False] * 2}
     restored = Diagnosis()
     with pytest.warns(la.LightningAdamWarning, match="left out findings"):
         restored.load_state_dict(state)

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 import lightning_adam as la
@@ -18,8 +17,9 @@ from lightning_adam.optimizers.bds_adam import BDSAdam
 from lightning_adam.optimizers.caadam import CaAdam, connection_scales
 from lightning_adam.optimizers.hn_adam import HNAdam
 from tests.digits import Digits, digits_loader, trainer
+from tests.references.kinds import Array
+from tests.references.own import adam_at, adamz_factors, bds_adam, connection_scale, hn_adam
 
-Array = NDArray[np.float64]
 SHAPES = ((6, 4), (3,), (5, 2), (2, 8))
 STEPS = 200
 
@@ -47,102 +47,39 @@ def run_ours(make: Callable[[Sequence[Any]], Any], dtype: torch.dtype = torch.fl
     return [p.detach().double().numpy() for p in parameters]
 
 
-def numpy_adam(lr_at: Callable[[int, int, Array], float], eps: float = 1e-8, transform: Any = None) -> list[Array]:
-    """Adam (Kingma & Ba 2014, algorithm 1), with a learning rate per step and tensor."""
-    theta = [np.zeros(shape) for shape in SHAPES]
-    m, v = [np.zeros(s) for s in SHAPES], [np.zeros(s) for s in SHAPES]
-    for t, step in enumerate(gradients(), 1):
-        for i, g in enumerate(step):
-            m[i] = 0.9 * m[i] + 0.1 * g
-            v[i] = 0.999 * v[i] + 0.001 * g**2
-            m_hat, v_hat = m[i] / (1 - 0.9**t), v[i] / (1 - 0.999**t)
-            theta[i] = theta[i] - lr_at(t, i, g) * m_hat / (np.sqrt(v_hat) + eps)
-    return theta
+def each(function: Callable[..., Array], **options: Any) -> list[Array]:
+    """A reference on these gradients, tensor by tensor from zeros."""
+    return [function(np.zeros(shape), [g[i] for g in gradients()], 0.01, **options) for i, shape in enumerate(SHAPES)]
 
 
-def numpy_adamz() -> list[Array]:
-    """arXiv:2411.15375: the loss history drives the rate; torch's placement of eps."""
-    factors, seen, factor = [], [], 1.0
-    for loss in losses():
-        seen = [*seen, loss][-100:]
-        if len(seen) == 100:
-            factor *= 0.5 if loss >= max(seen) else 1.0
-            factor *= 1.2 if np.std(seen[-10:]) < 0.2 * np.std(seen) else 1.0
-            factor = min(max(0.01 * factor, 1e-7), 1.0) / 0.01
-        factors.append(factor)
+def adamz() -> list[Array]:
+    """The losses make its rates go up and down."""
+    factors = adamz_factors(losses(), 0.01)
     assert min(factors) < 1 < max(factors)
-    return numpy_adam(lambda t, i, g: 0.01 * factors[t - 1])
+    return each(lambda theta, gs, lr: adam_at(theta, gs, [lr * factor for factor in factors]))
 
 
-def numpy_caadam(scaling: str) -> list[Array]:
-    """arXiv:2410.24216, with the median, the minimum and the maximum over the three matrices."""
-    c = {0: 24.0, 2: 10.0, 3: 16.0}
-    low, mid, high = 10.0, 16.0, 24.0
-    scale = {1: 1.0}
-    for depth, (i, n) in enumerate(c.items()):
-        x = (mid - n) / (mid - low) if n <= mid else -(n - mid) / (high - mid)
-        options = {"additive": 1 + 0.95 * x, "multiplicative": 5.0**x, "depth": 2.0 ** ((3 - 1 - depth) / 3)}
-        scale[i] = options[scaling]
-    return numpy_adam(lambda t, i, g: 0.01 * scale[i], eps=1e-7)
-
-
-def numpy_hn_adam(norm: float = 2.5) -> list[Array]:
-    """Algorithm 2 of doi 10.1007/s00521-023-08568-z by its own step numbers; |m| in equation 20."""
-    beta1, beta2, eta, eps = 0.9, 0.999, 0.01, 1e-8
-    theta, m, v, v_hat = ([np.zeros(shape) for shape in SHAPES] for _ in range(4))
-    branches = set()
-    for step in gradients():
-        for i, g in enumerate(step):
-            m_max = np.maximum(np.abs(m[i]), np.abs(g))  # 7, of m before this step
-            lam = norm - np.abs(m[i]) / m_max  # 8
-            m[i] = beta1 * m[i] + (1 - beta1) * g  # 6
-            v[i] = beta2 * v[i] + (1 - beta2) * np.abs(g) ** lam  # 9
-            for e in np.ndindex(g.shape):
-                branches.add(bool(lam[e] < 2))
-                if lam[e] < 2:  # 10
-                    v_hat[i][e] = max(v_hat[i][e], v[i][e])  # 12
-                    theta[i][e] -= eta * m[i][e] / (v_hat[i][e] ** (1 / lam[e]) + eps)  # 13
-                else:  # 14
-                    theta[i][e] -= eta * m[i][e] / (v[i][e] ** (1 / lam[e]) + eps)  # 16
-    assert branches == {True, False} or norm >= 3
-    return theta
-
-
-def numpy_bds_adam(decay: float = 0.0) -> list[Array]:
-    """What github.com/wengshiqian/BDS-Adam (adamt4.py, commit 4a2042c) does, from its description in prose."""
-    alpha, beta1, beta2, rho_inf = 0.01, 0.9, 0.999, 2 / 0.001 - 1
-    theta, b, v = ([np.zeros(shape) for shape in SHAPES] for _ in range(3))
-    for t, step in enumerate(gradients(), 1):
-        rho = rho_inf - 2 * t * beta2**t / (1 - beta2**t)
-        for i, raw in enumerate(step):
-            g = raw + decay * theta[i]
-            kappa = min(max(0.75 * (1 - math.tanh(math.sqrt((g**2).sum()))), 0.1), 0.9)
-            b[i] = kappa * b[i] + (1 - kappa) * g
-            sigma = math.sqrt(((b[i] - b[i].mean()) ** 2).sum() / (g.size - 1)) + 1e-8
-            unit = b[i] / sigma
-            v[i] = beta2 * v[i] + (1 - beta2) * unit**2
-            d = min(max(1 / sigma, 0.3), 2.5) * unit
-            if rho > 5:
-                r = math.sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho))
-                theta[i] = theta[i] - alpha * r / (1 - beta1**t) * d / (np.sqrt(v[i]) + 1e-8)
-            else:
-                theta[i] = theta[i] - alpha * d
-    return theta
+def caadam(scaling: str) -> list[Array]:
+    """With the median, the minimum and the maximum over the three matrices."""
+    counts = [24, 10, 16]
+    scales = [connection_scale(n, counts, i, scaling) for i, n in enumerate(counts)]
+    of = dict(zip(((6, 4), (5, 2), (2, 8)), scales, strict=True))
+    return each(lambda theta, gs, lr: adam_at(theta, gs, [lr * of.get(theta.shape, 1.0)] * STEPS, eps=1e-7))
 
 
 CASES: dict[str, tuple[Callable[[Any], Any], Callable[[], list[Array]]]] = {
-    "adamz": (lambda p: AdamZ(p, lr=0.01, max_norm=None), numpy_adamz),
-    "caadam additive": (lambda p: CaAdam(p, lr=0.01), lambda: numpy_caadam("additive")),
+    "adamz": (lambda p: AdamZ(p, lr=0.01, max_norm=None), adamz),
+    "caadam additive": (lambda p: CaAdam(p, lr=0.01), lambda: caadam("additive")),
     "caadam multiplicative": (
         lambda p: CaAdam(p, lr=0.01, scaling="multiplicative"),
-        lambda: numpy_caadam("multiplicative"),
+        lambda: caadam("multiplicative"),
     ),
-    "caadam depth": (lambda p: CaAdam(p, lr=0.01, scaling="depth"), lambda: numpy_caadam("depth")),
-    "hn_adam": (lambda p: HNAdam(p, lr=0.01, norm=2.5), numpy_hn_adam),
-    "hn_adam from 2": (lambda p: HNAdam(p, lr=0.01, norm=2.0), lambda: numpy_hn_adam(2.0)),
-    "hn_adam from 4": (lambda p: HNAdam(p, lr=0.01, norm=4.0), lambda: numpy_hn_adam(4.0)),
-    "bds_adam": (lambda p: BDSAdam(p, lr=0.01), numpy_bds_adam),
-    "bds_adam with decay": (lambda p: BDSAdam(p, lr=0.01, weight_decay=0.1), lambda: numpy_bds_adam(0.1)),
+    "caadam depth": (lambda p: CaAdam(p, lr=0.01, scaling="depth"), lambda: caadam("depth")),
+    "hn_adam": (lambda p: HNAdam(p, lr=0.01, norm=2.5), lambda: each(hn_adam)),
+    "hn_adam from 2": (lambda p: HNAdam(p, lr=0.01, norm=2.0), lambda: each(hn_adam, norm=2.0)),
+    "hn_adam from 4": (lambda p: HNAdam(p, lr=0.01, norm=4.0), lambda: each(hn_adam, norm=4.0)),
+    "bds_adam": (lambda p: BDSAdam(p, lr=0.01), lambda: each(bds_adam)),
+    "bds_adam with decay": (lambda p: BDSAdam(p, lr=0.01, weight_decay=0.1), lambda: each(bds_adam, decay=0.1)),
 }
 
 

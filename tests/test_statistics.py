@@ -385,25 +385,12 @@ def test_no_compiler_or_a_broken_one_falls_back(
     """Without a compiler that works there is no kernel, no error, and the same numbers."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(kernel, "_compiler", lambda: compiler)
-    kernel._built.cache_clear()
+    kernel._loading.cache_clear()
     of = reading()
 
     assert kernel.load() is None
     agrees(take_snapshot(0, [of]), [of])
-    kernel._built.cache_clear()
-
-
-def test_library_is_built_once_and_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The second process finds the first one's library; no half-built file is left."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    compiler = kernel._compiler()
-    assert compiler is not None
-    made = kernel._library(compiler)
-    stamp = made.stat().st_mtime_ns
-
-    assert kernel._library(compiler) == made
-    assert made.stat().st_mtime_ns == stamp
-    assert [file.name for file in (tmp_path / "lightning_adam").iterdir()] == [made.name]
+    kernel._loading.cache_clear()
 
 
 def test_denormal_numbers_survive_loading_the_kernel() -> None:

@@ -8,6 +8,7 @@ import math
 import pickle
 import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 
 import lightning_adam as la
 from lightning_adam.callbacks import DivergenceMonitor, OptimizerMonitor
-from lightning_adam.diagnosis import Finding, StepSignals, decode
+from lightning_adam.diagnosis import Finding, RunSignals, StepSignals, decode
 from tests.digits import Digits, digits_loader, trainer
 
 STEPS, EVERY = 60, 10
@@ -42,11 +43,17 @@ def events(folder: Path) -> dict[str, list[tuple[int, Any]]]:
     read["histograms"] = found.Histograms
     tags = found.Tags()
     return {
-        tag: [(e.step, _content(e)) for e in read[kind](tag)]
+        tag: [(e.step, _records(e) if tag == "adam_signals" else _content(e)) for e in read[kind](tag)]
         for kind in read
         for tag in tags[kind]
         if tag.startswith("adam")
     }
+
+
+def _records(event: Any) -> list[str]:
+    """Of the rules' signals, but for who trains."""
+    records = decode(event.tensor_proto.string_val[0])
+    return [repr(replace(r, mode="") if isinstance(r, RunSignals) else r) for r in records]
 
 
 def _content(event: Any) -> Any:

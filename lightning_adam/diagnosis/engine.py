@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar, get_args
 
+from lightning_adam.diagnosis.case import Case
 from lightning_adam.diagnosis.codec import Record
-from lightning_adam.diagnosis.finding import Finding, readable_findings
-from lightning_adam.diagnosis.history import EARLY, PASSES, Case, History, median
+from lightning_adam.diagnosis.finding import Finding, Severity, readable_findings
+from lightning_adam.diagnosis.harm import FIRST_STEPS, agrees, blew_up, is_cleared, judged
+from lightning_adam.diagnosis.history import EARLY, PASSES, History, median
 from lightning_adam.diagnosis.ignoring import is_ignored
-from lightning_adam.diagnosis.rules import BETTER, CAUSES, LINTS, RULES
+from lightning_adam.diagnosis.rules import BETTER, CAUSES, LINTS, NEVER_AFTER, RULES
 from lightning_adam.diagnosis.rules_gradients import stands_out
 from lightning_adam.diagnosis.signals import RunSignals, StepSignals
 from lightning_adam.diagnosis.stored import is_list_of
+from lightning_adam.diagnosis.wording import loss_clause
 from lightning_adam.errors import say_left_out
 
 QUIET_STEPS = 100
 """A sickness that was silent for so many steps is over; if it comes back, it is a new one."""
 SECOND_LOOK = 40
 """So many steps after a finding its name may still change: what a first step looks like, several have."""
+SETTLED = 20
+"""So many steps after a suspicion was seen last, a loss that falls clears it."""
+
+
+SEVERITIES = get_args(Severity)
+ORDER = {rule: index for index, rule in enumerate(RULES)}
+T = TypeVar("T", int, bool)
 
 
 class Diagnosis:
@@ -34,14 +44,17 @@ class Diagnosis:
             brought up to date as the run goes on.
         history: what the rules remember.
         run: what is known of the run.
+        failures: what rules that could not judge raised first, by their functions' names.
     """
 
     def __init__(self, run: RunSignals | None = None) -> None:
         self.findings: list[Finding] = []
+        self.failures: dict[str, str] = {}
         self.history = History()
         self.run = run or RunSignals()
         self._seen: list[int] = []  # per finding: the count of steps when it was seen last
         self._began: list[int] = []  # per finding: the count of steps when it began
+        self._suspected: list[bool] = []  # per finding: whether it is information only until the loss agrees
         self._since_start = 0
         if self.run.state is not None:
             self.load_state_dict(self.run.state)
@@ -53,7 +66,8 @@ class Diagnosis:
         said = self._ask(case)
         if stands_out(case):
             self.history.spikes = [*self.history.spikes, self.history.count][-50:]
-        fresh = [told for finding in said if (told := self._place(finding)) is not None]
+        fresh = [told for finding in said if (told := self._place(finding, case)) is not None]
+        fresh += self._confirm(case)
         self._close_old()
         self.history.after_step(signals)
         self._since_start += 1
@@ -61,64 +75,124 @@ class Diagnosis:
 
     def _ask(self, case: Case) -> list[Finding]:
         rules = [*LINTS, *RULES.values()] if self.history.count == 0 else RULES.values()
-        said = [finding for rule in rules if (finding := rule(case)) is not None]
+        said = [finding for rule in rules if (finding := self._asked(rule, case)) is not None]
         return [finding for finding in said if not is_ignored(finding, self.run.ignore)]
 
-    def _place(self, finding: Finding) -> Finding | None:
-        """Into an open episode where it belongs to one: then nothing new is told, or only a better name."""
-        open_ = {
-            f.rule: i
-            for i, f in enumerate(self.findings)
-            if self.history.count - self._seen[i] <= QUIET_STEPS and not f.over
-        }
-        if finding.rule in open_ and self.findings[open_[finding.rule]].severity != "info":
-            self._continue(open_[finding.rule], finding)
+    def _asked(self, rule: Callable[[Case], Finding | None], case: Case) -> Finding | None:
+        """What one rule says; one that raises is its own failure, and the others are asked all the same."""
+        try:
+            return rule(case)
+        except Exception as error:
+            self.failures.setdefault(rule.__name__, f"{type(error).__name__}: {error}")
             return None
-        for worse, better in BETTER.items():
-            if finding.rule in better and worse in open_ and self.history.count - self._began[open_[worse]] <= SECOND_LOOK:
-                return self._rename(open_[worse], finding)
-        causes = [open_[rule] for rule in CAUSES.get(finding.rule, ()) if rule in open_]
-        causes = [i for i in causes if self.findings[i].severity != "info" or finding.severity == "info"]
-        if causes:
-            self._fold(causes[0], finding)
-            return None
-        if finding.rule in open_ and finding.severity == "info":
-            self._continue(open_[finding.rule], finding)
-            return None
-        return self._begin(finding)
 
-    def _begin(self, finding: Finding) -> Finding:
+    def _place(self, said: Finding, case: Case) -> Finding | None:
+        """Into an open episode where it belongs to one: then nothing new is told, or only a better name."""
+        finding, suspected = judged(said, case)
+        if self._is_silenced(finding):
+            return None
+        open_ = {f.rule: i for i, f in enumerate(self.findings) if self._is_open(i)}
+        if (known := open_.get(finding.rule)) is not None and self._is_same(known, finding, suspected):
+            return self._continue(known, finding)
+        causes = [open_[rule] for rule in _causes_of(finding, case) if rule in open_]
+        causes = [i for i in causes if self._counts(i) or finding.severity == "info"]
+        for worse, better in BETTER.items():
+            is_better = finding.rule in better and worse in open_ and self._may_rename(open_[worse], suspected)
+            others = [i for i in causes if i != open_.get(worse)]  # a mere fact gives way to a cause
+            if is_better and (self._counts(open_[worse]) or not others):
+                return self._rename(open_[worse], finding, suspected)
+        if causes:
+            return self._fold(causes[0], finding)
+        return self._begin(finding, suspected)
+
+    def _is_open(self, index: int) -> bool:
+        finding = self.findings[index]
+        waits = self._suspected[index] and finding.rule in FIRST_STEPS  # until the loss has fallen, or not
+        return not finding.over and (waits or self.history.count - self._seen[index] <= QUIET_STEPS)
+
+    def _counts(self, index: int) -> bool:
+        """More than information, or about to be."""
+        return self.findings[index].severity != "info" or self._suspected[index]
+
+    def _is_silenced(self, finding: Finding) -> bool:
+        """A broken run goes on showing what broke it; and a state that is proven to be lost is no suspicion."""
+        causes = NEVER_AFTER.get(finding.rule, ())
+        return any(f.rule in causes and f.severity != "info" for f in self.findings)
+
+    def _is_same(self, index: int, finding: Finding, suspected: bool) -> bool:
+        """What is a mere fact does not grow into a warning of the same code: that is another sickness."""
+        return self._counts(index) or (finding.severity == "info" and not suspected)
+
+    def _may_rename(self, index: int, suspected: bool) -> bool:
+        """Soon, and not from what is known to harm to what is only suspected."""
+        soon = self.history.count - self._began[index] <= SECOND_LOOK
+        return soon and (not suspected or self._suspected[index])
+
+    def _begin(self, finding: Finding, suspected: bool) -> Finding:
+        """What comes back keeps its first advice: later numbers are those of a run that is broken already."""
+        earlier = next((f for f in self.findings if f.rule == finding.rule and f.severity != "info" and f.changes), None)
+        if earlier is not None:
+            finding = replace(finding, remedy=earlier.remedy, changes=earlier.changes)
         self.findings.append(finding)
         self._seen.append(self.history.count)
         self._began.append(self.history.count)
+        self._suspected.append(suspected)
         return finding
 
-    def _continue(self, index: int, finding: Finding) -> None:
+    def _continue(self, index: int, finding: Finding) -> Finding | None:
+        """Seen again; a suspicion that the loss agrees with by now is told anew, as what it is."""
         self._seen[index] = self.history.count
-        worse = finding.severity == "critical" and self.findings[index].severity == "warning"
-        severity = "critical" if worse else self.findings[index].severity
-        self.findings[index] = replace(self.findings[index], last_step=finding.step, severity=severity)
+        known = replace(self.findings[index], last_step=finding.step)
+        grown = SEVERITIES.index(finding.severity) > SEVERITIES.index(known.severity)
+        self.findings[index] = replace(known, severity=finding.severity) if grown else known
+        if not (grown and self._suspected[index]):
+            return None
+        self._suspected[index] = False
+        return self.findings[index]
 
-    def _fold(self, index: int, consequence: Finding) -> None:
-        """Under its cause: which becomes critical, and says so, when its consequence is."""
+    def _fold(self, index: int, consequence: Finding) -> Finding | None:
+        """Under its cause: which becomes as grave as its consequence, and is told anew then: actions heed what is told."""
         self._seen[index] = self.history.count
-        cause = replace(self.findings[index], last_step=consequence.step)
+        cause, was_suspected = replace(self.findings[index], last_step=consequence.step), self._suspected[index]
+        severity = cause.severity
         if consequence.severity == "critical" and f"then {consequence.rule}" not in cause.evidence:
             evidence = {**cause.evidence, f"then {consequence.rule}": f"at step {consequence.step}"}
             cause = replace(cause, evidence=evidence, severity="critical")
+        elif consequence.severity == "warning" and was_suspected:
+            cause = replace(cause, severity="warning")
         self.findings[index] = cause
+        self._suspected[index] = was_suspected and cause.severity == "info"
+        return cause if cause.severity != severity else None
 
-    def _rename(self, index: int, finding: Finding) -> Finding:
+    def _confirm(self, case: Case) -> list[Finding]:
+        """The first suspicion that the loss agrees with becomes a warning, the others are its consequences."""
+        waiting = [i for i, suspected in enumerate(self._suspected) if suspected]
+        for i in waiting:
+            settled = self.history.count - self._seen[i] > SETTLED and is_cleared(self.findings[i].rule, case)
+            self._suspected[i] = not (self.findings[i].over or settled)
+        agreed = [i for i in waiting if self._suspected[i] and agrees(self.findings[i].rule, case)]
+        if not agreed:
+            return []
+        first, *rest = sorted(agreed, key=lambda i: (self._began[i], ORDER.get(self.findings[i].rule, len(ORDER))))
+        for i in rest:
+            self._suspected[i] = False
+        self._suspected[first] = False
+        found = self.findings[first]
+        message = f"{found.message} The loss agrees: {case.course} at step {case.now.step}{loss_clause(case)}."
+        self.findings[first] = replace(found, severity="warning", message=message)
+        return [self.findings[first]]
+
+    def _rename(self, index: int, finding: Finding, suspected: bool) -> Finding:
         first = self.findings[index]
         message = f"{finding.message} At step {first.step} it looked like {first.rule}."
         renamed = replace(finding, step=first.step, last_step=finding.step, message=message)
         self.findings[index] = renamed
-        self._seen[index] = self.history.count
+        self._seen[index], self._suspected[index] = self.history.count, suspected
         return renamed
 
     def _close_old(self) -> None:
         for index, finding in enumerate(self.findings):
-            if not finding.over and self.history.count - self._seen[index] > QUIET_STEPS:
+            if not finding.over and not self._is_open(index):
                 self.findings[index] = replace(finding, over=True)
 
     def wants_measurement(self, every: int, gradient_norm: float = math.nan, ahead: int = 0) -> bool:
@@ -140,7 +214,8 @@ class Diagnosis:
     def went_back(self) -> None:
         """Weights and moments are those of an earlier step: findings are over, and the passes since are not their past."""
         self.findings = [replace(finding, over=True) for finding in self.findings]
-        self.history.passes, self.history.pass_counts = {}, []
+        self._suspected = [False] * len(self.findings)
+        self.history.forget_course()
 
     def state_dict(self) -> dict[str, Any]:
         """Plain types: Lightning loads checkpoints with ``weights_only=True``."""
@@ -149,6 +224,7 @@ class Diagnosis:
             "history": self.history.to_dict(),
             "seen": list(self._seen),
             "began": list(self._began),
+            "suspected": list(self._suspected),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -157,18 +233,27 @@ class Diagnosis:
         self.history, lost = History.restore(history) if isinstance(history, Mapping) else (History(), ["history"])
         stored = readable_findings(state.get("findings"))
         self.findings = [finding for finding in stored if finding is not None]
-        counts = {name: _counts(state.get(name), stored) for name in ("seen", "began")}
+        counts = {name: _matching(int, state.get(name), stored) for name in ("seen", "began")}
         just_now = [self.history.count] * len(self.findings)
         self._seen, self._began = (list(just_now) if counted is None else counted for counted in counts.values())
+        kept = state.get("suspected", [False] * len(stored))  # an older version had no suspicions
+        suspected = _matching(bool, kept, stored)
+        self._suspected = [False] * len(self.findings) if suspected is None else suspected
         is_list = isinstance(state.get("findings"), list)
         damaged = [name for name, counted in counts.items() if counted is None]
+        damaged += ["suspected"] if suspected is None else []
         damaged += ["findings"] if None in stored or not is_list else []
         say_left_out("diagnosis", [*lost, *damaged])
 
 
-def _counts(counts: Any, stored: Sequence[Finding | None]) -> list[int] | None:
+def _causes_of(finding: Finding, case: Case) -> tuple[str, ...]:
+    """What is not finite has a cause only where the run had left its range before."""
+    return CAUSES.get(finding.rule, ()) if finding.rule != "NON-FINITE" or blew_up(case) else ()
+
+
+def _matching(kind: type[T], counts: Any, stored: Sequence[Finding | None]) -> list[T] | None:
     """Of the findings that can be read; None where they are not one for each finding."""
-    if not is_list_of(int, counts) or len(counts) != len(stored):
+    if not is_list_of(kind, counts) or len(counts) != len(stored):
         return None
     return [count for count, finding in zip(counts, stored, strict=True) if finding is not None]
 
@@ -182,7 +267,8 @@ def replay(records: Iterable[Record]) -> Diagnosis:
     diagnosis = Diagnosis()
     for record in records:
         if isinstance(record, RunSignals):
-            diagnosis = Diagnosis(record)
+            diagnosis, failures = Diagnosis(record), diagnosis.failures
+            diagnosis.failures.update(failures)
         else:
             diagnosis.observe(record)
     return diagnosis

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
@@ -109,16 +109,24 @@ def _readable(stored: Any) -> Finding | None:
         return None
 
 
-def findings_table(findings: Iterable[Finding]) -> str:
-    """All findings as a Markdown table, in order."""
+MOST_ROWS = 40
+"""Of a table: it is written again and again while a run goes on."""
+
+
+def findings_table(findings: Sequence[Finding]) -> str:
+    """The findings as a Markdown table, in order; of very many the first and the last ones."""
     rows = [
         "| steps | rule | severity | what | evidence | what to do |",
         "|---:|---|---|---|---|---|",
     ]
-    for f in findings:
-        evidence = ", ".join(f"{name} {_number(value)}" for name, value in f.evidence.items())
+    left_out = len(findings) - MOST_ROWS
+    shown = findings if left_out <= 0 else [*findings[: MOST_ROWS // 4], *findings[-(MOST_ROWS - MOST_ROWS // 4) :]]
+    for f in shown:
+        evidence = ", ".join(f"{name} {_number(value)}" for name, value in f.evidence.items() if value == value)
         cells = (_span(f), f"**{f.rule}**", f.severity, f.message, evidence, f.remedy)
         rows.append("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |")
+    if left_out > 0:
+        rows.insert(2 + MOST_ROWS // 4, f"| … | | | and {left_out} more | | |")
     return "\n".join(rows) if len(rows) > 2 else "No findings."
 
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import copy
 import math
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from lightning_adam.diagnosis.signals import HeavySignals, RunSignals, StepSignals
+from lightning_adam.diagnosis.signals import HeavySignals, StepSignals
 from lightning_adam.diagnosis.stored import is_alike
 
 WINDOW = 200
 """Steps of loss and gradient norm that are remembered."""
+RATES = 25
+"""Learning rates that are remembered: whether a rate was raised shortly before something broke."""
+LEVELS = 40
+"""Points of the curve of the whole run."""
 PASSES = 24
 """Passes over all tensors that are remembered."""
 EARLY = 10
@@ -29,7 +32,7 @@ class History:
         taken: steps that moved the weights.
         losses: the last finite losses, oldest first.
         norms: the last finite gradient norms.
-        first_losses: the first finite losses, at most 25.
+        first_losses: the first finite losses, at most 50.
         first_norms: the first finite gradient norms, at most five.
         best_loss: lowest median of 25 losses so far.
         best_level: the same over the losses before the last 25: what the present level is compared with.
@@ -53,6 +56,12 @@ class History:
         non_finite: whether something was not finite before.
         beta2: of the last step.
         beta2_changed: the count of steps when it was changed last; -1 where it has always been the same.
+        rates: the last learning rates.
+        former_peak: highest learning rate before these; the first one where there were none.
+        levels: the whole curve of the loss: medians of equal stretches, at most 40.
+        stretch: losses in each of these.
+        finite: how many losses were finite.
+        is_signed: whether a loss was negative, or the first ones zero: then zero is no floor of it.
     """
 
     count: int = 0
@@ -83,11 +92,18 @@ class History:
     non_finite: bool = False
     beta2: float = math.nan
     beta2_changed: int = -1
+    rates: list[float] = field(default_factory=list)
+    former_peak: float = math.nan
+    levels: list[float] = field(default_factory=list)
+    stretch: int = 25
+    finite: int = 0
+    is_signed: bool = False
 
     @property
     def initial_loss(self) -> float:
-        """L0: the median of the first five losses."""
-        return median(self.first_losses[:5])
+        """L0: the median of the first five losses; the very first one where they have exploded from it."""
+        level = median(self.first_losses[:5])
+        return self.first_losses[0] if self.first_losses and 0 < 2 * self.first_losses[0] < level else level
 
     @property
     def level(self) -> float:
@@ -124,9 +140,12 @@ class History:
         same = now.without_gradient > 0 and now.without_gradient == self.missing
         self.without_gradient = self.without_gradient + 1 if same else int(now.without_gradient > 0)
         self.missing = now.without_gradient
-        self.peak_lr = max(self.peak_lr, now.lr) if math.isfinite(now.lr) else self.peak_lr
-        self.low_lr = self.low_lr + 1 if now.lr < 0.01 * self.peak_lr else 0
         self.first_lr = now.lr if self.count == 0 else self.first_lr
+        self.peak_lr = max(self.peak_lr, now.lr) if math.isfinite(now.lr) else self.peak_lr
+        if len(self.rates) == RATES:
+            self.former_peak = max(self.rates[0], self.first_lr if math.isnan(self.former_peak) else self.former_peak)
+        self.rates = [*self.rates, now.lr][-RATES:] if math.isfinite(now.lr) else self.rates
+        self.low_lr = self.low_lr + 1 if now.lr < 0.01 * self.peak_lr else 0
         if now.heavy is not None:
             self._remember_pass(now, now.heavy)
 
@@ -170,12 +189,28 @@ class History:
 
     def _remember_loss(self, loss: float) -> None:
         self.losses = [*self.losses, loss][-WINDOW:]
-        if len(self.first_losses) < 25:
+        if len(self.first_losses) < 50:
             self.first_losses.append(loss)
+        self.is_signed = self.is_signed or loss < 0 or (self.finite == 4 and not self.initial_loss > 0)
+        self._remember_level()
         if len(self.losses) >= 25:
             self.best_loss = min(self.best_loss, self.level)
         if len(self.losses) >= 50:
             self.best_level = min(self.best_level, median(self.losses[-50:-25]))
+
+    def _remember_level(self) -> None:
+        """Of each stretch; when there are too many, every other is kept and stretches are twice as long."""
+        self.finite += 1
+        if self.finite % self.stretch == 0:
+            self.levels = [*self.levels, median(self.losses[-self.stretch :])]
+        if len(self.levels) > LEVELS:
+            self.levels, self.stretch = self.levels[1::2], 2 * self.stretch
+
+    def forget_course(self) -> None:
+        """The weights are those of an earlier step: what came since is not their past, and their loss is another."""
+        self.passes, self.pass_counts, self.ratio_average = {}, [], math.nan
+        self.losses, self.norms, self.levels, self.spikes = [], [], [], []
+        self.best_loss = self.best_level = math.inf
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types, for a checkpoint."""
@@ -202,34 +237,12 @@ _PASSES_TOGETHER = frozenset({"passes", "pass_counts"})
 _NUMBERS = tuple(f.name for f in fields(HeavySignals) if f.type in ("float", "int"))
 
 
-@dataclass(frozen=True)
-class Case:
-    """What a rule is asked about: the present step, the steps before it, and the run."""
-
-    now: StepSignals
-    past: History
-    run: RunSignals
-
-    @property
-    def loss_is_high(self) -> bool:
-        """Whether there is something left to learn: not true once the loss is under 30 % of where it began."""
-        return not self.past.losses or self.past.level > 0.3 * self.past.initial_loss
-
-    @property
-    def loss_falls_by_itself(self) -> bool:
-        """Whether the loss measures progress: of several optimizers, each other's adversary, it does not."""
-        return self.run.optimizers == 1 and self.past.initial_loss > 0
-
-    @property
-    def progress(self) -> float:
-        """Share of the run that is over; NaN where its length is not known."""
-        total = self.run.total_steps
-        return (self.now.step + 1) / total if total > 0 and math.isfinite(total) else math.nan
-
-
 def median(values: Sequence[float]) -> float:
     """The median; NaN for nothing."""
-    return statistics.median(values) if values else math.nan
+    ordered, half = sorted(values), len(values) // 2
+    if not ordered:
+        return math.nan
+    return ordered[half] if len(ordered) % 2 else 0.5 * (ordered[half - 1] + ordered[half])
 
 
 def spread(values: Sequence[float]) -> float:

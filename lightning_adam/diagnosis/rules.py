@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from lightning_adam.diagnosis import rules_gradients, rules_loss, rules_state, rules_steps
+from lightning_adam.diagnosis import rules_gradients, rules_loss, rules_state, rules_steps, rules_wiring
+from lightning_adam.diagnosis.case import Case
 from lightning_adam.diagnosis.finding import Finding
-from lightning_adam.diagnosis.history import Case
 
 Rule = Callable[[Case], Finding | None]
 
-LINTS: tuple[Rule, ...] = (rules_state.beta2_low, rules_state.eps_lint, rules_state.warmup_lint)
+LINTS: tuple[Rule, ...] = (rules_state.eps_lint,)
 """What the configuration alone shows, at the first step."""
 
 RULES: dict[str, Rule] = {
@@ -23,13 +23,17 @@ RULES: dict[str, Rule] = {
     "SCALER-SKIPS": rules_state.scaler_skips,
     "STATE-LOST": rules_state.state_lost,
     "STATE-CORRUPT": rules_state.state_corrupt,
-    "GRAD-NOT-ZEROED": rules_gradients.gradient_not_zeroed,
-    "INPUT-SCALE": rules_gradients.input_scale,
+    "OPTIMIZER-STALE": rules_wiring.optimizer_stale,
+    "NO-GRADIENT": rules_wiring.no_gradient,
+    "GRAD-NOT-ZEROED": rules_wiring.gradient_not_zeroed,
+    "EVAL-MODE": rules_wiring.eval_mode,
+    "INPUT-CONSTANT": rules_wiring.input_constant,
+    "INPUT-SCALE": rules_wiring.input_scale,
     "DECAY-DOMINATES": rules_state.decay_dominates,
     "BF16-STALL": rules_state.bf16_stall,
+    "GRAD-VANISHING": rules_gradients.gradient_vanishing,
     "CLIP-ALWAYS": rules_state.clip_always,
     "EPS-HIGH": rules_state.eps_high,
-    "GRAD-VANISHING": rules_gradients.gradient_vanishing,
     "LOGIT-GROWTH": rules_gradients.logit_growth,
     "LR-HIGH": rules_steps.lr_high,
     "NO-WARMUP": rules_steps.no_warmup,
@@ -40,7 +44,8 @@ RULES: dict[str, Rule] = {
     "LR-LOW": rules_steps.lr_low,
     "SCHEDULE-COLLAPSED": rules_steps.schedule_collapsed,
     "OSCILLATION": rules_steps.oscillation,
-    "UNUSED-PARAMETER": rules_gradients.unused_parameter,
+    "UNUSED-PARAMETER": rules_wiring.unused_parameter,
+    "WRONG-SIGN": rules_loss.wrong_sign,
     "NO-LEARNING": rules_loss.no_learning,
     "PLATEAU": rules_loss.plateau,
     "LOSS-SPIKE": rules_loss.loss_spike,
@@ -48,49 +53,63 @@ RULES: dict[str, Rule] = {
 }
 """In the order in which causes precede consequences within one step."""
 
-_ROOTS = ("NON-FINITE", "BETA2-LOW", "STATE-LOST", "STATE-CORRUPT", "GRAD-NOT-ZEROED", "INPUT-SCALE", "SCALER-SKIPS")
+_WIRING = ("OPTIMIZER-STALE", "NO-GRADIENT", "GRAD-NOT-ZEROED", "INPUT-CONSTANT", "INPUT-SCALE", "WRONG-SIGN")
+_ROOTS = ("NON-FINITE", "BETA2-LOW", "STATE-LOST", "STATE-CORRUPT", *_WIRING, "SCALER-SKIPS")
 _LARGE_STEPS = (*_ROOTS, "LR-HIGH", "NO-WARMUP", "BETA2-STALE", "LOGIT-GROWTH")
 _ANY = (*_LARGE_STEPS, "BAD-BATCH", "GRAD-EXPLODING", "DECAY-DOMINATES", "DEAD-PARAMETER", "LOSS-DIVERGED", "OSCILLATION")
+_SLOW = ("BF16-STALL", "GRAD-VANISHING", "CLIP-ALWAYS", "EPS-HIGH", "SCHEDULE-COLLAPSED", "SCHEDULE-NEVER-ARRIVES", "LR-LOW")
 
 CAUSES: dict[str, tuple[str, ...]] = {
+    "NON-FINITE": (
+        "INPUT-SCALE", "BETA2-LOW", "STATE-CORRUPT", "STATE-LOST", "GRAD-NOT-ZEROED", "BAD-BATCH", "LR-HIGH", "NO-WARMUP",
+        "BETA2-STALE", "LOGIT-GROWTH", "GRAD-EXPLODING", "OSCILLATION", "LOSS-DIVERGED", "WRONG-SIGN",
+    ),
     "SCALER-SKIPS": ("NON-FINITE",),
     "STATE-CORRUPT": ("STATE-LOST", "BETA2-LOW", "NON-FINITE"),
     "STATE-LOST": ("STATE-CORRUPT", "NON-FINITE"),
-    "EPS-HIGH": ("CLIP-ALWAYS", "DEAD-PARAMETER", "GRAD-VANISHING", "LR-HIGH", "NO-WARMUP", "NON-FINITE"),
-    "LR-HIGH": (*_ROOTS, "NO-WARMUP", "DECAY-DOMINATES", "LOGIT-GROWTH", "BETA2-STALE"),
+    "NO-GRADIENT": ("OPTIMIZER-STALE",),
+    "UNUSED-PARAMETER": ("OPTIMIZER-STALE", "NO-GRADIENT"),
+    "EPS-HIGH": ("CLIP-ALWAYS", "DEAD-PARAMETER", "GRAD-VANISHING", "LR-HIGH", "NO-WARMUP", "NON-FINITE", "INPUT-CONSTANT"),
+    "CLIP-ALWAYS": ("GRAD-VANISHING", "NON-FINITE"),
+    "INPUT-SCALE": ("INPUT-CONSTANT",),
+    "LR-HIGH": (*_ROOTS, "NO-WARMUP", "DECAY-DOMINATES", "LOGIT-GROWTH", "BETA2-STALE", "BAD-BATCH", "GRAD-EXPLODING"),
     "NO-WARMUP": (*_ROOTS, "LR-HIGH"),
     "LOGIT-GROWTH": _LARGE_STEPS,
     "DECAY-DOMINATES": (*_LARGE_STEPS, "DEAD-PARAMETER"),
-    "BETA2-STALE": (*_LARGE_STEPS, "LOSS-DIVERGED"),
+    "BETA2-STALE": (*_LARGE_STEPS, "LOSS-DIVERGED", "BAD-BATCH", "GRAD-EXPLODING"),
     "BAD-BATCH": _ANY,
     "GRAD-EXPLODING": _ANY,
     "DEAD-PARAMETER": (*_LARGE_STEPS, "DECAY-DOMINATES", "NO-LEARNING", "BAD-BATCH", "GRAD-EXPLODING", "LOSS-DIVERGED"),
     "GRAD-VANISHING": (*_LARGE_STEPS, "DEAD-PARAMETER", "NO-LEARNING", "DECAY-DOMINATES", "LOSS-DIVERGED"),
-    "OSCILLATION": _ANY,
+    "OSCILLATION": (*_ANY, "NO-LEARNING"),
     "LOSS-SPIKE": _ANY,
-    "LOSS-DIVERGED": _ANY,
-    "LR-LOW": ("BF16-STALL", "EPS-HIGH", "CLIP-ALWAYS", "SCHEDULE-COLLAPSED", *_ANY),
+    "LOSS-DIVERGED": tuple(rule for rule in _ANY if rule not in ("NO-GRADIENT", "INPUT-CONSTANT")),
+    "LR-LOW": (*_SLOW, *_ANY),
     "SCHEDULE-COLLAPSED": (*_ROOTS, "LR-HIGH", "NO-WARMUP"),
-    "NO-LEARNING": (*_ANY, "LR-LOW", "EPS-HIGH", "CLIP-ALWAYS", "BF16-STALL", "GRAD-VANISHING", "SCHEDULE-COLLAPSED"),
-    "PLATEAU": (
-        *_ANY,
-        "LR-LOW",
-        "EPS-HIGH",
-        "CLIP-ALWAYS",
-        "BF16-STALL",
-        "GRAD-VANISHING",
-        "SCHEDULE-COLLAPSED",
-        "NO-LEARNING",
-    ),
-}
+    "NO-LEARNING": (*(rule for rule in _ANY if rule != "OSCILLATION"), *_SLOW),
+    "PLATEAU": (*_ANY, *_SLOW, "NO-LEARNING"),
+}  # fmt: skip
 """What explains a finding that follows it: it is told under its cause, and makes that critical where it is."""
 
 BETTER: dict[str, tuple[str, ...]] = {
-    "BAD-BATCH": ("GRAD-EXPLODING", "BETA2-STALE", "STATE-CORRUPT", "STATE-LOST", "LR-HIGH"),
-    "LR-HIGH": ("BETA2-STALE", "STATE-CORRUPT", "STATE-LOST", "GRAD-NOT-ZEROED"),
+    "BAD-BATCH": ("GRAD-EXPLODING", "BETA2-STALE", "STATE-CORRUPT", "STATE-LOST"),
+    "LR-HIGH": ("INPUT-SCALE", "BETA2-STALE", "STATE-CORRUPT", "STATE-LOST", "GRAD-NOT-ZEROED"),
+    "NO-WARMUP": ("INPUT-SCALE", "GRAD-NOT-ZEROED"),
     "GRAD-EXPLODING": ("BETA2-STALE",),
-    "NON-FINITE": ("SCALER-SKIPS",),
+    "DEAD-PARAMETER": ("INPUT-CONSTANT",),
+    "NON-FINITE": ("SCALER-SKIPS", "LR-HIGH"),
     "LOSS-SPIKE": ("LOSS-DIVERGED",),
-    "LOSS-DIVERGED": ("BETA2-STALE", "STATE-CORRUPT", "STATE-LOST"),
+    "LOSS-DIVERGED": ("BETA2-STALE", "STATE-CORRUPT", "STATE-LOST", "GRAD-EXPLODING", "LR-HIGH"),
 }
 """What a first diagnosis turns into when the steps after it show more."""
+
+_BROKEN = tuple(rule for rule in (*_ANY, "GRAD-VANISHING", "CLIP-ALWAYS") if rule != "WRONG-SIGN")
+NEVER_AFTER: dict[str, tuple[str, ...]] = {
+    "LR-LOW": _BROKEN,
+    "NO-LEARNING": (*_BROKEN, *_SLOW),
+    "PLATEAU": (*_BROKEN, *_SLOW, "NO-LEARNING"),
+    "OSCILLATION": ("NO-LEARNING", "LR-HIGH", "NO-WARMUP"),
+    "BAD-BATCH": ("LR-HIGH", "NO-WARMUP"),
+    "GRAD-EXPLODING": ("LR-HIGH", "NO-WARMUP"),
+}
+"""What a broken run shows for ever: nothing new once one of these was more than information, however long ago."""

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
+from lightning_adam.diagnosis.advice import clip_to, higher_rate, lower_rate
+from lightning_adam.diagnosis.case import Case
+from lightning_adam.diagnosis.course import noise_of
 from lightning_adam.diagnosis.finding import Finding
-from lightning_adam.diagnosis.history import Case, median, spread
+from lightning_adam.diagnosis.history import median, spread
 from lightning_adam.diagnosis.theory import SMALL_RATIO
-from lightning_adam.diagnosis.wording import loss_clause, rounded
+from lightning_adam.diagnosis.wording import number, percent
 
+LOOKED_AT = 10
+"""Steps between two looks at what changes over hundreds."""
 NON_FINITE_REMEDY = {
     "loss": "The weights were still finite: look at this batch (NaN inputs, log or division by 0 in the loss), "
     "then restart from the last checkpoint.",
     "gradient": "The loss was finite: look for sqrt, norm or log at 0 in the named layer (add an epsilon inside), "
     "or run with Trainer(detect_anomaly=True); restart from the last checkpoint.",
-    "moment": "Loss and gradient were finite: the optimizer's state overflowed, or eps={eps:g} let 0/0 through; restart "
+    "moment": "Loss and gradient were finite: the optimizer's state overflowed{eps}; restart "
     "from the last checkpoint with eps=1e-8 and 32-bit state.",
-    "parameter": "Loss and gradient were finite: the step itself overflowed, or eps={eps:g} let 0/0 through; restart from "
+    "parameter": "Loss and gradient were finite: the step itself overflowed{eps}; restart from "
     "the last checkpoint with eps=1e-8, and a lower lr if the loss was rising.",
 }
 
@@ -27,8 +33,9 @@ def non_finite(case: Case) -> Finding | None:
     if bad is None or past.non_finite:
         return None
     names = bad.parameters
-    before = f"; the last {len(past.losses)} losses were finite (last {past.losses[-1]:.4g})" if past.losses else ""
+    before = f"; the last {len(past.losses)} losses were finite (last {number(past.losses[-1], 4)})" if past.losses else ""
     place = f" in {names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}" if names else ""
+    small = case.run.smallest_eps < 1e-12
     return Finding(
         "NON-FINITE",
         "critical",
@@ -36,39 +43,49 @@ def non_finite(case: Case) -> Finding | None:
         f"the {bad.where}{place} became NaN or Inf first (batch {case.now.batch}){before}.",
         {"first": bad.where, "loss": case.now.loss, "gradient_norm": case.now.gradient_norm, "batch": case.now.batch},
         names,
-        NON_FINITE_REMEDY[bad.where].format(eps=case.run.smallest_eps),
-        {"eps": 1e-8} if bad.where in ("moment", "parameter") and case.run.smallest_eps < 1e-12 else {},
+        NON_FINITE_REMEDY[bad.where].format(eps=f", or eps={case.run.smallest_eps:g} let 0/0 through" if small else ""),
+        {"eps": 1e-8} if bad.where in ("moment", "parameter") and small else {},
     )
 
 
 def loss_diverged(case: Case) -> Finding | None:
-    """The loss has left its range for good.
+    """The loss has left its range for good; critical where it lies above its start.
 
     median of 10 > max(3·best, best + 0.1·L0), or > 1.5·L0, where best is the lowest median of 25; and over the range of the
     60 before: their median + 6·spread, and 95 % of them (near zero loss, noise has a heavy tail).
-    Not asked of several optimizers: adversaries' losses rise in healthy runs.
+    Of a signed loss: over its start by three times all that it had fallen. Not asked of several optimizers: adversaries'
+    losses rise in healthy runs.
     """
     past, now = case.past, case.now
     recent = [*past.losses[-9:], *([now.loss] if math.isfinite(now.loss) else [])]
-    if len(past.losses) < 25 or len(recent) < 10 or not case.loss_falls_by_itself:
+    if len(past.losses) < 25 or len(recent) < 10 or case.run.optimizers > 1:
         return None
     level, best, first = median(recent), past.best_loss, past.initial_loss
-    window = past.losses[-69:-9]
-    usual = max(median(window) + 6 * spread(window), sorted(window)[int(0.95 * len(window))])
-    limit = max(3 * best, best + 0.1 * first, usual)
-    if not (level > limit or (level > 1.5 * first and level > 2 * best and level > usual)):
+    if not level > (first if past.is_signed else min(2 * best, first)):  # the limit is higher, and dear
         return None
-    lower = rounded(past.peak_lr / 3)
+    limit = _diverged_limit(case)
+    if not level > limit:
+        return None
+    advice = lower_rate(case, 1 / 3, " or a schedule that decays")
     return Finding(
         "LOSS-DIVERGED",
-        "critical",
+        "critical" if level > first else "warning",
         now.step,
-        f"the loss went from {best:.4g} (its best level) to {level:.4g} and stays there.",
+        f"the loss went from {number(best, 4)} (its best level) to {number(level, 4)} and stays there.",
         {"level": level, "best": best, "limit": limit, "first": first},
-        remedy=f"Restart from a checkpoint before step {now.step - 5} with lr={lower} (was {past.peak_lr:.3g}) or a "
-        "schedule that decays; if an earlier finding names a cause, mend that first.",
-        changes={"lr": lower},
+        remedy=f"Restart from a checkpoint before step {max(0, now.step - 5)}: {_lower_first(advice.text)} "
+        "If an earlier finding names a cause, mend that first.",
+        changes=advice.changes,
     )
+
+
+def _diverged_limit(case: Case) -> float:
+    past = case.past
+    window, best, first = past.losses[-69:-9], past.best_loss, past.initial_loss
+    usual = max(median(window) + 6 * spread(window), sorted(window)[int(0.95 * len(window))])
+    if past.is_signed:
+        return max(first + 3 * max(0.0, first - best) + 6 * spread(window), usual)
+    return max(min(max(3 * best, best + 0.1 * first), max(1.5 * first, 2 * best)), usual)
 
 
 def loss_spike(case: Case) -> Finding | None:
@@ -77,54 +94,83 @@ def loss_spike(case: Case) -> Finding | None:
     A plain z > 6 flags 4-8 % of healthy runs, hence the two further conditions. Advice only: one batch is no sickness.
     """
     past, now = case.past, case.now
-    if not math.isfinite(now.loss) or len(past.losses) < 30 or not case.loss_falls_by_itself:
+    if not math.isfinite(now.loss) or len(past.losses) < 30 or not case.loss_measures_progress:
         return None
-    window = past.losses[-50:]
-    level, width = median(window), spread(window)
+    level = case.usual_loss
+    if not now.loss > 3 * level:
+        return None
+    width = spread(past.losses[-50:])
     if not now.loss > max(3 * level, level + 8 * width, level + 0.2 * past.initial_loss):
         return None
+    clip = clip_to(case, 1.0)
+    recurs = f"use {clip.text}, then betas=(0.9, 0.95)" if clip.text else "use betas=(0.9, 0.95)"
     return Finding(
         "LOSS-SPIKE",
         "info",
         now.step,
-        f"the loss jumped from {level:.4g} to {now.loss:.4g} at batch {now.batch}.",
+        f"the loss jumped from {number(level, 4)} to {number(now.loss, 4)} at batch {now.batch}.",
         {"loss": now.loss, "median": level, "spread": width, "batch": now.batch},
-        remedy="If it comes back down, one batch did it: look at that batch. If spikes recur, use clip=1.0, "
-        "then betas=(0.9, 0.95).",
-        changes={"clip": 1.0},
+        remedy=f"If it comes back down, one batch did it: look at that batch. If spikes recur, {recurs}.",
+        changes=clip.changes,
     )
 
 
 def no_learning(case: Case) -> Finding | None:
     """Nothing is learnt: all weights began at zero, or at 40 % of the run the loss is where it began.
 
-    The median of the last 50 losses against that of the first 25: less than 3.5 % lower, and known to a tenth (three
-    standard errors of both medians), so that noise is not mistaken for a start. Before 70 % of the run it must also be no
-    significant fall (three standard errors): a slow start falls slowly. Steps that are too small are LR-LOW's.
+    The median of the last losses (up to 200) against that of the 40 after the first ten (which a bad start may need):
+    no significant fall (2.5 standard errors) of over 3.5 %, and with two standard errors more still under 20 %, so that
+    noise is mistaken neither for a start nor for a success; and hardly anything was learnt in these ten either. Steps
+    that are too small are LR-LOW's.
     """
     past, run = case.past, case.run
     if past.count == 0 and run.matrices > 0 and run.zero_tensors == run.matrices:
         return _zero_weights(case)
-    if not case.progress >= 0.4 or len(past.losses) < 100 or not case.loss_falls_by_itself:
+    if past.count % LOOKED_AT or not case.progress >= 0.4 or past.finite < 100 or not case.loss_measures_progress:
         return None
-    first, level = median(past.first_losses), median(past.losses[-50:])
-    error = 1.25 * spread(past.losses[-50:]) * math.sqrt(1 / 25 + 1 / 50)
-    fall = first - level
-    if fall > 0.035 * first or 3 * error > 0.1 * first or level > 1.5 * first or past.best_loss < 0.9 * first:
+    if case.course == "falling":
         return None
-    floor, ratio = median(past.recent("normalised_rms", 3)), median(past.recent("update_ratio_p50", 3))
-    if (fall > 3 * error and case.progress < 0.7) or ratio < SMALL_RATIO:
+    first, level = median(past.first_losses[10:]), median(past.losses[-_compared(case) :])
+    if not _stands_where_it_began(case, first, level):
         return None
+    ratio = median(past.recent("update_ratio_p50", 3))
+    if ratio < SMALL_RATIO:
+        return None
+    advice = higher_rate(case, 3.0) if ratio < 5e-4 else None
+    steps = f" (weights move {percent(ratio)} of their norm per step, as usual)" if 5e-4 <= ratio <= 0.03 else ""
     return Finding(
         "NO-LEARNING",
         "warning",
         case.now.step,
-        f"after {case.progress:.0%} of the run the loss is {level:.4g}, and it began at {first:.4g}.",
-        {"level": level, "first": first, "update_ratio": ratio, "normalised_rms": floor},
-        remedy="The optimizer steps as it should (weights move "
-        f"{ratio:.2%} of their norm per step): look at the labels, whether they belong to the inputs, and at what the "
-        "loss compares; try to overfit one batch.",
+        f"after {percent(case.progress)} of the run the loss is {number(level, 4)}, and it began at {number(first, 4)}"
+        f"{steps}.",
+        {"level": level, "first": first, "update_ratio": ratio},
+        remedy="Look at the labels, whether they belong to the inputs, at the shapes that the loss compares, and whether "
+        f"one batch can be learnt by heart.{f' {advice.text}' if advice is not None and advice.text else ''}",
+        changes=advice.changes if advice is not None else {},
     )
+
+
+def _compared(case: Case) -> int:
+    """Losses of the present level: none of those that it is compared with."""
+    return max(50, min(200, case.past.finite - 50))
+
+
+def _stands_where_it_began(case: Case, first: float, level: float) -> bool:
+    past, count = case.past, _compared(case)
+    if not first > 0 or level > 1.5 * first or past.best_loss < 0.8 * first or _fell_at_once(case, level):
+        return False
+    error = 1.25 * noise_of(past.losses) * math.sqrt(1 / 40 + 1 / count)
+    fall = first - level
+    significant = fall > max(2.5 * error, 0.035 * first) or (case.progress < 0.7 and fall > 3 * error)
+    return not significant and fall + 2 * error < 0.2 * first
+
+
+def _fell_at_once(case: Case, level: float) -> bool:
+    """In its first steps, further than the noise of the first five losses: little is all that there was to learn."""
+    past = case.past
+    error = 1.25 * noise_of(past.losses) / math.sqrt(5)
+    return level < past.initial_loss - max(0.06 * past.initial_loss, 1.5 * error)
 
 
 def _zero_weights(case: Case) -> Finding:
@@ -144,20 +190,60 @@ def plateau(case: Case) -> Finding | None:
     With the loss still over 30 % of L0, under a rate of at least 30 % of its peak, before 70 % of the run.
     """
     past = case.past
-    if len(past.losses) < 200 or not 0.3 <= case.progress <= 0.7 or not case.loss_falls_by_itself:
+    if past.count % LOOKED_AT or len(past.losses) < 200 or not 0.3 <= case.progress <= 0.7:
+        return None
+    if (
+        not case.loss_measures_progress
+        or case.course != "standing"
+        or case.now.lr < 0.3 * past.peak_lr
+        or past.level > 0.9 * past.initial_loss
+    ):
         return None
     now, before = median(past.losses[-100:]), median(past.losses[-200:-100])
-    bouncing = spread(past.losses[-100:])
-    learnt = now < 0.9 * past.initial_loss
-    if not (learnt and case.loss_is_high) or now < before - 0.1 * bouncing or case.now.lr < 0.3 * past.peak_lr:
+    if now < before - 0.1 * spread(past.losses[-100:]):
         return None
+    constant = case.run.schedule in ("", "constant")
     return Finding(
         "PLATEAU",
         "info",
         case.now.step,
-        f"the loss has stayed at {now:.4g} over 200 steps{loss_clause(case)}.",
-        {"level": now, "before": before, "spread": bouncing, "lr": case.now.lr},
-        remedy="Let the rate decay from here (schedule='cosine' or 'wsd'): what is left is often its noise; else the model "
-        "is too small, or the labels are noisy.",
-        changes={"schedule": "cosine"},
+        f"the loss has stayed at {number(now, 4)} over 200 steps.",
+        {"level": now, "before": before, "spread": spread(past.losses[-100:]), "lr": case.now.lr},
+        remedy=f"{'Let the rate decay from here (schedule=' + repr('cosine') + ')' if constant else 'The rate will decay'}: "
+        "what is left is often its noise; else the model is too small, or the labels are noisy.",
+        changes={"schedule": "cosine"} if constant else {},
     )
+
+
+def wrong_sign(case: Case) -> Finding | None:
+    """The loss falls without bound: far under zero, and faster and faster.
+
+    A likelihood or a reward falls ever more slowly; what has no floor (a squared error with the wrong sign,
+    ``nll_loss`` on raw logits) falls faster the larger the weights are. Over the whole run, in thirds: each fell by 1.5
+    times as much as the one before, the last by 20 times the scale of the first losses.
+    """
+    past = case.past
+    if past.count % 25 or len(past.levels) < 6 or case.run.optimizers > 1 or not past.levels[-1] < 0:
+        return None
+    last, third = past.levels[-1], len(past.levels) // 3
+    marks = [past.levels[-1 - k * third] for k in (2, 1, 0)]
+    marks = [past.initial_loss, *marks]
+    falls = [before - after for before, after in pairwise(marks)]
+    scale = max(abs(past.initial_loss), spread(past.first_losses))
+    grows = all(b > 1.5 * a > 0 for a, b in pairwise(falls))
+    if not grows or not falls[-1] > 20 * scale:
+        return None
+    return Finding(
+        "WRONG-SIGN",
+        "warning",
+        case.now.step,
+        f"the loss falls without bound: {number(past.initial_loss, 4)} at first, {number(marks[-2], 4)} later, now "
+        f"{number(last, 4)}, faster and faster.",
+        {"first": past.initial_loss, "level": last, "last_third": falls[-1], "third_before": falls[-2]},
+        remedy="Look at its sign, and at what it is given: F.nll_loss needs log-probabilities (log_softmax), not logits; "
+        "F.cross_entropy takes logits.",
+    )
+
+
+def _lower_first(sentence: str) -> str:
+    return sentence[:1].lower() + sentence[1:]

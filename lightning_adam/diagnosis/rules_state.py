@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import math
 
+from lightning_adam.diagnosis.advice import higher_rate
+from lightning_adam.diagnosis.case import Case
 from lightning_adam.diagnosis.finding import Finding
-from lightning_adam.diagnosis.history import Case, median
-from lightning_adam.diagnosis.theory import is_unbounded, slowest_decay, untuned_warmup
-from lightning_adam.diagnosis.wording import loss_clause, percent, place, rounded
+from lightning_adam.diagnosis.harm import agrees
+from lightning_adam.diagnosis.history import median
+from lightning_adam.diagnosis.theory import SMALL_RATIO, is_unbounded, slowest_decay, untuned_warmup
+from lightning_adam.diagnosis.wording import loss_clause, named, number, percent, place, rounded
+
+UNBOUNDED_GROWTH = 2.0
+"""Factor by which the bound on the step grows over m's memory: under it, β₁ ≥ √β₂ is a suspicion that the loss decides."""
 
 STALE_SURPRISE = 4.0
 """RMS_t of a tensor: healthy runs have a median of 20 passes of at most 2.2, stale ones 11 and more."""
@@ -16,16 +22,24 @@ EPS_RULES = 0.5
 
 
 def beta2_low(case: Case) -> Finding | None:
-    """β₁ ≥ √β₂, told at the first step: no bound holds the step, and Adam can diverge on convex problems (see theory.py)."""
+    """β₁ ≥ √β₂, told at the first step: no bound holds the step, and Adam can diverge on convex problems (see theory.py).
+
+    A warning where the two are swapped, or where the bound (β₁²/β₂)^(t/2) doubles within 1/(1-β₁) steps; a suspicion where
+    it hardly grows, as at (0.9, 0.8).
+    """
     beta1, beta2 = case.now.beta1, case.now.beta2
-    if case.past.count > 0 or not case.run.plain_moments or not is_unbounded(beta1, beta2):
+    if not case.run.plain_moments or not 0 <= beta1 <= 1 or not is_unbounded(beta1, beta2):
+        return None
+    memory = 1 / max(1 - beta1, 1e-12)
+    grows = 0.5 * memory * math.log(beta1 * beta1 / beta2) > math.log(UNBOUNDED_GROWTH)
+    if case.past.count > 0 and (grows or not agrees("LR-HIGH", case)):
         return None
     is_swapped = beta1 >= 0.95 and beta2 >= 0.8  # each would be usual in the other's place
-    better = (beta2, beta1) if is_swapped else (beta1 if beta1 <= 0.95 else 0.9, 0.999)
+    better = (beta2, beta1) if is_swapped and beta1 < 1 else (beta1 if beta1 <= 0.95 else 0.9, 0.999)
     hint = ": they look swapped" if is_swapped else ", or 0.95 to 0.99 for large batches and transformers"
     return Finding(
         "BETA2-LOW",
-        "warning",
+        "warning" if grows or case.past.count > 0 else "info",
         case.now.step,
         f"betas=({beta1:g}, {beta2:g}) have beta1 >= sqrt(beta2) = {math.sqrt(beta2):.3g}: nothing bounds the step.",
         {"beta1": beta1, "beta2": beta2, "sqrt_beta2": math.sqrt(beta2)},
@@ -50,18 +64,26 @@ def beta2_stale(case: Case) -> Finding | None:
     ):
         return None
     beta2 = case.now.beta2
+    if not 0.95 < beta2 < 1 or not 0 <= case.now.beta1 < 1 or not _stays_heavy(case):
+        return None
     return Finding(
         "BETA2-STALE",
         "warning",
         case.now.step,
-        f"gradients are {heavy.surprise_max:.3g} times what v expects, and have been for "
+        f"gradients are {number(heavy.surprise_max)} times what v expects, and have been for "
         f"{case.past.lasted(5, 10)} steps{place(heavy.surprise_max_in)}: v remembers "
-        f"{1 / (1 - beta2):.0f} steps{loss_clause(case)}.",
+        f"{number(1 / (1 - beta2))} steps{loss_clause(case)}.",
         {"surprise": heavy.surprise_max, "beta2": beta2},
-        (heavy.surprise_max_in,) if heavy.surprise_max_in else (),
-        f"Use betas=({case.now.beta1:g}, 0.95), or optimizer='stableadamw', which divides the step by the surprise.",
-        {"betas": (case.now.beta1, 0.95)},
+        named(heavy.surprise_max_in),
+        f"Use betas=({min(case.now.beta1, 0.95):g}, 0.95), or optimizer='stableadamw', which divides steps by the surprise.",
+        {"betas": (min(case.now.beta1, 0.95), 0.95)},
     )
+
+
+def _stays_heavy(case: Case) -> bool:
+    """After a single bad batch gradients fall back; where v is stale, they stay at their new level."""
+    last = case.past.norms[-10:]
+    return not last or median(last) > 0.01 * max(case.past.norms[-50:])
 
 
 def eps_high(case: Case) -> Finding | None:
@@ -74,41 +96,62 @@ def eps_high(case: Case) -> Finding | None:
     if heavy is None or not rules or _is_learnt(case) or _overclips(case):
         return None
     small = median(past.recent("update_ratio_p50", 5)) < 5e-4
-    lower = rounded(max(1e-15, min(1e-8, 1e-3 * heavy.second_moment_p50)))
+    root = heavy.second_moment_p50
+    lower = rounded(max(1e-15, min(1e-8, 1e-3 * root))) if root > 0 else 1e-8
+    known = case.run.eps if math.isfinite(case.run.eps) else math.inf
     return Finding(
         "EPS-HIGH",
         "warning" if small else "info",
         case.now.step,
-        f"eps={case.run.eps:g} is {percent(heavy.eps_share)} of the denominator: steps follow the gradient's size, as in SGD"
-        f"{place(heavy.eps_share_max_in)}.",
+        f"eps{f'={case.run.eps:g}' if math.isfinite(case.run.eps) else ''} is {percent(heavy.eps_share)} of the "
+        f"denominator: steps follow the gradient's size, as in SGD{place(heavy.eps_share_max_in)}.",
         {"eps_share": heavy.eps_share, "eps": case.run.eps, "update_ratio": heavy.update_ratio_p50},
-        (heavy.eps_share_max_in,) if heavy.eps_share_max_in else (),
-        f"Use eps={lower:g}, or scale the loss up: gradients are too small for this eps.",
-        {"eps": lower},
+        named(heavy.eps_share_max_in),
+        f"Use eps={lower:g}, or scale the loss up: gradients are too small for this eps."
+        if lower < known
+        else "Scale the loss up: gradients are too small for any eps.",
+        {"eps": lower} if lower < known else {},
     )
 
 
 def clip_always(case: Case) -> Finding | None:
-    """Clipping leaves so little of the gradient (a thousandth) that ε rules the denominator.
+    """Clipping leaves so little of the gradient (a thousandth) that ε rules the denominator; or, in SGD, no step.
 
     That every step is clipped is harmless by itself: Adam does not see the gradient's scale (measured: final loss 0.042
-    with every step clipped to 1e-3, 0.051 with none).
+    with every step clipped to 1e-3, 0.051 with none). SGD does: there the clipped gradient is the step.
     """
     past, heavy = case.past, case.now.heavy
-    rules = heavy is not None and past.count >= 9 and past.lasts("eps_share", 5, 4, EPS_RULES)
-    if heavy is None or not rules or _is_learnt(case) or not _overclips(case):
+    if heavy is None or past.count < 9 or _is_learnt(case):
         return None
-    usual = median(past.norms[-50:])
+    share = _share_of_eps_when_clipped(case)
+    if share is None and not _clip_holds_sgd(case):
+        return None
+    usual, left = median(past.norms[-50:]), median(past.clips[-25:])
+    limit = rounded(usual)
     return Finding(
         "CLIP-ALWAYS",
         "warning",
         case.now.step,
-        f"clipping multiplies gradients by {median(past.clips[-25:]):.1g} at every step, and eps={case.run.eps:g} is then "
-        f"{percent(heavy.eps_share)} of the denominator.",
-        {"clip_coefficient": median(past.clips[-25:]), "eps_share": heavy.eps_share, "gradient_norm": usual},
-        remedy=f"Use clip={rounded(usual)} (the usual norm) or none.",
-        changes={"clip": rounded(usual)},
+        f"clipping multiplies gradients by {number(left, 1)} at every step"
+        + (f", and eps is then {percent(share)} of the denominator." if share is not None else ": hardly a step is left."),
+        {"clip_coefficient": left, "eps_share": heavy.eps_share, "gradient_norm": usual},
+        remedy=f"Use clip={limit:g} (the usual norm) or none." if limit > 0 else "Clip less, or not at all.",
+        changes={"clip": limit} if limit > 0 else {},
     )
+
+
+def _share_of_eps_when_clipped(case: Case) -> float | None:
+    heavy = case.now.heavy
+    if heavy is None or not case.past.lasts("eps_share", 5, 4, 0.5) or not _overclips(case):
+        return None
+    return heavy.eps_share
+
+
+def _clip_holds_sgd(case: Case) -> bool:
+    """The step follows the gradient's size, a twentieth of it is left, and weights hardly move."""
+    if case.run.steps_like != "sgd" or not median(case.past.clips[-25:]) < 0.05 or case.past.count < 60:
+        return False
+    return median(case.past.recent("update_ratio_p50", 5)) < 2 * SMALL_RATIO
 
 
 def decay_dominates(case: Case) -> Finding | None:
@@ -121,14 +164,16 @@ def decay_dominates(case: Case) -> Finding | None:
         return None
     ratio = heavy.decay_ratio
     lower = rounded(min(0.1, case.run.weight_decay / (20 * ratio)))
+    if not lower < case.run.weight_decay < math.inf or not math.isfinite(ratio):
+        return None
     return Finding(
         "DECAY-DOMINATES",
         "warning",
         case.now.step,
-        f"weight decay pulls {ratio:.2g} times as hard as the gradient's step{place(heavy.decay_ratio_max_in)}"
+        f"weight decay pulls {number(ratio, 2)} times as hard as the gradient's step{place(heavy.decay_ratio_max_in)}"
         f"{loss_clause(case)}.",
         {"decay_ratio": ratio, "weight_decay": case.run.weight_decay},
-        (heavy.decay_ratio_max_in,) if heavy.decay_ratio_max_in else (),
+        named(heavy.decay_ratio_max_in),
         f"Use weight_decay={lower} (now {case.run.weight_decay:g}), decoupled (AdamW), and none on biases and norms.",
         {"weight_decay": lower},
     )
@@ -145,6 +190,7 @@ def bf16_stall(case: Case) -> Finding | None:
         return None
     if now.lr < 0.02 * past.peak_lr:
         return None
+    advice = higher_rate(case, 10.0)
     return Finding(
         "BF16-STALL",
         "warning",
@@ -152,10 +198,10 @@ def bf16_stall(case: Case) -> Finding | None:
         f"{percent(heavy.lost_updates)} of the {case.run.dtype} weights do not move: their updates are under half the "
         f"spacing of the type{place(heavy.lost_updates_max_in)}{loss_clause(case)}.",
         {"lost_updates": heavy.lost_updates, "lr": now.lr},
-        (heavy.lost_updates_max_in,) if heavy.lost_updates_max_in else (),
-        f"Keep the weights in 32 bit (Trainer(precision='bf16-mixed')), or try lr={rounded(10 * now.lr)}, or an optimizer "
-        "with stochastic rounding or Kahan summation.",
-        {"lr": rounded(10 * now.lr), "precision": "bf16-mixed"},
+        named(heavy.lost_updates_max_in),
+        "Keep the weights in 32 bit (Trainer(precision='bf16-mixed')), or use an optimizer with stochastic rounding or "
+        f"Kahan summation. {advice.text or 'A higher rate would be lost less.'}",
+        {**advice.changes, "precision": "bf16-mixed"},
     )
 
 
@@ -178,14 +224,20 @@ def state_lost(case: Case) -> Finding | None:
         "STATE-LOST",
         "critical",
         case.now.step,
-        f"the optimizer's moments were reset: its state counts {heavy.state_step:.0f} updates, and √v is "
-        f"{kept:.2g} of what it was."
+        f"the optimizer's moments were reset: its state counts {number(heavy.state_step)} updates, and √v is "
+        f"{number(kept, 2)} of what it was."
         if math.isfinite(kept)
-        else f"the run goes on at step {case.now.step}, and the optimizer's state counts {heavy.state_step:.0f} updates.",
+        else f"the run goes on at step {case.now.step}, and the state of its optimizer counts {number(heavy.state_step)}.",
         {"state_step": heavy.state_step, "kept": kept},
         remedy="Load the optimizer's state with the weights (trainer.fit(ckpt_path=...)); where it is gone, warm up again "
-        f"over {min(2000, untuned_warmup(case.now.beta2))} steps.",
+        f"over {_warmup_again(case)} steps.",
     )
+
+
+def _warmup_again(case: Case) -> int:
+    left = case.run.total_steps - case.now.step
+    untuned = min(2000, untuned_warmup(case.now.beta2))
+    return max(1, min(untuned, round(left / 10))) if math.isfinite(left) and left > 0 else untuned
 
 
 def _fell(case: Case, roots: list[float], steps: list[float]) -> bool:
@@ -210,16 +262,16 @@ def state_corrupt(case: Case) -> Finding | None:
     if _remembers_another_beta2(case):
         return None
     allowed = 1.25 if run.state_dtype in ("uint8", "int8") else 1.02
-    if heavy is None or not run.plain_moments or not heavy.bound_excess > allowed:
+    if heavy is None or not run.plain_moments or not allowed < heavy.bound_excess < math.inf:
         return None
     return Finding(
         "STATE-CORRUPT",
         "critical",
         case.now.step,
-        f"the step of {heavy.bound_excess_in} is {heavy.bound_excess:.3g} times the largest that any gradients can give: "
-        "its moments do not belong together (quantised too coarsely, overflown, or half restored).",
+        f"the step of {heavy.bound_excess_in or 'a tensor'} is {number(heavy.bound_excess)} times the largest that any "
+        "gradients can give: its moments do not belong together (quantised too coarsely, overflown, or half restored).",
         {"bound_excess": heavy.bound_excess, "normalised_rms": heavy.normalised_rms_max},
-        (heavy.bound_excess_in,) if heavy.bound_excess_in else (),
+        named(heavy.bound_excess_in),
         "Keep the state in 32 bit (optimizer='adamw'; in bitsandbytes min_8bit_size or an override for embeddings), and "
         "restart from a checkpoint before this step.",
         {"optimizer": "adamw"},
@@ -247,7 +299,7 @@ def scaler_skips(case: Case) -> Finding | None:
         "SCALER-SKIPS",
         "critical",
         now.step,
-        f"the loss scaler has left out {past.skips} steps in a row, and its scale is {now.scale:.3g}"
+        f"the loss scaler has left out {past.skips} steps in a row, and its scale is {number(now.scale)}"
         f"{': the forward pass itself overflows, which no scale mends' if forward else ''}.",
         {"skips": past.skips, "scale": now.scale, "forward_overflows": float(forward)},
         remedy="Use precision='bf16-mixed', or 32-bit; else look for values over 65504 (large inputs, unnormalised "
@@ -260,7 +312,7 @@ def eps_lint(case: Case) -> Finding | None:
     """ε that its type cannot hold: 0/0 is NaN for every element whose gradient has always been zero."""
     run = case.run
     tiny = {"float16": 6e-8, "bfloat16": 9.2e-41}.get(run.state_dtype, 1.4e-45)
-    if case.past.count > 0 or not run.plain_moments or not run.smallest_eps < tiny:
+    if case.past.count > 0 or not run.plain_moments or not 0 <= run.smallest_eps < tiny:
         return None
     return Finding(
         "NON-FINITE",
@@ -273,33 +325,9 @@ def eps_lint(case: Case) -> Finding | None:
     )
 
 
-def warmup_lint(case: Case) -> Finding | None:
-    """Advice at step 0: no warmup to speak of (under 2 % of the run, and under 2/(1-β₂) steps), where both are known."""
-    run = case.run
-    if (
-        case.past.count > 0
-        or run.first_step > 0
-        or not run.plain_moments
-        or not run.warmup < min(untuned_warmup(case.now.beta2), 0.02 * run.total_steps)
-    ):
-        return None
-    steps = min(untuned_warmup(case.now.beta2), round(run.total_steps / 20))
-    if steps <= run.warmup:  # a run so short has no room for a better one
-        return None
-    return Finding(
-        "NO-WARMUP",
-        "info",
-        case.now.step,
-        f"a warmup of {run.warmup:g} steps is short for beta2={case.now.beta2:g}: the first steps are the largest.",
-        {"warmup": run.warmup, "untuned": untuned_warmup(case.now.beta2)},
-        remedy=f"Use warmup={steps} (2/(1-beta2), at most a twentieth of the run).",
-        changes={"warmup": steps},
-    )
-
-
 def _is_learnt(case: Case) -> bool:
     """Under 5 % of where it began: small gradients are then no surprise."""
-    return bool(case.past.losses) and case.past.level < 0.05 * case.past.initial_loss
+    return bool(case.past.losses) and not case.past.is_signed and case.past.level < 0.05 * case.past.initial_loss
 
 
 def _overclips(case: Case) -> bool:

@@ -49,6 +49,13 @@ class RunSignals:
         tensors: trainable tensors in the optimizer.
         zero_tensors: weight matrices that are all zero.
         matrices: weight matrices.
+        lr: largest learning rate that was configured: what the schedule multiplies; NaN where it is not known.
+        steps_like: what a step follows: ``adam`` (a second moment), ``sgd`` (the gradient's size), ``sign`` (its sign),
+            ``adapted`` (it finds its own rate), ``accumulated`` (Adagrad: the rate falls by itself); empty for others.
+        mode: who calls ``backward`` and ``step``: ``automatic`` (Lightning), ``manual`` (training_step) or ``loop``.
+        strangers: tensors in the optimizer that are not the model's.
+        left_out: a few of the model's trainable parameters that no optimizer has.
+        eval_modules: layers that behave differently in training and are in eval mode, with parameters that are trained.
         state: the diagnosis' own state at this point, after a resume.
         ignore: codes that the user does not want to hear of, see :mod:`lightning_adam.diagnosis.ignoring`.
     """
@@ -73,6 +80,12 @@ class RunSignals:
     tensors: int = 0
     zero_tensors: int = 0
     matrices: int = 0
+    lr: float = NAN
+    steps_like: str = ""
+    mode: str = ""
+    strangers: int = 0
+    left_out: tuple[str, ...] = ()
+    eval_modules: tuple[str, ...] = ()
     state: Mapping[str, Any] | None = None
     ignore: tuple[str, ...] = ()
 
@@ -94,7 +107,8 @@ class HeavySignals:
         dead_tensors: how many tensors have no gradient but zeros.
         lost_updates: share of 16-bit elements that should have moved and did not.
         decay_ratio: the decay's pull on all weights over the optimizer's step.
-        first_last: rms of the first weight matrix' gradient over the last one's.
+        first_last: largest gradient rms among the first quarter of the weight matrices, in the order in which the model
+            uses them, over the median of the last quarter.
         alignment: cosine of the gradient with the momentum before it; pure noise gives 0, bouncing is negative.
         second_moment_p50: median over the tensors of the rms of √v̂.
         state_step: largest number of updates that the state has counted.
@@ -102,6 +116,11 @@ class HeavySignals:
         input_max: largest |x| of the batch's floating-point tensors.
         input_rms: their largest rms.
         input_offset: their largest |mean|/standard deviation.
+        input_change: largest difference between two examples of the batch's first tensor; 0 where all are the same.
+        layer_rms: rms of what the first weight matrix is given; a model may normalise before it.
+        layer_offset: |mean|/standard deviation of that.
+        target_rms: rms of the batch's last floating-point tensor, where it has several.
+        target_offset: |mean|/standard deviation of that.
     """
 
     update_ratio_p50: float = NAN
@@ -132,6 +151,11 @@ class HeavySignals:
     input_max: float = NAN
     input_rms: float = NAN
     input_offset: float = NAN
+    input_change: float = NAN
+    layer_rms: float = NAN
+    layer_offset: float = NAN
+    target_rms: float = NAN
+    target_offset: float = NAN
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ def update_bound(beta1: float, beta2: float, step: float = math.inf) -> float:
         >>> round(update_bound(0.9, 0.999), 2), update_bound(0.9, 0.999, 1), update_bound(0.9, 0.5)
         (7.27, 1.0, inf)
     """
-    if not (0 <= beta1 < 1 and 0 < beta2 < 1):
+    if not (0 <= beta1 < 1 and 0 < beta2 < 1) or step < 1:  # SOAP's first call only fills its state: t stays 0
         return math.inf
     ratio = beta1 * beta1 / beta2
     if math.isinf(step):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lightning_adam.diagnosis.archive import FINDINGS_FILE, SIGNALS_FILE, Stretch, read_findings_document, read_stretches
 from lightning_adam.doctor.live import checked
+from lightning_adam.tensorboard.files import read_plain
 from lightning_adam.tensorboard.reader import RECORDS, RunLog
 
 _BEGINNING = re.compile(r'\s*\{\s*"version":[^,]*,\s*"findings":\s*\{')
@@ -26,7 +27,7 @@ def add_archive(run: RunLog, folder: Path) -> None:
 def _add_findings(run: RunLog, file: Path) -> None:
     text = ""
     try:
-        text = file.read_text("utf-8", errors="replace")
+        text = read_plain(file).decode("utf-8", errors="replace")
         stored = read_findings_document(text)
         run.findings = {prefix: [checked(finding) for finding in found] for prefix, found in stored.items()}
     except (OSError, ValueError) as error:
@@ -36,16 +37,18 @@ def _add_findings(run: RunLog, file: Path) -> None:
 
 def _add_signals(run: RunLog, file: Path) -> None:
     try:
-        with file.open(encoding="utf-8", errors="replace") as lines:
-            stretches, damaged = read_stretches(lines)
+        stretches, damaged = read_stretches(read_plain(file).decode("utf-8", errors="replace").split("\n"))
     except OSError as error:
         run.notes.append(f"{file.name} could not be read: {error.strerror}")
         return
     if damaged:
         run.damaged = True
         run.notes.append(f"{file.name} has {damaged} damaged line(s); the last one is cut off where a run was killed")
-    for prefix in dict.fromkeys(stretch.prefix for stretch in stretches):
-        _add_stretches(run, prefix + RECORDS, [stretch for stretch in stretches if stretch.prefix == prefix])
+    of_prefix: dict[str, list[Stretch]] = {}
+    for stretch in stretches:
+        of_prefix.setdefault(stretch.prefix, []).append(stretch)
+    for prefix, several in of_prefix.items():
+        _add_stretches(run, prefix + RECORDS, several)
 
 
 def _add_stretches(run: RunLog, tag: str, stretches: list[Stretch]) -> None:

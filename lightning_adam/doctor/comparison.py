@@ -9,6 +9,7 @@ import numpy as np
 
 from lightning_adam.doctor.curves import Curve
 from lightning_adam.doctor.judgement import RunReport
+from lightning_adam.doctor.markdown import escaped
 from lightning_adam.doctor.reporting import report
 from lightning_adam.errors import ConfigError
 
@@ -63,7 +64,10 @@ class Comparison:
         return [
             *head,
             *table,
-            *(f"| {d.about} | {d.what} | {d.first or '–'} | {d.second or '–'} |" for d in self.differences),
+            *(
+                f"| {d.about} | {escaped(d.what)} | {escaped(d.first) or '–'} | {escaped(d.second) or '–'} |"
+                for d in self.differences
+            ),
         ]
 
 
@@ -91,7 +95,7 @@ def _only_run(place: str) -> RunReport:
 
 
 def _name(run: RunReport) -> str:
-    return run.path.name if run.name in (".", "") else run.name
+    return escaped(run.path.name if run.name in (".", "") else run.name)
 
 
 def _parted(step: int | None) -> str:

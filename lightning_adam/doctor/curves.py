@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lightning_adam.diagnosis import StepSignals
 from lightning_adam.doctor.evidence import Record
-from lightning_adam.doctor.roles import find, prefixes
+from lightning_adam.doctor.roles import find, power_of_ten, prefixes
 from lightning_adam.tensorboard.reader import RECORDS, RunLog, Series
 
 
@@ -47,10 +47,10 @@ def curves(run: RunLog, records: Mapping[str, Sequence[Record]] | None = None) -
 
     Args:
         run: the log.
-        records: the recorded signals per optimizer: they have every step, where the log has some.
+        records: the recorded signals of each optimizer that is drawn: they have every step, where the log has some.
     """
     records = records or {}
-    own = prefixes(run) or [""]
+    own = list(records) or prefixes(run) or [""]
     found = [_best(run, "loss", own[0], "loss", records)]
     for prefix in own:
         suffix = f" of {prefix}" if len(own) > 1 else ""
@@ -124,9 +124,9 @@ def _logged_band(run: RunLog, prefix: str, title: str) -> Curve | None:
     if middle is None:
         return None
     edges = [_at(edge, middle.steps) if edge is not None else None for edge in (low, high)]
-    return Curve(title, tags[1], middle.steps, np.power(10.0, middle.values), edges[0], edges[1], HEALTHY_RATIO)
+    return Curve(title, tags[1], middle.steps, power_of_ten(middle.values), edges[0], edges[1], HEALTHY_RATIO)
 
 
 def _at(series: Series, steps: NDArray[np.int64]) -> NDArray[np.float64]:
-    known = dict(zip(series.steps.tolist(), np.power(10.0, series.values).tolist(), strict=True))
+    known = dict(zip(series.steps.tolist(), power_of_ten(series.values).tolist(), strict=True))
     return np.array([known.get(step, np.nan) for step in steps.tolist()])

@@ -29,15 +29,20 @@ def recorded(run: RunLog, prefix: str) -> list[Record]:
     for step, stored in run.texts.get(prefix + RECORDS, ()):
         try:
             stretch = decode(stored)
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
+        except ValueError as error:
             run.damaged = True
-            run.notes.append(f"the signals written at step {step} are damaged ({type(error).__name__}: {error})")
+            run.notes.append(f"the signals written at step {step} are damaged ({error})")
             continue
         for record in stretch:
             if isinstance(record, RunSignals):
                 kept = [known for known in kept if isinstance(known, RunSignals) or known.step < record.first_step]
             kept.append(record)
     return kept
+
+
+def failed_rules(diagnosis: Diagnosis) -> list[str]:
+    """A note for each rule that raised."""
+    return [f"the rule {name} could not judge this run ({error})" for name, error in diagnosis.failures.items()]
 
 
 @dataclass(frozen=True)
@@ -56,12 +61,17 @@ class Evidence:
     present: frozenset[str]
     tags: tuple[str, ...]
 
-    def judged(self) -> list[Finding]:
-        """The findings of the rules; their clock is the step, however far apart the logged ones are."""
+    def judged(self, notes: list[str]) -> list[Finding]:
+        """The findings of the rules; their clock is the step, however far apart the logged ones are.
+
+        Args:
+            notes: get a word for each rule that could not judge.
+        """
         diagnosis = Diagnosis(self.run)
         for signals in [*self._beginning(), *self.steps]:
             diagnosis.history.count = signals.step - self.run.first_step
             diagnosis.observe(signals)
+        notes += failed_rules(diagnosis)
         return [_without_unknowns(finding) for finding in diagnosis.findings]
 
     def _beginning(self) -> list[StepSignals]:
@@ -193,7 +203,7 @@ def _without_unknowns(finding: Finding) -> Finding:
 
 def _reworded(text: str, step: int) -> str:
     text = text.replace(f"batch {UNKNOWN}", f"the batch of step {step}")
-    text = re.sub(r"lr=(0\.0|nan) \((was|now) (0|nan)\)", "a third of the learning rate", text)
+    text = re.sub(r"lr=(0\.0|nan) \((was|now) (0|nan)( at this step)?\)", "a third of the learning rate", text)
     return re.sub(r"(in|over) (\d+) steps", r"\1 \2 logged steps", text)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -87,6 +87,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "LOSS-SPIKE": ("loss",),
     "LOSS-DIVERGED": ("loss",),
     "NO-LEARNING": ("loss",),
+    "WRONG-SIGN": ("loss",),
     "PLATEAU": ("loss", "lr"),
     "BAD-BATCH": ("gradient norm", "loss"),
     "GRAD-EXPLODING": ("gradient norm", "loss"),
@@ -115,9 +116,35 @@ TURN_ON: dict[str, tuple[str, str]] = {
 """What is missing in words, and what to turn on."""
 
 
+MOST_NOTES, LONGEST_NOTE = 12, 400
+MOST_OPTIMIZERS = 64
+
+
 def judge(run: RunLog) -> RunReport:
-    """Judge one run by the same rules as the live monitor, from the best evidence that its log holds."""
-    records = {prefix: recorded(run, prefix) for prefix in prefixes(run) or [""]}
+    """Judge one run by the same rules as the live monitor, from the best evidence that its log holds.
+
+    What cannot be judged, whatever it raises, is that run's: a note, and no rule that was asked.
+    """
+    try:
+        return _judged(run)
+    except Exception as error:  # a log may hold anything
+        run.notes.append(f"it could not be judged: {type(error).__name__}: {error}")
+        gap = Gap("numbers that can be judged", tuple(RULES), "DivergenceMonitor()")
+        return RunReport(run.name, run.path, (), (gap,), bounded(run.notes), "nothing that a rule reads", ())
+
+
+def bounded(notes: Sequence[str]) -> tuple[str, ...]:
+    """Each once, and the first few: a damaged log may have one for each of its records."""
+    different = [note if len(note) <= LONGEST_NOTE else f"{note[:LONGEST_NOTE]} …" for note in dict.fromkeys(notes)]
+    more = [f"and {len(different) - MOST_NOTES} more of this kind"] if len(different) > MOST_NOTES else []
+    return (*different[:MOST_NOTES], *more)
+
+
+def _judged(run: RunLog) -> RunReport:
+    names = prefixes(run) or [""]
+    if len(names) > MOST_OPTIMIZERS:
+        run.notes.append(f"it names {len(names)} optimizers: only the first {MOST_OPTIMIZERS} were judged")
+    records = {prefix: recorded(run, prefix) for prefix in names[:MOST_OPTIMIZERS]}
     names = sorted(records, key=lambda prefix: (_position(run, prefix, records[prefix]), prefix))
     judged = [_judge_optimizer(run, prefix, records[prefix], len(names)) for prefix in names]
     findings = [finding for optimizer in judged for finding in optimizer.findings]
@@ -126,9 +153,8 @@ def judge(run: RunLog) -> RunReport:
     gaps = dict.fromkeys(gap for optimizer in judged for gap in optimizer.gaps)
     basis = "; ".join(dict.fromkeys(optimizer.basis for optimizer in judged))
     drawn = tuple(curves(run, records))
-    return RunReport(
-        run.name, run.path, tuple(findings), tuple(gaps), tuple(run.notes), basis, drawn, settings(run, records)
-    )
+    notes = bounded(run.notes)
+    return RunReport(run.name, run.path, tuple(findings), tuple(gaps), notes, basis, drawn, settings(run, records))
 
 
 def _position(run: RunLog, prefix: str, records: list[Record]) -> int:
@@ -164,7 +190,7 @@ def _judge_optimizer(run: RunLog, prefix: str, records: list[Record], optimizers
     if is_watched(run, prefix):
         return Judgement([*found, *missing], [], "what DivergenceMonitor found live")
     evidence = gather(run, prefix, optimizers)
-    return Judgement([*evidence.judged(), *missing], _gaps(evidence), _basis(evidence))
+    return Judgement([*evidence.judged(run.notes), *missing], _gaps(evidence), _basis(evidence))
 
 
 def _basis(evidence: Evidence) -> str:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from lightning_adam.diagnosis import Finding, StepSignals, replay
-from lightning_adam.doctor.evidence import Record
+from lightning_adam.diagnosis.codec import MOST_STEPS
+from lightning_adam.doctor.evidence import Record, failed_rules
 from lightning_adam.tensorboard.reader import EVENTS, RunLog
 
 SEVERITIES = ("critical", "warning", "info")
@@ -53,12 +54,21 @@ def checked(finding: Finding) -> Finding:
     right = (
         finding.severity in SEVERITIES
         and all(isinstance(word, str) for word in words)
-        and all(isinstance(step, int) for step in (finding.step, finding.last_step))
-        and all(isinstance(value, str | int | float) for value in finding.evidence.values())
+        and all(isinstance(step, int) and abs(step) < MOST_STEPS for step in (finding.step, finding.last_step))
+        and all(map(_is_simple, finding.evidence.values()))
+        and all(map(_is_simple_or_several, finding.changes.values()))
     )
     if not right:
-        raise ValueError(f"this is no finding: {finding}")
+        raise ValueError(f"this is no finding of ours: {finding.rule[:40]!r} of step {str(finding.step)[:40]}")
     return finding
+
+
+def _is_simple(value: object) -> bool:
+    return isinstance(value, str | float | None) or (isinstance(value, int) and abs(value) < MOST_STEPS)
+
+
+def _is_simple_or_several(value: object) -> bool:
+    return all(map(_is_simple, value)) if isinstance(value, tuple) else _is_simple(value)
 
 
 def replayed(run: RunLog, prefix: str, records: Sequence[Record], optimizers: int) -> list[Finding]:
@@ -67,7 +77,9 @@ def replayed(run: RunLog, prefix: str, records: Sequence[Record], optimizers: in
     Records are written in stretches: a run that was killed leaves findings without the signals that led to them, and so does
     a damaged file. After an action (a rollback) the live rules started afresh, which is not recorded either.
     """
-    found = replay(records).findings
+    diagnosis = replay(records)
+    run.notes += failed_rules(diagnosis)
+    found = diagnosis.findings
     if optimizers > 1:
         found = [replace(finding, optimizer=prefix) for finding in found]
     last = max(record.step for record in records if isinstance(record, StepSignals))
@@ -79,7 +91,9 @@ def replayed(run: RunLog, prefix: str, records: Sequence[Record], optimizers: in
 
 def _with_final(found: Sequence[Finding], final: Sequence[Finding], last: int) -> list[Finding]:
     """Where the monitor's final list has something graver, or saw it for longer than the records go, its word counts."""
-    grave = {step: min(_rank(f) for f in found if f.step == step) for step in {f.step for f in found}}
+    grave: dict[int, int] = {}
+    for finding in found:
+        grave[finding.step] = min(grave.get(finding.step, len(SEVERITIES)), _rank(finding))
     better = {f.step for f in final if _rank(f) < grave.get(f.step, len(SEVERITIES)) or f.last_step > last}
     return [*(f for f in found if f.step not in better), *(f for f in final if f.step in better)]
 

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from lightning_adam.doctor.judgement import RunReport
+from lightning_adam.doctor.wording import CONTROLS
 
 if TYPE_CHECKING:
     from lightning_adam.doctor.reporting import Report
@@ -20,7 +21,8 @@ def as_json(report: Report) -> str:
     exits with 0 for. ``worst`` is the gravest severity, ``info`` included, or null; ``not_judged`` is what nobody looked at.
     """
     content = {"logdir": report.logdir, "runs": [_run(run) for run in report.runs]}
-    return json.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False)
+    return "".join(f"\\u{ord(sign):04x}" if sign != "\n" and ord(sign) in CONTROLS else sign for sign in text)
 
 
 def _run(run: RunReport) -> dict[str, Any]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import html
+import re
 from typing import TYPE_CHECKING
 
 from lightning_adam.diagnosis import Finding
 from lightning_adam.doctor.judgement import RunReport
 from lightning_adam.doctor.wording import (
-    CONTROLS,
     code,
     evidence_text,
     extent,
@@ -16,6 +16,7 @@ from lightning_adam.doctor.wording import (
     headline,
     leading,
     loss_course,
+    shown,
     span,
     state,
 )
@@ -58,6 +59,10 @@ def _row(finding: Finding) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+_SIGNS = re.compile(r"[\\|*`\[\]~$#]|(?<!\w)_|_(?!\w)|(?<=:)/(?=/)|@(?=\w)")
+"""What GitHub would make something of: emphasis, code, links, mathematics, issues, people."""
+
+
 def escaped(text: str) -> str:
     """Text that stays text: names come from a log that somebody else may have written.
 
@@ -65,7 +70,5 @@ def escaped(text: str) -> str:
         >>> escaped("a|b <script> *x*")
         'a\\\\|b &lt;script&gt; \\\\*x\\\\*'
     """
-    flat = html.escape(" ".join(text.split()).translate(CONTROLS), quote=False)
-    for sign in ("\\", "|", "*", "`", "[", "]"):
-        flat = flat.replace(sign, f"\\{sign}")
-    return flat
+    flat = html.escape(shown(" ".join(text.split())), quote=False)
+    return _SIGNS.sub(r"\\\g<0>", flat)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_adam.doctor.tabular import Row, series_of
+from lightning_adam.tensorboard.files import read_plain
 from lightning_adam.tensorboard.reader import RunLog
 
 OFFLINE_FILE = ".wandb"
@@ -30,7 +31,7 @@ def read_offline(file: Path, name: str) -> RunLog:
     """The scalars of a run; where they cannot be read, a note with what to do."""
     run = RunLog(name, file.parent)
     try:
-        run.scalars = series_of(_rows(file.read_bytes(), run.notes), run.notes)
+        run.scalars = series_of(_rows(read_plain(file), run.notes), run.notes)
     except Exception as error:  # a foreign library's import and parser, in any version: whatever they raise
         run.notes.append(f"{file.name} could not be read: {_what_to_do(error, file.parent)}")
     return run

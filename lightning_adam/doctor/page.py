@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import html
 import zlib
 from typing import TYPE_CHECKING
 
 from lightning_adam.diagnosis import Finding
 from lightning_adam.doctor.judgement import RunReport
 from lightning_adam.doctor.live import plural
-from lightning_adam.doctor.plots import charts
+from lightning_adam.doctor.plots import charts, escaped
 from lightning_adam.doctor.wording import code, evidence_text, extent, gap_texts, headline, leading, loss_course, span, state
 
 if TYPE_CHECKING:
@@ -66,7 +65,7 @@ PAGE = """<!doctype html>
 
 def as_page(report: Report) -> str:
     """A whole document."""
-    return PAGE.format(title=html.escape(f"{report.logdir}: {headline(report)}"), body=as_fragment(report))
+    return PAGE.format(title=escaped(f"{report.logdir}: {headline(report)}"), body=as_fragment(report))
 
 
 def as_fragment(report: Report) -> str:
@@ -74,8 +73,8 @@ def as_fragment(report: Report) -> str:
     parts = [
         f"<style>{STYLE}</style>",
         '<div class="la-report">',
-        f"<h1>{html.escape(headline(report))}</h1>",
-        f'<p class="la-soft">{html.escape(report.logdir)} · lightning-adam doctor</p>',
+        f"<h1>{escaped(headline(report))}</h1>",
+        f'<p class="la-soft">{escaped(report.logdir)} · lightning-adam doctor</p>',
         _overview(report) if len(report.runs) > 1 else "",
         *(_run(run) for run in report.runs),
         "</div>",
@@ -87,8 +86,8 @@ def _overview(report: Report) -> str:
     rows = []
     for run in report.runs:
         cells = (extent(run), loss_course(run), leading(run))
-        told = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
-        name = f'<td><a href="#{_anchor(run)}">{html.escape(run.name)}</a></td>'
+        told = "".join(f"<td>{escaped(cell)}</td>" for cell in cells)
+        name = f'<td><a href="#{_anchor(run)}">{escaped(run.name)}</a></td>'
         rows.append(f"<tr>{name}<td>{_state(run)}</td>{told}</tr>")
     head = "".join(f"<th>{column}</th>" for column in ("run", "state", "steps", "loss", "gravest finding"))
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
@@ -96,19 +95,19 @@ def _overview(report: Report) -> str:
 
 def _anchor(run: RunReport) -> str:
     """The same run twice in a notebook is the same place, two runs never are."""
-    return f"la-{zlib.crc32(f'{run.path} {run.name}'.encode()):08x}"
+    return f"la-{zlib.crc32(f'{run.path} {run.name}'.encode(errors='replace')):08x}"
 
 
 def _state(run: RunReport) -> str:
-    return f'<span class="la-state la-{run.worst or ("open" if run.gaps else "good")}">{html.escape(state(run))}</span>'
+    return f'<span class="la-state la-{run.worst or ("open" if run.gaps else "good")}">{escaped(state(run))}</span>'
 
 
 def _run(run: RunReport) -> str:
     parts = [
-        f'<section id="{_anchor(run)}"><h2>{html.escape(run.name)}</h2>',
-        f'<p>{_state(run)} <span class="la-soft">judged by {html.escape(run.basis)}</span></p>',
+        f'<section id="{_anchor(run)}"><h2>{escaped(run.name)}</h2>',
+        f'<p>{_state(run)} <span class="la-soft">judged by {escaped(run.basis)}</span></p>',
         *(_finding(finding) for finding in run.findings),
-        *(f'<p class="la-soft">Note: {html.escape(note)}</p>' for note in run.notes),
+        *(f'<p class="la-soft">Note: {escaped(note)}</p>' for note in run.notes),
         *charts(run.curves, run.findings, run.steps),
         _gaps(run),
         "</section>",
@@ -117,26 +116,26 @@ def _run(run: RunReport) -> str:
 
 
 def _finding(finding: Finding) -> str:
-    evidence = html.escape(evidence_text(finding.evidence))
-    names = html.escape(", ".join(finding.parameters[:8]) + (" …" if len(finding.parameters) > 8 else ""))
-    whose = f" · {html.escape(finding.optimizer)}" if finding.optimizer else ""
+    evidence = escaped(evidence_text(finding.evidence))
+    names = escaped(", ".join(finding.parameters[:8]) + (" …" if len(finding.parameters) > 8 else ""))
+    whose = f" · {escaped(finding.optimizer)}" if finding.optimizer else ""
     return (
-        f'<div class="la-finding la-{html.escape(finding.severity)}">'
-        f"<p><b>{html.escape(finding.rule)}</b> {span(finding)} · {html.escape(finding.severity)}{whose}</p>"
-        f"<p>{html.escape(finding.message)}</p>"
-        f'<p class="la-remedy">→ {html.escape(finding.remedy)}</p>{_code(finding)}'
+        f'<div class="la-finding la-{escaped(finding.severity)}">'
+        f"<p><b>{escaped(finding.rule)}</b> {span(finding)} · {escaped(finding.severity)}{whose}</p>"
+        f"<p>{escaped(finding.message)}</p>"
+        f'<p class="la-remedy">→ {escaped(finding.remedy)}</p>{_code(finding)}'
         f'<p class="la-soft">{evidence}{f" · {names}" if names else ""}</p></div>'
     )
 
 
 def _code(finding: Finding) -> str:
-    return f"<p><code>la.configure_optimizers(…, {html.escape(code(finding))})</code></p>" if finding.changes else ""
+    return f"<p><code>la.configure_optimizers(…, {escaped(code(finding))})</code></p>" if finding.changes else ""
 
 
 def _gaps(run: RunReport) -> str:
     if not run.gaps:
         return ""
-    items = "".join(f"<li>{html.escape(text)}</li>" for text in gap_texts(run))
+    items = "".join(f"<li>{escaped(text)}</li>" for text in gap_texts(run))
     count = plural(sum(len(gap.rules) for gap in run.gaps), "rule")
     return (
         f'<details class="la-soft"><summary>{count} could not be judged for lack of data</summary><ul>{items}</ul></details>'

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from lightning_adam.diagnosis import Finding
 from lightning_adam.doctor.curves import Curve
+from lightning_adam.doctor.wording import shown
 
 WIDTH, HEIGHT = 860, 150
 LEFT, RIGHT, TOP, BOTTOM = 64, 14, 24, 20
@@ -18,9 +19,16 @@ MOST_POINTS = 700
 """Points per curve; with more, each bucket of steps keeps its lowest and its highest value, so no spike is lost."""
 
 MOST_DECADES = 8
+FARTHEST = 1e300
+"""What is farther from zero is drawn there: the difference of two such floats is still one."""
 
 Axis = tuple[float, float, bool]
 """Lower end, upper end, logarithmic."""
+
+
+def escaped(text: str) -> str:
+    """Text of a log as it may stand in HTML."""
+    return html.escape(shown(text))
 
 
 def charts(curves: Sequence[Curve], findings: Sequence[Finding], steps: tuple[int, int]) -> list[str]:
@@ -39,11 +47,11 @@ def chart(curve: Curve, findings: Sequence[Finding], steps: tuple[int, int], lab
         labels: what stands over the marks.
     """
     axis = _axis(curve)
-    title = html.escape(curve.title)
+    title = escaped(curve.title)
     parts = [
         f'<svg class="la-chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{title}">',
         f'<text class="la-title" x="{LEFT}" y="14">{title}</text>',
-        f'<text class="la-tag" x="{WIDTH - RIGHT}" y="14" text-anchor="end">{html.escape(curve.tag)}</text>',
+        f'<text class="la-tag" x="{WIDTH - RIGHT}" y="14" text-anchor="end">{escaped(curve.tag)}</text>',
         *_grid(axis, steps),
         _healthy(curve, axis),
         _band(curve, axis, steps),
@@ -60,7 +68,7 @@ def _axis(curve: Curve) -> Axis:
     """Logarithmic where values span more than a factor of 20, over eight decades at most: the largest are never cut off."""
     rows = [row for row in (curve.values, curve.low, curve.high) if row is not None]
     values = np.concatenate([*rows, [] if curve.healthy is None else [curve.healthy]])
-    finite = values[np.isfinite(values)]
+    finite = values[np.isfinite(values)].clip(-FARTHEST, FARTHEST)
     if not finite.size:
         return 0.0, 1.0, False
     positive = finite[finite > 0]
@@ -200,12 +208,12 @@ def _marks(findings: Sequence[Finding], steps: tuple[int, int]) -> list[str]:
     parts = []
     for finding in findings:
         x = _x(finding.step, steps)
-        told = html.escape(f"{finding.rule}, step {finding.step}: {finding.message}")
+        told = escaped(f"{finding.rule}, step {finding.step}: {finding.message}")
         width = _x(finding.last_step, steps) - x
         lasts = f'<rect x="{x:.1f}" y="{TOP}" width="{width:.1f}" height="{HEIGHT - TOP - BOTTOM}"/>' if width > 1 else ""
         line = f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'
         head = f'<circle cx="{x:.1f}" cy="{TOP}" r="4"/>'
-        severity = html.escape(finding.severity)
+        severity = escaped(finding.severity)
         parts.append(f'<g class="la-mark la-{severity}"><title>{told}</title>{lasts}{line}{head}</g>')
     return parts
 
@@ -221,8 +229,8 @@ def _labels(findings: Sequence[Finding], steps: tuple[int, int]) -> str:
             continue
         anchor, place = ("end", x - 8) if to_the_left else ("start", x + 8)
         free = start + width + 8
-        style = f'class="la-code la-{html.escape(finding.severity)}"'
-        code = html.escape(finding.rule)
+        style = f'class="la-code la-{escaped(finding.severity)}"'
+        code = escaped(finding.rule)
         parts.append(f'<text {style} x="{place:.1f}" y="{TOP + 4}" text-anchor="{anchor}">{code}</text>')
     return "".join(parts)
 

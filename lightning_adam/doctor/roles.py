@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lightning_adam.tensorboard.reader import EVENTS, RECORDS, RunLog, Series
 from lightning_adam.tensorboard.tags import HEADLINE
@@ -25,6 +26,8 @@ class Role:
     never: str
 
 
+LONGEST_TAG = 500
+"""Characters: the patterns' time grows with their square."""
 _HELD_OUT = r"val|test|eval|_epoch$|epoch_loss|best"
 
 ROLES: dict[str, Role] = {
@@ -71,7 +74,9 @@ def prefixes(run: RunLog) -> list[str]:
     A class may be called anything, ``Adam_matrix`` too: what kind of series has a tag tells where the class's name ends.
     """
     kinds = ((_SCALAR, run.scalars), (_MATRIX, run.tables), (_TEXT, run.texts))
-    found = {match[1] for pattern, tags in kinds for tag in tags if (match := pattern.fullmatch(tag))}
+    found = {
+        match[1] for pattern, tags in kinds for tag in tags if len(tag) <= LONGEST_TAG and (match := pattern.fullmatch(tag))
+    }
     return sorted(found | set(run.findings))
 
 
@@ -87,7 +92,10 @@ def find(run: RunLog, role: str, prefix: str) -> tuple[str, Series] | None:
     candidates = {
         tag: series
         for tag, series in run.scalars.items()
-        if not tag.startswith("adam") and not re.search(wanted.never, tag.lower()) and len(series.steps)
+        if len(tag) <= LONGEST_TAG
+        and not tag.startswith("adam")
+        and not re.search(wanted.never, tag.lower())
+        and len(series.steps)
     }
     for pattern in wanted.names:
         matching = [tag for tag in candidates if re.fullmatch(pattern, tag.lower())]
@@ -116,4 +124,11 @@ def _own(run: RunLog, role: str, prefix: str) -> tuple[str, Series] | None:
     if series is None:
         return None
     known = np.isfinite(series.values)
-    return tag, Series(series.steps[known], np.power(10.0, series.values[known]))
+    return tag, Series(series.steps[known], power_of_ten(series.values[known]))
+
+
+def power_of_ten(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What was written as its logarithm; infinite beyond 308."""
+    with np.errstate(over="ignore"):
+        powers: NDArray[np.float64] = np.power(10.0, values)
+    return powers

@@ -4,13 +4,17 @@ monitors left beside them."""
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from lightning_adam.doctor.archives import ARCHIVE, add_archive
+from lightning_adam.doctor.judgement import bounded
 from lightning_adam.doctor.offline import OFFLINE_FILE, read_offline
 from lightning_adam.doctor.tabular import is_history, read_history
+from lightning_adam.doctor.wording import shown
 from lightning_adam.errors import ConfigError
-from lightning_adam.tensorboard.reader import EVENT_FILE, RunLog, event_files, folders, read_run
+from lightning_adam.tensorboard.files import EVENT_FILE, event_files, folders
+from lightning_adam.tensorboard.reader import RunLog, read_run
 
 METRICS = "metrics.csv"
 """What Lightning's CSVLogger writes."""
@@ -38,10 +42,9 @@ def read_runs(root: str | os.PathLike[str]) -> list[RunLog]:
         runs = _read_file(place) if place.is_file() else _read_folder(_existing(place))
     except PermissionError as error:
         raise UnusableLog(f"{place} may not be read: {error.strerror} ({error.filename}).") from error
-    useful = [run for run in runs if _says_something(run)]
-    if not useful:
-        raise UnusableLog(_nothing(place, runs))
-    return sorted(useful, key=lambda run: run.name)
+    if not any(map(_says_something, runs)):
+        raise UnusableLog(shown(_nothing(place, runs)))
+    return sorted((run for run in runs if _says_something(run) or run.notes), key=lambda run: run.name)
 
 
 def _says_something(run: RunLog) -> bool:
@@ -63,7 +66,7 @@ def _nothing(place: Path, runs: list[RunLog]) -> str:
             "(run-….wandb, or its history as CSV or JSON with a _step column) and no findings.json of DivergenceMonitor. "
             "Is it the folder that the logger wrote to?"
         )
-    notes = "; ".join(note for run in runs for note in run.notes)
+    notes = "; ".join(bounded([note for run in runs for note in run.notes]))
     return f"{place}: {len(runs)} run(s), but not one number to judge{': ' + notes if notes else ' yet'}."
 
 
@@ -87,15 +90,35 @@ def _read_folder(root: Path) -> list[RunLog]:
     runs: dict[Path, RunLog] = {}
     others: list[RunLog] = []
     for folder, names in folders(root):
-        logged, tables = _logged(folder, names, root), _tables(folder, names, root)
+        logged, tables = (_or_note(read, folder, names, root) for read in (_logged, _tables))
         own = logged or tables
         if len(own) == 1:
             runs[folder] = own.pop()
         others += [*logged, *tables]
         if not ARCHIVE.isdisjoint(names):
             home = folder if folder in runs else _home(folder)
-            add_archive(runs.setdefault(home, RunLog(_name(home, root), home)), folder)
+            runs.setdefault(home, RunLog(_name(home, root), home))
+            others += _or_note(lambda folder, *_, run=runs[home]: add_archive(run, folder), folder, names, root)
+        others += _not_opened(folder, names, root)
     return [*runs.values(), *others]
+
+
+def _or_note(
+    read: Callable[[Path, list[str], Path], list[RunLog] | None], folder: Path, names: list[str], root: Path
+) -> list[RunLog]:
+    """What one folder gives; whatever is wrong with it is a note, and the others are read all the same."""
+    try:
+        return read(folder, names, root) or []
+    except Exception as error:  # a log folder may hold anything, and a parser may raise anything
+        return [RunLog(_name(folder, root), folder, notes=[f"it could not be read: {type(error).__name__}: {error}"])]
+
+
+def _not_opened(folder: Path, names: list[str], root: Path) -> list[RunLog]:
+    """Pipes, devices and their like with a log's name."""
+    logs = [name for name in names if EVENT_FILE in name or name.endswith((*TABLES, OFFLINE_FILE))]
+    strange = [name for name in logs if (folder / name).exists() and not (folder / name).is_file()]
+    notes = [f"{name} is no plain file, and was not opened" for name in strange]
+    return [RunLog(_name(folder, root), folder, notes=notes)] if notes else []
 
 
 def _home(folder: Path) -> Path:
@@ -110,7 +133,7 @@ def _logged(folder: Path, names: list[str], root: Path) -> list[RunLog]:
     found = [read_run(name, folder, events)] if events else []
     found += [read_offline(offline[0], name)] if len(offline) == 1 else []
     runs = [run for run in found if _says_something(run)][:1]
-    if METRICS in names and not runs:
+    if METRICS in names and not runs and (folder / METRICS).is_file():
         runs = read_history(folder / METRICS, name)
     for run in runs[:1]:
         run.notes += [note for other in found if other is not run for note in other.notes]

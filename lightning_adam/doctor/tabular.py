@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from lightning_adam.tensorboard.files import open_plain, read_plain
 from lightning_adam.tensorboard.reader import RunLog, Series, latest
 
 STEPS = ("trainer/global_step", "_step", "step", "Step", "global_step")
@@ -24,10 +26,11 @@ Row = Mapping[str, Any]
 def is_history(place: Path) -> bool:
     """Whether a table that has no telling name is a history that WandB exported: it begins with a column ``_step``."""
     try:
-        with place.open("rb") as file:
-            beginning = file.read(4096)
+        file, _ = open_plain(place)
     except OSError:
         return False
+    with file:
+        beginning = file.read(4096)
     if place.suffix != ".csv":
         return b'"_step"' in beginning
     header = beginning.splitlines()[0].lstrip(b"\xef\xbb\xbf") if beginning else b""
@@ -44,7 +47,8 @@ def read_history(place: Path, name: str) -> list[RunLog]:
     """
     run = RunLog(name, place)
     try:
-        rows = list(_csv_rows(place) if place.suffix == ".csv" else _json_rows(place.read_text("utf-8-sig")))
+        text = read_plain(place).decode("utf-8-sig", errors="replace")
+        rows = list(_csv_rows(text) if place.suffix == ".csv" else _json_rows(text))
     except (ValueError, OSError, RecursionError, csv.Error) as error:
         run.notes.append(f"{place.name} could not be read: {error}")
         return [run]
@@ -52,9 +56,8 @@ def read_history(place: Path, name: str) -> list[RunLog]:
     return _side_by_side(run) if any("Step" in row for row in rows[:1]) else [run]
 
 
-def _csv_rows(place: Path) -> Iterator[Row]:
-    with place.open(encoding="utf-8-sig", newline="", errors="replace") as file:
-        yield from csv.DictReader(line.replace("\0", "") for line in file)
+def _csv_rows(text: str) -> Iterator[Row]:
+    return csv.DictReader(io.StringIO(text.replace("\0", ""), newline=""))
 
 
 def _json_rows(text: str) -> Iterable[Row]:

@@ -13,13 +13,13 @@ from rich.text import Text
 from lightning_adam.diagnosis import Finding
 from lightning_adam.doctor.judgement import Gap, RunReport
 from lightning_adam.doctor.wording import (
-    CONTROLS,
     code,
     evidence_text,
     extent,
     headline,
     leading,
     loss_course,
+    shown,
     span,
     sparkline,
     state,
@@ -74,7 +74,7 @@ def rendered(report: Report, width: int) -> Group:
 
 def _text(content: str, style: str = "") -> Text:
     """Text of a log, which anybody may have written: no markup, and no escape codes for the terminal."""
-    return Text(content.translate(CONTROLS), style=style)
+    return Text(shown(content), style=style)
 
 
 def _overview(report: Report, width: int) -> Table:

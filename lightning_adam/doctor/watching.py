@@ -10,7 +10,7 @@ from pathlib import Path
 from lightning_adam.diagnosis import Finding
 from lightning_adam.doctor.reporting import Report, report
 from lightning_adam.doctor.sources import UnusableLog
-from lightning_adam.tensorboard.reader import folders
+from lightning_adam.tensorboard.files import folders
 
 
 def follow(

@@ -14,8 +14,17 @@ if TYPE_CHECKING:
     from lightning_adam.doctor.reporting import Report
 
 
-CONTROLS = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), *range(127, 160)) if code != ord("\n")}
-"""Escape codes and their like: a log that somebody else wrote must not steer the reader's terminal."""
+_STEERING = (*range(32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200E, 0x200F, 0x061C)
+"""Escape codes, and marks that turn the direction of reading (Unicode's UAX 9)."""
+_HALVES = range(0xD800, 0xE000)
+"""Surrogates: Python's stand-ins for bytes of a file's name that are no UTF-8; nothing can write them."""
+CONTROLS = {code: "\N{REPLACEMENT CHARACTER}" for code in (*_STEERING, *_HALVES) if code != ord("\n")}
+"""A log that somebody else wrote must not steer the reader's terminal, or look like another."""
+
+
+def shown(text: str) -> str:
+    """Text of a log as it may be shown anywhere."""
+    return text.translate(CONTROLS)
 
 
 def headline(report: Report) -> str:
@@ -73,8 +82,14 @@ def sparkline(run: RunReport, width: int = 16) -> str:
     buckets = [values[i : i + size] for i in range(0, len(values), size)]
     tops = [max(bucket) if all(map(math.isfinite, bucket)) else math.nan for bucket in buckets]
     finite = [top for top in tops if math.isfinite(top)]
-    low, room = min(finite, default=0.0), max(finite, default=0.0) - min(finite, default=0.0)
-    return "".join("×" if math.isnan(top) else BARS[int(7 * (top - low) / room)] if room else BARS[0] for top in tops)
+    low, high = min(finite, default=0.0), max(finite, default=0.0)
+    return "".join("×" if math.isnan(top) else BARS[_level(top, low, high)] for top in tops)
+
+
+def _level(value: float, low: float, high: float) -> int:
+    """Which bar; halves, so that no difference of two floats overflows."""
+    room = high / 2 - low / 2
+    return int(7 * min(1.0, (value / 2 - low / 2) / room)) if room > 0 else 0
 
 
 def evidence_text(evidence: Mapping[str, float | str]) -> str:

@@ -40,6 +40,7 @@ class LoopRun:
 
     has_batches = False
     flat_shards = False
+    mode = "loop"
 
     def __init__(
         self,
@@ -106,6 +107,10 @@ class LoopRun:
     def schedulers(self) -> Sequence[Any]:
         """Those that the caller has named; the helper's are found at their optimizers."""
         return self._schedulers
+
+    def averages(self) -> Sequence[Any]:
+        """A loop does not tell."""
+        return ()
 
     def stop(self) -> str:
         """The loop has to look at ``watch.should_stop``; weights and moments are saved."""

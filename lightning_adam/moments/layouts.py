@@ -179,6 +179,12 @@ def _adam_mini(slot: Slot) -> Moments:
     return Moments(slot.tensor("m").reshape(shape), second, second, slot.step, slot.beta1, slot.beta2)
 
 
+def _blocks(slot: Slot) -> Moments:
+    """Ours: v stands in a shape that spreads over the tensor."""
+    second = slot.tensor("block_sq").expand(slot.tensor("exp_avg").shape)
+    return Moments(slot.tensor("exp_avg"), second, second, slot.step, slot.beta1, slot.beta2)
+
+
 def _adafactor(slot: Slot) -> Moments:
     """v = R·C/mean(R); β₂ grows with the step so that v needs no correction (algorithms 2 and 4)."""
     row, column = slot.tensor("row_var"), slot.tensor("col_var")
@@ -247,6 +253,7 @@ _LAYOUTS: tuple[tuple[str | None, frozenset[str], Reader], ...] = (
     (None, frozenset({"momentum", "hessian_moment"}), _sophia),
     (None, frozenset({"z", "exp_avg_sq"}), _schedule_free),
     ("AdamMini", frozenset({"m"}), _adam_mini),
+    ("AdamMini", frozenset({"exp_avg", "block_sq"}), _blocks),
     (None, frozenset({"row_var", "col_var"}), _adafactor),
     ("Adafactor", frozenset({"variance"}), _adafactor_vector),
     (None, frozenset({"accumulator_0", "momentum_buffer"}), _sm3),

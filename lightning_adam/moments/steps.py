@@ -93,6 +93,11 @@ def _lamb(group: Group, parameter: Tensor, state: Group, before: Group) -> float
     return trust / math.sqrt(1 - float(group["betas"][1]) ** max(int(group.get("step", 1)), 1))
 
 
+def _trust(group: Group, parameter: Tensor, state: Group, before: Group) -> float:
+    """The trust ratio of ours, whose v is corrected."""
+    return float(state.get("trust_ratio", 1.0))
+
+
 def _prodigy(group: Group, parameter: Tensor, state: Group, before: Group) -> float:
     """The step used the distance estimated before it."""
     distance, step = float(before.get("d", group["d"])), int(before.get("step", 1))
@@ -137,6 +142,8 @@ _RATE_FACTORS: dict[str, Callable[[Group, Tensor, Group, Group], float]] = {
     "AdamZ": _adamz,
     "BDSAdam": _bds,
     "CaAdam": _caadam,
+    "LAMB": _trust,
+    "LAMB8bit": _trust,
     "Lamb": _lamb,
     "Prodigy": _prodigy,
     "RAdam": _rectified,
@@ -153,7 +160,7 @@ def decays(optimizer: Optimizer, before: Group) -> Callable[[Group, Tensor, Tens
         before: numbers of its first group right before the step.
     """
     names = kind_names(optimizer)
-    rate = learning_rates(optimizer, before) if names & {"Prodigy", "StableAdamW"} else _group_rate
+    rate = learning_rates(optimizer, before) if names & {"LAMB", "LAMB8bit", "Prodigy", "StableAdamW"} else _group_rate
     factor = next((make(optimizer) for name, make in _DECAY_FACTORS.items() if name in names), None)
 
     def decay(group: Group, parameter: Tensor, copy: Tensor | None) -> Decay:
@@ -196,6 +203,8 @@ def decay_is_decoupled(optimizer: Optimizer, group: Group) -> bool:
     if any("ScheduleFree" in name for name in names):
         return False
     rooms = {kind.__module__.split(".")[0] for kind in kind_of(optimizer).__mro__}
+    if {"bitsandbytes", "lightning_adam"} <= rooms and "Adam8bit" in names:
+        return False
     if "bitsandbytes" in rooms:
         return getattr(optimizer, "optimizer_name", "") not in ("momentum", "rmsprop", "adagrad", "lars")
     return ("lightning_adam" in rooms and "BDSAdam" not in names) or bool(names & _DECOUPLED)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_adam.diagnosis import Finding
 from lightning_adam.diagnosis.history import median
 from lightning_adam.diagnosis.stored import is_number
 from lightning_adam.errors import say_left_out
+from lightning_adam.monitoring.good_state import RATES, FiniteBuffers, GoodState, is_finite
 from lightning_adam.monitoring.run import Run
 from lightning_adam.monitoring.signal_reader import SignalReader
 
@@ -26,31 +23,20 @@ SURPRISING = 100.0
 KEPT_EVERY = 25
 """Steps between two states that rollback keeps; it returns to the older of two, at least so many steps back."""
 PAUSE = 20
-"""Steps after an action in which none follows: the run needs them to answer."""
+"""Steps after an action in which none follows, unless the weights are lost: the run needs them to answer."""
+LATEST = 8
+"""Steps that a finding may be behind the one that it tells of: a GPU's numbers arrive late."""
 
 
 class DivergenceError(RuntimeError):
     """A finding of the severity that ``raise_on`` names."""
 
 
-@dataclass(frozen=True)
-class GoodState:
-    """What rollback returns to.
-
-    Attributes:
-        step: after which it was taken.
-        weights: the module's.
-        optimizers: the state of each.
-    """
-
-    step: int
-    weights: dict[str, Tensor]
-    optimizers: list[Any]
-
-    def fits(self, run: Run) -> bool:
-        """Whether the optimizers' groups are still those of then: some are added in mid-run."""
-        saved = [[len(group["params"]) for group in state["param_groups"]] for state in self.optimizers]
-        return saved == [[len(group["params"]) for group in o.param_groups] for o in run.optimizers]
+_IS_ONE: dict[str, Callable[[Any], bool]] = {
+    "taken": lambda value: type(value) is int and value >= 0,
+    "factor": lambda value: is_number(value) and 0 < value <= 1,
+    "last": lambda value: type(value) is int,
+}
 
 
 class Actions:
@@ -67,6 +53,8 @@ class Actions:
         self.last = -PAUSE
         self.has_gone_back = False
         self._good_states: list[GoodState] = []
+        self._buffers = FiniteBuffers()
+        self._has_stopped = False
 
     @property
     def left(self) -> int:
@@ -79,9 +67,9 @@ class Actions:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where :meth:`state_dict` was taken; nothing known is a beginning."""
-        known = {name: state[name] for name in ("taken", "factor", "last") if is_number(state.get(name))}
-        say_left_out("actions", [name for name in ("taken", "factor", "last") if name in state and name not in known])
-        self.taken, self.last = int(known.get("taken", 0)), int(known.get("last", -PAUSE))
+        known = {name: state[name] for name, is_one in _IS_ONE.items() if is_one(state.get(name))}
+        say_left_out("actions", [name for name in _IS_ONE if name in state and name not in known])
+        self.taken, self.last = known.get("taken", 0), known.get("last", -PAUSE)
         self.factor = float(known.get("factor", 1.0))
 
     def vetoes(self, run: Run, reader: SignalReader) -> bool:
@@ -92,60 +80,71 @@ class Actions:
         bad = not math.isfinite(norm) or (len(norms) >= 20 and norm > SURPRISING * median(norms[-50:]))
         return run.any_rank(bad)
 
-    def leave_out(self, optimizer: Optimizer) -> None:
+    def leave_out(self, run: Run, optimizer: Optimizer) -> None:
         """Without gradients the optimizer moves nothing, counts nothing, and the helper's schedule waits."""
         self.taken += 1
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 parameter.grad = None
+        self._buffers.restore(run.module)
 
     def keep(self, run: Run, step: int, healthy: bool) -> None:
         """Remember the state, now and then, while nothing is wrong."""
+        if self.kind == "skip_step":
+            self._buffers.keep(run.module)
         if self.kind != "rollback" or not healthy:
             return
         last = self._good_states[-1] if self._good_states else None
         if last is not None and step - last.step < KEPT_EVERY and last.fits(run):
             return
-        weights = {k: v.detach().clone() for k, v in run.module.state_dict().items() if isinstance(v, Tensor)}
-        state = GoodState(step, weights, [copy.deepcopy(o.state_dict()) for o in run.optimizers])
-        self._good_states = [*self._good_states, state][-2:]
+        if is_finite(run):
+            self._good_states = [*self._good_states, GoodState.of(run, step)][-2:]
 
     def answer(self, run: Run, step: int, fresh: Sequence[Finding], lasting: Sequence[Finding]) -> str:
         """Act on fresh findings, and on those that an action has not mended; returns what was done, in words, or nothing."""
-        if self.kind in ("warn", "skip_step"):
+        if self.kind == "warn" or self._has_stopped:
             return ""
-        still = [f for f in lasting if self.taken and f.last_step >= self.last + PAUSE]
-        serious = [
-            f for f in (*fresh, *still) if f.severity == "critical" or (f.severity == "warning" and self.kind == "reduce_lr")
-        ]
-        due = bool(serious) and self.left > 0 and step - self.last >= PAUSE
-        if not run.any_rank(due):
+        found = [f for f in (*fresh, *lasting) if f.rule == "NON-FINITE" and step - f.last_step <= LATEST]
+        lost = bool(found) and not is_finite(run)
+        due = self._is_due(step, fresh, lasting)
+        if not run.any_rank(due or lost):
             return ""
+        lost = run.any_rank(lost)
+        if lost and not (self.kind == "rollback" and self.left):
+            return self._stop(
+                run, "" if self.kind == "stop" else "weights or moments are not finite, which it cannot mend; "
+            )
         self.taken += 1
         self.last = step
-        act: dict[str, Callable[[Run], str]] = {
-            "stop": lambda run: run.stop(),
-            "rollback": self._roll_back,
-            "reduce_lr": self._reduce,
-        }
+        act: dict[str, Callable[[Run], str]] = {"stop": self._stop, "rollback": self._roll_back, "reduce_lr": self._reduce}
         return act[self.kind](run)
 
+    def _is_due(self, step: int, fresh: Sequence[Finding], lasting: Sequence[Finding]) -> bool:
+        """Whether a finding asks for it, and the run has had its time to answer the last one."""
+        if self.kind == "skip_step" or not self.left or step - self.last < PAUSE:
+            return False
+        seen_since = [f for f in lasting if f.last_step >= self.last + PAUSE and step - f.last_step <= LATEST]
+        warned = self.kind == "reduce_lr" and any(
+            f.severity == "warning" for f in (*fresh, *(seen_since if self.taken else ()))
+        )
+        return warned or any(
+            f.severity == "critical" for f in (*fresh, *seen_since)
+        )  # it may have become so after it was told
+
+    def _stop(self, run: Run, why: str = "") -> str:
+        self._has_stopped = True
+        return why + run.stop()
+
     def _roll_back(self, run: Run) -> str:
+        self._good_states = [state for state in self._good_states if state.fits(run)][:1]
         if not self._good_states:
-            return "found no good state to go back to"
-        self._good_states = [state for state in self._good_states if state.fits(run)]
-        if not self._good_states:
-            return "found no good state with the present parameter groups to go back to"
+            return self._stop(run, "found no good state with the present parameter groups to go back to; ")
         good = self._good_states[0]
-        self._good_states = self._good_states[:1]
-        with torch.no_grad():
-            for name, value in run.module.state_dict().items():
-                if name in good.weights:
-                    value.copy_(good.weights[name])
-        for optimizer, state in zip(run.optimizers, good.optimizers, strict=True):
-            _restore(optimizer, state)
+        good.restore(run)
         self.has_gone_back = True
-        return f"went back to the weights and moments of step {good.step}; {self._reduce(run)}"
+        where = f"step {good.step}" if good.step >= 0 else "the beginning"
+        kept = "the data goes on where it was, and so do random numbers and what other callbacks count"
+        return f"went back to the weights and moments of {where}; {self._reduce(run)}; {kept}"
 
     def _reduce(self, run: Run) -> str:
         before = max(float(g["lr"]) for o in run.optimizers for g in o.param_groups)
@@ -155,20 +154,12 @@ class Actions:
         return f"lowered the learning rate from {before:.3g} to {after:.3g}"
 
 
-def _restore(optimizer: Optimizer, state: dict[str, Any]) -> None:
-    """The moments go back; the groups keep the rates of now."""
-    now = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
-    optimizer.load_state_dict(copy.deepcopy(state))
-    for group, kept in zip(optimizer.param_groups, now, strict=True):
-        group.update(kept)
-
-
 def scale_rates(run: Run, factor: float) -> None:
     """Multiply every learning rate, and what schedulers compute the next ones from."""
     schedulers: list[Any] = list(run.schedulers())
     for optimizer in run.optimizers:
         for group in optimizer.param_groups:
-            group.update({k: group[k] * factor for k in ("lr", "initial_lr", "max_lr", "min_lr") if k in group})
+            group.update({k: group[k] * factor for k in RATES if k in group})
         schedulers.append(getattr(optimizer, "adam_schedule", None))
     seen: set[int] = set()
     while schedulers:

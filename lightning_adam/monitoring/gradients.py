@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 
@@ -19,6 +20,27 @@ def norms_of(tensors: Sequence[Tensor]) -> Tensor | None:
     whole = [n.full_tensor() if hasattr(n, "full_tensor") else n for n in norms]
     on_one = len({n.device for n in whole}) == 1
     return torch.stack(whole if on_one else [n.to(whole[0].device) for n in whole]).detach().float()
+
+
+def moments_of(optimizer: Optimizer, parameter: Any) -> list[Tensor]:
+    """What an optimizer keeps of one tensor, but for counts, whatever it calls it."""
+    state = optimizer.state.get(parameter)
+    values = state.values() if isinstance(state, Mapping) else ()
+    return [value for value in values if isinstance(value, Tensor) and value.dim() > 0]
+
+
+@torch.no_grad()
+def are_finite(tensors: Sequence[Tensor]) -> bool:
+    """Whether all elements of the plain ones among them are; those of a device and dtype are read together.
+
+    By the largest |x| of each: it does not overflow, as a sum of squares may.
+    """
+    plain = [t.detach() for t in tensors if type(t) in (Tensor, nn.Parameter) and t.is_floating_point() and t.numel()]
+    alike: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
+    for tensor in plain:
+        if tensor.layout is torch.strided and not tensor.is_meta:
+            alike.setdefault((tensor.device, tensor.dtype), []).append(tensor)
+    return all(bool(torch.isfinite(torch.stack(torch._foreach_norm(several, math.inf))).all()) for several in alike.values())
 
 
 def total_gradient_norm(optimizer: Optimizer, flat_shards: bool = False) -> Tensor:

@@ -41,17 +41,17 @@ class Guard:
         except ConfigError:
             raise
         except Exception as error:
-            self._tell(part, error)
+            self.tell(part, f"{type(error).__name__}: {error}")
             return False
         return True
 
-    def _tell(self, part: str, error: Exception) -> None:
-        if part in self.failures:
-            return
-        self.failures.add(part)
-        LOG.warning(
-            "The monitor lost %s; training goes on, and so does the rest of the monitor. %s: %s",
-            part,
-            type(error).__name__,
-            error,
-        )
+    def tell(self, part: str, reason: str) -> None:
+        """That a part has failed, once.
+
+        Args:
+            part: as in :meth:`run`.
+            reason: what it raised.
+        """
+        if part not in self.failures:
+            self.failures.add(part)
+            LOG.warning("The monitor lost %s; training goes on, and so does the rest of the monitor. %s", part, reason)

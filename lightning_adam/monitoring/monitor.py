@@ -208,6 +208,7 @@ class Monitor:
             for position, (optimizer, tag) in enumerate(zip(optimizers, tags, strict=True))
         ]
         self._take_up_actions()
+        self.guard.run("a state to go back to", self._actions.keep, self._run, self._run.step(0) - 1, True)
         if self._statistics is not None:
             self._write_beginning(tags, options.granularity == "parameter" and len(parameters.names) <= FEW_TENSORS)
 
@@ -272,7 +273,7 @@ class Monitor:
     def _leave_out_if_bad(self, watched: MonitoredOptimizer, diagnosis: OptimizerDiagnosis) -> None:
         if self._actions.vetoes(self._run, diagnosis.reader):
             norm, diagnosis.reader.is_vetoed = diagnosis.reader.gradient_norm(), True
-            self._actions.leave_out(watched.optimizer)
+            self._actions.leave_out(self._run, watched.optimizer)
             rule = "NON-FINITE" if norm != norm else "BAD-BATCH"
             self._tell_action(rule, f"left out a step whose gradient norm is {norm:.3g}")
 

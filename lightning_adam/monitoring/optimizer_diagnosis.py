@@ -25,6 +25,8 @@ ACTIONS = ("warn", "stop", "skip_step", "rollback", "reduce_lr")
 SEVERITIES = ("info", "warning", "critical")
 REMEMBERED_STEPS = 200
 """Steps whose signals are written to a file when something critical happens."""
+MOST_FILES = 10
+"""Such files that one run writes: they have 100 kB or more."""
 STORED_EVERY = 100
 """Steps whose signals go into one event."""
 
@@ -81,7 +83,7 @@ class OptimizerDiagnosis:
         parameters: their names.
         options: of the monitor.
         sinks: where findings and signals go.
-        guard: that catches what autograd's hooks raise.
+        guard: that catches what autograd's hooks raise, and tells what rules do.
         state: of an earlier part of the run, from :meth:`state_dict`.
         on_record: is handed each record as the rules see it.
 
@@ -113,6 +115,7 @@ class OptimizerDiagnosis:
             run, position, optimizer, parameters, options.every_n_steps, self.diagnosis, self._take_in, guard
         )
         self._run, self._position, self._prefix, self._sinks, self._on_record = run, position, prefix, sinks, on_record
+        self._guard, self._files_left = guard, MOST_FILES
         self._ignore = tuple(options.ignore)
         self._unstored: list[Record] = []
         self._last_steps: deque[StepSignals] = deque(maxlen=REMEMBERED_STEPS)
@@ -156,6 +159,8 @@ class OptimizerDiagnosis:
             return
         self._last_steps.append(record)
         fresh = [self._with_prefix(finding) for finding in self.diagnosis.observe(record)]
+        for rule, reason in self.diagnosis.failures.items():
+            self._guard.tell(f"the rule {rule} of {self._prefix}", reason)
         self.fresh += fresh
         self._report(record.step, fresh)
 
@@ -170,7 +175,8 @@ class OptimizerDiagnosis:
             self._sinks.findings(self._prefix, step, fresh, [*self.findings, *self.actions_taken])
         if critical or len(self._unstored) >= STORED_EVERY:
             self._store()
-        if critical:
+        if critical and self._files_left:
+            self._files_left -= 1
             steps = json.dumps([asdict(signals) for signals in self._last_steps])
             self._sinks.file(f"{self._prefix}_last_steps_{step}.json", steps)
 

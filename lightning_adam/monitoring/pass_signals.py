@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from lightning_adam.diagnosis import HeavySignals
 from lightning_adam.diagnosis.theory import update_bound
+from lightning_adam.monitoring.first_look import scale_of
 from lightning_adam.statistics import Snapshot, TensorReading, take_snapshot
 
 Floats = NDArray[np.float64]
@@ -22,7 +24,11 @@ TINY_START = 0.1
 
 
 def heavy_signals(
-    readings: Sequence[TensorReading], norms_before: Mapping[str, float], embeddings: frozenset[str], inputs: Floats
+    readings: Sequence[TensorReading],
+    norms_before: Mapping[str, float],
+    embeddings: frozenset[str],
+    inputs: BatchScale,
+    order: Mapping[int, int] | None = None,
 ) -> HeavySignals | None:
     """One pass over all tensors, summed up.
 
@@ -30,25 +36,24 @@ def heavy_signals(
         readings: of the step just taken.
         norms_before: ‖θ‖ before the step by name, where it was taken: a first step can be larger than the weights.
         embeddings: names of embedding tables, whose gradients are zero for tokens that a batch has not.
-        inputs: maximum, rms and offset of the batch, from :func:`input_scale`.
+        inputs: of the batch, from :func:`batch_scale`.
+        order: by the parameter's identity, when the model uses it; parameters that it does not name keep their place.
     """
     if not readings:
         return None
-    table = _Table(readings, take_snapshot(0, readings), norms_before, embeddings)
+    table = _Table(readings, take_snapshot(0, readings), norms_before, embeddings, order or {})
     with np.errstate(all="ignore"):  # what is not finite is a signal, too
         return _summed_up(table, readings, inputs)
 
 
-def _summed_up(table: _Table, readings: Sequence[TensorReading], inputs: Floats) -> HeavySignals:
+def _summed_up(table: _Table, readings: Sequence[TensorReading], inputs: BatchScale) -> HeavySignals:
     return HeavySignals(
         **table.updates(),
         **table.normalised(),
         **table.gradients(),
         **table.state(),
         alignment=_alignment(readings),
-        input_max=float(inputs[0]),
-        input_rms=float(inputs[1]),
-        input_offset=float(inputs[2]),
+        **asdict(inputs),
     )
 
 
@@ -56,14 +61,17 @@ class _Table:
     """The snapshot's columns in float64, with which rows are weight matrices."""
 
     def __init__(
-        self, readings: Sequence[TensorReading], snapshot: Snapshot, before: Mapping[str, float], embeddings: frozenset[str]
-    ) -> None:
+        self, readings: Sequence[TensorReading], snapshot: Snapshot, before: Mapping[str, float], embeddings: frozenset[str],
+        order: Mapping[int, int],
+    ) -> None:  # fmt: skip
         self.readings, self.snapshot, self.names = readings, snapshot, snapshot.names
         self.sizes = np.asarray(snapshot.sizes, dtype=np.float64)
         self.matrix = np.array([r.parameter.dim() >= 2 for r in readings])
         if not self.matrix.any():
             self.matrix[:] = True
         self.table = self.matrix & ~np.array([name in embeddings for name in self.names])
+        places = [order.get(id(r.parameter), index) for index, r in enumerate(readings)]
+        self.depth = np.argsort(np.asarray(places), kind="stable")
         self.before = np.array([before.get(name, math.nan) for name in self.names])
 
     def column(self, name: str) -> Floats:
@@ -76,7 +84,8 @@ class _Table:
         moved = self.column("step_size_rms") * np.sqrt(self.sizes)
         rows = np.array([r.parameter.shape[0] if r.parameter.dim() else 1 for r in self.readings], dtype=np.float64)
         usual = np.sqrt(rows)  # the norm of a matrix whose elements have the size 1/√fan-in
-        ratio = np.where(self.matrix & (norm > TINY_START * usual), moved / np.maximum(norm, 1e-300), math.nan)
+        weights = self.table if self.table.any() else self.matrix
+        ratio = np.where(weights & (norm > TINY_START * usual), moved / np.maximum(norm, 1e-300), math.nan)
         largest, where = _largest(ratio, self.names)
         lost, lost_in = _largest(self.column("lost_update_share"), self.names)
         return {
@@ -117,7 +126,7 @@ class _Table:
         zeros = np.where(self.table if self.table.any() else self.matrix, self.column("zero_gradient_share"), math.nan)
         share, where = _largest(zeros, self.names)
         surprise, surprise_in = _largest(self.column("gradient_surprise"), self.names)
-        rms = (self.column("gradient_norm") / np.sqrt(self.sizes))[self.matrix]
+        first_last, first = self._first_over_last()
         return {
             "zero_gradients": _mean(zeros, np.ones_like(zeros)),
             "zero_gradients_max": share,
@@ -125,9 +134,19 @@ class _Table:
             "dead_tensors": int((zeros == 1).sum()),
             "surprise_max": surprise,
             "surprise_max_in": surprise_in,
-            "first_last": float(rms[0] / rms[-1]) if len(rms) > 1 and rms[-1] > 0 else math.nan,
-            "first_matrix": self.names[int(np.argmax(self.matrix))],
+            "first_last": first_last,
+            "first_matrix": first,
         }
+
+    def _first_over_last(self) -> tuple[float, str]:
+        """The best of the first quarter of the matrices against the middle of the last quarter, in the order of use."""
+        rms = self.column("gradient_norm") / np.sqrt(self.sizes)
+        rows = [int(i) for i in self.depth if self.table[i]] or [int(i) for i in self.depth if self.matrix[i]]
+        quarter = max(1, len(rows) // 4)
+        if len(rows) < 2:
+            return math.nan, self.names[rows[0]]
+        early, late = float(np.max(rms[rows[:quarter]])), float(np.median(rms[rows[-quarter:]]))
+        return early / late if late > 0 else math.nan, self.names[rows[0]]
 
     def state(self) -> dict[str, Any]:
         """The second moment, ε in it, and the state's own count."""
@@ -182,18 +201,41 @@ def _alignment(readings: Iterable[TensorReading]) -> float:
     return float(dot / math.sqrt(gradient * momentum)) if gradient > 0 and momentum > 0 else math.nan
 
 
+@dataclass(frozen=True)
+class BatchScale:
+    """What the batch, its targets and the first weight matrix' input look like; fields as in :class:`HeavySignals`."""
+
+    input_max: float = math.nan
+    input_rms: float = math.nan
+    input_offset: float = math.nan
+    input_change: float = math.nan
+    layer_rms: float = math.nan
+    layer_offset: float = math.nan
+    target_rms: float = math.nan
+    target_offset: float = math.nan
+
+
 @torch.no_grad()
-def input_scale(batch: Any) -> Floats:
-    """Largest |x|, rms, and |mean|/standard deviation, each the largest over the batch's floating-point tensors."""
-    found = [t.detach().float() for t in _tensors(batch) if t.is_floating_point() and t.numel() > 1]
-    if not found:
-        return np.full(3, math.nan)
-    rows = []
-    for t in found:
-        spread, mean = torch.std_mean(t)
-        rows.append(torch.stack([t.abs().max(), torch.sqrt(spread**2 + mean**2), mean.abs() / spread]).cpu())
-    values: Floats = torch.stack(rows).numpy().astype(np.float64)
-    return np.array([_largest(column, [""] * len(column))[0] for column in values.T])
+def batch_scale(batch: Any, layer: Floats | None = None) -> BatchScale:
+    """Of the batch's floating-point tensors the largest values; of several, the last one is taken for the target.
+
+    Args:
+        batch: as the loader gives it.
+        layer: rms and offset of what the first weight matrix is given.
+    """
+    tensors = _tensors(batch)
+    rows = [scale_of(t) for t in tensors if t.is_floating_point() and t.numel() > 1]
+    largest = [_largest(column, [""] * len(column))[0] for column in np.array(rows).T] if rows else [math.nan] * 3
+    target = rows[-1][1:] if len(rows) > 1 else np.full(2, math.nan)
+    seen = np.full(2, math.nan) if layer is None else layer
+    values = [*map(float, largest), _change(tensors), *map(float, seen), *map(float, target)]
+    return BatchScale(*values)
+
+
+def _change(tensors: Sequence[Tensor]) -> float:
+    """Largest difference of an example to the first one, in the batch's first tensor that holds several examples."""
+    first = next((t for t in tensors if t.dim() > 0 and len(t) > 1 and not t.is_complex()), None)
+    return math.nan if first is None else float((first.detach()[1:].float() - first.detach()[:1].float()).abs().max())
 
 
 def _tensors(batch: Any, depth: int = 4) -> list[Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -70,6 +70,10 @@ class Run(Protocol):
         """Whether it says when gradients are complete and a batch is over; else all happens in the optimizer's step."""
 
     @property
+    def mode(self) -> str:
+        """Who calls backward and step: ``automatic`` (Lightning), ``manual`` (training_step) or ``loop``."""
+
+    @property
     def is_main(self) -> bool:
         """Whether this rank writes and speaks."""
 
@@ -87,6 +91,9 @@ class Run(Protocol):
 
     def schedulers(self) -> Sequence[Any]:
         """torch's schedulers, whose base rates change when a rate is lowered."""
+
+    def averages(self) -> Sequence[Mapping[str, Any]]:
+        """Averages of the weights that others keep, by name, the tensors themselves: they go back with the weights."""
 
     def stop(self) -> str:
         """End the run after this step; says in words where everything was saved."""

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from lightning_adam.diagnosis import RunSignals
 from lightning_adam.moments import read_moments
+from lightning_adam.monitoring.first_look import MOST_NAMES, eval_layers
 from lightning_adam.monitoring.run import Run
 
 PLAIN = (
@@ -30,7 +31,13 @@ PLAIN = (
 
 
 def run_signals(
-    run: Run, position: int, optimizer: Optimizer, first_step: int, zero_tensors: int, state: Mapping[str, Any] | None
+    run: Run,
+    position: int,
+    optimizer: Optimizer,
+    first_step: int,
+    zero_tensors: int,
+    state: Mapping[str, Any] | None,
+    names: Mapping[int, str],
 ) -> RunSignals:
     """What is known after the first step, when the state exists.
 
@@ -41,6 +48,7 @@ def run_signals(
         first_step: that it has taken, on the log's x-axis.
         zero_tensors: weight matrices that were all zero before it.
         state: of the diagnosis, after a resume.
+        names: of the parameters by identity.
     """
     groups, plan = optimizer.param_groups, run.plan(position)
     parameters = [p for g in groups for p in g["params"] if p.requires_grad]
@@ -68,8 +76,46 @@ def run_signals(
         tensors=len(parameters),
         zero_tensors=zero_tensors,
         matrices=sum(p.dim() >= 2 for p in parameters),
+        lr=max(map(configured_rate, groups), default=math.nan),
+        steps_like=steps_like(optimizer, bool(moments)),
+        mode=run.mode,
+        strangers=_strangers(parameters, names),
+        left_out=_left_out(run),
+        eval_modules=eval_layers(run.module, names),
         state=state,
     )
+
+
+def configured_rate(group: Mapping[str, Any]) -> float:
+    """What a schedule multiplies: torch's schedulers and the helper's keep it in the group."""
+    return float(group.get("initial_lr", group["lr"]))
+
+
+def steps_like(optimizer: Optimizer, has_moments: bool) -> str:
+    """What its steps follow, by what it keeps: see :class:`RunSignals`."""
+    group, name = optimizer.param_groups[0], type(optimizer).__name__
+    if "d" in group or "d0" in group:
+        return "adapted"
+    if "lr_decay" in group:
+        return "accumulated"
+    if any(word in name for word in ("Lion", "Sign", "Tiger")):
+        return "sign"
+    if "momentum" in group and "nesterov" in group and "ns_steps" not in group:
+        return "sgd"
+    return "adam" if has_moments else ""
+
+
+def _strangers(parameters: Sequence[Tensor], names: Mapping[int, str]) -> int:
+    """Tensors of no layer of the model; flat ones are what sharding made of the model's."""
+    unknown = [p for p in parameters if id(p) not in names]
+    return len(unknown) if any(p.dim() >= 2 for p in unknown) else 0
+
+
+def _left_out(run: Run) -> tuple[str, ...]:
+    """Trainable parameters of the model that no optimizer has."""
+    held = {id(p) for optimizer in run.optimizers for group in optimizer.param_groups for p in group["params"]}
+    named = run.module.named_parameters()
+    return tuple(name for name, p in named if p.requires_grad and id(p) not in held)[:MOST_NAMES]
 
 
 def _stored_dtype(optimizer: Optimizer, parameter: Tensor) -> torch.dtype:

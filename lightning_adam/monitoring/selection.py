@@ -19,7 +19,7 @@ def as_patterns(argument: str, patterns: Patterns) -> tuple[str, ...] | None:
     if patterns is None:
         return None
     several = (patterns,) if isinstance(patterns, str) else patterns
-    if not isinstance(several, (list, tuple)) or not several or not all(isinstance(p, str) and p for p in several):
+    if not isinstance(several, Sequence) or not several or not all(isinstance(p, str) and p for p in several):
         raise ConfigError(f'{argument}={patterns!r}: give a glob on parameter names such as "*.weight", or a list of globs.')
     return tuple(several)
 

@@ -15,10 +15,11 @@ from torch.optim import Optimizer
 
 from lightning_adam.diagnosis import Diagnosis, HeavySignals, NonFinite, RunSignals, StepSignals
 from lightning_adam.moments import read_moments
-from lightning_adam.monitoring.gradients import norms_of
+from lightning_adam.monitoring.first_look import FirstLook
+from lightning_adam.monitoring.gradients import are_finite, moments_of, norms_of
 from lightning_adam.monitoring.guard import Guard
 from lightning_adam.monitoring.parameters import NamedParameters
-from lightning_adam.monitoring.pass_signals import heavy_signals, input_scale
+from lightning_adam.monitoring.pass_signals import batch_scale, heavy_signals
 from lightning_adam.monitoring.run import Run
 from lightning_adam.monitoring.run_signals import betas_of, run_signals
 from lightning_adam.monitoring.zeroing import ZeroingWatch
@@ -98,6 +99,7 @@ class SignalReader:
         self._names, self._embeddings = parameters.names, parameters.embeddings
         self._every, self._tell = every, tell
         self._zeroing = ZeroingWatch(optimizer, guard)
+        self._look = FirstLook(run.module, guard)
         self._in_flight: deque[_StepInFlight] = deque()
         self._has_begun, self._zero_tensors = False, 0
         self._planned: Any = None
@@ -115,6 +117,7 @@ class SignalReader:
         """The run is over: take in what is on its way, and leave nothing behind."""
         self._arrive(everything=True)
         self._zeroing.detach()
+        self._look.detach()
 
     def begin_again(self) -> None:
         """The next step's record comes after a new one of the run, with the diagnosis' state."""
@@ -184,6 +187,7 @@ class SignalReader:
         else:
             self._in_flight.append(step)
             self._arrive(everything=step.arrived is None)
+        self._look.after_step()
 
     def after_skip(self, inputs: StepInputs) -> None:
         """The gradient scaler left the step out."""
@@ -279,7 +283,7 @@ class SignalReader:
         self._has_begun, self._planned = True, planned
         is_known = self.diagnosis.history.count or self.diagnosis.findings
         state = self.diagnosis.state_dict() if is_known else None
-        self._tell(run_signals(self._run, self._position, self.optimizer, step, self._zero_tensors, state))
+        self._tell(run_signals(self._run, self._position, self.optimizer, step, self._zero_tensors, state, self._names))
 
     def _first_non_finite(
         self, step: _StepInFlight, loss: float, norms: Sequence[float], skipped: bool, heavy: HeavySignals | None
@@ -294,7 +298,16 @@ class SignalReader:
             return None if skipped and not step.vetoed else NonFinite("gradient", bad)
         if heavy is not None and not math.isfinite(sum(self._parameter_norms().values())):
             return self._spoilt()
+        if heavy is not None and (lost := self._lost_moments()):
+            return NonFinite("moment", lost)
         return None
+
+    def _lost_moments(self) -> tuple[str, ...]:
+        """Whose moments are not finite, though the weights are: Lion's sign of NaN is 0, and it stands still."""
+        placed = {p: moments_of(self.optimizer, p) for g in self.optimizer.param_groups for p in g["params"]}
+        if are_finite([moment for moments in placed.values() for moment in moments]):
+            return ()
+        return tuple(self._names.get(id(p), "a parameter") for p, moments in placed.items() if not are_finite(moments))
 
     def _spoilt(self) -> NonFinite | None:
         """Which parameters are not finite, and whether their moments are not, either."""
@@ -321,7 +334,8 @@ class SignalReader:
     def _heavy(self, batch: Any) -> HeavySignals | None:
         readings = read_optimizer(self.optimizer, self._names, self._copies)
         self._copies = None
-        return heavy_signals(readings, self._norms_before, self._embeddings, input_scale(batch))
+        scale = batch_scale(batch, self._look.scale())
+        return heavy_signals(readings, self._norms_before, self._embeddings, scale, self._look.order)
 
 
 def _total(norms: Tensor) -> float:

@@ -38,7 +38,11 @@ class MonitorState:
 
     def of_earlier_fit(self) -> MonitorState:
         """For a fit that goes on with new optimizers: counters and pictures go on, findings are over, the rest is past."""
-        over = [[{**finding, "over": True} for finding in diagnosis["findings"]] for diagnosis in self.diagnoses]
+        known = [diagnosis.get("findings") for diagnosis in self.diagnoses]
+        over = [
+            [{**f, "over": True} for f in found if isinstance(f, Mapping)] if isinstance(found, list) else []
+            for found in known
+        ]
         empty = [0] * max(map(len, over), default=0)
         diagnoses = [{"findings": found, "seen": empty[: len(found)], "began": empty[: len(found)]} for found in over]
         return MonitorState(self.statistics, diagnoses, self.actions_taken)

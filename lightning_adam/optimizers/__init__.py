@@ -6,13 +6,16 @@ from lightning_adam.errors import ConfigError, nearest
 from lightning_adam.optimizers.rows_bitsandbytes import BITSANDBYTES
 from lightning_adam.optimizers.rows_own import OWN
 from lightning_adam.optimizers.rows_pytorch_optimizer import PYTORCH_OPTIMIZER
+from lightning_adam.optimizers.rows_schedule_free import AVERAGING
 from lightning_adam.optimizers.rows_torch import TORCH
 from lightning_adam.optimizers.spec import OptimizerSpec, build_optimizer
 
 __all__ = ["OPTIMIZERS", "OptimizerSpec", "available_optimizers", "build_optimizer", "get_optimizer"]
 
 
-OPTIMIZERS: dict[str, OptimizerSpec] = {row.name: row for row in (*TORCH, *BITSANDBYTES, *PYTORCH_OPTIMIZER, *OWN)}
+OPTIMIZERS: dict[str, OptimizerSpec] = {
+    row.name: row for row in (*TORCH, *BITSANDBYTES, *PYTORCH_OPTIMIZER, *AVERAGING, *OWN)
+}
 
 
 def available_optimizers() -> tuple[OptimizerSpec, ...]:

@@ -21,10 +21,12 @@ class ForeachOptimizer(Optimizer):
     Attributes:
         buffers: per-element state, zeros at the start.
         decoupled: whether weight decay shrinks the weights; else it enters the gradient.
+        in_pieces: whether :meth:`update` may get large tensors in pieces; not where it needs them whole.
     """
 
     buffers: tuple[str, ...] = ("exp_avg", "exp_avg_sq")
     decoupled = True
+    in_pieces = True
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
@@ -47,13 +49,20 @@ class ForeachOptimizer(Optimizer):
             state["step"] += 1
         gradients = [_real(p.grad) for p in parameters if p.grad is not None]
         weights = [_real(p) for p in parameters]
-        if group["weight_decay"] and self.decoupled:
-            torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
-        elif group["weight_decay"]:
-            gradients = list(torch._foreach_add(gradients, weights, alpha=group["weight_decay"]))
+        if group["weight_decay"]:
+            gradients = self.decay(group, weights, gradients)
         self.observe(group, gradients, states)
+        if not self.in_pieces:
+            return self.update(group, weights, gradients, states)
         for piece in _in_cache(weights, gradients, states, self.buffers):
             self.update(group, *piece)
+
+    def decay(self, group: dict[str, Any], weights: Tensors, gradients: Tensors) -> Tensors:
+        """Shrink the weights, or return gradients that do."""
+        if not self.decoupled:
+            return list(torch._foreach_add(gradients, weights, alpha=group["weight_decay"]))
+        torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
+        return gradients
 
     def prepare(self, group: dict[str, Any], parameter: Tensor) -> None:
         """Make the state of a parameter that has none."""
@@ -85,17 +94,37 @@ def adam_step(
 
     ε is added to √v̂, as torch does.
     """
+    first, denominators, ones = _adam_parts(group, gradients, states)
+    torch._foreach_addcdiv_(weights, first, denominators, [-lr / one for lr, one in zip(rates, ones, strict=True)])
+
+
+def adam_direction(group: dict[str, Any], gradients: Tensors, states: Sequence[Any]) -> Tensors:
+    """m̂/(√v̂ + ε) of the same; moves the moments on."""
+    first, denominators, ones = _adam_parts(group, gradients, states)
+    directions = list(torch._foreach_div(first, ones))
+    torch._foreach_div_(directions, denominators)
+    return directions
+
+
+def _adam_parts(group: dict[str, Any], gradients: Tensors, states: Sequence[Any]) -> tuple[Tensors, Tensors, list[float]]:
+    """m, √v̂ + ε and 1-β₁ᵗ after this step's gradients."""
     beta1, beta2 = group["betas"]
     first, second = column(states, "exp_avg"), column(states, "exp_avg_sq")
     torch._foreach_lerp_(first, gradients, 1 - beta1)
     torch._foreach_mul_(second, beta2)
     torch._foreach_addcmul_(second, gradients, gradients, 1 - beta2)
-    steps = [float(state["step"]) for state in states]
-    denominators = torch._foreach_sqrt(second)
-    torch._foreach_div_(denominators, [math.sqrt(1 - beta2**t) for t in steps])
+    ones, roots = corrections(group, states)
+    denominators = list(torch._foreach_sqrt(second))
+    torch._foreach_div_(denominators, roots)
     torch._foreach_add_(denominators, group["eps"])
-    scales = [-lr / (1 - beta1**t) for lr, t in zip(rates, steps, strict=True)]
-    torch._foreach_addcdiv_(weights, first, denominators, scales)
+    return first, denominators, ones
+
+
+def corrections(group: dict[str, Any], states: Sequence[Any]) -> tuple[list[float], list[float]]:
+    """1-β₁ᵗ and √(1-β₂ᵗ) of each tensor."""
+    beta1, beta2 = group["betas"]
+    steps = [float(state["step"]) for state in states]
+    return [1 - beta1**t for t in steps], [math.sqrt(1 - beta2**t) for t in steps]
 
 
 def check_range(name: str, value: float, low: float, high: float) -> None:

@@ -1,4 +1,4 @@
-"""The catalogue's rows of the optimizers that no library has."""
+"""The catalogue's rows of the optimizers that no library has, or none as its paper has them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,14 @@ from lightning_adam.optimizers.spec import OptimizerSpec
 OURS = "lightning_adam.optimizers."
 
 OWN = (
+    OptimizerSpec(
+        "lamb", OURS + "lamb.LAMB", "Adam with a trust ratio per tensor, for large batches", "m, v", 8, 5e-3,
+        "You et al. 2019, arXiv:1904.00962, algorithm 2",
+    ),
+    OptimizerSpec(
+        "adam_mini", OURS + "adam_mini.AdamMini", "one v per output neuron, or per head", "m, block v", 4, 1e-3,
+        "Zhang et al. 2024, arXiv:2406.16793, algorithm 3",
+    ),
     OptimizerSpec(
         "adamz", OURS + "adamz.AdamZ", "the rate follows the loss: down on overshoot, up on stagnation", "m, v; losses", 8,
         1e-3, "Zaznov et al. 2024, arXiv:2411.15375", 0.0, fixed={"max_norm": None}, needs=("loss",),

@@ -11,8 +11,11 @@ DECOUPLED = {"weight_decouple": True}
 
 
 def fourth_root(step: float) -> float:
-    """ADOPT's bound of its normalised gradient (algorithm 2); pytorch_optimizer's own is a lambda: no pickle takes it."""
-    return math.pow(step, 0.25)
+    """ADOPT's bound of its normalised gradient, t^(1/4) (algorithm 2), where t counts from the first real step.
+
+    pytorch_optimizer counts the step that only fills v, too; and its own bound is a lambda, which no pickle takes.
+    """
+    return math.pow(step - 1, 0.25)
 
 
 PYTORCH_OPTIMIZER = (
@@ -39,8 +42,9 @@ PYTORCH_OPTIMIZER = (
         12,
         1e-3,
         "Wright 2019, github.com/lessw2020/Ranger-Deep-Learning-Optimizer",
-        fixed=DECOUPLED,
+        fixed={**DECOUPLED, "degenerated_to_sgd": True},
         betas=(0.95, 0.999),
+        note="Every sixth step ends half-way back to the slow weights: that is Lookahead.",
     ),
     OptimizerSpec(
         "ranger21",
@@ -53,6 +57,8 @@ PYTORCH_OPTIMIZER = (
         1e-4,
         fixed={"disable_lr_scheduler": True},
         needs=("total_steps",),
+        note="Every fifth step ends half-way back to the slow weights: that is Lookahead; the library adds 1 to the sum "
+        "of v̂ that weight decay is divided by.",
     ),
     OptimizerSpec(
         "lion", PO + "Lion", "the sign of m", "m", 4, 3e-4, "Chen et al. 2023, arXiv:2302.06675", betas=(0.9, 0.99)
@@ -65,9 +71,11 @@ PYTORCH_OPTIMIZER = (
         12,
         6e-2,
         "Liu et al. 2023, arXiv:2305.14342",
+        0.002,
         fixed={"update_period": 10},
         needs=("hessian",),
         betas=(0.96, 0.99),
+        note="The paper's rate is lr·p: 0.06 and decay 0.002 with p = 0.01 are its 6e-4 and 0.2.",
     ),
     OptimizerSpec(
         "adan",
@@ -77,7 +85,7 @@ PYTORCH_OPTIMIZER = (
         16,
         1e-3,
         "Xie et al. 2022, arXiv:2208.06677",
-        fixed=DECOUPLED,
+        fixed={"weight_decouple": False},
         betas=(0.98, 0.92, 0.99),
     ),
     OptimizerSpec(
@@ -90,6 +98,7 @@ PYTORCH_OPTIMIZER = (
         "Taniguchi et al. 2024, arXiv:2411.02853",
         fixed={**DECOUPLED, "clip_lambda": fourth_root},
         betas=(0.9, 0.9999),
+        note="The first step only fills v, as in the paper; weight decay acts in it already.",
     ),
     OptimizerSpec(
         "ademamix",
@@ -113,17 +122,14 @@ PYTORCH_OPTIMIZER = (
         betas=(0.9, 0.99),
     ),
     OptimizerSpec(
-        "adamp", PO + "AdamP", "no growth of scale-invariant weights", "m, v", 8, 1e-3, "Heo et al. 2021, arXiv:2006.08217"
-    ),
-    OptimizerSpec(
-        "adam_mini",
-        PO + "AdamMini",
-        "one v per block of a tensor",
-        "m, block v",
-        4,
+        "adamp",
+        PO + "AdamP",
+        "no growth of scale-invariant weights",
+        "m, v",
+        8,
         1e-3,
-        "Zhang et al. 2024, arXiv:2406.16793",
-        needs=("model",),
+        "Heo et al. 2021, arXiv:2006.08217",
+        note="ε is added to √v before its bias is corrected.",
     ),
     OptimizerSpec(
         "soap",
@@ -134,15 +140,8 @@ PYTORCH_OPTIMIZER = (
         3e-3,
         "Vyas et al. 2024, arXiv:2409.11321",
         betas=(0.95, 0.95),
-    ),
-    OptimizerSpec(
-        "lamb",
-        PO + "Lamb",
-        "Adam with a trust ratio per tensor, for large batches",
-        "m, v",
-        8,
-        5e-3,
-        "You et al. 2019, arXiv:1904.00962",
+        note="The first step only makes the basis and moves nothing, as its authors do; bytes are those of a square matrix: "
+        "rows² and columns² enter each twice, a vector has 8.",
     ),
     OptimizerSpec(
         "prodigy",
@@ -152,6 +151,8 @@ PYTORCH_OPTIMIZER = (
         16,
         1.0,
         "Mishchenko & Defazio 2023, arXiv:2306.06101",
+        shared=("lr", "betas", "beta3", "d0", "d_coef", "growth_rate", "bias_correction", "safeguard_warmup"),
+        note="One lr and one betas hold for all groups; as its authors, it refuses others.",
     ),
     OptimizerSpec(
         "schedulefree_adamw",

@@ -20,6 +20,7 @@ TORCH = (
         "Reddi et al. 2018, arXiv:1904.09237",
         fixed={"amsgrad": True},
         fused=True,
+        note="torch corrects the bias of m and of the largest v, as Adam does; the paper does not.",
     ),
     OptimizerSpec(
         "nadam",
@@ -70,8 +71,8 @@ TORCH = (
         "lbfgs",
         "torch.optim.LBFGS",
         "quasi-Newton; runs the batch several times per step",
-        "history",
-        80,
+        "history of 10 steps and gradients",
+        88,
         1.0,
         "Liu & Nocedal 1989, Math. Programming 45",
         0.0,

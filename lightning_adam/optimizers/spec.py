@@ -13,12 +13,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from torch import nn
 from torch.optim import Optimizer
 
 from lightning_adam.errors import ConfigError, nearest
 
-Need = Literal["closure", "hessian", "loss", "matrices", "model", "modes", "total_steps"]
+Need = Literal["closure", "hessian", "loss", "matrices", "modes", "total_steps"]
 
 
 @dataclass(frozen=True)
@@ -36,10 +35,12 @@ class OptimizerSpec:
         weight_decay: what it starts from when none is given; 0 where decay enters the gradient.
         fixed: options that make the row what it is, or that its source recommends.
         needs: what the helper arranges for it: the loss, a repeated closure, a Hessian estimate, train and eval modes,
-            the whole model, the run's length, or a split by matrices.
+            the run's length, or a split by matrices.
         fused: whether torch has a fused kernel.
         betas: decay rates that it starts from when none are given; empty where it takes none.
         experimental: the equations are our reading of a paper that could not be had in full.
+        shared: options that all groups have alike: it takes the first group's for all.
+        note: where it is not its source's algorithm, in one sentence.
     """
 
     name: str
@@ -55,6 +56,13 @@ class OptimizerSpec:
     fused: bool = False
     betas: tuple[float, ...] = (0.9, 0.999)
     experimental: bool = False
+    shared: tuple[str, ...] = ()
+    note: str = ""
+
+    @property
+    def takes_any(self) -> bool:
+        """Whether options that its class does not name are for it to judge."""
+        return False
 
     @property
     def library(self) -> str:
@@ -64,19 +72,18 @@ class OptimizerSpec:
     def load(self) -> type[Optimizer]:
         """Import the class; what its library prints while loading is kept from the user."""
         module, _, name = self.path.rpartition(".")
-        return getattr(_import_quietly(module, self.library), name)  # type: ignore[no-any-return]
+        return getattr(import_quietly(module, self.library), name)  # type: ignore[no-any-return]
 
     def options(self) -> list[str]:
         """The names that its class takes, besides the parameters."""
         names = inspect.signature(self.load()).parameters.items()
-        return [name for name, p in names if name not in ("self", "params", "model") and p.kind is not p.VAR_KEYWORD]
+        return [name for name, p in names if name not in ("self", "params") and p.kind is not p.VAR_KEYWORD]
 
 
 def build_optimizer(
     spec: OptimizerSpec,
     groups: Sequence[Mapping[str, Any]],
     options: Mapping[str, Any],
-    module: nn.Module | None = None,
     total_steps: float = math.inf,
     kind: type[Optimizer] | None = None,
 ) -> Optimizer:
@@ -86,29 +93,53 @@ def build_optimizer(
         spec: the row.
         groups: from ``split_parameters``.
         options: for its class, beside what the row fixes.
-        module: for those that want the whole model.
         total_steps: for those that want the run's length.
         kind: the class to make it of, derived from the row's own; by default that one.
 
     Raises:
         ConfigError: an option that its class does not take, or what it needs is not known.
     """
-    accepted = spec.options()
-    for name in options:
-        if name not in accepted:
-            allowed = ", ".join(accepted)
-            raise ConfigError(f"{spec.name} takes no option {name!r}.{nearest(name, accepted)} It takes: {allowed}.")
+    _refuse_unknown(spec, options)
     given = {**spec.fixed, **options}
     if "total_steps" in spec.needs:
         given.setdefault("num_iterations", _known_length(spec, total_steps))
-    make: Any = kind or spec.load()
-    if "model" in spec.needs:
-        return _from_model(make, module, groups, given)  # type: ignore[no-any-return]
-    if "closure" in spec.needs:
-        return make([p for group in groups for p in group["params"]], **given)  # type: ignore[no-any-return]
+    _refuse_own_rates(spec, groups, given)
+    _refuse_missing(spec, given)
+    parameters: Any = [dict(group) for group in groups]
+    if "closure" in spec.needs:  # they take one group only
+        parameters = [p for group in groups for p in group["params"]]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Paged optimizers are not supported on CPU")
-        return make([dict(group) for group in groups], **given)  # type: ignore[no-any-return]
+        return _made(spec, kind or spec.load(), parameters, given)
+
+
+def _refuse_unknown(spec: OptimizerSpec, options: Mapping[str, Any]) -> None:
+    """A class of the user's own may take any; a catalogue's passes what it does not know over."""
+    accepted = spec.options()
+    for name in options:
+        if name not in accepted and not spec.takes_any:
+            allowed = ", ".join(accepted)
+            raise ConfigError(f"{spec.name} takes no option {name!r}.{nearest(name, accepted)} It takes: {allowed}.")
+
+
+def _refuse_missing(spec: OptimizerSpec, given: Mapping[str, Any]) -> None:
+    _, *parameters = inspect.signature(spec.load()).parameters.values()
+    named = [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+    missing = [p.name for p in named if p.default is p.empty and p.name not in given]
+    if missing:
+        raise ConfigError(f"{spec.name} needs {', '.join(missing)}: pass {missing[0]}=... beside it.")
+
+
+def _made(spec: OptimizerSpec, kind: Any, parameters: Any, options: Mapping[str, Any]) -> Optimizer:
+    try:
+        return kind(parameters, **options)  # type: ignore[no-any-return]
+    except ConfigError:
+        raise
+    except Exception as error:  # whatever a library raises on options that it does not like
+        shown = ", ".join(f"{name}={value!r}" for name, value in options.items()) or "its defaults"
+        raise ConfigError(
+            f"{spec.name} cannot be made with {shown} and these groups: {str(error) or type(error).__name__}"
+        ) from error
 
 
 def _known_length(spec: OptimizerSpec, total_steps: float) -> int:
@@ -117,18 +148,23 @@ def _known_length(spec: OptimizerSpec, total_steps: float) -> int:
     return max(2, int(total_steps))
 
 
-def _from_model(kind: Any, module: nn.Module | None, groups: Sequence[Mapping[str, Any]], options: dict[str, Any]) -> Any:
-    """It makes its own groups, one per tensor; ours say which of them decay."""
-    decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
-    optimizer = kind(module, **options)
-    for group in optimizer.param_groups:
-        group["adam_names"] = [group["name"]]
-        group["weight_decay"] = decay.get(id(group["params"][0]), 0.0)
-    return optimizer
+def _refuse_own_rates(spec: OptimizerSpec, groups: Sequence[Mapping[str, Any]], options: Mapping[str, Any]) -> None:
+    """Groups with options of their own, where the first group's would silently hold for all."""
+    for name in spec.shared:
+        asked = {repr(group.get(name, options.get(name))) for group in groups}
+        if len(asked) > 1:
+            raise ConfigError(
+                f"param_groups, layer_decay: {spec.name} has one {name} for all groups, and is asked for "
+                f"{' and '.join(sorted(asked))}. Leave it out of the groups, or take another optimizer, such as adamw."
+            )
 
 
-def _import_quietly(module: str, package: str) -> Any:
-    """bitsandbytes prints and logs a line about kernels when it loads on a CPU."""
+def import_quietly(module: str, package: str) -> Any:
+    """Import; bitsandbytes prints and logs a line about kernels when it loads on a CPU.
+
+    Raises:
+        ConfigError: the library is missing, or lacks what the optimizer is made of.
+    """
     logger = logging.getLogger(package)
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -136,6 +172,7 @@ def _import_quietly(module: str, package: str) -> Any:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             return importlib.import_module(module)
     except ImportError as error:
-        raise ConfigError(f"{package} cannot be imported ({error}): pip install {package}.") from error
+        missing = {"lightning_adam": "torch"}.get(package, package)  # ours are made of torch's
+        raise ConfigError(f"{module} cannot be imported ({error}): pip install --upgrade {missing}.") from error
     finally:
         logger.setLevel(level)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning_adam.diagnosis import Finding, findings_table
+from lightning_adam.diagnosis.finding import MOST_ROWS
 from lightning_adam.monitoring.heatmap import Heatmap
 from lightning_adam.monitoring.sink import Sink
 from lightning_adam.sinks.run_files import RunFiles
@@ -78,7 +79,7 @@ class TensorBoardSink(Sink):
         self._tags(prefix).write_text(f"{prefix}/top", top_tables(snapshot, count), snapshot.step)
 
     def findings(self, prefix: str, step: int, fresh: Sequence[Finding], known: Sequence[Finding]) -> None:
-        if known:
+        if known and (len(known) <= MOST_ROWS or len(known) % 10 == 0 or not fresh):  # a log is only ever added to
             self._tags(prefix).write_text(f"{prefix}/findings", findings_table(known), step)
         if fresh:
             self._tags(prefix).write_events(step, [finding.to_dict() for finding in fresh])

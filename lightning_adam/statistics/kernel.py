@@ -1,21 +1,18 @@
 """The compiled pass over all tensors of a step: ``kernel.cpp``, built on its first use and called through ctypes.
 
 Building takes about two seconds, once per machine: the library is kept under ``$XDG_CACHE_HOME/lightning_adam`` (else
-``~/.cache``). Where there is no compiler (``$CXX``, c++, g++, clang++), everything is computed in plain torch, about twenty
-times slower and otherwise alike. ``LIGHTNING_ADAM_KERNEL=eager`` asks for that.
+``~/.cache``). Where there is no compiler (``$CXX``, c++, g++, clang++), and while a slow one works, everything is computed
+in plain torch, about twenty times slower and otherwise alike. ``LIGHTNING_ADAM_KERNEL=eager`` asks for that.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
 import logging
 import os
 import platform
 import shutil
-import subprocess
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_adam.statistics.columns import Columns
+from lightning_adam.statistics.library import Loading, Recipe, obtain
 from lightning_adam.statistics.quantities import LOG10_EDGES
 from lightning_adam.statistics.raw import KERNEL_MAXIMA, KERNEL_SUMS, MAXIMA, SUMS, RawTable
 from lightning_adam.statistics.reading import TensorReading
@@ -34,6 +32,17 @@ LOG = logging.getLogger("lightning_adam")
 
 SOURCE = Path(__file__).with_name("kernel.cpp")
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd", "-pthread")
+
+SYMBOLS = ("lightning_adam_reduce", "lightning_adam_quantiles")
+TRIAL = """
+import sys
+from ctypes import CDLL, c_double, c_float, c_int, c_int64
+library, out = CDLL(sys.argv[1]), (c_double * 1)()
+sample, begins, level = (c_float * 3)(3.0, 1.0, 2.0), (c_int64 * 2)(0, 3), (c_double * 1)(0.5)
+failed = library.lightning_adam_quantiles(sample, begins, c_int64(1), level, c_int(1), c_int(1), out)
+sys.exit(failed or out[0] != 2.0)
+"""
+"""That a median is right."""
 
 CPU = torch.device("cpu")
 
@@ -162,22 +171,28 @@ def _pointer(array: NDArray[Any]) -> int:
 
 
 def load() -> ctypes.CDLL | None:
-    """The compiled kernel, or None: no compiler, or ``LIGHTNING_ADAM_KERNEL=eager``."""
-    return None if os.environ.get("LIGHTNING_ADAM_KERNEL") == "eager" else _built(_compiler())
+    """The compiled kernel, or None: no compiler, not built yet, or ``LIGHTNING_ADAM_KERNEL=eager``."""
+    return None if os.environ.get("LIGHTNING_ADAM_KERNEL") == "eager" else _loading(_compiler()).value()
 
 
 @functools.cache
-def _built(compiler: str | None) -> ctypes.CDLL | None:
+def _loading(compiler: str | None) -> Loading:
+    return Loading(functools.partial(_obtained, compiler))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_loading.cache_clear)  # the thread that builds it is not in the child
+
+
+def _obtained(compiler: str | None) -> ctypes.CDLL | None:
     if compiler is None:
+        LOG.info("No C++ compiler ($CXX, c++, g++, clang++) was found: statistics are computed in plain torch, slower.")
         return None
-    try:
-        library = ctypes.CDLL(str(_library(compiler)))
-    except (OSError, subprocess.SubprocessError) as error:
-        LOG.debug("No compiled statistics: %s", error)
-        return None
-    numbers, pointer = (ctypes.c_int64, ctypes.c_int), ctypes.c_void_p
-    library.lightning_adam_reduce.argtypes = [pointer, numbers[0], pointer, numbers[1], *[pointer] * 4]
-    library.lightning_adam_quantiles.argtypes = [pointer, pointer, numbers[0], pointer, numbers[1], numbers[1], pointer]
+    library = obtain(Recipe(SOURCE, compiler, FLAGS, _processor(), SYMBOLS, TRIAL))
+    if library is not None:
+        numbers, pointer = (ctypes.c_int64, ctypes.c_int), ctypes.c_void_p
+        library.lightning_adam_reduce.argtypes = [pointer, numbers[0], pointer, numbers[1], *[pointer] * 4]
+        library.lightning_adam_quantiles.argtypes = [pointer, pointer, numbers[0], pointer, numbers[1], numbers[1], pointer]
     return library
 
 
@@ -185,38 +200,6 @@ def _built(compiler: str | None) -> ctypes.CDLL | None:
 def _compiler() -> str | None:
     names = (os.environ.get("CXX"), "c++", "g++", "clang++")
     return next((path for name in names if name and (path := shutil.which(name))), None)
-
-
-def _library(compiler: str) -> Path:
-    """The library for this source, compiler and processor, built unless it is there."""
-    version = subprocess.run([compiler, "--version"], capture_output=True, check=True, timeout=20).stdout
-    parts = (SOURCE.read_bytes(), version, " ".join(FLAGS).encode(), _processor().encode())
-    name = f"kernel-{hashlib.sha256(b'|'.join(parts)).hexdigest()[:20]}.so"
-    folder = _cache_folder()
-    if not (folder / name).exists():
-        _build(compiler, folder / name)
-    return folder / name
-
-
-def _build(compiler: str, target: Path) -> None:
-    """Under a name of its own first: several ranks may build at once, and one may be killed halfway."""
-    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-        made = Path(scratch) / target.name
-        command = [compiler, *FLAGS, "-fPIC", "-shared", str(SOURCE), "-o", str(made)]
-        subprocess.run(command, capture_output=True, check=True, timeout=120)
-        os.replace(made, target)
-
-
-def _cache_folder() -> Path:
-    """The user's own; where the home cannot be written to, a new one that nobody else can."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lightning_adam"
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if os.access(folder, os.W_OK):
-            return folder
-    except OSError:
-        pass
-    return Path(tempfile.mkdtemp(prefix="lightning_adam-"))
 
 
 def _processor() -> str:

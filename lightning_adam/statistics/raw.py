@@ -158,7 +158,7 @@ def empty_table(sampling: Sampling, device: torch.device) -> RawTable:
         torch.zeros(n_tensors, len(SUMS), dtype=wide, device=device),
         torch.full((n_tensors, len(MAXIMA)), -math.inf, dtype=wide, device=device),
         torch.zeros(2, BINS, dtype=wide, device=device),
-        torch.zeros(int(sampling.begins[-1]), device=device),
+        torch.zeros(int(sampling.begins[-1]), dtype=torch.float32, device=device),
     )
 
 

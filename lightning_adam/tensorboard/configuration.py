@@ -18,8 +18,8 @@ def configured(text: str) -> RunSignals:
     """What the table tells of one optimizer; what it does not tell keeps its default."""
     name = _found(r"\A\*\*(\w+)\*\*", text) or ""
     rows = [_cells(line) for line in text.splitlines() if line.startswith("| ")][1:]
-    betas = [pair for row in rows if (pair := _numbers(row.get("betas", "")))]
-    beta1, beta2 = max(betas, key=lambda pair: pair[0])[:2] if betas and len(betas[0]) > 1 else (math.nan, math.nan)
+    betas = [pair[:2] for row in rows if len(pair := _numbers(row.get("betas", ""))) > 1]
+    beta1, beta2 = max(betas, key=lambda pair: pair[0], default=(math.nan, math.nan))
     eps = [value for row in rows for value in _numbers(row.get("eps", ""))]
     return RunSignals(
         optimizer=name,
@@ -30,9 +30,9 @@ def configured(text: str) -> RunSignals:
         weight_decay=max((value for row in rows for value in _numbers(row.get("weight decay", ""))), default=0.0),
         plain_moments=name in PLAIN_MOMENTS,
         schedule=_found(r"schedule: (\w+)", text) or "",
-        warmup=float(_found(r"warmup ([\d.]+) steps", text) or math.nan),
-        total_steps=float(_found(r"in all ([\d.]+) steps", text) or math.nan),
-        clip=float(_found(r"ClipNorm\(max_norm=([\d.eE+-]+)\)", text) or math.nan),
+        warmup=_number(_found(r"warmup ([\d.]+) steps", text)),
+        total_steps=_number(_found(r"in all ([\d.]+) steps", text)),
+        clip=_number(_found(r"ClipNorm\(max_norm=([\d.eE+-]+)\)", text)),
     )
 
 
@@ -47,7 +47,16 @@ def _cells(line: str) -> dict[str, str]:
 
 
 def _numbers(cell: str) -> list[float]:
-    return [float(word) for word in re.findall(r"[\d.]+(?:e[+-]?\d+)?", cell) if word.strip(".")]
+    """Words that are numbers; "0.9.9" is none."""
+    return [value for word in re.split(r"[(),\s]+", cell) if math.isfinite(value := _number(word))]
+
+
+def _number(word: str | None) -> float:
+    """NaN for what is none: anybody may have written the log."""
+    try:
+        return float(word or "nan")
+    except ValueError:
+        return math.nan
 
 
 def _found(pattern: str, text: str) -> str | None:

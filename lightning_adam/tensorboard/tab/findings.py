@@ -19,7 +19,7 @@ def parsed(text: Any) -> list[dict[str, Any]]:
     try:
         stored = json.loads(text)
         return [_finding(f) for f in stored if isinstance(f, dict)] if isinstance(stored, list) else []
-    except (ValueError, TypeError, RecursionError):
+    except (ValueError, TypeError, OverflowError, RecursionError):
         return []
 
 
@@ -37,7 +37,11 @@ def _finding(stored: Mapping[str, Any]) -> dict[str, Any]:
         "step": step,
         "last_step": max(step, int(stored.get("last_step", step))),
         "message": str(stored.get("message", "")),
-        "evidence": {str(k): v for k, v in evidence.items()} if isinstance(evidence, dict) else {},
+        "evidence": {str(k): v for k, v in evidence.items() if _is_simple(v)} if isinstance(evidence, dict) else {},
         "parameters": [str(p) for p in parameters] if isinstance(parameters, list) else [],
         "remedy": str(stored.get("remedy", "")),
     }
+
+
+def _is_simple(value: Any) -> bool:
+    return isinstance(value, str | int | float)

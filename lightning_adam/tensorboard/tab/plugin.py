@@ -22,7 +22,9 @@ from lightning_adam.tensorboard.tags import PLUGIN, QUANTITY_TEXTS
 LOG = logging.getLogger(__name__)
 STATIC = Path(__file__).parent / "static"
 MIME = {".js": "text/javascript", ".css": "text/css"}
-MOST_COLUMNS = 4096
+USUAL_COLUMNS, MOST_COLUMNS = 1024, 4096
+LARGEST = 2**63 - 1
+"""Step: arrays of steps hold no larger one."""
 
 Where = tuple[Any, str]
 """TensorBoard's request context and experiment: the first arguments of every reader method."""
@@ -101,14 +103,14 @@ class AdamPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
         run, prefix, quantity = (request.args[name] for name in ("run", "prefix", "quantity"))
         planned = request.args.get("rate", "planned") == "planned"
         judged = self._series.judged(*_where(request), run, prefix, quantity, planned)
-        columns = min(max(request.args.get("columns", 1024, int), 1), MOST_COLUMNS)
-        first, last = request.args.get("first", type=int), request.args.get("last", type=int)
+        columns = min(max(_whole(request, "columns") or USUAL_COLUMNS, 1), MOST_COLUMNS)
+        first, last = _whole(request, "first"), _whole(request, "last")
         about = {"bands": {name: band.plain() for name, band in judged.bands.items()}}
         return tile(judged.matrix.between(first, last), columns, about)
 
     def _rows(self, request: wrappers.Request) -> dict[str, Any]:
         """One tensor's quantities over time: {quantity: [steps, values]}."""
-        row, prefix = request.args.get("row", 0, int), request.args["prefix"] + MATRIX
+        row, prefix = _whole(request, "row") or 0, request.args["prefix"] + MATRIX
         tags = [prefix + quantity for quantity in request.args.getlist("quantity")]
         found = self._series.matrices(*_where(request), request.args["run"], tags)
         return {
@@ -118,12 +120,18 @@ class AdamPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
         }
 
     def _histogram(self, request: wrappers.Request) -> dict[str, Any]:
-        step = request.args.get("step", 0, int)
+        step = _whole(request, "step") or 0
         return self._series.histogram(*_where(request), request.args["run"], request.args["tag"], step)
 
 
 def _where(request: wrappers.Request) -> Where:
     return plugin_util.context(request.environ), plugin_util.experiment_id(request.environ)
+
+
+def _whole(request: wrappers.Request, name: str) -> int | None:
+    """An argument; None where it is missing or no whole number."""
+    number = request.args.get(name, type=int)
+    return None if number is None else min(max(number, -LARGEST), LARGEST)
 
 
 def _file(path: Path) -> Any:

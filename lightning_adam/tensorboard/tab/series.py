@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import json
 import logging
+import math
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,7 +77,7 @@ class SeriesReader:
         self._data = data
         self._kept = limits.get(PLUGIN, KEPT_STEPS) or EVERYTHING
         self._kept_scalars = limits.get("scalars", 1000) or EVERYTHING
-        self._cache = _Cache()
+        self._cache, self._reading = _Cache(), threading.Lock()
 
     def runs(self, context: Any, experiment: str) -> list[str]:
         """All runs, with our tags or without."""
@@ -83,7 +86,7 @@ class SeriesReader:
     def optimizers(self, context: Any, experiment: str, run: str | None = None) -> dict[str, list[OptimizerSeries]]:
         """What each run has of ours, or one run."""
         listing = self._data.list_tensors(
-            context, experiment_id=experiment, plugin_name=PLUGIN, run_tag_filter=_only(run and [run], None)
+            context, experiment_id=experiment, plugin_name=PLUGIN, run_tag_filter=_only(None if run is None else [run], None)
         )
         return {name: _optimizers(tags) for name, tags in listing.items()}
 
@@ -93,9 +96,14 @@ class SeriesReader:
             context, experiment_id=experiment, plugin_name=PLUGIN, run_tag_filter=_only([run], tags)
         ).get(run, {})
         keys = {tag: _Key(experiment, run, tag, series.max_step, series.max_wall_time) for tag, series in listing.items()}
+        with self._reading:  # what many ask for at once is read for the first, and is in the cache for the others
+            return self._read_matrices(context, keys, listing)
+
+    def _read_matrices(self, context: Any, keys: Mapping[str, _Key], listing: Mapping[str, Any]) -> dict[str, Matrix]:
         found = {tag: matrix for tag, key in keys.items() if (matrix := self._cache.get(key)) is not None}
         for part in _parts([tag for tag in keys if tag not in found], listing, self._kept):
-            for tag, points in self._tensors(context, experiment, run, part, PLUGIN).items():
+            key = keys[part[0]]
+            for tag, points in self._tensors(context, key.experiment, key.run, part, PLUGIN).items():
                 found[tag] = Matrix.stack((point.step, point.numpy) for point in points)
                 self._cache.put(keys[tag], found[tag])
         return found
@@ -281,8 +289,26 @@ def _optimizers(tags: Mapping[str, Any]) -> list[OptimizerSeries]:
     return sorted(found.values(), key=lambda optimizer: optimizer.prefix)
 
 
+def _latest(points: Sequence[Any]) -> list[Any]:
+    """By step: each point that no later one precedes or replaces."""
+    kept: list[Any] = []
+    for point in points:  # as they were written
+        while kept and kept[-1].step >= point.step:
+            kept.pop()
+        kept.append(point)
+    return kept
+
+
+def _lowest_later(points: Sequence[Any]) -> Callable[[float], float]:
+    """The lowest step that was written after a time; infinite where nothing was."""
+    ordered = sorted(points, key=lambda point: point.wall_time)
+    times = [point.wall_time for point in ordered]
+    lowest = [*itertools.accumulate((point.step for point in reversed(ordered)), min)][::-1]
+    return lambda time: lowest[at] if (at := bisect.bisect_right(times, time)) < len(lowest) else math.inf
+
+
 def _row_names(content: bytes) -> list[str]:
     try:
         return [str(name) for name in json.loads(content)["rows"]]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return []

@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 
 from lightning_adam.tensorboard.reader import latest
 
+MOST_CELLS = 1 << 26
+"""Numbers of one quantity that are held (256 MiB): of wider ones only the first tensors."""
+
 
 @dataclass(frozen=True)
 class Matrix:
@@ -34,12 +37,13 @@ class Matrix:
     @classmethod
     def stack(cls, points: Iterable[tuple[int, NDArray[Any]]]) -> Matrix:
         """From (step, values) as they were written; where steps go back, the later count. Short rows end in NaN."""
-        written = [(int(step), np.asarray(values, dtype=np.float32).reshape(-1)) for step, values in points]
+        numbers = [(int(step), values.reshape(-1)) for step, values in points if values.dtype.kind in "fiu"]
+        written = [(step, np.asarray(values, dtype=np.float32)) for step, values in numbers]
         kept = [written[i] for i in latest(np.array([step for step, _ in written], dtype=np.int64))]
-        width = max((len(row) for _, row in kept), default=0)
+        width = min(max((len(row) for _, row in kept), default=0), MOST_CELLS // max(1, len(kept)))
         values = np.full((len(kept), width), np.nan, dtype=np.float32)
         for index, (_, row) in enumerate(kept):
-            values[index, : len(row)] = row
+            values[index, : min(len(row), width)] = row[:width]
         return cls(np.array([step for step, _ in kept], dtype=np.int64), values)
 
     @property

@@ -1,0 +1,62 @@
+"""Says what is wrong before the first step is taken."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from rich.console import Console
+from typing_extensions import override
+
+from lightning_adam.errors import ConfigError, nearest
+from lightning_adam.preflight import PreflightReport, preflight
+
+SEVERITIES = ("info", "warning", "critical")
+SHARDED = ("FSDP", "DeepSpeed", "ModelParallel")
+
+
+class PreflightError(RuntimeError):
+    """Preflight has found something as severe as ``raise_on``; the message is its report."""
+
+
+class Preflight(Callback):
+    """Runs :func:`lightning_adam.preflight` as ``fit`` starts, prints the report, and leaves everything as it was.
+
+    Args:
+        raise_on: raise :class:`PreflightError` on a finding of this severity or a graver one.
+        budget: seconds at most.
+
+    Attributes:
+        report: of the last run; None before it, and where the model is sharded.
+
+    Raises:
+        ConfigError: ``raise_on`` is no severity, or the budget is not positive.
+    """
+
+    def __init__(self, raise_on: str | None = None, *, budget: float = 60) -> None:
+        if raise_on is not None and raise_on not in SEVERITIES:
+            raise ConfigError(
+                f"raise_on={raise_on!r} is none of {', '.join(SEVERITIES)}.{nearest(str(raise_on), SEVERITIES)}"
+            )
+        if isinstance(budget, bool) or not isinstance(budget, (int, float)) or not budget > 0:
+            raise ConfigError(f"budget={budget!r}: give seconds, more than 0.")
+        self.raise_on, self.budget = raise_on, budget
+        self.report: PreflightReport | None = None
+
+    @override
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The model is on its device, and its optimizers are there."""
+        self.report = None
+        if getattr(trainer, "fast_dev_run", False) or any(name in type(trainer.strategy).__name__ for name in SHARDED):
+            return
+        self.report = preflight(pl_module, _loader(trainer), trainer=trainer, budget=self.budget)
+        if trainer.is_global_zero:
+            Console(highlight=False, soft_wrap=False).print(self.report)
+        if self.raise_on is not None and self.report.reaches(self.raise_on):
+            raise PreflightError(f"raise_on={self.raise_on!r}:\n{self.report}")
+
+
+def _loader(trainer: Trainer) -> Any:
+    """As training will read it, with the sampler that the strategy has put in."""
+    trainer.fit_loop.setup_data()
+    return trainer.train_dataloader

@@ -1,0 +1,78 @@
+"""What a rule is asked about; quantities that several rules need are computed once per step, and only when one asks."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+from lightning_adam.diagnosis.course import Course, Curve, curve_of, loss_course
+from lightning_adam.diagnosis.history import EARLY, RATES, History, median
+from lightning_adam.diagnosis.signals import RunSignals, StepSignals
+
+
+@dataclass(frozen=True)
+class Case:
+    """The present step, the steps before it, and the run."""
+
+    now: StepSignals
+    past: History
+    run: RunSignals
+
+    @cached_property
+    def curve(self) -> Curve:
+        """The loss before this step, smoothed."""
+        return curve_of(self.past)
+
+    @cached_property
+    def course(self) -> Course:
+        """Where the loss is going."""
+        return loss_course(self.past)
+
+    @cached_property
+    def usual_norm(self) -> float:
+        """The median of the last 50 gradient norms."""
+        return median(self.past.norms[-50:])
+
+    @cached_property
+    def usual_loss(self) -> float:
+        """The median of the last 50 losses."""
+        return median(self.past.losses[-50:])
+
+    @property
+    def loss_is_high(self) -> bool:
+        """Whether there is something left to learn: not true once the loss is under 30 % of where it began."""
+        return not self.past.losses or self.past.is_signed or self.past.level > 0.3 * self.past.initial_loss
+
+    @property
+    def loss_measures_progress(self) -> bool:
+        """Of several optimizers, each other's adversary, it does not; a signed one may rise for good reasons."""
+        return self.run.optimizers == 1 and not self.past.is_signed
+
+    @property
+    def progress(self) -> float:
+        """Share of the run that is over; NaN where its length is not known."""
+        total = self.run.total_steps
+        return (self.now.step + 1) / total if total > 0 and math.isfinite(total) else math.nan
+
+    @property
+    def is_early(self) -> bool:
+        """One of the first steps of a run that was not resumed."""
+        return self.past.count < EARLY and self.run.first_step == 0 and not self.past.non_finite
+
+    @property
+    def has_second_moment(self) -> bool:
+        """Whether the optimizer keeps one: then a step does not depend on the gradient's size."""
+        return bool(self.past.recent("second_moment_p50", 16))
+
+    @property
+    def warms_up(self) -> bool:
+        """The helper's schedule says so, or the rate has risen."""
+        return self.run.warmup > 1 or self.now.lr > self.past.first_lr * 1.001
+
+    @property
+    def rate_was_raised(self) -> bool:
+        """In 25 steps the rate has more than doubled, beyond any before; a warmup does not, once it is half over."""
+        past, known = self.past, not math.isnan(self.past.former_peak)
+        is_rise = known and self.now.lr > max(2 * min(past.rates), 1.05 * past.former_peak)
+        return is_rise and past.count > 2 * RATES and not self.run.warmup > past.count

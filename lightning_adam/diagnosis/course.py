@@ -1,0 +1,130 @@
+"""Where the loss is going: what an alarm has to agree with.
+
+Nothing here asks for a scale: noise is measured from step to step, so that a slope is none, and a loss that is negative,
+near zero or signed is read against its own range.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+from lightning_adam.diagnosis.history import History, median
+
+Course = Literal["falling", "standing", "rising", "unknown"]
+
+LEARNT = 0.3
+"""Under so much of its start a loss that stands still is no harm: it has been learnt, or this is the data's own noise."""
+LOST = 0.12
+"""A loss that has given back so much of its fall is rising."""
+NEAR_ZERO = 0.05
+"""Of the start: what the loss does below that is not seen in anything that a user measures."""
+ENOUGH = 40
+"""Losses before "it stands still" is said."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The loss so far, smoothed.
+
+    Attributes:
+        count: finite losses that are remembered.
+        start: median of the first five.
+        best: lowest level so far.
+        now: median of the last ones, a third of all and at most 25.
+        noise: standard deviation of one loss around the curve.
+        error: standard error of ``now``.
+        signed: whether a loss was negative: then zero is no floor, and rising is no proof (rewards, likelihoods).
+    """
+
+    count: int
+    start: float
+    best: float
+    now: float
+    noise: float
+    error: float
+    signed: bool
+
+    @property
+    def progress(self) -> float:
+        """How far it has fallen from its start at its best."""
+        return max(0.0, self.start - self.best)
+
+
+def curve_of(past: History) -> Curve:
+    """All NaN where no loss is known."""
+    losses, count = past.losses, len(past.losses)
+    width = min(25, max(3, count // 3))
+    noise = noise_of(losses[-2 * width :])
+    error = 1.25 * noise / math.sqrt(width)
+    start, best = past.initial_loss, past.best_loss
+    if not math.isfinite(best):
+        best = min((median(losses[max(0, i - 4) : i + 1]) for i in range(min(4, count), count)), default=start)
+    return Curve(count, start, min(best, start), median(losses[-width:]), noise, error, past.is_signed)
+
+
+def noise_of(values: Sequence[float]) -> float:
+    """Standard deviation of one value around a smooth curve, from the differences of neighbours; 0 for fewer than three."""
+    steps = [abs(b - a) for a, b in pairwise(values)]
+    return 1.4826 * median(steps) / math.sqrt(2) if len(steps) > 1 else 0.0
+
+
+def loss_course(past: History) -> Course:
+    """Whether the smoothed loss falls, stands still or rises; unknown while there are too few losses to tell.
+
+    Falling: the newer half of the last 50, 100 or 200 losses is lower than the older one by three standard errors, and lies
+    under the start; or the loss is learnt. Rising: see :func:`rises`.
+    """
+    if not past.losses:
+        return "unknown"
+    curve = curve_of(past)
+    if rises(curve, past.losses):
+        return "rising"
+    if curve.count < 10:
+        return "unknown"
+    if is_learnt(curve) or falls(curve, past.losses):
+        return "falling"
+    return "standing" if curve.count >= ENOUGH else "unknown"
+
+
+def rises(curve: Curve, losses: Sequence[float]) -> bool:
+    """The level, or each of the last five losses, lies over the best level by more than noise and a third of the progress.
+
+    Of a signed loss, over its start by three times all progress.
+    """
+    if curve.count < 5:
+        return _explodes(curve, losses)
+    if curve.signed:
+        margin = max(3 * curve.progress, 6 * curve.error, 4 * curve.noise)
+        return min(curve.now, *losses[-5:]) > curve.start + margin
+    margin = max(LOST * curve.progress, NEAR_ZERO * abs(curve.start))
+    return curve.now > curve.best + max(margin, 6 * curve.error) or min(losses[-5:]) > curve.best + max(
+        margin, 4 * curve.noise
+    )
+
+
+def _explodes(curve: Curve, losses: Sequence[float]) -> bool:
+    """Within the first steps: ten times the first loss."""
+    return curve.count > 1 and not curve.signed and losses[-1] > 10 * abs(losses[0])
+
+
+def is_learnt(curve: Curve) -> bool:
+    """Under 30 % of where it began; of a signed loss nobody knows."""
+    return not curve.signed and curve.start > 0 and curve.now <= LEARNT * curve.start
+
+
+def falls(curve: Curve, losses: Sequence[float]) -> bool:
+    """Under its start, and lower in the newer half of the last 50, 100 or 200 losses than in the older one."""
+    if not curve.now < curve.start - 2 * curve.error:
+        return False
+    return any(_has_fallen(losses[-length:]) for length in (50, 100, 200) if length <= 50 or len(losses) > length // 2)
+
+
+def _has_fallen(losses: Sequence[float]) -> bool:
+    half = len(losses) // 2
+    older, newer = losses[:half], losses[half:]
+    error = 1.25 * noise_of(losses) * math.sqrt(2 / half)
+    return median(older) - median(newer) > 3 * error

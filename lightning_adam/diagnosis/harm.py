@@ -1,0 +1,118 @@
+"""An alarm needs harm: what no proof stands behind is told as information until the loss agrees."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from lightning_adam.diagnosis.case import Case
+from lightning_adam.diagnosis.course import ENOUGH, falls
+from lightning_adam.diagnosis.finding import Finding
+from lightning_adam.diagnosis.history import median
+
+PROOF = frozenset({
+    "NON-FINITE", "STATE-LOST", "STATE-CORRUPT", "SCALER-SKIPS", "GRAD-NOT-ZEROED", "NO-GRADIENT", "OPTIMIZER-STALE",
+    "BETA2-LOW", "WRONG-SIGN", "NO-LEARNING", "LOSS-DIVERGED",
+})  # fmt: skip
+"""Rules that are exact, or that look at the loss themselves."""
+SMALL_STEPS = frozenset({
+    "LR-LOW", "SCHEDULE-COLLAPSED", "SCHEDULE-NEVER-ARRIVES", "EPS-HIGH", "CLIP-ALWAYS", "BF16-STALL", "DECAY-DOMINATES",
+    "GRAD-VANISHING", "DEAD-PARAMETER", "INPUT-CONSTANT", "UNUSED-PARAMETER",
+})  # fmt: skip
+"""Rules whose sickness makes training slow: a loss that stands still, or that falls too slowly to arrive, agrees."""
+FIRST_STEPS = frozenset({"INPUT-SCALE", "LR-HIGH", "NO-WARMUP"})
+"""Rules that see their sickness in the first steps only: the suspicion lasts until the loss has fallen, or not."""
+INFLATED = 20
+"""A first loss of standardised data is under it: about 1 for squares, ln(classes) for cross entropy."""
+BOUNCING = frozenset({"OSCILLATION"})
+"""Rules that noise looks like: only a loss that rises agrees."""
+
+STUCK = 0.6
+"""Of its start: a loss that stands still above it has learnt little, or only how often each class comes."""
+CLEARED = 0.5
+"""Of its start: a suspicion of a run that falls below it was none."""
+TOO_SLOW = 0.6
+"""Of its start: where a loss would end at its pace so far."""
+ADVERSARY = 10
+"""Times its start: what a loss of one of several optimizers does below that may be the other's doing."""
+HOPELESS = 2.5
+"""‖Δθ‖/‖θ‖ in a first step that no healthy run has."""
+LONGEST_PATIENCE = 90
+"""Steps."""
+
+
+def judged(finding: Finding, case: Case) -> tuple[Finding, bool]:
+    """The finding with the severity that the loss allows, and whether it is a suspicion that may still be confirmed."""
+    if finding.severity != "warning" or finding.rule in PROOF:
+        return finding, False
+    if agrees(finding.rule, case):
+        return replace(finding, severity="warning"), False
+    return replace(finding, severity="info"), True
+
+
+def agrees(rule: str, case: Case) -> bool:
+    """Whether the loss shows the harm that the rule's sickness does."""
+    if case.run.optimizers > 1:
+        return _agrees_of_several(rule, case)
+    if case.course == "rising":
+        return True
+    if rule == "INPUT-SCALE":
+        return case.curve.count >= patience(case) and is_left_high(case)
+    if rule in BOUNCING or case.curve.count < patience(case):
+        return False
+    return is_slow(case) if rule in SMALL_STEPS else is_stuck(case)
+
+
+def _agrees_of_several(rule: str, case: Case) -> bool:
+    """Adversaries' losses rise and stand still in healthy runs: only far out, or under steps that no healthy run takes."""
+    if case.course == "rising" and case.curve.now > ADVERSARY * abs(case.curve.start):
+        return True
+    hopeless = case.past.early_ratio > HOPELESS or case.past.ratio_average > HOPELESS / 25
+    waited = case.curve.count >= patience(case)
+    return rule in ("LR-HIGH", "NO-WARMUP") and hopeless and waited and (case.course == "rising" or is_stuck(case))
+
+
+def patience(case: Case) -> float:
+    """Losses that a healthy run may need before it begins to fall: 15 % of the run, 40 to 90."""
+    total = case.run.total_steps
+    return min(LONGEST_PATIENCE, max(ENOUGH, 0.15 * total)) if math.isfinite(total) else ENOUGH
+
+
+def is_stuck(case: Case) -> bool:
+    """Nothing was learnt: it stands still where it began."""
+    curve = case.curve
+    if curve.signed:
+        return case.course == "standing" and not curve.now < curve.start - 2 * curve.error
+    return case.course == "standing" and curve.now >= STUCK * curve.start
+
+
+def is_slow(case: Case) -> bool:
+    """It stands still, or would at its present pace end at over 60 % of its start."""
+    if case.course == "standing":
+        return True
+    curve, seen, losses = case.curve, case.past.finite, case.past.losses
+    half = min(25, len(losses) // 2)
+    pace = (median(losses[-2 * half : -half]) - median(losses[-half:])) / max(1, half)
+    left = max(0.0, case.run.total_steps - seen) if math.isfinite(case.run.total_steps) else 4.0 * seen
+    return not curve.signed and curve.start > 0 and curve.now - max(0.0, pace) * left > TOO_SLOW * curve.start
+
+
+def is_left_high(case: Case) -> bool:
+    """Of a start that raw values have inflated, the loss keeps a thirtieth and does not fall any more."""
+    curve = case.curve
+    if curve.start < INFLATED:
+        return is_stuck(case)
+    return not falls(curve, case.past.losses[-100:]) and curve.now > curve.start / 30
+
+
+def is_cleared(rule: str, case: Case) -> bool:
+    """The loss has fallen far enough to say that a suspicion was none; a start that raw values inflate says nothing."""
+    curve = case.curve
+    return rule != "INPUT-SCALE" and case.course == "falling" and (curve.signed or curve.now < CLEARED * curve.start)
+
+
+def blew_up(case: Case) -> bool:
+    """Whether the run had left its range before: what is not finite then is the end of it, not the cause."""
+    if case.rate_was_raised:
+        return True
+    return case.course == "rising" or (case.past.count < 10 and case.past.early_ratio > ADVERSARY)

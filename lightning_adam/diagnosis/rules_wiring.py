@@ -1,0 +1,177 @@
+"""What is connected wrongly: gradients that do not arrive or are never cleared, layers in the wrong mode, inputs."""
+
+from __future__ import annotations
+
+import math
+
+from lightning_adam.diagnosis.case import Case
+from lightning_adam.diagnosis.finding import Finding
+from lightning_adam.diagnosis.history import median
+from lightning_adam.diagnosis.wording import loss_clause, number
+
+LARGE_INPUT, FAR_INPUT = 30, 10
+"""Inputs' rms, and their |mean| in standard deviations: healthy ones have about 1 and 0."""
+
+ZERO_GRAD = {
+    "automatic": "Lightning clears gradients itself: your optimizer_zero_grad override (or a hook of a callback) does not.",
+    "manual": "Call optimizer.zero_grad() before self.manual_backward(loss) in training_step.",
+}
+"""By who trains."""
+
+
+def gradient_not_zeroed(case: Case) -> Finding | None:
+    """The gradients of the last step were still there, and this step's were added to them; exact, twice in a row."""
+    if case.past.unzeroed < 2:
+        return None
+    return Finding(
+        "GRAD-NOT-ZEROED",
+        "warning",
+        case.now.step,
+        "gradients that were already stepped with are added to again; their norm is "
+        f"{number(case.now.gradient_norm)}{loss_clause(case)}.",
+        {"steps": case.past.unzeroed, "gradient_norm": case.now.gradient_norm},
+        remedy=ZERO_GRAD.get(case.run.mode, "Call optimizer.zero_grad() before loss.backward()."),
+    )
+
+
+def optimizer_stale(case: Case) -> Finding | None:
+    """The optimizer holds tensors that are not the model's and get no gradient, and the model's own are in no optimizer.
+
+    Three steps in a row; exact. It happens where a layer is replaced, or a model copied, after the optimizer was made.
+    """
+    run, past = case.run, case.past
+    if not run.strangers or not run.left_out or past.without_gradient < 3 or case.now.without_gradient < run.strangers:
+        return None
+    return Finding(
+        "OPTIMIZER-STALE",
+        "critical" if run.strangers >= run.tensors else "warning",
+        case.now.step,
+        f"{number(run.strangers)} of the optimizer's tensors are not the model's and never had a gradient, and no optimizer "
+        f"has {_some(run.left_out)} of the model.",
+        {"strangers": run.strangers, "tensors": run.tensors},
+        run.left_out,
+        "Make the optimizer after the model is complete (after layers are replaced, copied or moved), from "
+        "self.parameters().",
+    )
+
+
+def no_gradient(case: Case) -> Finding | None:
+    """No parameter has any gradient, five steps in a row; or all gradients are exactly zero, ten steps in a row."""
+    run, past, now = case.run, case.past, case.now
+    none = past.without_gradient >= 5 and now.without_gradient >= run.tensors > 0
+    zero = now.gradient_norm == 0 and len(past.norms) >= 9 and not any(past.norms[-9:])
+    if not (none or zero):
+        return None
+    return Finding(
+        "NO-GRADIENT",
+        "critical",
+        now.step,
+        f"no parameter of the optimizer has {'a gradient' if none else 'a gradient other than zero'}: the loss is not "
+        "connected to the model, and nothing is learnt.",
+        {"without_gradient": now.without_gradient, "tensors": run.tensors},
+        now.unused,
+        "Return the loss that the model computed: no torch.tensor(loss), .item(), .detach() or no_grad() on its way, and no "
+        "zero_grad() between backward and step; requires_grad must be True.",
+    )
+
+
+def unused_parameter(case: Case) -> Finding | None:
+    """In the optimizer, trainable, and without a gradient for ten steps in a row.
+
+    Advice for a few: they cost memory, no accuracy. Of a quarter of all tensors it may be why nothing is learnt.
+    """
+    past, now = case.past, case.now
+    if past.without_gradient < 10 or now.without_gradient >= case.run.tensors > 0:
+        return None
+    more = f" and {now.without_gradient - 1} more" if now.without_gradient > 1 else ""
+    return Finding(
+        "UNUSED-PARAMETER",
+        "warning" if now.without_gradient >= 0.25 * max(4, case.run.tensors) else "info",
+        now.step,
+        f"{now.unused[0] if now.unused else 'a parameter'}{more} never had a gradient in {past.without_gradient} steps.",
+        {"without_gradient": now.without_gradient, "steps": past.without_gradient},
+        now.unused,
+        "Use it in forward (a detach() or no_grad() may cut it off), or leave it out of the optimizer.",
+    )
+
+
+def eval_mode(case: Case) -> Finding | None:
+    """Layers that are trained stand in eval mode: BatchNorm keeps its old statistics, Dropout drops nothing; a fact."""
+    if case.past.count > 0 or not case.run.eval_modules:
+        return None
+    return Finding(
+        "EVAL-MODE",
+        "info",
+        case.now.step,
+        f"layers that are trained stand in eval mode: {_some(case.run.eval_modules)}.",
+        {"modules": len(case.run.eval_modules)},
+        case.run.eval_modules,
+        "Call model.train() before training (models of libraries often come in eval mode); keep eval() for frozen parts.",
+    )
+
+
+def input_constant(case: Case) -> Finding | None:
+    """All examples of the batch are the same, on four passes over nine steps or more."""
+    past, heavy = case.past, case.now.heavy
+    if heavy is None or past.count < 9 or not past.lasts("input_change", 4, 9, -1.0, 1e-12):
+        return None
+    return Finding(
+        "INPUT-CONSTANT",
+        "warning",
+        case.now.step,
+        f"all examples of a batch have the same inputs (largest value {number(heavy.input_max)}){loss_clause(case)}.",
+        {"input_change": heavy.input_change, "input_max": heavy.input_max},
+        remedy="Look at the data set and its transforms: one example for all, values cut off, or all of them zero.",
+    )
+
+
+def input_scale(case: Case) -> Finding | None:
+    """Inputs or targets far from unit scale, and it shows: rms > 30 or |mean| > 10 standard deviations, with |g| > 30.
+
+    Initialisations assume inputs of unit variance (Glorot & Bengio 2010; He et al. 2015, arXiv:1502.01852). Inputs as the
+    first weight matrix is given them: a model may normalise before it. At the fifth step by the median of the first five;
+    sooner where the loss is gone by then.
+    """
+    past, heavy, run = case.past, case.now.heavy, case.run
+    if past.count > 4 or heavy is None or run.scaled or run.first_step > 0:
+        return None
+    if past.count < 4 and not _is_gone(case):
+        return None
+    rms, offset = _scale(case)
+    norm = median([*past.first_norms, *([case.now.gradient_norm] if math.isfinite(case.now.gradient_norm) else [])])
+    if not (rms > LARGE_INPUT or offset > FAR_INPUT) or not norm > 30:
+        return None
+    first = past.initial_loss if past.losses else case.now.loss
+    return Finding(
+        "INPUT-SCALE",
+        "warning",
+        case.now.step,
+        f"the model is given values with an rms of {number(rms)} (mean over standard deviation {number(offset, 2)}; "
+        f"healthy: about 1 and 0), the loss starts at {number(first, 4)} and the gradient norm at {number(norm)}.",
+        {"input_rms": rms, "input_offset": offset, "loss": first, "gradient_norm": norm},
+        remedy="Standardise inputs (and targets of a regression): subtract the mean, divide by the standard deviation.",
+    )
+
+
+def _is_gone(case: Case) -> bool:
+    """Within its first steps: not finite, over a hundred times its start, or a step of ten times the weights."""
+    exploded = bool(case.past.losses) and case.now.loss > 100 * abs(case.past.losses[0])
+    return case.now.non_finite is not None or exploded or case.past.early_ratio > 10
+
+
+def _scale(case: Case) -> tuple[float, float]:
+    """rms and offset of inputs and targets; of the whole batch where nobody saw what the first layer is given."""
+    past = case.past
+    seen = past.recent("layer_rms", 5)
+    names = ("layer", "target") if seen else ("input",)
+    rms = [median(past.recent(f"{name}_rms", 5)) for name in names]
+    offset = [median(past.recent(f"{name}_offset", 5)) for name in names]
+    return _largest(rms), _largest(offset)
+
+
+def _largest(values: list[float]) -> float:
+    return max((value for value in values if not math.isnan(value)), default=math.nan)
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"

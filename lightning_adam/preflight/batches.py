@@ -1,0 +1,161 @@
+"""Batches of any make: their tensors, their samples, and how they are read as training reads them."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, UserDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_adam.errors import ConfigError
+
+MOST = 24
+"""Batches that are read: the criteria of the data were measured on so many."""
+MOST_BYTES = 400_000_000
+LABEL_NAMES = ("labels", "label", "targets", "target", "y", "mc_labels", "class", "classes")
+
+
+def parts(batch: Any) -> list[tuple[str, Any]]:
+    """What a container holds, by name; empty for anything else."""
+    if isinstance(batch, (Mapping, UserDict)):
+        return [(str(key), value) for key, value in batch.items()]
+    if isinstance(batch, (list, tuple)):
+        names = getattr(batch, "_fields", range(len(batch)))
+        return [(str(name), value) for name, value in zip(names, batch, strict=True)]
+    if is_dataclass(batch) and not isinstance(batch, type):
+        return [(f.name, getattr(batch, f.name)) for f in fields(batch)]
+    return []
+
+
+def leaves(batch: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Its tensors with their paths, such as ``0`` or ``targets.boxes``."""
+    if isinstance(batch, Tensor):
+        yield prefix or "batch", batch
+    for name, part in parts(batch):
+        yield from leaves(part, f"{prefix}.{name}" if prefix else name)
+
+
+def mapped(batch: Any, change: Callable[[Any], Any]) -> Any:
+    """A batch of the same make; ``change`` gets tensors and lists, and gives back what it does not change."""
+    changed = change(batch)
+    if changed is not batch or isinstance(batch, Tensor):
+        return changed
+    if isinstance(batch, UserDict):
+        twin = copy(batch)
+        twin.data = {key: mapped(value, change) for key, value in batch.items()}
+        return twin
+    if isinstance(batch, dict):
+        return type(batch)((key, mapped(value, change)) for key, value in batch.items())
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(mapped(value, change) for value in batch))
+    if isinstance(batch, (list, tuple)):
+        return type(batch)(mapped(value, change) for value in batch)
+    if is_dataclass(batch) and not isinstance(batch, type):
+        return replace(batch, **{f.name: mapped(getattr(batch, f.name), change) for f in fields(batch) if f.init})
+    return batch
+
+
+def size(batch: Any) -> int:
+    """Samples in it: the first dimension that most of its tensors share, the first one's at a tie; 0 if unknown."""
+    counts = Counter(tensor.shape[0] for _, tensor in leaves(batch) if tensor.dim())
+    return max(counts, key=counts.__getitem__) if counts else 0
+
+
+def take(batch: Any, samples: Sequence[int]) -> Any:
+    """The batch of these samples, in this order; repeats are allowed."""
+    n = size(batch)
+
+    def change(part: Any) -> Any:
+        if isinstance(part, Tensor) and part.dim() and part.shape[0] == n:
+            return part[torch.as_tensor(list(samples), device=part.device)]
+        if isinstance(part, list) and len(part) == n and not all(isinstance(p, Tensor) and p.dim() for p in part):
+            return [part[i] for i in samples]
+        return part
+
+    return mapped(batch, change)
+
+
+def is_finite(batch: Any) -> bool:
+    """Whether no tensor of it has NaN or Inf."""
+    return all(bool(torch.isfinite(t).all()) for _, t in leaves(batch) if t.is_floating_point())
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was read of the data.
+
+    Attributes:
+        batches: the first ones, in training's order.
+        length: batches of an epoch; None where nobody knows.
+        loader: where they came from.
+    """
+
+    batches: tuple[Any, ...]
+    length: int | None
+    loader: Any
+
+
+def read(loader: Any, seconds: float) -> Reading:
+    """The first batches of an epoch.
+
+    Raises:
+        ConfigError: there are none, or reading them would take them away from training.
+    """
+    if not isinstance(loader, Iterable):
+        raise ConfigError(
+            f"dataloaders={type(loader).__name__}: give a DataLoader or another iterable of batches, or a datamodule."
+        )
+    if iter(loader) is loader:
+        raise ConfigError("dataloaders is an iterator: reading it would take its batches away. Give what it iterates over.")
+    batches = tuple(_first(loader, time.monotonic() + seconds))
+    if not batches:
+        raise ConfigError("dataloaders has no batch. Is the data set empty, or smaller than one batch with drop_last=True?")
+    return Reading(batches, _length(loader), loader)
+
+
+def _first(loader: Iterable[Any], deadline: float) -> Iterator[Any]:
+    space = MOST_BYTES
+    for count, batch in enumerate(loader, 1):
+        yield batch
+        space -= sum(t.numel() * t.element_size() for _, t in leaves(batch))
+        if count == MOST or space < 0 or time.monotonic() > deadline:
+            return
+
+
+def _length(loader: Any) -> int | None:
+    try:
+        return len(loader)
+    except (TypeError, NotImplementedError):
+        return None
+
+
+def train_loader(source: Any) -> Any:
+    """The loader of a datamodule, or the source itself where it is one."""
+    if not hasattr(source, "train_dataloader"):
+        return _combined(source) if isinstance(source, dict) else source
+    for hook, arguments in (("prepare_data", ()), ("setup", ("fit",))):
+        getattr(source, hook, lambda *_: None)(*arguments)
+    return train_loader(source.train_dataloader())
+
+
+@dataclass(frozen=True)
+class _Together:
+    """Several loaders read side by side, as Lightning does, until the shortest ends."""
+
+    loaders: dict[str, Any]
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for row in zip(*self.loaders.values(), strict=False):
+            yield dict(zip(self.loaders, row, strict=True))
+
+    def __len__(self) -> int:
+        return min(len(loader) for loader in self.loaders.values())
+
+
+def _combined(loaders: dict[str, Any]) -> _Together:
+    return _Together(loaders)

@@ -1,0 +1,315 @@
+"""Interventions on the input, in evaluation: who depends on whom."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_adam.diagnosis import Finding
+from lightning_adam.preflight.batches import leaves, size, take
+from lightning_adam.preflight.facts import Check, Facts, found
+from lightning_adam.preflight.gradients import walk
+from lightning_adam.preflight.recorder import CLASS_LOSSES, Call, Recorder
+from lightning_adam.preflight.step import EMBEDDINGS, Step, main_tensor, predict
+from lightning_adam.preflight.task import Task, kept, mode
+
+SAMPLES = 8
+CHANGED = 1e-3
+"""Of the output's standard deviation; another order of summation changes 1e-6."""
+
+
+@dataclass
+class Behaviour:
+    """What the prediction depends on.
+
+    Attributes:
+        mixing: change of a sample's output when the others are replaced, over the output's spread; NaN if not to be had.
+        leak: change of earlier outputs with later inputs, of a model that predicts the next; NaN if it does not.
+        copies: whether the targets are the input's tokens at the same places, and nothing narrow is between.
+        spread: of the output over samples, relative to its size; NaN if not to be had.
+        dropouts: dropout that is on in evaluation.
+    """
+
+    mixing: float = math.nan
+    leak: float = math.nan
+    copies: bool = False
+    spread: float = math.nan
+    dropouts: tuple[Call, ...] = ()
+
+
+def measure(task: Task, step: Step, batch: Any) -> Behaviour:
+    """On the first samples of a batch."""
+    found = Behaviour()
+    with mode(task.module, training=False), kept(task.module):
+        found.dropouts = _active_dropouts(task, batch)
+        n = size(batch)
+        if n < 4 or step.prediction < 0:
+            return found
+        few = take(batch, range(min(n, SAMPLES)))
+        found.spread = _spread(task, step, batch)
+        found.mixing = _mixing(task, step, few)
+        found.leak, found.copies = _order(task, step, few)
+    return found
+
+
+def _active_dropouts(task: Task, batch: Any) -> tuple[Call, ...]:
+    with Recorder() as recorder:
+        task.loss(batch)
+    return tuple(call for call in recorder.record.dropouts if _is_on(call))
+
+
+def _is_on(call: Call) -> bool:
+    if call.name == "scaled_dot_product_attention":
+        return float(call.options.get("dropout_p", 0.0)) > 0
+    return bool(call.options.get("training", True)) and float(call.options.get("p", 0.5)) > 0
+
+
+def _spread(task: Task, step: Step, batch: Any) -> float:
+    """Of a zero-initialised head, after a few steps: it starts the same for all."""
+    now = _relative_spread(predict(task, batch, step.prediction))
+    if now < 1e-6:
+        with kept(task.module):
+            walk(task, list(task.trainable()))
+            now = _relative_spread(predict(task, batch, step.prediction))
+    return now
+
+
+def _relative_spread(output: Tensor | None) -> float:
+    if output is None or not bool(torch.isfinite(output).all()):
+        return math.nan
+    return (
+        float(output.flatten(1).float().std(0).max()) / (float(output.abs().max()) + 1e-12)
+        if output.dim() > 1
+        else (float(output.float().std()) / (float(output.abs().max()) + 1e-12))
+    )
+
+
+@contextmanager
+def _reordered(net: nn.Module, order: list[int]) -> Iterator[None]:
+    """The net gets its samples in another order."""
+
+    def before(_: nn.Module, args: Any, kwargs: Any) -> Any:
+        return take(list(args), order), take(kwargs, order)
+
+    handle = net.register_forward_pre_hook(before, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _mixing(task: Task, step: Step, few: Any) -> float:
+    """The first and the last sample keep their places while the others move or become one: attention over the batch does
+    not see a permutation."""
+    n = size(few)
+    before = predict(task, few, step.prediction)
+    if before is None or _is_relational(task, step, before):
+        return math.nan
+    again = predict(task, few, step.prediction, seed=1)
+    net = step.trace.outer[step.prediction][0] if again is None or not torch.equal(again, before) else None
+    spread = float(before.float().std()) + 1e-12
+    orders = [[0, n - 1, *range(1, n - 1)], [*range(1, n - 1), 0, n - 1], [0] + [1] * (n - 1)]
+    changes = []
+    for order in orders:
+        with _reordered(net, order) if net is not None else nullcontext():
+            after = predict(task, few if net is not None else take(few, order), step.prediction)
+        if after is None or after.shape != before.shape:
+            return math.nan
+        places = [place for place in (0, n - 1) if order[place] == place]
+        changes += [float((after[place] - before[place]).abs().max()) / spread for place in places]
+    return max(changes)
+
+
+def _is_relational(task: Task, step: Step, few: Tensor) -> bool:
+    """Samples are meant to see each other: nodes of one graph, or an output with a column for each sample."""
+    n = step.samples
+    square = any(_is_graph(t, n) for t in (*task.module.buffers(), *(leaf for _, leaf in leaves(step.given))))
+    edges = (
+        any(leaf.dim() == 2 and leaf.shape[0] == 2 and not leaf.is_floating_point() for _, leaf in leaves(step.given))
+        and n > 2
+    )
+    whole = main_tensor(step.trace.outer[step.prediction][1], n)
+    grows = whole is not None and whole.shape[1:] != few.shape[1:] and n != few.shape[0]
+    norms = [m for m in task.module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    return square or edges or grows or any(not m.track_running_stats for m in norms)
+
+
+def _is_graph(tensor: Tensor, nodes: int) -> bool:
+    """An adjacency: a number, or yes and no, for each pair."""
+    return tensor.shape == (nodes, nodes) and (tensor.is_floating_point() or int(tensor.max()) <= 1)
+
+
+def _order(task: Task, step: Step, few: Any) -> tuple[float, bool]:
+    """The change of earlier outputs with later inputs, and whether the targets are the inputs."""
+    main = step.main
+    if main is None or main.target is None:
+        return math.nan, False
+    calls: Counter[int] = Counter()
+    for entry in step.trace.entries:
+        calls[id(entry.layer)] += 1
+        which = calls[id(entry.layer)] - 1
+        relation = _relation(entry.values, main.target, main.name in CLASS_LOSSES)
+        if relation == "next":
+            return _leak(task, step, few, entry.layer, which), False
+        if relation == "same" and isinstance(entry.layer, EMBEDDINGS):
+            return math.nan, _follows_own_place(task, step, few, entry.layer, which)
+    return math.nan, False
+
+
+def _relation(given: Tensor, target: Tensor, is_tokens: bool) -> str:
+    """Whether a sequence's target is its ``next`` entry, the ``same`` one, or neither (empty)."""
+    if given.dim() < 2 or given.shape[1] < 3 or is_tokens == given.is_floating_point() or not given.numel():
+        return ""
+    n, length = given.shape[0], given.shape[1]
+    rest = given.shape[2:]
+    size_of_one = n * rest.numel()
+    if target.numel() == size_of_one * length:
+        aligned = target.reshape(n, length, *rest)
+        if _alike(given[:, 1:], aligned[:, :-1]):
+            return "next"
+        return "same" if _alike(given, aligned) else ""
+    if target.numel() == size_of_one * (length - 1):
+        return "next" if _alike(given[:, 1:], target.reshape(n, length - 1, *rest)) else ""
+    return ""
+
+
+def _alike(given: Tensor, target: Tensor) -> bool:
+    valid = target >= 0 if not target.is_floating_point() else torch.ones_like(target, dtype=torch.bool)
+    if int(valid.sum()) < 16 or len(torch.unique(target[valid])) < 3:
+        return False
+    return float((given == target)[valid].double().mean()) > 0.98
+
+
+def _leak(task: Task, step: Step, few: Any, layer: nn.Module, which: int) -> float:
+    before = predict(task, few, step.prediction)
+    with _replaced(layer, which, width=None) as cut:
+        changes = _changes(before, predict(task, few, step.prediction), cut)
+    if before is None or changes is None:
+        return math.nan
+    return float(changes[: cut[0][0]].max()) / (float(before.float().std()) + 1e-12)
+
+
+def _follows_own_place(task: Task, step: Step, few: Any, layer: nn.Module, which: int) -> bool:
+    """Whether an output looks at its own place most: a summary of the whole, as an autoencoder has it, does not."""
+    before = predict(task, few, step.prediction)
+    with _replaced(layer, which, width=1) as cut:
+        changes = _changes(before, predict(task, few, step.prediction), cut)
+    if changes is None:
+        return False
+    place = cut[0][0]
+    others = torch.cat([changes[:place], changes[place + 1 :]])
+    return bool(changes[place] > 3 * others.median())
+
+
+def _changes(before: Tensor | None, after: Tensor | None, cut: list[tuple[int, int]]) -> Tensor | None:
+    """The largest change at each place of the sequence; None where the output has none."""
+    if before is None or after is None or not cut or before.dim() < 3 or after.shape != before.shape:
+        return None
+    length = cut[0][1]
+    axis = next((a for a in (1, 2) if before.shape[a] in (length, length - 1)), None)
+    return None if axis is None else (after - before).abs().transpose(0, axis).flatten(1).amax(1)
+
+
+@contextmanager
+def _replaced(layer: nn.Module, which: int, width: int | None) -> Iterator[list[tuple[int, int]]]:
+    """From its middle on, what a layer gets in one call is another sample's; yields where it is cut, and the length."""
+    cut: list[tuple[int, int]] = []
+    calls = count()
+
+    def before(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        if next(calls) != which or not args or not isinstance(args[0], Tensor) or args[0].dim() < 2:
+            return None
+        middle = args[0].shape[1] // 2
+        cut.append((middle, args[0].shape[1]))
+        values = args[0].clone()
+        part = slice(middle, None if width is None else middle + width)
+        values[:, part] = args[0].roll(1, 0)[:, part]
+        return (values, *args[1:])
+
+    handle = layer.register_forward_pre_hook(before)
+    try:
+        yield cut
+    finally:
+        handle.remove()
+
+
+def batch_mixing(facts: Facts) -> Iterator[Finding]:
+    """Each sample is to be judged by itself."""
+    if facts.behaviour.mixing > CHANGED:
+        yield found(
+            "BATCH-MIXING",
+            "critical",
+            f"A sample's output changes by {facts.behaviour.mixing:.2g} standard deviations when the other samples of "
+            "its batch do.",
+            "Look for batch_first=True that is missing, view() or reshape() where transpose() is meant, and softmax or "
+            "mean over dim 0.",
+            {"change over std": facts.behaviour.mixing},
+        )
+
+
+def not_causal(facts: Facts) -> Iterator[Finding]:
+    """Who predicts the next entry must not see it."""
+    if facts.behaviour.leak > CHANGED:
+        yield found(
+            "NOT-CAUSAL",
+            "critical",
+            "The targets are the next entries of the input, and earlier outputs change with later inputs (by "
+            f"{facts.behaviour.leak:.2g} "
+            "standard deviations): the model sees what it is to predict.",
+            "Give attention a causal mask (is_causal=True), pad convolutions on the left only, use no bidirectional RNN.",
+            {"change over std": facts.behaviour.leak},
+        )
+
+
+def target_is_input(facts: Facts) -> Iterator[Finding]:
+    """Of token sequences."""
+    if facts.behaviour.copies:
+        yield found(
+            "TARGET-IS-INPUT",
+            "warning",
+            "The target tokens are the input tokens at the same places: the model learns to copy.",
+            "Shift by one: logits[:, :-1] against tokens[:, 1:]; or mask the input where it is to be predicted.",
+        )
+
+
+def ignores_input(facts: Facts) -> Iterator[Finding]:
+    """The same output for every sample, also after a few steps."""
+    if facts.behaviour.spread < 1e-6:
+        yield found(
+            "IGNORES-INPUT",
+            "critical",
+            "Every sample gets the same output: the input does not reach it.",
+            "Look where x is lost in forward: overwritten, multiplied by 0, normalised over a single feature, a wrong "
+            "variable.",
+            {"relative spread": facts.behaviour.spread},
+        )
+
+
+def nondeterministic(facts: Facts) -> Iterator[Finding]:
+    """Dropout that does not heed the mode."""
+    if facts.behaviour.dropouts:
+        call = facts.behaviour.dropouts[0]
+        yield found(
+            "NONDETERMINISTIC",
+            "warning",
+            f"{call.name} is on in evaluation too: F.dropout drops by default, whatever the mode.",
+            "F.dropout(x, p, training=self.training), or an nn.Dropout module; dropout_p=p if self.training else 0.0.",
+            {"calls": len(facts.behaviour.dropouts)} | ({"at": call.place} if call.place else {}),
+        )
+
+
+CHECKS = (
+    Check("BATCH-MIXING", ("behaviour",), batch_mixing),
+    Check("NOT-CAUSAL", ("behaviour",), not_causal),
+    Check("TARGET-IS-INPUT", ("behaviour",), target_is_input),
+    Check("IGNORES-INPUT", ("behaviour",), ignores_input),
+    Check("NONDETERMINISTIC", ("behaviour",), nondeterministic),
+)

@@ -1,0 +1,88 @@
+"""The checks that cost next to nothing: for a monitor that is there anyway, on the first real training step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+from torch.optim import Optimizer
+
+from lightning_adam.diagnosis import Finding
+from lightning_adam.preflight import loss_checks, output_checks, structure_checks
+from lightning_adam.preflight.batches import Reading, size
+from lightning_adam.preflight.causes import without_symptoms
+from lightning_adam.preflight.facts import Facts, found, some
+from lightning_adam.preflight.recorder import Recorder
+from lightning_adam.preflight.step import Step, prediction_call, target_path, traced
+from lightning_adam.preflight.task import Task
+
+STRUCTURE = ("FROZEN", "EVAL-MODE", "INIT-SCALE")
+"""Of the structure what needs no training step."""
+
+
+class FirstStep:
+    """Watches one training step that is taken anyway, between :meth:`begin` and :meth:`end`.
+
+    Example:
+        >>> first = FirstStep()  # doctest: +SKIP
+        >>> first.begin(batch)  # doctest: +SKIP
+        >>> loss = module.training_step(batch, 0)  # doctest: +SKIP
+        >>> findings = cheap_checks(module, optimizers, batch, first.end())  # doctest: +SKIP
+    """
+
+    def __init__(self) -> None:
+        self._stack, self._batch = ExitStack(), None
+
+    def begin(self, batch: Any) -> None:
+        """From here on calls are recorded."""
+        self._batch, self._recorder = batch, Recorder()
+        self._trace = self._stack.enter_context(traced())
+        self._stack.enter_context(self._recorder)
+
+    def end(self) -> Step:
+        """What was seen; nothing is held afterwards."""
+        self._stack.close()
+        samples = size(self._batch)
+        step = Step(self._recorder.record, self._trace, samples=samples, given=self._batch)
+        step.target, step.prediction = target_path(step, self._batch), prediction_call(self._trace, samples)
+        self._batch = None
+        return step
+
+
+def cheap_checks(module: Any, optimizers: Sequence[Optimizer], first_batch: Any, step: Step | None = None) -> list[Finding]:
+    """Structure, modes, optimizer against module, and the loss call of a first step that was watched.
+
+    Args:
+        module: as training has it.
+        optimizers: all of them.
+        first_batch: as the training step gets it.
+        step: of :class:`FirstStep`; without it the loss call is not looked at.
+    """
+    facts = Facts(Task(module, Reading((first_batch,), None, None), None, list(optimizers)))
+    findings = list(_foreign(facts))
+    checks = [check for check in structure_checks.CHECKS if check.code in STRUCTURE]
+    if step is not None:
+        facts.measured["step"] = step
+        checks += [*loss_checks.CHECKS, *output_checks.CHECKS]
+    for check in checks:
+        if all(facts.has(part) for part in check.needs):
+            findings += check.judge(facts)
+    return without_symptoms(findings)
+
+
+def _foreign(facts: Facts) -> Iterator[Finding]:
+    """Without a backward pass: the optimizer holds others' tensors, and misses some of the module's."""
+    held = structure_checks.held(facts.task)
+    ours = {id(p) for p in facts.task.module.parameters()}
+    alien = [p for i, p in held.items() if i not in ours and p.requires_grad]
+    missing = [name for name, p in facts.task.trainable().items() if id(p) not in held]
+    if alien and missing:
+        yield found(
+            "OPTIMIZER-STALE",
+            "critical",
+            f"The optimizer holds {len(alien)} tensors that are not the module's, and misses {some(missing)}.",
+            "Build the optimizer in configure_optimizers from self.parameters(), after the last change of the model.",
+            {"tensors": len(alien)},
+            missing,
+        )

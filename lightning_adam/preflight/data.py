@@ -1,0 +1,193 @@
+"""What the batches show: scales, labels and their order."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+from torch.utils.data import DataLoader, RandomSampler, SequentialSampler
+
+from lightning_adam.preflight.batches import LABEL_NAMES, Reading, is_finite, leaves, mapped
+from lightning_adam.preflight.step import EMBEDDINGS, Step
+from lightning_adam.preflight.task import Task
+
+MOST_SAMPLES = 1024
+FAR = 200
+"""Samples that are looked at across the whole of data which are read in order."""
+
+
+@dataclass
+class Data:
+    """What was read, and which tensors play which part.
+
+    Attributes:
+        reading: the batches.
+        samples: of the first batch.
+        inputs: the other tensors, by path, of all batches.
+        target: path of the target; empty where it is not known.
+        targets: its tensors, of all batches.
+        bad: paths with NaN or Inf, and whether the loss is then finite.
+        reaches: whether the loss changes with the float inputs; None where there are none.
+        far: labels across the data set, in its order, where it is read in order.
+    """
+
+    reading: Reading
+    samples: int
+    inputs: dict[str, list[Tensor]]
+    target: str
+    targets: list[Tensor]
+    bad: dict[str, bool] = field(default_factory=dict)
+    reaches: bool | None = None
+    far: Tensor | None = None
+
+    @property
+    def labels(self) -> Tensor | None:
+        """One whole number per sample, of all batches; 0.0 and 1.0 count."""
+        flat = [t.squeeze(-1) if t.dim() == 2 and t.shape[1] == 1 else t for t in self.targets]
+        if not flat or any(t.dim() != 1 for t in flat):
+            return None
+        every = torch.cat(flat)
+        whole = not every.is_floating_point() or bool(((every == 0) | (every == 1)).all())
+        return every.long() if whole and not every.is_complex() else None
+
+
+def measure(task: Task, step: Step) -> Data:
+    """Which part each tensor plays, by the first training step where it shows, else by the field's names."""
+    rows = [dict(leaves(batch)) for batch in task.reading.batches]
+    target = step.target or named_target(task.reading.batches[0])
+    inputs = {path: [row[path] for row in rows if path in row] for path in rows[0] if path != target}
+    data = Data(task.reading, step.samples, inputs, target, [row[target] for row in rows if target in row])
+    data.bad = _bad(task)
+    data.reaches = _reaches(task, step, inputs)
+    data.far = _far(task.reading.loader, target)
+    return data
+
+
+def named_target(batch: Any) -> str:
+    """By its name in a dict, or as the second of two."""
+    paths = [path for path, _ in leaves(batch)]
+    named = [path for path in paths if path.rsplit(".", 1)[-1] in LABEL_NAMES]
+    return named[0] if named else "1" if paths == ["0", "1"] else ""
+
+
+def _bad(task: Task) -> dict[str, bool]:
+    bad: dict[str, bool] = {}
+    for index, batch in enumerate(task.reading.batches):
+        if not is_finite(batch):
+            paths = [p for p, t in leaves(batch) if t.is_floating_point() and not bool(torch.isfinite(t).all())]
+            finite = math.isfinite(_value(task, batch, index))
+            bad |= {path: finite and bad.get(path, True) for path in paths}
+    return bad
+
+
+def _value(task: Task, batch: Any, index: int = 0) -> float:
+    try:
+        return float(task.loss(batch, index).detach())
+    except Exception:  # the first step has told of it
+        return math.nan
+
+
+def _reaches(task: Task, step: Step, inputs: dict[str, list[Tensor]]) -> bool | None:
+    if step.error is not None or not any(tensors[0].is_floating_point() for tensors in inputs.values()):
+        return None
+    changed = {id(tensors[0]) for tensors in inputs.values() if tensors[0].is_floating_point()}
+    noise = torch.Generator().manual_seed(0)
+
+    def change(part: Any) -> Any:
+        return part + torch.randn(part.shape, generator=noise).to(part) if id(part) in changed else part
+
+    first = task.reading.batches[0]
+    return _value(task, mapped(first, change)) != _value(task, first)
+
+
+def _far(loader: Any, target: str) -> Tensor | None:
+    """Labels across data that are not shuffled: the first batches may all be of one class."""
+    sampler, data = getattr(loader, "sampler", None), getattr(loader, "dataset", None)
+    if not isinstance(loader, DataLoader) or not isinstance(sampler, SequentialSampler) or not target:
+        return None
+    try:
+        places = torch.linspace(0, len(data) - 1, min(FAR, len(data))).long().tolist()  # type: ignore[arg-type]
+        labels = [dict(leaves(_as_batch(data[place])))[target] for place in places]  # type: ignore[index]
+        return torch.stack(labels).squeeze()
+    except Exception:  # a data set of another make than its batches
+        return None
+
+
+def _as_batch(sample: Any) -> Any:
+    """Numbers of a sample become tensors, as the loader makes them."""
+    return tree_map(lambda part: torch.as_tensor(part) if isinstance(part, (int, float)) else part, sample)
+
+
+def flat_samples(tensors: list[Tensor]) -> Tensor:
+    """One row per sample."""
+    alike = [t for t in tensors if t.dim() and t.shape[1:] == tensors[0].shape[1:]]
+    rows = torch.cat([t.flatten(1) if t.dim() > 1 else t[:, None] for t in alike])
+    return rows[:MOST_SAMPLES]
+
+
+def is_replacing(loader: Any) -> bool:
+    """Whether samples are drawn with replacement: then they repeat."""
+    sampler = getattr(loader, "sampler", None)
+    return getattr(sampler, "replacement", False) or not isinstance(sampler, (RandomSampler, SequentialSampler, type(None)))
+
+
+def distinct(rows: Tensor) -> int:
+    """How many different rows; told apart by a random projection, which is exact but for chance."""
+    weights = torch.linspace(1, 2, rows.shape[1], dtype=torch.float64).cos()
+    return len(torch.unique(rows.double().nan_to_num() @ weights))
+
+
+def entropy(labels: Tensor) -> float:
+    """In nats."""
+    counts = torch.unique(labels, return_counts=True)[1].double()
+    shares = counts / counts.sum()
+    return float(-(shares * shares.log()).sum())
+
+
+def order(data: Data) -> tuple[float, float] | None:
+    """Mean entropy of the labels inside a batch, and what it would be were they shuffled."""
+    labels = data.labels
+    sizes = [len(t) for t in data.targets]
+    if labels is None or len(sizes) < 3 or min(sizes) < 2:
+        return None
+    pool = labels if data.far is None or data.far.dim() != 1 else torch.cat([labels, data.far.long()])
+    inside = sum(entropy(part) for part in torch.split(labels, sizes)) / len(sizes)
+    chance = torch.Generator().manual_seed(0)
+    draws = [pool[torch.randint(len(pool), (sizes[0],), generator=chance)] for _ in range(32)]
+    return inside, sum(entropy(draw) for draw in draws) / len(draws)
+
+
+def rising(data: Data) -> float:
+    """The share of consecutive float targets that do not fall; 0.5 is chance."""
+    if not data.targets or not data.targets[0].is_floating_point() or data.labels is not None:
+        return 0.5
+    values = torch.cat([t.flatten(1)[:, 0] if t.dim() > 1 and t.shape[1] == 1 else t for t in data.targets])
+    if values.dim() != 1 or len(values) < 64:
+        return 0.5
+    return float((values[1:] >= values[:-1]).double().mean())
+
+
+def last_batch(loader: Any) -> int | None:
+    """Samples of an epoch's last batch."""
+    sized, data = getattr(loader, "batch_size", None), getattr(loader, "dataset", None)
+    if not isinstance(loader, DataLoader) or not sized or loader.drop_last:
+        return None
+    try:
+        return int(len(data) % sized or sized)  # type: ignore[arg-type]
+    except TypeError:
+        return None
+
+
+def token_share(step: Step, labels: Tensor) -> tuple[float, float, int]:
+    """How much of the labels the most frequent one is, how much of the input it is, and which."""
+    values, counts = torch.unique(labels[labels >= 0], return_counts=True)
+    if len(counts) < 3:
+        return 0.0, 0.0, -1
+    top = int(values[counts.argmax()])
+    tokens = [e.values for e in step.trace.entries if isinstance(e.layer, EMBEDDINGS)]
+    share = max((float((t == top).double().mean()) for t in tokens), default=0.0)
+    return float(counts.max() / counts.sum()), share, top

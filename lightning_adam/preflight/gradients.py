@@ -1,0 +1,170 @@
+"""The gradients of the first batches, and what is left of their zeros after a few steps."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from statistics import median
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam
+
+from lightning_adam.preflight.recorder import Recorder
+from lightning_adam.preflight.step import EMBEDDINGS
+from lightning_adam.preflight.task import Task, gradients, kept
+
+BATCHES = 4
+SECOND_LOOK = 5
+"""Adam steps after which a zero-initialised branch lets gradients through."""
+
+
+@dataclass
+class Gradients:
+    """Of the trainable tensors, by name.
+
+    Attributes:
+        norms: the largest norm over the batches; 0 where every gradient was exactly zero, also after the second look.
+        first: the same before the second look.
+        rms: of one element, in the last batch.
+        absent: those that never got one.
+        totals: norm of all together, per batch.
+        symmetric: matrices of which all rows and all rows' gradients are equal.
+        dead: per ReLU its place, and the share of its units that gave only zeros.
+        piled_up: whether gradients were still there after the module's own way of clearing them.
+    """
+
+    norms: dict[str, float] = field(default_factory=dict)
+    first: dict[str, float] = field(default_factory=dict)
+    rms: dict[str, float] = field(default_factory=dict)
+    absent: set[str] = field(default_factory=set)
+    totals: list[float] = field(default_factory=list)
+    symmetric: list[str] = field(default_factory=list)
+    dead: list[tuple[str, float, int]] = field(default_factory=list)
+    piled_up: bool = False
+
+    @property
+    def total(self) -> float:
+        """Norm of a usual batch."""
+        return median(self.totals) if self.totals else math.nan
+
+
+def measure(task: Task) -> Gradients:
+    """Four batches; five steps of Adam and four more where some gradients are zero."""
+    names = list(task.trainable())
+    found = Gradients(absent=set(names))
+    masks = _look(task, names, found)
+    found.first = dict(found.norms)
+    if any(found.norms.get(name) == 0 for name in names) or any(float(m.double().mean()) > 0.8 for _, m in masks):
+        with kept(task.module):
+            walk(task, names)
+            masks = _overlap(masks, _look(task, names, found))
+    found.dead = [(where, float(mask.double().mean()), mask.numel()) for where, mask in masks]
+    found.piled_up = _piled_up(task)
+    return found
+
+
+def _look(task: Task, names: list[str], found: Gradients) -> list[tuple[str, Tensor]]:
+    masks: list[tuple[str, Tensor]] | None = None
+    for index, batch in enumerate(task.usable()[:BATCHES]):
+        with Recorder() as recorder:
+            loss = task.loss(batch, index)
+        if not loss.requires_grad or not bool(torch.isfinite(loss)):
+            continue
+        got = gradients(task, loss, names)
+        _note(task, found, got)
+        masks = recorder.record.dead if masks is None else _overlap(masks, recorder.record.dead)
+    return masks or []
+
+
+def _note(task: Task, found: Gradients, got: dict[str, Tensor | None]) -> None:
+    present = {name: g.detach() for name, g in got.items() if g is not None}
+    norms = {name: float(g.norm()) for name, g in present.items()}
+    found.absent -= present.keys()
+    for name, norm in norms.items():
+        found.norms[name] = max(found.norms.get(name, 0.0), norm)
+    found.rms |= {name: norm / math.sqrt(max(1, present[name].numel())) for name, norm in norms.items()}
+    found.totals.append(math.sqrt(sum(norm * norm for norm in norms.values())))
+    if not found.symmetric:
+        parameters = task.trainable()
+        found.symmetric = [name for name, g in present.items() if _is_symmetric(parameters[name], g)]
+
+
+def _is_symmetric(weight: Tensor, gradient: Tensor) -> bool:
+    """All units alike, in value and in gradient: no step can tell them apart."""
+    if weight.dim() < 2 or weight.shape[0] < 2 or weight.numel() <= 16 or gradient.is_sparse:
+        return False
+    return _rows_equal(weight.detach()) and _rows_equal(gradient)
+
+
+def _rows_equal(tensor: Tensor) -> bool:
+    rows = tensor.flatten(1).float()
+    return bool((rows - rows[:1]).abs().max() <= 1e-6 * rows.abs().max())
+
+
+def _overlap(one: list[tuple[str, Tensor]], other: list[tuple[str, Tensor]]) -> list[tuple[str, Tensor]]:
+    """Dead in both; where other calls were made, the first ones count."""
+    if len(one) != len(other) or any(a.shape != b.shape for (_, a), (_, b) in zip(one, other, strict=True)):
+        return one
+    return [(where, a & b) for (where, a), (_, b) in zip(one, other, strict=True)]
+
+
+def walk(task: Task, names: list[str]) -> None:
+    parameters = [task.trainable()[name] for name in names]
+    optimizer = Adam(parameters, lr=1e-3)
+    batches = task.usable()[:BATCHES]
+    for index in range(SECOND_LOOK):
+        got = gradients(task, task.loss(batches[index % len(batches)], index), names)
+        for parameter, gradient in zip(parameters, got.values(), strict=True):
+            parameter.grad = gradient
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def _piled_up(task: Task) -> bool:
+    held = [p for o in task.optimizers for group in o.param_groups for p in group["params"] if p.requires_grad]
+    before = [(p, p.grad) for p in held]
+    try:
+        return _manual_pile(task) if task.manual else _automatic_pile(task, held)
+    finally:
+        for parameter, gradient in before:
+            parameter.grad = gradient
+
+
+def _automatic_pile(task: Task, held: list[Tensor]) -> bool:
+    """Eight batches: who accumulates by hand clears on one of them."""
+    clear = getattr(task.module, "optimizer_zero_grad", None)
+    if clear is None or len(task.optimizers) != 1:
+        return False
+    for parameter in held:
+        parameter.grad = torch.ones_like(parameter)
+    for index in range(8):
+        clear(0, index, task.optimizers[0])
+    return any(p.grad is not None and bool(p.grad.any()) for p in held)
+
+
+def _manual_pile(task: Task) -> bool:
+    """The same step twice: gradients of twice the size, though a step was taken between."""
+    parameters = list(task.trainable().values())
+    for parameter in parameters:
+        parameter.grad = None
+    batch = task.usable()[:BATCHES][0]
+    task.events.clear()
+    task.loss(batch, backward=True)
+    if "step" not in task.events:
+        return False
+    once = [p.grad.clone() if p.grad is not None else None for p in parameters]
+    task.loss(batch, backward=True)
+    pairs = [
+        (p.grad, g) for p, g in zip(parameters, once, strict=True) if p.grad is not None and g is not None and bool(g.any())
+    ]
+    twice = [float(now.norm() / before.norm()) for now, before in pairs]
+    for parameter in parameters:
+        parameter.grad = None
+    return bool(twice) and median(twice) > 1.9
+
+
+def matrices(task: Task) -> dict[str, nn.Parameter]:
+    """Trainable tensors of two or more dimensions that are no embedding."""
+    tables = {id(p) for m in task.module.modules() if isinstance(m, EMBEDDINGS) for p in m.parameters()}
+    return {name: p for name, p in task.trainable().items() if p.dim() > 1 and id(p) not in tables}

@@ -1,0 +1,206 @@
+"""Sees what a training step calls: losses, activations, broadcasts, with the place in the user's code."""
+
+from __future__ import annotations
+
+import sys
+import sysconfig
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+CLASS_LOSSES = ("cross_entropy", "nll_loss")
+BINARY_LOSSES = ("binary_cross_entropy_with_logits", "binary_cross_entropy")
+VALUE_LOSSES = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
+LOSSES = (*CLASS_LOSSES, *BINARY_LOSSES, *VALUE_LOSSES, "kl_div", "ctc_loss", "gaussian_nll_loss", "poisson_nll_loss")
+ARITHMETIC = ("sub", "rsub", "__sub__", "__rsub__", "mul", "__mul__", "__rmul__", "div", "__truediv__")
+SQUASHING = ("softmax", "log_softmax", "sigmoid")
+LOGARITHMS = ("log", "log2", "log10")
+DROPOUTS = ("dropout", "alpha_dropout", "dropout1d", "dropout2d", "dropout3d", "feature_alpha_dropout")
+
+LOOKS_THROUGH = [
+    "Squeeze",
+    "View",
+    "Reshape",
+    "Unsqueeze",
+    "Transpose",
+    "Permute",
+    "Alias",
+    "Clone",
+    "Slice",
+    "Select",
+    "ToCopy",
+    "UnsafeView",
+    "Expand",
+    "TBackward",
+    "Index",
+    "Contiguous",
+    "Movedim",
+    "Unflatten",
+    "Flatten",
+]
+"""Operations that only arrange values: what made them stands behind."""
+
+INSIDE = (*(sysconfig.get_paths()[kind] for kind in ("stdlib", "purelib", "platlib")), str(Path(__file__).parent))
+
+
+@dataclass
+class Call:
+    """One call of interest.
+
+    Attributes:
+        name: of the function, such as ``cross_entropy``.
+        input: its first tensor.
+        target: its second tensor, if any.
+        output: what it returned.
+        options: its keyword arguments, and by position ``dim`` and the like.
+        made_by: autograd's name of the operation behind ``input``, looked up through reshapes.
+        place: ``file:line`` in the user's code.
+    """
+
+    name: str
+    input: Tensor
+    target: Tensor | None
+    output: Any
+    options: Mapping[str, Any]
+    made_by: str
+    place: str
+
+
+@dataclass
+class Record:
+    """All that one training step called; ``dead`` has the place of each ReLU, and which of its units gave only zeros."""
+
+    losses: list[Call] = field(default_factory=list)
+    squashes: list[Call] = field(default_factory=list)
+    logarithms: list[Call] = field(default_factory=list)
+    broadcasts: list[Call] = field(default_factory=list)
+    dead: list[tuple[str, Tensor]] = field(default_factory=list)
+    dropouts: list[Call] = field(default_factory=list)
+    rearranged: list[Call] = field(default_factory=list)
+
+
+class Recorder(TorchFunctionMode):
+    """A mode that hands every call on, and keeps those of interest in ``record``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.record = Record()
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        """Losses are noted before they are called: a label out of range makes them raise."""
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        noted = _KEPT.get(name)
+        if noted is None:
+            return func(*args, **kwargs)
+        call = _call(name, args, kwargs)
+        if call is not None and name in LOSSES:
+            self.record.losses.append(call)
+        output = func(*args, **kwargs)
+        if call is not None:
+            call.output = output
+            noted(self.record, call)
+        return output
+
+
+def _keep_nothing(record: Record, call: Call) -> None:
+    return None
+
+
+def _keep_squash(record: Record, call: Call) -> None:
+    if call.input.requires_grad:
+        record.squashes.append(call)
+
+
+def _keep_logarithm(record: Record, call: Call) -> None:
+    if call.input.requires_grad:
+        record.logarithms.append(call)
+
+
+def _keep_broadcast(record: Record, call: Call) -> None:
+    one, other = call.input, call.target
+    if other is not None and one.requires_grad != other.requires_grad and one.shape != other.shape:
+        record.broadcasts.append(call)
+
+
+def _keep_rectified(record: Record, call: Call) -> None:
+    units = call.output.detach()
+    if units.dim() > 1 and units.numel():
+        axis = 1 if units.dim() == 4 else units.dim() - 1  # channels of pictures, features of all else
+        others = [dim for dim in range(units.dim()) if dim != axis]
+        record.dead.append((call.place, (units == 0).all(others[0]) if len(others) == 1 else (units == 0).amin(others)))
+
+
+def _keep_dropout(record: Record, call: Call) -> None:
+    record.dropouts.append(call)
+
+
+def _keep_rearranged(record: Record, call: Call) -> None:
+    """A reshape to the same dimensions in another order, which leaves the values where they are."""
+    one, other = call.input.shape, call.output.shape
+    if call.input.requires_grad and one != other and sorted(one) == sorted(other) and len(set(one)) > 1:
+        record.rearranged.append(call)
+
+
+_KEPT: dict[str, Callable[[Record, Call], None]] = {
+    **dict.fromkeys(LOSSES, _keep_nothing),
+    **dict.fromkeys(SQUASHING, _keep_squash),
+    **dict.fromkeys(LOGARITHMS, _keep_logarithm),
+    **dict.fromkeys(("view", "reshape"), _keep_rearranged),
+    **dict.fromkeys(ARITHMETIC, _keep_broadcast),
+    **dict.fromkeys(("relu", "relu_"), _keep_rectified),
+    **dict.fromkeys((*DROPOUTS, "scaled_dot_product_attention"), _keep_dropout),
+}
+
+_POSITIONS: dict[str, tuple[str, ...]] = {
+    "softmax": ("input", "dim"),
+    "log_softmax": ("input", "dim"),
+    "dropout": ("input", "p", "training"),
+    "ctc_loss": ("log_probs", "targets", "input_lengths", "target_lengths"),
+    "cross_entropy": ("input", "target", "weight"),
+    "nll_loss": ("input", "target", "weight"),
+    **dict.fromkeys(DROPOUTS, ("input", "p", "training")),
+    "scaled_dot_product_attention": ("query", "key", "value", "attn_mask", "dropout_p"),
+}
+
+
+def _call(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call | None:
+    named = dict(zip(_POSITIONS.get(name, ("input", "target")), args, strict=False)) | dict(kwargs)
+    values = list(named.values())
+    first = values[0] if values else None
+    second = named.get("target", named.get("other", values[1] if len(values) > 1 else None))
+    if not isinstance(first, Tensor):
+        return None
+    return Call(name, first, second if isinstance(second, Tensor) else None, None, named, made_by(first), place())
+
+
+def made_by(tensor: Tensor) -> str:
+    """The operation that made a tensor, as autograd names it, such as ``Softmax``; empty where it recorded none."""
+    node = tensor.grad_fn
+    while node is not None and node.name().startswith(tuple(LOOKS_THROUGH)) and node.next_functions:
+        node = node.next_functions[0][0]
+    return "" if node is None else node.name().split("Backward")[0]
+
+
+def made_from(tensor: Tensor) -> str:
+    """The operation before the one that made a tensor."""
+    node = tensor.grad_fn
+    for is_second in (False, True):
+        while node is not None and node.name().startswith(tuple(LOOKS_THROUGH)) and node.next_functions:
+            node = node.next_functions[0][0]
+        if node is None or is_second:
+            break
+        node = node.next_functions[0][0] if node.next_functions else None
+    return "" if node is None else node.name().split("Backward")[0]
+
+
+def place() -> str:
+    """``file:line`` of the innermost frame that is neither torch's nor Python's nor ours."""
+    frame = sys._getframe(2)
+    while frame is not None and frame.f_code.co_filename.startswith((*INSIDE, "<frozen")):
+        frame = frame.f_back  # type: ignore[assignment]
+    return "" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"

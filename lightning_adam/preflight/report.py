@@ -1,0 +1,123 @@
+"""What preflight says, and the forms that it takes."""
+
+from __future__ import annotations
+
+import html
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from lightning_adam.diagnosis import Finding
+
+if TYPE_CHECKING:
+    import pandas
+
+STYLES = {"critical": "bold red", "warning": "yellow", "info": "cyan"}
+COLOURS = {"critical": "#c4161c", "warning": "#9a6700", "info": "#0a6c74"}
+WIDTH = 110
+
+
+@dataclass(frozen=True)
+class PreflightReport:
+    """What is wrong before training. Prints as a table; in a notebook it shows as one.
+
+    Attributes:
+        findings: the gravest first.
+        not_judged: what could not be judged, and why: ``{"NO-SIGNAL": "the data have fewer than 20 batches"}``.
+        seconds: that it took.
+        batches: that were read.
+    """
+
+    findings: tuple[Finding, ...]
+    not_judged: dict[str, str]
+    seconds: float
+    batches: int
+
+    def reaches(self, severity: str) -> bool:
+        """Whether any finding is at least this severe.
+
+        Args:
+            severity: ``info``, ``warning`` or ``critical``.
+        """
+        grades = list(STYLES)
+        return any(grades.index(f.severity) <= grades.index(severity) for f in self.findings)
+
+    def to_dataframe(self) -> pandas.DataFrame:
+        """One row for each finding.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise ImportError("to_dataframe() needs pandas: pip install pandas. report.findings does not.") from error
+        columns = ["rule", "severity", "message", "remedy", "evidence", "parameters"]
+        return pandas.DataFrame([finding.to_dict() for finding in self.findings], columns=columns)
+
+    def to_text(self, width: int = WIDTH) -> str:
+        """As the terminal shows it, without colour."""
+        buffer = io.StringIO()
+        Console(file=buffer, width=width, highlight=False, color_system=None).print(self)
+        return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
+
+    def __rich__(self) -> RenderableType:
+        """One block for each finding, then what was not judged."""
+        style = STYLES[self.findings[0].severity] if self.findings else "green"
+        parts: list[RenderableType] = [Text(f"preflight: {self._headline()}", style=style)]
+        parts += [_block(self.findings)] if self.findings else []
+        parts += [Text(f"not judged: {codes} ({why})", style="dim") for why, codes in self._gaps().items()]
+        return Group(*parts)
+
+    def __str__(self) -> str:
+        return self.to_text()
+
+    def _repr_html_(self) -> str:
+        rows = "".join(_row(finding) for finding in self.findings)
+        gaps = "".join(
+            f"<p><small>not judged: {html.escape(f'{codes} ({why})')}</small></p>" for why, codes in self._gaps().items()
+        )
+        return f"<div><b>preflight: {html.escape(self._headline())}</b><table>{rows}</table>{gaps}</div>"
+
+    def _headline(self) -> str:
+        looked = f"{self.batches} batches, {self.seconds:.1f} s"
+        counts = [f"{n} {grade}" for grade in STYLES if (n := sum(f.severity == grade for f in self.findings))]
+        return f"{', '.join(counts) or 'nothing found'} ({looked})"
+
+    def _gaps(self) -> dict[str, str]:
+        """Codes that share a reason."""
+        reasons: dict[str, list[str]] = {}
+        for code, why in self.not_judged.items():
+            reasons.setdefault(why, []).append(code)
+        return {why: ", ".join(codes) for why, codes in reasons.items()}
+
+
+def evidence_of(finding: Finding) -> str:
+    """The numbers in one line."""
+    return ", ".join(
+        f"{name} {value if isinstance(value, str) else f'{value:.3g}'}" for name, value in finding.evidence.items()
+    )
+
+
+def _block(findings: tuple[Finding, ...]) -> Table:
+    table = Table(box=None, padding=(0, 2, 1, 0), show_header=False)
+    table.add_column(no_wrap=True, min_width=14)
+    table.add_column(overflow="fold")
+    for finding in findings:
+        style = STYLES[finding.severity]
+        who = Text.assemble((finding.rule, style), "\n", (finding.severity, style))
+        what = Text.assemble(finding.message, ("\n→ ", "bold green"), (finding.remedy, "bold"))
+        table.add_row(who, what.append(f"\n{evidence_of(finding)}", "dim") if finding.evidence else what)
+    return table
+
+
+def _row(finding: Finding) -> str:
+    colour = COLOURS[finding.severity]
+    cells = (finding.message, f"→ {finding.remedy}", evidence_of(finding))
+    text = "<br>".join(html.escape(cell) for cell in cells if cell)
+    who = f'<td style="color:{colour}"><b>{finding.rule}</b><br>{finding.severity}</td>'
+    return f'<tr>{who}<td style="text-align:left">{text}</td></tr>'

@@ -1,0 +1,216 @@
+"""Everything in order, within the budget, and everything set back afterwards."""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+
+from lightning_adam.diagnosis import Finding
+from lightning_adam.errors import ConfigError
+from lightning_adam.preflight import (
+    additivity,
+    behaviour,
+    data,
+    data_checks,
+    gradients,
+    loss_checks,
+    output_checks,
+    plan,
+    structure_checks,
+    trial,
+    trial_checks,
+)
+from lightning_adam.preflight.batches import read, train_loader
+from lightning_adam.preflight.causes import without_symptoms
+from lightning_adam.preflight.facts import Check, Facts
+from lightning_adam.preflight.guard import untouched
+from lightning_adam.preflight.report import PreflightReport
+from lightning_adam.preflight.step import observe
+from lightning_adam.preflight.task import Task, silenced, stand_in, unwrapped
+
+CHECKS: tuple[Check, ...] = (
+    *data_checks.CHECKS,
+    *loss_checks.CHECKS,
+    *output_checks.CHECKS,
+    *additivity.CHECKS,
+    *structure_checks.CHECKS,
+    *behaviour.CHECKS,
+    *plan.CHECKS,
+    *trial_checks.CHECKS,
+)
+BEGINNINGS = ("on_fit_start", "on_train_start", "on_train_epoch_start")
+"""Hooks in which a module may still set modes; called only where no trainer will."""
+
+
+def preflight(module: Any, data: Any, *, trainer: Any = None, budget: float = 60) -> PreflightReport:
+    """Say what is wrong with a run before it starts.
+
+    One training step is looked at closely, then gradients, interventions on the input, and some short runs. Afterwards
+    weights, buffers, gradients, modes, optimizers, schedulers and all random states are bit by bit as before.
+
+    Args:
+        module: a LightningModule; of its parts only ``training_step`` must be there.
+        data: a DataLoader, another iterable of batches, several of them in a dict, or a datamodule.
+        trainer: whose settings hold: length of the run, accumulation, clipping, precision.
+        budget: seconds; what does not fit is said not to be judged.
+
+    Returns:
+        The findings, and what could not be judged.
+
+    Raises:
+        ConfigError: the module has no training step, the data no batch, or the budget is not positive.
+
+    Example:
+        >>> report = preflight(LitModel(), loader)  # doctest: +SKIP
+        >>> print(report)  # doctest: +SKIP
+    """
+    _refuse(module, budget)
+    begun = time.monotonic()
+    attached = getattr(module, "_trainer", None)
+    known = trainer if trainer is not None else attached
+    with untouched(module, data, known), _quiet(), torch.compiler.set_stance("force_eager"):
+        reading = read(train_loader(data), budget / 5)
+        running = attached is not None and bool(getattr(attached, "optimizers", None))
+        task = Task(module, reading, attached if running else stand_in(known, reading.length))
+        facts = Facts(task)
+        with ExitStack() as stack:
+            stack.enter_context(silenced(task))
+            _begin(task, facts, running)
+            _measure(facts, begun + budget)
+            findings = _judge(facts)
+    return PreflightReport(tuple(findings), _gaps(facts), time.monotonic() - begun, len(reading.batches))
+
+
+def _refuse(module: Any, budget: float) -> None:
+    if not callable(getattr(module, "training_step", None)) or not isinstance(module, torch.nn.Module):
+        raise ConfigError(f"module={type(module).__name__}: preflight needs a LightningModule, with a training_step.")
+    if not budget > 0:
+        raise ConfigError(f"budget={budget!r}: give seconds, more than 0.")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Warnings and Lightning's advice on what is only tried belong to nobody."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings(), torch.enable_grad():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+def _begin(task: Task, facts: Facts, running: bool) -> None:
+    """Optimizers and schedulers: the trainer's, or made anew."""
+    if running:
+        task.optimizers = list(task.trainer.optimizers)
+        configs = getattr(task.trainer, "lr_scheduler_configs", [])
+        task.schedulers = [{"scheduler": c.scheduler, "interval": c.interval, "frequency": c.frequency} for c in configs]
+        return
+    if any(isinstance(p, torch.nn.parameter.UninitializedParameter) for p in task.module.parameters()):
+        _attempt(facts, "lazy", lambda: task.loss(task.reading.batches[0]))
+    try:
+        task.optimizers, task.schedulers = unwrapped(task.module.configure_optimizers())
+    except Exception as error:
+        facts.missing["optimizers"] = f"configure_optimizers raised {type(error).__name__}: {_short(error)}"
+    for hook in BEGINNINGS:
+        _attempt(facts, hook, getattr(task.module, hook, lambda: None))
+
+
+def _attempt(facts: Facts, part: str, measure: Callable[[], Any]) -> Any:
+    """What it measures, entered under its name; or None, and the reason."""
+    try:
+        facts.measured[part] = measure()
+        return facts.measured[part]
+    except Exception as error:  # the user's code may raise anything
+        facts.missing[part] = f"{type(error).__name__}: {_short(error)}"
+        return None
+
+
+def _short(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:100] if lines else "no message"
+
+
+def _measure(facts: Facts, deadline: float) -> None:
+    """From the cheap to the dear; each may use a share of what is left."""
+    task = facts.task
+
+    def left() -> float:
+        return deadline - time.monotonic()
+
+    batch = task.usable()[0]
+    step = observe(task, batch)
+    facts.measured["step"] = step
+    _attempt(facts, "data", lambda: data.measure(task, step))
+    if not task.optimizers:
+        facts.missing.setdefault("optimizers", "configure_optimizers gives none")
+    if task.optimizers:
+        _attempt(facts, "plan", lambda: plan.measure(task))
+    if step.error is not None:
+        reason = f"training_step raised {type(step.error).__name__}: {_short(step.error)}"
+        facts.missing |= dict.fromkeys(("gradients", "behaviour", "trial", "parts"), reason)
+        return
+    stages: dict[str, Callable[[], Any]] = {
+        "gradients": lambda: gradients.measure(task),
+        "behaviour": lambda: behaviour.measure(task, step, batch),
+        "parts": lambda: additivity.measure(task, batch),
+        "trial": lambda: _try(facts, left) if facts.has("plan") and facts.has("gradients") else None,
+    }
+    for part, stage in stages.items():
+        if left() > 0:
+            _attempt(facts, part, stage)
+        else:
+            facts.missing[part] = "the budget is used up"
+
+
+def _try(facts: Facts, left: Callable[[], float]) -> trial.Trial:
+    """The runs; the long ones only where nothing worse is known yet."""
+    task = facts.task
+    found = trial.measure_rates(task, facts.plan, gradients.matrices(task), facts.gradients, left() / 3)
+    facts.measured["trial"] = found
+    if any(f.severity != "info" for f in _judge(facts)):
+        return found
+    if not task.manual:
+        trial.overfit(task, facts.step, facts.data, found, left() / 3)
+        found.unseen = trial.unseen(task, facts.step, facts.data, found.rms, left() * 0.8)
+    return found
+
+
+def _judge(facts: Facts) -> list[Finding]:
+    findings: list[Finding] = []
+    for check in CHECKS:
+        if not _lacking(check, facts):
+            findings += _attempt(facts, check.code, partial(_judged, check, facts)) or []
+    return without_symptoms(findings)
+
+
+def _judged(check: Check, facts: Facts) -> list[Finding]:
+    return list(check.judge(facts))
+
+
+def _lacking(check: Check, facts: Facts) -> str:
+    """The first part that a check needs and that is not there; empty if none."""
+    return next((part for part in check.needs if not facts.has(part)), "")
+
+
+def _gaps(facts: Facts) -> dict[str, str]:
+    gaps = {}
+    for check in CHECKS:
+        part = _lacking(check, facts)
+        if part:
+            gaps[check.code] = facts.missing.get(part, f"needs {part}")
+        elif check.code in facts.missing:
+            gaps[check.code] = facts.missing[check.code]
+    return gaps

@@ -1,0 +1,203 @@
+"""The first training step: what was called, what the net got and gave, and which parameters the loss leads to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as hooks
+from torch.utils._pytree import tree_leaves
+
+from lightning_adam.preflight.batches import leaves, size
+from lightning_adam.preflight.recorder import Call, Record, Recorder
+from lightning_adam.preflight.task import Task
+
+LAYERS = (nn.Linear, nn.modules.conv._ConvNd, nn.RNNBase, nn.RNNCellBase, nn.Bilinear, nn.MultiheadAttention)
+EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
+
+
+@dataclass
+class Entry:
+    """A layer's call on what no layer has worked on yet."""
+
+    layer: nn.Module
+    values: Tensor
+
+
+@dataclass
+class Trace:
+    """The modules that were called.
+
+    Attributes:
+        outer: modules with parameters that no other module called, in order, with what they gave.
+        entries: the net's inputs, where layers get them first; an embedding's are its indices.
+        called: ids of all.
+    """
+
+    outer: list[tuple[nn.Module, Any]] = field(default_factory=list)
+    entries: list[Entry] = field(default_factory=list)
+    called: set[int] = field(default_factory=set)
+
+
+@contextmanager
+def traced() -> Iterator[Trace]:
+    """Every module's calls, also of those that are not registered anywhere."""
+    trace, depth, begun = Trace(), [0], [False]
+
+    def before(module: nn.Module, args: tuple[Any, ...]) -> None:
+        depth[0] += 1
+        trace.called.add(id(module))
+        values = args[0] if args and isinstance(args[0], Tensor) else None
+        if values is not None and isinstance(module, LAYERS + EMBEDDINGS):
+            is_first = not values.requires_grad if isinstance(module, EMBEDDINGS) else not begun[0]
+            if is_first or not (values.requires_grad or _frozen(module)):
+                trace.entries.append(Entry(module, values.detach()))
+        if isinstance(module, LAYERS + EMBEDDINGS + _NORMS):
+            begun[0] = True  # what comes behind a norm is normalised
+
+    def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        depth[0] -= 1
+        if depth[0] == 0 and next(module.parameters(), None) is not None:
+            trace.outer.append((module, output))
+
+    handles = [hooks.register_module_forward_pre_hook(before), hooks.register_module_forward_hook(after)]
+    try:
+        yield trace
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+_NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+
+
+def _frozen(module: nn.Module) -> bool:
+    return not any(p.requires_grad for p in module.parameters())
+
+
+@dataclass
+class Step:
+    """What one training step showed.
+
+    Attributes:
+        record: its calls of losses and activations.
+        trace: its calls of modules.
+        loss: its value; NaN where it raised.
+        error: what it raised.
+        samples: of the batch.
+        target: path of the batch's tensor that a loss got as its target as it is; empty if none.
+        prediction: which of the outer calls gave the prediction; -1 if none.
+        slopes: for each loss call the derivative of the total to it: below 0 it is maximised.
+        leaves: parameters that the loss leads to.
+        given: the batch.
+    """
+
+    record: Record
+    trace: Trace
+    loss: float = math.nan
+    error: Exception | None = None
+    samples: int = 0
+    target: str = ""
+    prediction: int = -1
+    slopes: list[float] = field(default_factory=list)
+    leaves: list[Tensor] = field(default_factory=list)
+    given: Any = None
+
+    @property
+    def main(self) -> Call | None:
+        """The last loss call."""
+        return self.record.losses[-1] if self.record.losses else None
+
+
+def observe(task: Task, batch: Any, seed: int = 0) -> Step:
+    """Run the training step on a batch, once, and keep what it shows; an exception of it, too."""
+    samples, recorder = size(batch), Recorder()
+    with traced() as trace, recorder:
+        step = Step(recorder.record, trace, samples=samples)
+        try:
+            loss = task.loss(batch, seed=seed)
+        except Exception as error:
+            step.error, loss = error, None
+    step.given = task.given
+    step.target = target_path(step, task.given)
+    step.prediction = prediction_call(trace, samples)
+    if loss is not None:
+        step.loss = float(loss.detach())
+        step.slopes, step.leaves = slopes(loss, recorder.record.losses), graph_leaves(loss)
+    return step
+
+
+def target_path(step: Step, batch: Any) -> str:
+    """The path of the leaf that the last loss call compares with."""
+    target = step.main.target if step.main is not None else None
+    if target is None:
+        return ""
+    for path, leaf in leaves(batch):
+        if leaf.numel() == target.numel() and leaf.numel() and _same(leaf, target):
+            return path
+    return ""
+
+
+def _same(leaf: Tensor, target: Tensor) -> bool:
+    if leaf.untyped_storage().data_ptr() == target.untyped_storage().data_ptr():
+        return True
+    return torch.equal(leaf.detach().flatten().double(), target.detach().flatten().double())
+
+
+def prediction_call(trace: Trace, samples: int) -> int:
+    """The last outer call that gave something for each sample with a gradient."""
+    found = [
+        k
+        for k, (_, output) in enumerate(trace.outer)
+        if (main := main_tensor(output, samples)) is not None and main.requires_grad
+    ]
+    return found[-1] if found else -1
+
+
+def main_tensor(output: Any, samples: int) -> Tensor | None:
+    """The prediction in an output of any make: the first float tensor with an entry per sample, ``logits`` before others."""
+    logits = getattr(output, "logits", None)
+    values = tree_leaves(dict(output) if hasattr(output, "items") else output)
+    for value in ([logits] if isinstance(logits, Tensor) else []) + values:
+        if isinstance(value, Tensor) and value.is_floating_point() and value.dim() and value.shape[0] == samples:
+            return value
+    return None
+
+
+def slopes(loss: Tensor, calls: list[Call]) -> list[float]:
+    """The derivative of the loss to the output of each loss call; its mean over the elements; NaN where there is none."""
+    outputs = [c.output for c in calls if isinstance(c.output, Tensor) and c.output.requires_grad]
+    if not loss.requires_grad or not outputs:
+        return []
+    found = torch.autograd.grad(loss, outputs, retain_graph=True, allow_unused=True)
+    return [math.nan if g is None else float(g.sum()) if bool((g <= 0).all() or (g >= 0).all()) else math.nan for g in found]
+
+
+def graph_leaves(loss: Tensor) -> list[Tensor]:
+    """All tensors that the loss leads back to."""
+    seen, todo, found = set(), [loss.grad_fn], []
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        todo += [following for following, _ in node.next_functions]
+        if hasattr(node, "variable"):
+            found.append(node.variable)
+    return found
+
+
+def predict(task: Task, batch: Any, which: int, seed: int = 0) -> Tensor | None:
+    """What the net predicts for a batch, inside the training step; None where it gives none."""
+    samples = size(batch)
+    with traced() as trace:
+        task.loss(batch, seed=seed)
+    if not 0 <= which < len(trace.outer):
+        return None
+    found = main_tensor(trace.outer[which][1], samples)
+    return None if found is None else found.detach()

@@ -1,0 +1,292 @@
+"""What is wrong with the model, its optimizer and its first gradients."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from statistics import median
+from typing import Any
+
+from torch import nn
+
+from lightning_adam.diagnosis import Finding
+from lightning_adam.preflight.facts import Check, Facts, found, some
+from lightning_adam.preflight.gradients import matrices
+from lightning_adam.preflight.step import LAYERS
+from lightning_adam.preflight.task import DROPOUTS, NORMS, Task
+
+LIBRARIES = ("transformers", "timm", "torchvision", "diffusers", "peft", "segmentation_models_pytorch", "torchaudio")
+"""Their classes have tensors for uses that one's own may not have, such as a pooler."""
+
+
+def held(task: Task) -> dict[int, Any]:
+    """What the optimizers step."""
+    return {id(p): p for o in task.optimizers for group in o.param_groups for p in group["params"]}
+
+
+def optimizer_stale(facts: Facts) -> Iterator[Finding]:
+    """Tensors of another copy: they get no gradient of this loss."""
+    ours, reached = {id(p) for p in facts.task.module.parameters()}, {id(t) for t in facts.step.leaves}
+    alien = [p for i, p in held(facts.task).items() if i not in ours and i not in reached and p.requires_grad]
+    if not alien or not facts.step.leaves:
+        return
+    missing = _missing(facts)
+    yield found(
+        "OPTIMIZER-STALE",
+        "critical",
+        f"The optimizer holds {len(alien)} tensors that are not the module's: they are of another copy, or of a layer "
+        "that was replaced." + (f" It misses {some(missing)}." if missing else ""),
+        "Build the optimizer in configure_optimizers from self.parameters(), after the last change of the model.",
+        {"tensors": len(alien)},
+        missing,
+    )
+
+
+def _missing(facts: Facts) -> list[str]:
+    """Trainable, reached by the loss, and in no optimizer: a copy that only averages is not reached."""
+    kept, reached = held(facts.task), {id(t) for t in facts.step.leaves}
+    return [name for name, p in facts.task.trainable().items() if id(p) not in kept and id(p) in reached]
+
+
+def optimizer_misses(facts: Facts) -> Iterator[Finding]:
+    """Named only where the optimizer holds no other copy of them."""
+    missing = _missing(facts)
+    if not missing or not facts.task.optimizers or any(True for _ in optimizer_stale(facts)):
+        return
+    yield found(
+        "OPTIMIZER-MISSES",
+        "warning",
+        f"{len(missing)} trainable tensors are in no optimizer: {some(missing)} stay as they are.",
+        "Pass self.parameters() to the optimizer; what is to stay as it is, freeze with requires_grad_(False).",
+        {"tensors": len(missing)},
+        missing,
+    )
+
+
+def frozen(facts: Facts) -> Iterator[Finding]:
+    """Nothing but norms and biases is trained."""
+    every = list(facts.task.module.parameters())
+    trained = [p for p in every if p.requires_grad]
+    share = sum(p.numel() for p in trained) / max(1, sum(p.numel() for p in every))
+    if not every or share >= 0.1 or any(p.dim() > 1 for p in trained):
+        return
+    yield found(
+        "FROZEN",
+        "warning" if trained else "critical",
+        f"{1 - share:.0%} of the weights are frozen, all matrices among them: "
+        + ("only norms and biases are trained." if trained else "nothing is trained."),
+        "Call requires_grad_(True) on the layers that are to learn, at least on the head.",
+        {"trainable share": share},
+    )
+
+
+def not_registered(facts: Facts) -> Iterator[Finding]:
+    """Parameters that the loss leads to, and that the module does not know."""
+    ours, kept = {id(p) for p in facts.task.module.parameters()}, held(facts.task)
+    stray = [p for p in facts.step.leaves if isinstance(p, nn.Parameter) and id(p) not in ours and id(p) not in kept]
+    if stray:
+        shapes = some(str(tuple(p.shape)) for p in stray)
+        yield found(
+            "NOT-REGISTERED",
+            "critical",
+            f"{len(stray)} parameters take part that the module does not know (shapes {shapes}): they are never "
+            "trained, moved or saved.",
+            "Keep layers in nn.ModuleList or nn.ModuleDict instead of a list or dict, and make them in __init__, not "
+            "in forward.",
+            {"tensors": len(stray), "shapes": shapes},
+        )
+
+
+def eval_mode(facts: Facts) -> Iterator[Finding]:
+    """BatchNorm and dropout that are trained, and set to evaluation; what is frozen is meant to be."""
+    named = dict(facts.task.module.named_modules())
+    asleep = [n for n, m in named.items() if not m.training and _is_awake_needed(m) and not _is_frozen(n, named)]
+    if asleep:
+        yield found(
+            "EVAL-MODE",
+            "warning",
+            f"{len(asleep)} BatchNorm or dropout layers are in eval mode as training starts: {some(asleep)}.",
+            "Call self.train() (or the part's .train()) in on_train_start: Lightning 2.2 and later leaves the modes as "
+            "they are.",
+            {"layers": len(asleep)},
+            asleep,
+        )
+
+
+def _is_awake_needed(module: nn.Module) -> bool:
+    return isinstance(module, NORMS) or (isinstance(module, DROPOUTS) and module.p > 0)
+
+
+def _is_frozen(name: str, named: dict[str, nn.Module]) -> bool:
+    """Of a dropout the nearest module around it that has parameters says."""
+    while name and next(named[name].parameters(), None) is None:
+        name = name.rpartition(".")[0]
+    return not any(p.requires_grad for p in named[name].parameters())
+
+
+def symmetric_init(facts: Facts) -> Iterator[Finding]:
+    """All zero, or equal with equal gradients: the units stay one unit."""
+    weights, found_symmetric = matrices(facts.task), facts.gradients.symmetric
+    alike = [n for n in found_symmetric if n in weights and bool(weights[n].any())]
+    zero = [n for n, w in weights.items() if w.shape[0] > 1 and w.numel() > 16 and not bool(w.any())]
+    if not alike and not (len(zero) > 0.5 * len(weights) and any(facts.gradients.norms.get(n) == 0 for n in zero)):
+        return
+    yield found(
+        "SYMMETRIC-INIT",
+        "critical",
+        f"All units of {some(alike or zero)} start the same and get the same gradient: they stay one unit.",
+        "Draw the weights at random, e.g. nn.init.kaiming_normal_(layer.weight); only biases may be constant.",
+        {"matrices": len(alike or zero)},
+        alike or zero,
+    )
+
+
+def init_scale(facts: Facts) -> Iterator[Finding]:
+    """Rms times √(fan in): near 1 keeps the size of what passes through (He et al. 2015, eq. 10)."""
+    gains = {}
+    for name, module in facts.task.module.named_modules():
+        weight = getattr(module, "weight", None)
+        if (
+            isinstance(module, LAYERS)
+            and isinstance(weight, nn.Parameter)
+            and weight.dim() > 1
+            and weight.numel()
+            and bool(weight.any())
+        ):
+            gains[name] = float(weight.detach().float().pow(2).mean().sqrt()) * math.sqrt(weight[0].numel())
+    usual = median(gains.values()) if len(gains) > 1 else 1.0
+    if 0.02 <= usual <= 7:
+        return
+    off = [name for name, gain in gains.items() if not 0.02 <= gain <= 7]
+    yield found(
+        "INIT-SCALE",
+        "warning",
+        f"The weights start {'large' if usual > 1 else 'small'}: a layer's output is about {usual:.2g} times its input.",
+        "Use torch's own initialisation, nn.init.kaiming_normal_(w), or a standard deviation of 1/√(fan in).",
+        {"usual gain": usual},
+        off,
+    )
+
+
+def no_gradient(facts: Facts) -> Iterator[Finding]:
+    """Never used, or cut off; what no optimizer holds may be meant so."""
+    kept = held(facts.task)
+    lacking = [n for n in facts.gradients.absent if not kept or id(facts.task.trainable()[n]) in kept]
+    if not lacking:
+        return
+    owners = {n: facts.task.module.get_submodule(n.rpartition(".")[0]) for n in lacking}
+    called = [n for n, owner in owners.items() if id(owner) in facts.step.trace.called and owner is not facts.task.module]
+    spare = [n for n in lacking if _is_library(n, facts.task.module)]
+    order = [n for n in facts.task.trainable() if n in lacking]
+    how = "cut off by detach() or no_grad()" if called else "no layer of theirs is called"
+    yield found(
+        "NO-GRADIENT",
+        "info" if len(spare) == len(lacking) and not called else "warning",
+        f"{len(lacking)} trainable tensors get no gradient ({how}): {some(order)}.",
+        "Call the layer in forward, or take the detach() away; what is not to be trained, freeze with "
+        "requires_grad_(False).",
+        {"tensors": len(lacking)},
+        order,
+    )
+
+
+def _is_library(name: str, root: nn.Module) -> bool:
+    """Whether a class of a library has the layer, or of the root's own."""
+    parts = name.split(".")[:-1]
+    around = [root.get_submodule(".".join(parts[:depth])) for depth in range(len(parts) + 1)]
+    return any(type(m).__module__.split(".")[0] in LIBRARIES for m in around)
+
+
+def zero_gradient(facts: Facts) -> Iterator[Finding]:
+    """Exactly zero, also after five steps of Adam."""
+    norms = facts.gradients.norms
+    zero = [n for n, norm in norms.items() if norm == 0 and facts.task.trainable()[n].numel() > 1]
+    heavy = [n for n in zero if n in matrices(facts.task)]
+    if heavy or (zero and len(zero) == len(norms)):
+        yield found(
+            "ZERO-GRADIENT",
+            "warning",
+            f"The gradient of {len(zero)} of {len(norms)} tensors is exactly zero: {some(heavy or zero)}.",
+            "Look behind them for a saturated or dead activation, a factor of 0, a round() or argmax(), or a zero "
+            "initialisation.",
+            {"tensors": len(zero)},
+            zero,
+        )
+
+
+def dead_units(facts: Facts) -> Iterator[Finding]:
+    """A ReLU of which most units never give anything, for no sample of the first batches."""
+    dead = [(where, share, units) for where, share, units in facts.gradients.dead if share > 0.8 and units >= 8]
+    if dead:
+        where, share, units = max(dead, key=lambda one: one[1])
+        yield found(
+            "DEAD-UNITS",
+            "warning",
+            f"{share:.0%} of a ReLU's {units} units are 0 for every sample: they get no gradient.",
+            "Start biases at 0 and weights by nn.init.kaiming_normal_, standardise the inputs, or use GELU or LeakyReLU.",
+            {"dead share": share, "layers": len(dead)} | ({"at": where} if where else {}),
+        )
+
+
+def vanishing(facts: Facts) -> Iterator[Finding]:
+    """The first quarter's gradient over its weights, against the last quarter's."""
+    weights, norms = matrices(facts.task), facts.gradients.first
+    if any(not bool(w.any()) for w in weights.values()):
+        return  # a zero-initialised branch holds them back for a few steps only
+    relative = [norms[n] / (float(w.norm()) + 1e-12) for n, w in weights.items() if norms.get(n, 0.0) > 0]
+    quarter = max(1, len(relative) // 4)
+    if len(relative) < 4:
+        return
+    early, late = median(relative[:quarter]), median(relative[-quarter:])
+    if early < 1e-8 * late:
+        yield found(
+            "GRAD-VANISHING",
+            "warning",
+            f"The first layers' gradient is {early / late:.0e} of the last ones', relative to their weights.",
+            "Use ReLU or GELU instead of sigmoids, residual connections and normalisation layers, and He initialisation.",
+            {"first quarter": early, "last quarter": late},
+        )
+
+
+def exploding(facts: Facts) -> Iterator[Finding]:
+    """A gradient that dwarfs the weights."""
+    weight = math.sqrt(sum(float(p.detach().float().norm()) ** 2 for p in facts.task.trainable().values()))
+    total = facts.gradients.total
+    if total > 1e3 * (weight + 1):
+        yield found(
+            "GRAD-EXPLODING",
+            "warning",
+            f"The gradient's norm is {total:.2g} at the start, of weights of norm {weight:.2g}.",
+            "Clip it (gradient_clip_val=1.0, or clip=1.0), and look for recurrent weights of norm above 1 or a sum "
+            "over many steps.",
+            {"gradient norm": total, "weight norm": weight},
+        )
+
+
+def not_zeroed(facts: Facts) -> Iterator[Finding]:
+    """Gradients pile up from step to step."""
+    if facts.gradients.piled_up:
+        where = "training_step steps the optimizer and does not clear" if facts.task.manual else "optimizer_zero_grad leaves"
+        mend = (
+            "Call opt.zero_grad() before manual_backward."
+            if facts.task.manual
+            else "Take your optimizer_zero_grad out, or call optimizer.zero_grad() in it."
+        )
+        yield found("GRAD-NOT-ZEROED", "critical", f"{where} the gradients: they pile up from step to step.", mend)
+
+
+CHECKS = (
+    Check("OPTIMIZER-STALE", ("step", "optimizers"), optimizer_stale),
+    Check("OPTIMIZER-MISSES", ("step", "optimizers"), optimizer_misses),
+    Check("FROZEN", (), frozen),
+    Check("NOT-REGISTERED", ("step",), not_registered),
+    Check("EVAL-MODE", (), eval_mode),
+    Check("SYMMETRIC-INIT", ("gradients",), symmetric_init),
+    Check("INIT-SCALE", (), init_scale),
+    Check("NO-GRADIENT", ("gradients", "step"), no_gradient),
+    Check("ZERO-GRADIENT", ("gradients",), zero_gradient),
+    Check("DEAD-UNITS", ("gradients",), dead_units),
+    Check("GRAD-VANISHING", ("gradients",), vanishing),
+    Check("GRAD-EXPLODING", ("gradients",), exploding),
+    Check("GRAD-NOT-ZEROED", ("gradients", "optimizers"), not_zeroed),
+)

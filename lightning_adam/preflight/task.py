@@ -1,0 +1,284 @@
+"""One run, as probing sees it: a module whose training step can be called on any batch, with nothing logged."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.overrides import TorchFunctionMode
+
+from lightning_adam.preflight.batches import Reading, is_finite, mapped
+
+ASSUMED_EPOCHS = 10
+"""Length of a run that nobody tells."""
+NORMS = (nn.modules.batchnorm._BatchNorm,)
+DROPOUTS = (nn.modules.dropout._DropoutNd,)
+
+
+class HandOptimizer:
+    """What ``self.optimizers()`` gives while probing: it notes what is called, and steps only where that is wanted."""
+
+    def __init__(self, optimizer: Optimizer, events: list[str], steps: bool) -> None:
+        self.optimizer, self._events, self._steps = optimizer, events, steps
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.optimizer, name)
+
+    def step(self, closure: Callable[[], Any] | None = None, **_: Any) -> Any:
+        """A closure is evaluated in any case: it has the backward pass."""
+        self._events.append("step")
+        if not self._steps:
+            return closure() if closure is not None else None
+        return self.optimizer.step(closure) if closure is not None else self.optimizer.step()
+
+    def toggle_model(self, sync_grad: bool = True) -> AbstractContextManager[None]:
+        """Nothing to toggle: there is one process."""
+        return nullcontext()
+
+
+class Backwards(TorchFunctionMode):
+    """Catches the losses of a manual step on their way to backward, and lets them through where it is to step."""
+
+    def __init__(self, events: list[str], losses: list[Tensor], lets_through: bool) -> None:
+        super().__init__()
+        self._events, self._losses, self._lets_through = events, losses, lets_through
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        """All other calls are handed on."""
+        if getattr(func, "__name__", "") != "backward":
+            return func(*args, **(kwargs or {}))
+        self._events.append("backward")
+        self._losses.append(args[0].detach() if self._lets_through else args[0])
+        return func(*args, **(kwargs or {})) if self._lets_through else None
+
+
+@dataclass
+class Task:
+    """A module with its data and optimizers.
+
+    Attributes:
+        module: has ``training_step``.
+        reading: the batches.
+        trainer: the run's, or a stand-in.
+        optimizers: as configured; empty where they could not be.
+        schedulers: Lightning's form: dicts with ``scheduler``, ``interval``, ``frequency``.
+        events: what a manual step called, in order: ``backward``, ``step``.
+        given: the last batch as the training step got it.
+    """
+
+    module: Any
+    reading: Reading
+    trainer: Any
+    optimizers: list[Optimizer] = field(default_factory=list)
+    schedulers: list[dict[str, Any]] = field(default_factory=list)
+    events: list[str] = field(default_factory=list)
+    given: Any = None
+
+    @property
+    def manual(self) -> bool:
+        """Whether the training step steps the optimizers itself."""
+        return not getattr(self.module, "automatic_optimization", True)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        first = next((p for p in self.module.parameters()), None)
+        return torch.device("cpu") if first is None else first.device
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """By name; lazy ones that have seen no batch are left out."""
+        known = ((n, p) for n, p in self.module.named_parameters() if p.requires_grad)
+        return {n: p for n, p in known if not isinstance(p, nn.parameter.UninitializedParameter)}
+
+    def usable(self) -> list[Any]:
+        """The batches without NaN or Inf; all where none is without: then they stand for what is missing."""
+        return [batch for batch in self.reading.batches if is_finite(batch)] or list(self.reading.batches)
+
+    def placed(self, batch: Any) -> Any:
+        """The batch as the training step gets it: transferred, and through the user's transfer hooks."""
+        source = _transfers(self.trainer, self.module)
+        batch = source.on_before_batch_transfer(batch, 0)
+        batch = self.module.transfer_batch_to_device(batch, self.device, 0) if source is not None else batch
+        return source.on_after_batch_transfer(batch, 0)
+
+    def loss(self, batch: Any, index: int = 0, seed: int = 0, steps: bool = False, backward: bool = False) -> Tensor:
+        """The loss of one training step; under manual optimization the sum of all losses that it gave to backward.
+
+        Args:
+            batch: as the loader gives it.
+            index: of the batch.
+            seed: of torch's random numbers, so that the same noise is drawn again.
+            steps: whether a manual step really moves weights, backward pass included.
+            backward: whether it goes backward, and moves nothing.
+
+        Raises:
+            ValueError: the step returns no loss.
+        """
+        torch.manual_seed(seed)
+        batch = self.given = self.placed(mapped(batch, lambda part: part.clone() if isinstance(part, Tensor) else part))
+        with self._precision():
+            if self.manual:
+                return self._manual_loss(batch, index, steps, steps or backward)
+            loss = self.module.training_step(*self._arguments(batch, index))
+        loss = loss.get("loss") if isinstance(loss, Mapping) else loss
+        if not isinstance(loss, Tensor):
+            raise ValueError("training_step returns no loss")
+        return loss if loss.dim() == 0 else loss.mean()
+
+    def _arguments(self, batch: Any, index: int) -> tuple[Any, ...]:
+        code = self.module.training_step.__func__.__code__ if hasattr(self.module.training_step, "__func__") else None
+        wants = code.co_argcount - 1 if code is not None and not code.co_flags & 0x04 else 2
+        return (batch, index, 0)[: max(1, wants)]
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        plugin = getattr(self.trainer, "precision_plugin", None)
+        return plugin.train_step_context() if plugin is not None else nullcontext()
+
+    def _manual_loss(self, batch: Any, index: int, steps: bool, backward: bool) -> Tensor:
+        losses: list[Tensor] = []
+
+        hands = [HandOptimizer(o, self.events, steps) for o in self.optimizers]
+        given = hands[0] if len(hands) == 1 else hands
+        shadows = {
+            "optimizers": lambda *_, **__: given,
+            "manual_backward": lambda loss, *args, **kw: loss.backward(*args, **kw),
+        }
+        with shadowed(self.module, shadows), Backwards(self.events, losses, backward):
+            self.module.training_step(*self._arguments(batch, index))
+        if not losses:
+            raise ValueError("training_step gave no loss to manual_backward")
+        return torch.stack([loss.float().mean() for loss in losses]).sum()
+
+
+def _transfers(trainer: Any, module: Any) -> Any:
+    """Who moves batches: the datamodule where it has hooks of its own, else the module."""
+    data: Any = getattr(trainer, "datamodule", None)
+    own = data is not None and type(data).on_after_batch_transfer is not type(module).on_after_batch_transfer
+    return data if own and "DataHooks" not in type(data).on_after_batch_transfer.__qualname__ else module
+
+
+@contextmanager
+def shadowed(module: Any, methods: Mapping[str, Any]) -> Iterator[None]:
+    """The module's methods replaced for a while, past what ``nn.Module`` does on setting an attribute."""
+    attributes = module.__dict__
+    before = {name: attributes[name] for name in methods if name in attributes}
+    attributes.update(methods)
+    try:
+        yield
+    finally:
+        for name in methods:
+            attributes.pop(name, None)
+        attributes.update(before)
+
+
+def _nothing(*args: Any, **kwargs: Any) -> None:
+    return None
+
+
+@contextmanager
+def silenced(task: Task) -> Iterator[None]:
+    """Nothing is logged, clipped or scheduled by the module's own calls, and a trainer is there to be asked."""
+    names = ("log", "log_dict", "clip_gradients", "toggle_optimizer", "untoggle_optimizer", "print")
+    schedulers = [SimpleNamespace(step=_nothing, get_last_lr=lambda: [0.0]) for _ in task.schedulers]
+    given = None if not schedulers else schedulers[0] if len(schedulers) == 1 else schedulers
+    methods = dict.fromkeys(names, _nothing) | {"lr_schedulers": lambda: given}
+    if getattr(task.module, "_trainer", None) is None:
+        methods["_trainer"] = task.trainer  # type: ignore[assignment]
+    with shadowed(task.module, methods):
+        yield
+
+
+def stand_in(asked: Any, length: int | None) -> Any:
+    """What a module may ask of a trainer that is not running: its settings, and the run's length.
+
+    Args:
+        asked: the user's trainer, or None.
+        length: batches of an epoch.
+    """
+    epochs, steps = getattr(asked, "max_epochs", None), getattr(asked, "max_steps", -1)
+    accumulate = getattr(asked, "accumulate_grad_batches", 1)
+    epochs = epochs if epochs is not None and epochs > 0 else ASSUMED_EPOCHS
+    batches = float("inf") if length is None else length
+    by_epochs = math.ceil(batches / accumulate) * epochs if length is not None else math.inf
+    total = min(by_epochs, steps if steps > 0 else math.inf)
+    return SimpleNamespace(
+        max_epochs=epochs, max_steps=steps, accumulate_grad_batches=accumulate, num_training_batches=batches,
+        estimated_stepping_batches=total if math.isfinite(total) else 1000, global_step=0, current_epoch=0,
+        gradient_clip_val=getattr(asked, "gradient_clip_val", None), precision=getattr(asked, "precision", "32-true"),
+        fit_loop=SimpleNamespace(setup_data=_nothing, max_epochs=epochs), callbacks=[], checkpoint_callbacks=[],
+        strategy=SimpleNamespace(), world_size=1, global_rank=0, local_rank=0, num_devices=1, is_global_zero=True,
+        is_last_batch=False, training=True, sanity_checking=False, validating=False, testing=False, logger=None, loggers=[],
+        callback_metrics={}, logged_metrics={}, datamodule=None, optimizers=[], lr_scheduler_configs=[], log_dir=None,
+        is_known=asked is not None,
+    )  # fmt: skip
+
+
+def unwrapped(configured: Any) -> tuple[list[Optimizer], list[dict[str, Any]]]:
+    """Optimizers and schedulers in whichever of Lightning's forms ``configure_optimizers`` gave them."""
+    if configured is None:
+        return [], []
+    if isinstance(configured, Mapping):
+        one = configured.get("lr_scheduler")
+        return [configured["optimizer"]], [] if one is None else [_in_full(one)]
+    if isinstance(configured, (list, tuple)) and any(
+        isinstance(part, Mapping) and "optimizer" in part for part in configured
+    ):
+        pairs = [unwrapped(part) for part in configured]
+        return [o for optimizers, _ in pairs for o in optimizers], [s for _, schedulers in pairs for s in schedulers]
+    if isinstance(configured, (list, tuple)) and len(configured) == 2 and isinstance(configured[0], (list, tuple)):
+        return list(configured[0]), [_in_full(one) for one in configured[1]]
+    return list(configured) if isinstance(configured, (list, tuple)) else [configured], []
+
+
+def _in_full(scheduler: Any) -> dict[str, Any]:
+    given = dict(scheduler) if isinstance(scheduler, Mapping) else {"scheduler": scheduler}
+    return {"interval": "epoch", "frequency": 1, **given}
+
+
+@contextmanager
+def mode(module: nn.Module, training: bool, dropout: bool = True, norms: bool = True) -> Iterator[None]:
+    """Evaluation throughout, or training in the modes that the user has set; ``dropout`` and ``norms`` may be kept out."""
+    flags = [(m, m.training) for m in module.modules()]
+    rates = [(m, m.dropout) for m in module.modules() if isinstance(m, (nn.MultiheadAttention, nn.RNNBase))]
+    for part, was in flags:
+        held = (isinstance(part, DROPOUTS) and not dropout) or (isinstance(part, NORMS) and not norms)
+        part.training = training and was and not held
+    for part, rate in rates:
+        part.dropout = rate if dropout else 0.0
+    try:
+        yield
+    finally:
+        for part, was in flags:
+            part.training = was
+        for part, rate in rates:
+            part.dropout = rate
+
+
+@contextmanager
+def kept(module: nn.Module) -> Iterator[None]:
+    """Weights and buffers are afterwards as before: quicker than everything that can be reached."""
+    tensors = [
+        t
+        for t in (*module.parameters(), *module.buffers())
+        if not isinstance(t, (nn.parameter.UninitializedParameter, nn.parameter.UninitializedBuffer))
+    ]
+    before = [t.detach().clone() for t in tensors]
+    try:
+        yield
+    finally:
+        for tensor, values in zip(tensors, before, strict=True):
+            tensor.data.copy_(values)
+
+
+def gradients(task: Task, loss: Tensor, names: Sequence[str]) -> dict[str, Tensor | None]:
+    """Of the loss to the named parameters, with nothing left in ``.grad``."""
+    parameters = task.trainable()
+    found = torch.autograd.grad(loss, [parameters[name] for name in names], allow_unused=True)
+    return dict(zip(names, found, strict=True))

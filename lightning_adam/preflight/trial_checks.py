@@ -1,0 +1,206 @@
+"""What the short runs say: of the learning rate by comparison with another one, not by its size alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from lightning_adam.diagnosis import Finding
+from lightning_adam.preflight.batches import leaves
+from lightning_adam.preflight.facts import Check, Facts, found, some
+from lightning_adam.preflight.recorder import BINARY_LOSSES, CLASS_LOSSES, VALUE_LOSSES
+from lightning_adam.preflight.trial import FEWEST, Trial, blew_up, end
+
+FAR_TOO_HIGH = 1.0
+"""Rate over the weights' rms, of an optimizer whose step is as large as its rate: each step replaces the weights."""
+HIGH, LOW, LOW_SGD = 0.15, 2e-5, 1e-6
+
+
+def _ratio(facts: Facts) -> float:
+    """How far one step moves the weights; NaN for optimizers that step by the gradient's size."""
+    usable = facts.plan.is_adaptive and facts.trial.rms > 0
+    return facts.plan.peak / facts.trial.rms if usable else math.nan
+
+
+def _better(one: list[float], other: list[float], first: float) -> bool:
+    """Whether one run learnt clearly more: a tenth of the first loss, and twice as much as the other."""
+    if len(one) < FEWEST or not other:
+        return False
+    learnt, by_other = first - end(one), first - end(other)
+    return learnt > 0.1 * abs(first) and learnt > 2 * by_other
+
+
+def lr_high(facts: Facts) -> Iterator[Finding]:
+    """A lower rate learns, and the planned one does not."""
+    trial, ratio = facts.trial, _ratio(facts)
+    diverges = _lower_cures(trial)
+    worse = ratio > HIGH and _better(trial.lower, trial.planned, trial.first) and not _ramp_cures(trial)
+    if not diverges and not worse and not (ratio > FAR_TOO_HIGH and _is_poor(trial)):
+        return
+    evidence = {"lr": facts.plan.peak} | _ends(trial) | ({"step over weights": ratio} if ratio == ratio else {})
+    fits = 0.03 * trial.rms if ratio == ratio else trial.scale * facts.plan.peak
+    said = f"{ratio:.0%} of the weights per step" if ratio == ratio else "steps that overshoot"
+    yield found(
+        "LR-HIGH",
+        "critical" if diverges else "warning",
+        f"lr={facts.plan.peak:.2g} is too high for this model: {said}.",
+        f"lr={fits:.1g}, with a warmup of some hundred steps.",
+        evidence,
+    )
+
+
+def _ends(trial: Trial) -> dict[str, float | str]:
+    named = {"planned": trial.planned, f"at {trial.scale:g} of lr": trial.lower, "after a ramp": trial.ramped}
+    first: dict[str, float | str] = {"first loss": trial.first} if trial.planned else {}
+    return first | {f"loss {name}": end(losses) for name, losses in named.items() if losses and math.isfinite(end(losses))}
+
+
+def _is_poor(trial: Trial) -> bool:
+    """Whether the planned run has learnt little, or a lower rate gets to half of its loss."""
+    if not trial.planned or blew_up(trial.planned, trial.first) or end(trial.planned) > 0.7 * trial.first:
+        return True
+    return len(trial.lower) >= FEWEST and end(trial.lower) < 0.5 * end(trial.planned)
+
+
+def _lower_cures(trial: Trial) -> bool:
+    if not trial.planned or not blew_up(trial.planned, trial.first) or len(trial.lower) < FEWEST:
+        return False
+    return not blew_up(trial.lower, trial.first) and end(trial.lower) < 1.05 * trial.first
+
+
+def _ramp_cures(trial: Trial) -> bool:
+    return _better(trial.ramped, trial.planned, trial.first) and not _better(trial.lower, trial.ramped, trial.first)
+
+
+def no_warmup(facts: Facts) -> Iterator[Finding]:
+    """A ramp of twenty steps to the same rate learns, and starting at it does not."""
+    if facts.plan.warms_up or not _ratio(facts) > HIGH or not _ramp_cures(facts.trial) or _ratio(facts) > FAR_TOO_HIGH:
+        return
+    yield found(
+        "NO-WARMUP",
+        "warning",
+        f"The first steps are taken at the full lr={facts.plan.peak:.2g}, and spoil the start; after a short ramp it "
+        "learns.",
+        "warmup=0.05 in la.configure_optimizers, or a LinearLR before the schedule.",
+        {"lr": facts.plan.peak} | _ends(facts.trial),
+    )
+
+
+def lr_low(facts: Facts) -> Iterator[Finding]:
+    """Steps far below what moves the weights in a usual run; SGD's are as long as the gradient."""
+    ratio, low = _ratio(facts), LOW
+    if ratio != ratio and facts.has("gradients") and facts.trial.weight > 0:
+        ratio, low = facts.plan.peak * facts.gradients.total / facts.trial.weight, LOW_SGD
+    if facts.plan.base == 0:
+        yield found(
+            "LR-LOW", "critical", "lr=0: no step changes anything.", "lr=1e-3 is a usual start for Adam, 0.1 for SGD."
+        )
+    elif 0 < ratio < low:
+        yield found(
+            "LR-LOW",
+            "warning",
+            f"lr={facts.plan.peak:.2g} moves the weights (rms {facts.trial.rms:.2g}) by {ratio:.0e} per step.",
+            f"lr={facts.plan.peak * 1e-3 / ratio:.1g}, which moves them by 0.1 %; fine-tuning needs less.",
+            {"lr": facts.plan.peak, "step over weights": ratio},
+        )
+
+
+def probe_diverges(facts: Facts) -> Iterator[Finding]:
+    """And a lower rate does not help: it is not the rate alone."""
+    trial = facts.trial
+    if (
+        not trial.planned
+        or not blew_up(trial.planned, trial.first)
+        or _lower_cures(trial)
+        or facts.task.manual
+        or _ratio(facts) > FAR_TOO_HIGH
+    ):
+        return
+    first, last = trial.first, end(trial.planned)
+    reached = f"{last:.3g}" if math.isfinite(last) else "not finite"
+    if not math.isfinite(first):
+        return
+    yield found(
+        "PROBE-DIVERGES",
+        "critical",
+        f"In {len(trial.planned)} steps with your optimizer the loss goes from {first:.3g} to {reached}.",
+        "Clip the gradient, standardise inputs and targets, look for a log, a square root or a division of values near 0.",
+        {"first loss": first, "steps": len(trial.planned)},
+    )
+
+
+def update_lost(facts: Facts) -> Iterator[Finding]:
+    """A gradient, an optimizer that holds it, and the same bits after forty steps."""
+    lost, rate = facts.trial.unmoved, facts.plan.peak
+    if lost and rate > 0:
+        yield found(
+            "UPDATE-LOST",
+            "critical",
+            f"{len(lost)} tensors have a gradient and are bit by bit the same after {len(facts.trial.planned)} steps: "
+            f"{some(lost)}.",
+            "Look for weights that are written over in forward or a hook, a group with lr=0, a step that is never "
+            "called, or bfloat16 "
+            "weights, which round small steps away.",
+            {"tensors": len(lost), "lr": rate},
+            lost,
+        )
+
+
+def cannot_overfit(facts: Facts) -> Iterator[Finding]:
+    """Sixteen samples are easily learnt by heart."""
+    main, tried = facts.step.main, facts.trial.overfit
+    known = main is not None and main.name in (*CLASS_LOSSES, *BINARY_LOSSES, *VALUE_LOSSES)
+    if tried is None or not known or not (math.isfinite(tried[0]) and tried[0] > 1e-6) or tried[1] <= 0.8 * tried[0]:
+        return
+    roomy = sum(p.numel() for p in facts.task.trainable().values()) > 500
+    yield found(
+        "CANNOT-OVERFIT",
+        "warning" if roomy and tried[1] > 0.95 * tried[0] else "info",
+        f"On 16 samples the loss only falls from {tried[0]:.3g} to {tried[1]:.3g}; a working model learns them by heart.",
+        "Look whether the output can reach the targets, and whether loss and labels are of the same thing.",
+        {"first loss": tried[0], "lowest loss": tried[1]},
+    )
+
+
+def wrong_sign(facts: Facts) -> Iterator[Finding]:
+    """The loss falls below 0 and the prediction gets worse: a loss by hand lacks its minus, or has one."""
+    tried = facts.trial.worsened
+    if tried is not None and not facts.step.record.losses and len(list(leaves(facts.step.given))) == 2:
+        before, after = tried
+        yield found(
+            "WRONG-SIGN",
+            "critical",
+            f"As the loss falls, the prediction moves away from the target: its error goes from {before:.3g} to "
+            f"{after:.3g}.",
+            "Change the sign of the loss: training makes it smaller.",
+            {"error before": before, "error after": after},
+        )
+
+
+def no_signal(facts: Facts) -> Iterator[Finding]:
+    """Learnt by heart, and of no use for others: no better than the shares of the classes, ever."""
+    if facts.trial.unseen is None:
+        return
+    unseen, prior, seen = facts.trial.unseen
+    if unseen >= 0.97 * prior and prior > 0.1:
+        is_learnt = seen < 0.9 * prior
+        yield found(
+            "NO-SIGNAL",
+            "warning" if is_learnt and unseen > 0.99 * prior else "info",
+            f"What is learnt on some batches (loss {seen:.3g}) does not hold for others: {unseen:.3g}, where the "
+            f"classes' shares give {prior:.3g}.",
+            "Check by hand that labels belong to their inputs: the order of two files, a shuffle of only one of them.",
+            {"unseen": unseen, "guessing": prior, "seen": seen},
+        )
+
+
+CHECKS = (
+    Check("LR-HIGH", ("trial", "plan"), lr_high),
+    Check("NO-WARMUP", ("trial", "plan"), no_warmup),
+    Check("LR-LOW", ("trial", "plan"), lr_low),
+    Check("PROBE-DIVERGES", ("trial", "plan"), probe_diverges),
+    Check("UPDATE-LOST", ("trial", "plan"), update_lost),
+    Check("WRONG-SIGN", ("trial", "step"), wrong_sign),
+    Check("CANNOT-OVERFIT", ("trial", "step"), cannot_overfit),
+    Check("NO-SIGNAL", ("trial",), no_signal),
+)

@@ -1,0 +1,158 @@
+"""The events of an event file, as far as it is whole.
+
+A record is a length, a checksum of it, the event and its checksum (TFRecord framing). The data's checksum is not
+verified: in pure Python that alone takes ten times as long as everything else. Where a record makes no sense, the next
+place whose length agrees with its checksum is looked for, and the gap is noted. Time and memory follow the file's bytes,
+whatever is in them.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import numpy as np
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+from tensorboard.compat.proto.event_pb2 import Event
+
+_LENGTH = struct.Struct("<Q")
+_HEADER, _FOOTER = 12, 4
+_WINDOW = 1 << 20
+MOST_RECORD = 1 << 28
+"""Bytes of a record that is looked into."""
+
+
+@dataclass
+class Problems:
+    """What was wrong with one file."""
+
+    corrupt: int = 0
+    skipped: int = 0
+    cut_off: int = 0
+
+    def notes(self) -> list[str]:
+        """In words."""
+        notes = []
+        if self.corrupt:
+            notes.append(f"{self.corrupt} damaged record(s), {self.skipped} bytes skipped")
+        if self.cut_off:
+            notes.append(f"the last record is cut off ({self.cut_off} bytes): the run was killed, or is still writing")
+        return notes
+
+
+class _Bytes:
+    """A file's bytes as they are needed, forwards; what lies behind is let go."""
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self.size = size
+        self._file, self._begin, self._held = file, 0, b""
+        self._window, self._headers = range(0), np.empty(0, dtype=np.int64)
+
+    def at(self, place: int, count: int) -> bytes:
+        """So many bytes from there on; fewer at the end."""
+        begin = place - self._begin
+        if begin + count > len(self._held):
+            held = self._held[begin:]
+            self._file.seek(place + len(held))
+            self._held, self._begin, begin = held + self._file.read(max(_WINDOW, count - len(held))), place, 0
+        return self._held[begin : begin + count]
+
+    def next_header(self, start: int) -> int:
+        """The next place whose eight bytes of length agree with the checksum behind them, or the end.
+
+        Each byte is looked at once, however often is asked.
+        """
+        while start + _HEADER <= self.size:
+            if start not in self._window:
+                self._window = range(start, start + _WINDOW)
+                self._headers = start + _headers(self.at(start, _WINDOW + _HEADER - 1))
+            later = self._headers[np.searchsorted(self._headers, start) :]
+            if later.size:
+                return int(later[0])
+            start = self._window.stop
+        return self.size
+
+
+def records(file: BinaryIO, size: int, problems: Problems) -> Iterator[Any]:
+    """Every event of a file; damage and a cut-off end are noted and skipped.
+
+    Args:
+        file: at its beginning.
+        size: of it in bytes; what was added since is left for another time.
+        problems: what is wrong is added there.
+    """
+    unpack, parse = _LENGTH.unpack_from, Event.FromString
+    source, place = _Bytes(file, size), 0
+    while place + _HEADER <= size:
+        (length,) = unpack(source.at(place, _HEADER))
+        stop = place + _HEADER + length
+        if 0 < length <= MOST_RECORD and stop + _FOOTER <= size:
+            try:
+                yield parse(source.at(place + _HEADER, length))
+                place = stop + _FOOTER
+                continue
+            except DecodeError:
+                pass
+        following = _after_damage(source, place, problems)
+        if following is None:
+            return
+        place = following
+    problems.cut_off += size - place
+
+
+def _after_damage(source: _Bytes, place: int, problems: Problems) -> int | None:
+    """Where to go on after a record that could not be read; None at the end of the file."""
+    (length,) = _LENGTH.unpack_from(source.at(place, _HEADER))
+    if source.next_header(place) == place:
+        stop = place + _HEADER + length + _FOOTER
+        if stop > source.size:
+            problems.cut_off += source.size - place
+            return None
+        following = stop
+    else:
+        following = source.next_header(place + 1)
+    problems.corrupt += 1
+    problems.skipped += following - place
+    return following if following < source.size else None
+
+
+def _headers(content: bytes) -> NDArray[np.intp]:
+    """Where a length of up to 4 GiB stands before its checksum, ascending."""
+    rows = np.lib.stride_tricks.sliding_window_view(np.frombuffer(content, np.uint8), _HEADER)
+    low, high = (np.bitwise_or.reduce([rows[:, i] for i in part]) for part in (range(4), range(4, 8)))
+    places = np.flatnonzero((high == 0) & (low != 0))
+    return places[_agrees(rows[places])]
+
+
+def _agrees(headers: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Whether the last four bytes are the checksum of the eight before; [n, 12] to [n]."""
+    stored = np.ascontiguousarray(headers[:, 8:]).view("<u4")[:, 0]
+    agrees: NDArray[np.bool_] = masked_crc32c(headers[:, :8]) == stored
+    return agrees
+
+
+def _crc_table() -> NDArray[np.uint32]:
+    """Of CRC-32C, reflected polynomial 0x82F63B78."""
+    table = np.arange(256, dtype=np.uint32)
+    for _ in range(8):
+        table = (table >> np.uint32(1)) ^ np.where(table & np.uint32(1), np.uint32(0x82F63B78), np.uint32(0))
+    return table
+
+
+_CRC = _crc_table()
+
+
+def masked_crc32c(rows: NDArray[np.uint8]) -> NDArray[np.uint32]:
+    """CRC-32C (Castagnoli) of each row, rotated by 15 bits plus a constant, as TFRecord files carry it.
+
+    Args:
+        rows: [n, bytes].
+    """
+    crc = np.full(len(rows), 0xFFFFFFFF, dtype=np.uint32)
+    for column in rows.T:
+        crc = (crc >> np.uint32(8)) ^ _CRC[(crc ^ column) & np.uint32(0xFF)]
+    crc = ~crc
+    return ((crc >> np.uint32(15)) | (crc << np.uint32(17))) + np.uint32(0xA282EAD8)

@@ -1,0 +1,33 @@
+"""For the user's own tests."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from lightning_adam.preflight import PreflightReport, preflight
+
+
+def assert_trains(
+    module: Any, data: Any, *, trainer: Any = None, budget: float = 60, allow: Collection[str] = ()
+) -> PreflightReport:
+    """Fail a test where preflight finds more than advice.
+
+    Args:
+        module: a LightningModule.
+        data: its loader or datamodule.
+        trainer: whose settings hold.
+        budget: seconds.
+        allow: codes that may be found, such as ``{"IMBALANCE"}``.
+
+    Returns:
+        The report.
+
+    Raises:
+        AssertionError: a warning or worse that is not allowed; the message is the report.
+    """
+    report = preflight(module, data, trainer=trainer, budget=budget)
+    grave = [f.rule for f in report.findings if f.severity != "info" and f.rule not in allow]
+    if grave:
+        raise AssertionError(f"{', '.join(grave)}\n{report}")
+    return report

@@ -1,0 +1,226 @@
+"""An alarm needs harm: suspicions wait for the loss, proofs do not, and no rule prints what is no number."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lightning_adam.diagnosis import Diagnosis, Finding, HeavySignals, NonFinite, RunSignals, StepSignals, findings_table
+from lightning_adam.diagnosis.course import loss_course
+from lightning_adam.diagnosis.history import History
+from tests.test_every_rule import HEAVY, RUN, SICK, Example, both, diagnose, healthy, heavy, light
+
+STATES = {"NON-FINITE", "BETA2-LOW", "SCALER-SKIPS", "STATE-LOST", "STATE-CORRUPT", "GRAD-NOT-ZEROED", "NO-GRADIENT",
+          "OPTIMIZER-STALE"}  # fmt: skip
+"""What is exact: the loss need not agree."""
+
+
+def remembered(losses: np.ndarray) -> History:
+    """A history of these losses alone."""
+    history = History()
+    for step, loss in enumerate(losses):
+        history.before_step(StepSignals(step, loss=float(loss)))
+        history.after_step(StepSignals(step, loss=float(loss)))
+    return history
+
+
+def noise(steps: int, size: float = 1.0) -> np.ndarray:
+    """Independent normal numbers."""
+    return size * np.random.default_rng(0).normal(size=steps)
+
+
+@pytest.mark.parametrize(
+    ("losses", "course"),
+    [
+        (3 * np.exp(-np.arange(120) / 40) + 1 + noise(120, 0.1), "falling"),
+        (2.3 - 0.01 * np.arange(120) + noise(120, 0.2), "falling"),
+        (2.3 + noise(120, 0.2), "standing"),
+        (-100 - 2 * np.arange(120) + noise(120, 5), "falling"),
+        (-1.0 + noise(120, 0.3), "standing"),
+        (np.where(np.arange(120) < 60, 1.0, 4.0) + noise(120, 0.1), "rising"),
+        (np.exp(-np.arange(120) / 10) + 1e-3 * np.abs(noise(120, 3)), "falling"),
+        (np.array([0.0] * 5 + [-1e-3 * k for k in range(115)]), "falling"),
+        (np.array([2.3, 2.3]), "unknown"),
+        (np.array([]), "unknown"),
+        (np.array([2.3, 40.0]), "rising"),
+    ],
+)
+def test_course_of_the_loss_is_read_through_noise_and_below_zero(losses: np.ndarray, course: str) -> None:
+    """Falling, standing, rising: of positive losses, likelihoods, near zero, and of the first steps."""
+    assert loss_course(remembered(losses)) == course
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_pure_noise_is_never_called_rising(seed: int) -> None:
+    """The best level of a noisy loss lies under its mean: that is no rise."""
+    generator = np.random.default_rng(seed)
+    history = remembered(1 + 0.3 * generator.normal(size=300) ** 2)
+
+    assert loss_course(history) != "rising"
+
+
+@pytest.mark.parametrize("example", [e for e in SICK if e.rule not in STATES], ids=lambda e: e.rule)
+def test_nothing_is_above_information_while_the_loss_falls(example: Example) -> None:
+    """The same signals under a loss that falls from 4 to 1 are suspicions at most."""
+    falls = [replace(example.change(s), loss=s.loss) for s in healthy()]
+
+    assert [f.rule for f in diagnose(falls, example.run) if f.severity != "info"] == []
+
+
+@pytest.mark.parametrize("example", [e for e in SICK if e.rule in STATES and e.rule != "NON-FINITE"], ids=lambda e: e.rule)
+def test_what_is_proven_is_told_while_the_loss_falls(example: Example) -> None:
+    """A state that is lost, or gradients that arrive nowhere, need no loss that agrees."""
+    falls = [replace(example.change(s), loss=s.loss) for s in healthy()]
+
+    assert example.rule in [f.rule for f in diagnose(falls, example.run) if f.severity != "info"]
+
+
+def large_first_steps(loss: float, until: int = 10**9) -> list[StepSignals]:
+    """A first step of 300 % of the weights, after which the loss stands there."""
+    change = both(heavy(until=10, update_ratio_max=3.0), light(1, until, loss=loss))
+    return [change(s) for s in healthy()]
+
+
+def test_suspicion_becomes_a_warning_when_the_loss_agrees() -> None:
+    """Told as information at step 0, and anew, as a warning with the same step and rate, once the loss has not fallen."""
+    diagnosis, told = Diagnosis(RUN), list[tuple[str, str, int]]()
+    for signals in large_first_steps(4.1):
+        told += [(f.rule, f.severity, f.step) for f in diagnosis.observe(signals)]
+
+    assert told == [("LR-HIGH", "info", 0), ("LR-HIGH", "warning", 0)]
+    assert "The loss agrees" in diagnosis.findings[0].message
+
+
+def test_suspicion_that_the_loss_clears_stays_information() -> None:
+    """The loss falls to a quarter, and much later it stands still: that has nothing to do with the first step."""
+    assert [(f.rule, f.severity) for f in diagnose(large_first_steps(4.1, until=2))] == [("LR-HIGH", "info")]
+
+
+def test_rate_in_the_remedy_is_the_configured_one() -> None:
+    """During the warmup the rate is a tenth: what is named is what the user wrote, and what to write instead."""
+    found = diagnose(large_first_steps(4.1), replace(RUN, lr=1e-3))
+
+    assert "instead of 0.001" in found[0].remedy
+    assert found[0].changes["lr"] < 1e-3
+
+
+def test_rates_that_nobody_would_try_are_not_advised() -> None:
+    """A step of 10¹² times the weights asks for no rate of 10⁻¹⁴: three decades at most."""
+    change = both(heavy(until=10, update_ratio_max=1e12), light(1, loss=4.1))
+
+    assert diagnose(map(change, healthy()), replace(RUN, lr=1e-3))[0].changes["lr"] == 1e-6
+
+
+def test_divergence_by_rate_is_one_finding() -> None:
+    """A step of fifty times the weights, a loss of 10¹¹, then NaN: LR-HIGH, critical, and no second word about the batch."""
+    change = both(
+        heavy(until=10, update_ratio_max=50.0),
+        lambda s: (
+            replace(s, loss=4.0 * 1e5**s.step) if s.step < 3 else replace(s, loss=math.nan, non_finite=NonFinite("loss"))
+        ),
+    )
+    found = diagnose(map(change, healthy()))
+
+    assert [(f.rule, f.severity) for f in found] == [("LR-HIGH", "critical")]
+    assert found[0].evidence["then NON-FINITE"] == "at step 3"
+
+
+def test_bad_value_in_a_run_that_learns_is_not_blamed_on_a_large_first_step() -> None:
+    """NaN at step 5 of a run whose loss is as it was: NON-FINITE."""
+    change = both(heavy(until=10, update_ratio_max=3.0), light(5, loss=math.nan, non_finite=NonFinite("loss")))
+
+    assert "NON-FINITE" in [f.rule for f in diagnose(map(change, healthy())) if f.severity == "critical"]
+
+
+def test_raised_rate_is_named_and_no_batch() -> None:
+    """The rate is raised three-hundredfold at step 150 and the gradients stand out at once."""
+    change = both(light(150, lr=0.3), light(151, gradient_norm=900.0, loss=40.0))
+
+    assert next(f.rule for f in diagnose(map(change, healthy())) if f.severity != "info") == "LR-HIGH"
+
+
+def test_clip_that_is_on_already_is_not_advised() -> None:
+    """A bad batch under clip=0.5: look at the batch, and no word of a clip that is as tight."""
+    change = light(70, 71, gradient_norm=900.0, loss=40.0)
+
+    assert "clip" not in diagnose(map(change, healthy()), replace(RUN, clip=0.5))[0].remedy
+    assert "clip=2" in diagnose(map(change, healthy()))[0].remedy
+
+
+@pytest.mark.parametrize(("total", "most"), [(250.0, 25), (100_000.0, 2000)])
+def test_warmup_is_at_most_a_tenth_of_the_run(total: float, most: int) -> None:
+    """2/(1-0.999) is 2,000 steps: not in a run of 250."""
+    change = both(light(lr=1e-3), heavy(until=10, update_ratio_max=0.5), light(1, loss=4.1))
+    found = diagnose(map(change, healthy()), replace(RUN, warmup=math.nan, total_steps=total))
+
+    assert found[0].rule == "NO-WARMUP"
+    assert found[0].changes["warmup"] == most
+
+
+@pytest.mark.parametrize(
+    ("mode", "words"), [("automatic", "optimizer_zero_grad"), ("manual", "manual_backward"), ("loop", "loss.backward()")]
+)
+def test_remedy_is_for_the_mode_of_training(mode: str, words: str) -> None:
+    """Who clears the gradients differs."""
+    assert words in diagnose(map(light(1, not_zeroed=True), healthy()), replace(RUN, mode=mode))[0].remedy
+
+
+def test_run_whose_weights_stand_still_is_diagnosed_to_its_end() -> None:
+    """A ratio of exactly zero ended the monitor's work once; a loss that rises later is still told."""
+    dead = heavy(update_ratio_p50=0.0, update_ratio_max=0.0, normalised_rms=math.nan)
+    found = diagnose(map(both(dead, light(loss=2.0), light(200, loss=2000.0)), healthy()))
+
+    assert "LOSS-DIVERGED" in [f.rule for f in found]
+
+
+ODD = st.sampled_from([0.0, -0.0, 1e-300, 1e-12, 1.0, -1.0, 3.0, 1e8, 1e300, -1e300, math.inf, -math.inf, math.nan])
+NOT_A_NUMBER = re.compile(r"(?<![A-Za-z])(nan|inf|-inf)(?![A-Za-z])|\de[+]\d+ %|\bNone\b|\{|\}")
+FLOATS = {
+    kind: tuple(f.name for f in fields(kind) if f.type == "float")  # type: ignore[arg-type]
+    for kind in (StepSignals, HeavySignals, RunSignals)
+}
+
+
+def odd_values(kind: type) -> st.SearchStrategy[dict[str, float]]:
+    """Some of the kind's numbers replaced by odd ones."""
+    return st.dictionaries(st.sampled_from(FLOATS[kind]), ODD, max_size=8)
+
+
+def constant_run(step: dict[str, float], tensors: dict[str, float], run: dict[str, float], steps: int) -> list[Finding]:
+    """The same odd signals at every step of a run."""
+    diagnosis = Diagnosis(replace(RUN, **run))  # type: ignore[arg-type]
+    for signals in healthy(steps):
+        odd = replace(signals.heavy or HEAVY, **tensors)
+        diagnosis.observe(replace(signals, **step, heavy=odd))  # type: ignore[arg-type]
+    return diagnosis.findings
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(odd_values(StepSignals), odd_values(HeavySignals), odd_values(RunSignals), st.sampled_from([1, 2, 30, 130]))
+def test_no_rule_raises_or_prints_what_is_no_number(
+    step: dict[str, float], tensors: dict[str, float], run: dict[str, float], steps: int
+) -> None:
+    """Zeros, infinities, NaN, negative and constant losses, single steps, huge values."""
+    for finding in constant_run(step, tensors, run, steps):
+        assert not NOT_A_NUMBER.search(finding.message + " " + finding.remedy), finding
+        assert all(not isinstance(v, float) or math.isfinite(v) for v in finding.changes.values()), finding
+        findings_table([finding])
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.lists(ODD, min_size=1, max_size=140), st.lists(ODD, min_size=1, max_size=40))
+def test_no_rule_raises_on_signals_that_jump(losses: list[float], ratios: list[float]) -> None:
+    """Each loss, gradient norm and ratio is another odd value."""
+    diagnosis = Diagnosis(RUN)
+    for step, loss in enumerate(losses):
+        ratio = ratios[step % len(ratios)]
+        odd = replace(HEAVY, update_ratio_p50=ratio, update_ratio_max=ratio, second_moment_p50=ratio, state_step=ratio)
+        diagnosis.observe(StepSignals(step, loss=loss, gradient_norm=ratio, lr=1e-3, beta1=0.9, beta2=0.999, heavy=odd))
+    for finding in diagnosis.findings:
+        assert not NOT_A_NUMBER.search(finding.message + " " + finding.remedy), finding
