@@ -26,7 +26,7 @@ LEFT, TOP, RIGHT, BOTTOM = 130, 30, 14, 44
 
 
 def colours(ratios: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
-    """RGB [rows, columns, 3] of ‖Δθ‖/‖θ‖: pale within the limits, blue below, red above; grey is zero, magenta not finite."""
+    """RGB [rows, columns, 3] of ‖Δθ‖/‖θ‖: pale within the limits, blue below, red above; grey: zero, magenta: not finite."""
     settled = np.full(len(ratios), EARLY_STEPS)  # no row of the picture is judged as a first step
     excess = LIMITS.excess(settled, np.nan_to_num(ratios, nan=LIMITS.high, posinf=LIMITS.high).astype(np.float32))
     share = np.where(excess == 0, 0, EDGE + (1 - EDGE) * np.abs(excess))
