@@ -52,9 +52,9 @@ def dashboard(browser: Any, url: str, name: str, drawn: str) -> None:
 
 
 def save(page: Any, name: str) -> None:
-    """What the page shows, in 96 colours: enough for a page, and half the size."""
+    """What the page shows, in 240 colours: enough for a page, and half the size."""
     shot = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
-    shot.quantize(96, dither=Image.Dither.NONE).save(OUT / f"{name}.png", optimize=True)
+    shot.quantize(240, dither=Image.Dither.NONE).save(OUT / f"{name}.png", optimize=True)
     print(f"{name}.png", f"{(OUT / f'{name}.png').stat().st_size / 1e3:.0f} KB")
     page.close()
 
