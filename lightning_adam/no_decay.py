@@ -2,23 +2,27 @@
 
 Vectors; biases whatever their shape; all parameters of a normalisation or a LayerScale (Hugging Face's Trainer goes by the
 type of the module); learned tokens, position tables and logit scales (timm's and torchvision's recipes); and what a model
-names itself in ``no_weight_decay()`` or ``no_weight_decay_keywords()`` (timm, Swin).
+names itself in ``no_weight_decay()`` (names, or timm's globs) or ``no_weight_decay_keywords()`` (Swin).
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 
 from torch import nn
 
-NORMALISES = re.compile(r"(Norm(Act)?|LayerScale)(\d?d)?$")
-"""Class names, as LlamaRMSNorm, T5LayerNorm, BatchNorm2d, LayerNorm2d."""
+from lightning_adam.plain_names import plain_name
+
+NORMALISES = re.compile(r"(Norm(\dd)?(Act|Gated|Fp32)?|LayerScale|GRN)(\dd)?$")
+"""Class names, as LlamaRMSNorm, T5LayerNorm, BatchNorm2d, LayerNorm2dFp32, BatchNormAct2d, ConvNextV2GRN."""
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase)
 TOKENS = re.compile(
     r"(^|\.)(cls_token|class_token|dist_token|mask_token|reg_token|pos_embed|pos_embedding|position_embeddings?|"
-    r"relative_position_bias_table|logit_scale)$"
+    r"absolute_pos_embed|relative_position_bias_table|logit_scale|layer_scale\w*|gamma|beta)$"
 )
+"""With ConvNeXt's ``gamma`` and ``beta`` (its optim_factory.py), and torchvision's ``layer_scale`` of three dimensions."""
 BIAS = re.compile(r"bias")
 
 
@@ -40,14 +44,17 @@ def _of_part(prefix: str, part: nn.Module) -> Iterator[str]:
     own = [name for name, _ in part.named_parameters(recurse=False)]
     if isinstance(part, NORMS) or NORMALISES.search(type(part).__name__):
         yield from (_joined(prefix, name) for name in own)
-    yield from (_joined(prefix, name) for name in _said(part, "no_weight_decay"))
-    for keyword in _said(part, "no_weight_decay_keywords"):
-        yield from (_joined(prefix, name) for name, _ in part.named_parameters() if keyword in name)
+    patterns, keywords = _said(part, "no_weight_decay"), _said(part, "no_weight_decay_keywords")
+    for name, _ in part.named_parameters(remove_duplicate=False) if patterns or keywords else ():
+        plain = plain_name(name)
+        if any(fnmatchcase(plain, pattern) for pattern in patterns) or any(word in plain for word in keywords):
+            yield _joined(prefix, name)
 
 
 def _said(part: nn.Module, method: str) -> list[str]:
-    ask = getattr(part, method, None)
-    return [str(name) for name in ask()] if callable(ask) else []
+    said = getattr(part, method, None)
+    names = said() if callable(said) else said
+    return [str(name) for name in names] if isinstance(names, (set, frozenset, list, tuple, dict)) else []
 
 
 def _joined(prefix: str, name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
@@ -14,6 +14,7 @@ from lightning_adam.errors import ConfigError, nearest
 from lightning_adam.layer_depth import layer_depths
 from lightning_adam.no_decay import without_decay
 from lightning_adam.optimizers.muon_head import output_matrices
+from lightning_adam.plain_names import plain_name as plain_name
 
 Overrides = Mapping[str, Mapping[str, Any]]
 
@@ -41,13 +42,6 @@ class Split:
     embedding_bits: int | None = None
 
 
-def plain_name(name: str) -> str:
-    """The name as the user wrote the module, without what torch.compile and FSDP put in."""
-    for wrapper in ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module."):
-        name = name.replace(wrapper, "")
-    return name
-
-
 def split_parameters(module: nn.Module, split: Split) -> list[dict[str, Any]]:
     """Groups for torch, each with a unique ``name`` and its parameters' names under ``adam_names``.
 
@@ -65,7 +59,7 @@ def split_parameters(module: nn.Module, split: Split) -> list[dict[str, Any]]:
     _refuse_lazy(named)
     patterns = dict(split.overrides or {})
     matched = _match_patterns(patterns, [name for name, _ in named])
-    depths = layer_depths([name for name, _ in named], module)
+    rates = _rates(module, split)
     spared = {plain_name(name) for name in without_decay(module)}
     embeddings = {id(m.weight) for m in module.modules() if isinstance(m, (nn.Embedding, nn.EmbeddingBag))}
     outputs = output_matrices(module, named) if split.matrices else set()
@@ -73,7 +67,7 @@ def split_parameters(module: nn.Module, split: Split) -> list[dict[str, Any]]:
     for name, parameter in named:
         labels, options = _decay(split, name in spared)
         if split.layer_decay is not None:
-            labels, options = _add_layer(split, name, depths, labels, options)
+            labels, options = f"{labels}:layer{rates[name].layer}", {**options, "lr": rates[name].lr}
         if split.embedding_bits is not None and id(parameter) in embeddings:
             labels, options = f"{labels}:embedding", {**options, "optim_bits": split.embedding_bits}
         if split.matrices:
@@ -109,17 +103,25 @@ def _refuse_lazy(named: Iterable[tuple[str, Tensor]]) -> None:
 
 
 def _decay(split: Split, spared: bool) -> tuple[str, dict[str, Any]]:
-    decays = not spared
-    options = {} if split.weight_decay is None else {"weight_decay": split.weight_decay if decays else 0.0}
-    return "decay" if decays else "no_decay", options
+    options = {} if split.weight_decay is None else {"weight_decay": 0.0 if spared else split.weight_decay}
+    return "no_decay" if spared else "decay", options
 
 
-def _add_layer(
-    split: Split, name: str, depths: Mapping[str, int], labels: str, options: dict[str, Any]
-) -> tuple[str, dict[str, Any]]:
-    depth, deepest = depths[name], max(depths.values())
-    scale = (split.layer_decay or 1.0) ** (deepest - depth)
-    return f"{labels}:layer{depth}", {**options, "lr": split.lr * scale}
+class Rate(NamedTuple):
+    """A layer's own learning rate."""
+
+    layer: int
+    lr: float
+
+
+def _rates(module: nn.Module, split: Split) -> dict[str, Rate]:
+    """By name, under ``layer_decay``; frozen layers count, too, and other optimizers' do not."""
+    if split.layer_decay is None:
+        return {}
+    names = [plain_name(name) for name, _ in module.named_parameters()]
+    depths = layer_depths([name for name in names if fnmatchcase(name, split.parameters or "*")], module)
+    deepest = max(depths.values())
+    return {name: Rate(depth, split.lr * split.layer_decay ** (deepest - depth)) for name, depth in depths.items()}
 
 
 def _match_patterns(patterns: Iterable[str], names: list[str]) -> dict[str, str]:

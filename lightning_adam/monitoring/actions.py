@@ -104,8 +104,8 @@ class Actions:
         """Act on fresh findings, and on those that an action has not mended; returns what was done, in words, or nothing."""
         if self.kind == "warn" or self._has_stopped:
             return ""
-        found = [f for f in (*fresh, *lasting) if f.rule == "NON-FINITE" and step - f.last_step <= LATEST]
-        lost = bool(found) and not is_finite(run)
+        grave = [f for f in (*fresh, *lasting) if f.severity == "critical" and step - f.last_step <= LATEST]
+        lost = bool(grave) and not is_finite(run)  # NON-FINITE may stand under its cause's name
         due = self._is_due(step, fresh, lasting)
         if not run.any_rank(due or lost):
             return ""
