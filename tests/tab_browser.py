@@ -17,6 +17,8 @@ from types import SimpleNamespace
 from typing import Any
 from urllib.request import urlopen
 
+import numpy as np
+
 ROOT = Path(__file__).resolve().parents[1]
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 QUIET = ["no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking"]
@@ -45,6 +47,14 @@ def get(server: SimpleNamespace, route: str) -> Any:
     """What the plugin answers, from JSON."""
     with urlopen(f"{server.url}/data/plugin/lightning_adam/{route}") as answer:
         return json.load(answer)
+
+
+def parse(data: bytes) -> tuple[dict[str, Any], Any]:
+    """Header and values of a tile, as the page reads them."""
+    length = int(np.frombuffer(data[:4], "<u4")[0])
+    header = json.loads(data[4 : 4 + length])
+    values = np.frombuffer(data[4 + length :], "<f4")[: header["rows"] * header["columns"]]
+    return header, values.reshape(header["rows"], header["columns"])
 
 
 def wait_for(server: SimpleNamespace, runs: set[str]) -> None:

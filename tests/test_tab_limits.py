@@ -14,6 +14,18 @@ from torch.utils.tensorboard import SummaryWriter
 
 from lightning_adam.diagnosis import RunSignals
 from lightning_adam.tensorboard import TensorBoardWriter
+from lightning_adam.tensorboard.heatmap import (
+    BOTTOM,
+    HEIGHT,
+    LEFT,
+    MAGENTA,
+    PALE,
+    RIGHT,
+    TOP,
+    WIDTH,
+    draw_heatmap,
+    few_colours,
+)
 from lightning_adam.tensorboard.tab.judged import GRADIENT, OVERVIEW, Judge
 from lightning_adam.tensorboard.tab.limits import bands, planned_share
 from lightning_adam.tensorboard.tab.overview import Overviews, losses
@@ -160,3 +172,17 @@ def test_training_loss_is_known_by_its_name() -> None:
         "train_loss",
         "val_loss",
     ]
+
+
+def test_picture_of_the_heatmap_never_shows_a_healthy_cell_in_the_colour_of_what_is_not_finite() -> None:
+    """One NaN among thousands of healthy cells: its colour and the legend's swatch are the same, and nowhere else."""
+    ratios = np.full((40, 100), 2e-3)
+    ratios[7, 50] = np.nan
+    drawn = np.asarray(few_colours(draw_heatmap(range(100), [f"m{i}.weight" for i in range(40)], ratios)).convert("RGB"))
+    rows, columns = np.nonzero((drawn == MAGENTA).all(axis=-1))
+    body = rows < HEIGHT - BOTTOM
+
+    assert (drawn[TOP + 200, LEFT + 100] == PALE.astype(int)).all()
+    assert 0 < body.sum() <= 9 * 6 and 0 < (~body).sum() <= 13 * 11
+    assert set(((rows[body] - TOP + 0.5) * 40 / (HEIGHT - TOP - BOTTOM)).astype(int)) == {7}
+    assert set(((columns[body] - LEFT + 0.5) * 100 / (WIDTH - LEFT - RIGHT)).astype(int)) == {50}

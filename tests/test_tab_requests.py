@@ -22,7 +22,7 @@ from tests import hostile, tab_runs
 from tests.hostile import EVENTS, EVIL_TEXT
 
 Apps = dict[str, Client]
-ASKED = ("/runs", "/run", "/scalars", "/rows", "/histogram", "/matrix")
+ASKED = ("/runs", "/table", "/run", "/scalars", "/rows", "/histogram", "/matrix")
 
 
 def serving(logdir: Path) -> Apps:

@@ -9,27 +9,41 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-LOW, HEALTHY, HIGH = -6.0, -3.0, -1.0
+from lightning_adam.diagnosis import RunSignals
+from lightning_adam.tensorboard.tab.limits import EARLY_STEPS, bands
+
+LIMITS = bands(RunSignals())["update_ratio"]
+"""What LR-LOW and LR-HIGH leave alone, at a constant rate and β₁ = 0.9: the picture knows neither."""
+LOW, HIGH = -6.0, 0.0
 BLUE, PALE, RED = np.array([33, 102, 172.0]), np.array([247, 247, 240.0]), np.array([178, 24, 43.0])
 """Ends and middle of ColorBrewer's RdBu, which colour-blind readers can tell apart (Brewer 2003)."""
 GREY, MAGENTA = (205, 205, 205), (200, 0, 200)
+EDGE = 0.3
+"""How much of the way to the full colour a cell begins with that is just outside of the limits."""
 
 WIDTH, HEIGHT = 620, 400
 LEFT, TOP, RIGHT, BOTTOM = 130, 30, 14, 44
 
 
 def colours(ratios: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
-    """RGB [rows, columns, 3] of ‖Δθ‖/‖θ‖: pale at 1e-3, blue below, red above; grey is zero, magenta not finite."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        exponent = np.log10(ratios)
-    finite = np.isfinite(exponent)
-    exponent = np.where(finite, exponent, HEALTHY)
-    away = np.where(exponent < HEALTHY, (HEALTHY - exponent) / (HEALTHY - LOW), (exponent - HEALTHY) / (HIGH - HEALTHY))
-    end = np.where((exponent < HEALTHY)[..., None], BLUE, RED)
-    picture: NDArray[np.uint8] = (PALE + (end - PALE) * away.clip(0, 1)[..., None]).astype(np.uint8)
+    """RGB [rows, columns, 3] of ‖Δθ‖/‖θ‖: pale within the limits, blue below, red above; grey: zero, magenta: not finite."""
+    settled = np.full(len(ratios), EARLY_STEPS)  # no row of the picture is judged as a first step
+    excess = LIMITS.excess(settled, np.nan_to_num(ratios, nan=LIMITS.high, posinf=LIMITS.high).astype(np.float32))
+    share = np.where(excess == 0, 0, EDGE + (1 - EDGE) * np.abs(excess))
+    end = np.where((excess < 0)[..., None], BLUE, RED)
+    picture: NDArray[np.uint8] = (PALE + (end - PALE) * share[..., None]).astype(np.uint8)
     picture[ratios == 0] = GREY
     picture[~np.isfinite(ratios)] = MAGENTA
     return picture
+
+
+def few_colours(picture: Image.Image) -> Image.Image:
+    """The picture in a palette of its own colours: one that is made up may turn a rare colour into a frequent one."""
+    scale = colours(np.logspace(LOW, HIGH, 180)[None, :])[0].tolist()
+    ink = [(value, value, value) for value in range(0, 256, 17)]
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([int(part) for colour in (*scale, *ink, GREY, MAGENTA) for part in colour])
+    return picture.quantize(palette=palette, dither=Image.Dither.NONE)
 
 
 def draw_heatmap(steps: Sequence[int], names: Sequence[str], ratios: NDArray[np.floating[Any]]) -> Image.Image:
@@ -47,7 +61,12 @@ def draw_heatmap(steps: Sequence[int], names: Sequence[str], ratios: NDArray[np.
     fits = len(names) <= size[1] and len(steps) <= size[0]
     body = Image.fromarray(colours(ratios)).resize(size, Image.Resampling.NEAREST if fits else Image.Resampling.BOX)
     image.paste(body, (LEFT, TOP))
-    draw.text((8, 6), "log10 of update ratio per tensor and step; pale (-3) is healthy", fill="black", font=font)
+    draw.text(
+        (8, 6),
+        f"update ratio per tensor and step; pale: {LIMITS.low:g} to {LIMITS.high:g}, no finding",
+        fill="black",
+        font=font,
+    )
     _label_rows(draw, font, names, size[1])
     _label_steps(draw, font, steps, size[0])
     _legend(image, draw, font)
@@ -76,8 +95,8 @@ def _legend(image: Image.Image, draw: ImageDraw.ImageDraw, font: Any) -> None:
     scale = colours(np.logspace(LOW, HIGH, 150)[None, :])
     top = HEIGHT - 18
     image.paste(Image.fromarray(scale).resize((150, 10)), (LEFT + 26, top))
-    draw.text((LEFT + 20, top - 2), "-6", fill="black", font=font, anchor="ra")
-    draw.text((LEFT + 182, top - 2), "-1", fill="black", font=font)
+    draw.text((LEFT + 20, top - 2), "1e-6", fill="black", font=font, anchor="ra")
+    draw.text((LEFT + 182, top - 2), "1", fill="black", font=font)
     for x, colour, text in ((LEFT + 230, GREY, "zero"), (LEFT + 300, MAGENTA, "not finite")):
         draw.rectangle((x, top, x + 12, top + 10), fill=colour)
         draw.text((x + 18, top - 2), text, fill="black", font=font)

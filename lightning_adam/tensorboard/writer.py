@@ -26,7 +26,7 @@ from tensorboard.compat.proto.tensor_pb2 import TensorProto
 from tensorboard.util import tensor_util
 
 from lightning_adam.statistics import LOG10_EDGES, QUANTITIES, Snapshot
-from lightning_adam.tensorboard.heatmap import draw_heatmap
+from lightning_adam.tensorboard.heatmap import draw_heatmap, few_colours
 from lightning_adam.tensorboard.layout import layout
 from lightning_adam.tensorboard.tags import PLUGIN, description
 
@@ -103,7 +103,7 @@ class TensorBoardWriter:
         """The update ratios so far as one picture; TensorBoard always keeps the last."""
         picture = draw_heatmap(steps, names, matrix)
         buffer = io.BytesIO()
-        picture.quantize(64).save(buffer, "PNG", optimize=True)
+        few_colours(picture).save(buffer, "PNG", optimize=True)
         tag = f"{self.prefix}.dist/update_ratio_heatmap"
         image = Summary.Image(
             height=picture.height, width=picture.width, colorspace=3, encoded_image_string=buffer.getvalue()

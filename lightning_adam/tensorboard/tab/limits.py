@@ -33,7 +33,7 @@ class Band:
         early: its upper end in the first steps, where only this is judged; NaN where they are like any others.
         agree: the signal to noise under which a value below the band is not minded: small steps that disagree are noise.
         full: so many times beyond an end, the colour is full.
-        rules: the codes that have these limits.
+        over, under: the codes that mind what is above the band, and below it.
         matrices: only weight matrices are judged: biases and norms start at 0 or 1, and move by any share of that.
         planned: judged as if the learning rate were still at its peak, see :func:`planned_share`.
         usual: judged in multiples of the tensor's own usual value.
@@ -44,7 +44,8 @@ class Band:
     early: float = math.nan
     agree: float = 0.0
     full: float = 30.0
-    rules: tuple[str, ...] = ()
+    over: tuple[str, ...] = ()
+    under: tuple[str, ...] = ()
     matrices: bool = False
     planned: bool = False
     usual: bool = False
@@ -79,19 +80,22 @@ def bands(known: RunSignals) -> dict[str, Band]:
         LARGE_RATIO * floor,
         LARGE_FIRST_STEP,
         MEAN_OVER_RMS * agreement(beta1),
-        rules=("LR-LOW", "LR-HIGH", "NO-WARMUP"),
+        over=("LR-HIGH", "NO-WARMUP"),
+        under=("LR-LOW",),
         matrices=True,
         planned=True,
     )
     judged = {
         "update_ratio": ratio,
-        "eps_dominated": Band(high=EPS_RULES, full=1 / EPS_RULES, rules=("EPS-HIGH", "CLIP-ALWAYS"), matrices=True),
-        "gradient_norm": Band(high=float(HEAVY), rules=("BAD-BATCH", "GRAD-EXPLODING"), usual=True),
+        "eps_dominated": Band(high=EPS_RULES, full=1 / EPS_RULES, over=("EPS-HIGH", "CLIP-ALWAYS"), matrices=True),
+        "gradient_norm": Band(
+            high=float(HEAVY), over=("BAD-BATCH", "GRAD-EXPLODING"), under=("DEAD-PARAMETER",), usual=True
+        ),
     }
     if known.plain_moments:
         bound = update_bound(beta1, known.beta2)
-        judged["gradient_surprise"] = Band(high=STALE_SURPRISE, rules=("BETA2-STALE",))
-        judged["signal_to_noise"] = Band(high=bound, rules=("STATE-CORRUPT",))
+        judged["gradient_surprise"] = Band(high=STALE_SURPRISE, over=("BETA2-STALE",))
+        judged["signal_to_noise"] = Band(high=bound, over=("STATE-CORRUPT",))
     return judged
 
 

@@ -251,7 +251,8 @@ export class Heatmap {
     const label = quantity(name).label;
     if (excess !== excess) return [`${label}: not finite`];
     if (excess === 0) return [worst === undefined ? 'within its limits, or not judged' : 'within all limits, or not judged'];
-    return [`${label}: ${excess > 0 ? 'over' : 'under'} the limit (${band.rules.join(', ')})`];
+    const [side, limit] = excess > 0 ? ['over', band.high] : ['under', band.low];
+    return [`${label}: ${side} the limit of ${format(limit)} (${band[side].join(', ')})`];
   }
 
   #text(value) {

@@ -42,10 +42,12 @@ export function ordered(names) {
   return [...names].sort((a, b) => place(a) - place(b) || a.localeCompare(b));
 }
 
+const SAME = {centre: 0, low: -1, high: 1, healthy: 'the same', ends: ['less far', 'farther']};
+
 /** The difference of two runs in a quantity: decades where it is a magnitude. */
 export function difference(of) {
   if (of.name === OVERVIEW)
-    return {...of, label: 'How much farther outside its limits', log: false, centre: 0, low: -1, high: 1, healthy: 'the same'};
+    return {...of, label: 'How much farther outside its limits', log: false, ...SAME};
   const label = of.log ? `${of.label}: log10 of the first over the second` : `${of.label}: the first less the second`;
   const reach = of.log ? 2 : 0.5;
   return {name: of.name, label, log: false, centre: 0, low: -reach, high: reach, healthy: 'the same', decades: of.log};

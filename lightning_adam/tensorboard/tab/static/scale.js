@@ -48,7 +48,8 @@ export class ColourScale {
 
   /** A strip of colours with its ends, its pale middle, and the special colours that occur. */
   legend(matrices) {
-    const [low, high] = this.judged ? this.#limits() : [this.#name(this.spec.low), this.#name(this.spec.high)];
+    const plain = this.spec.ends ?? [this.spec.low, this.spec.high].map((at) => this.#name(at));
+    const [low, high] = this.judged ? this.#limits() : plain;
     const bar = el('span', {className: 'legend-bar'});
     bar.stops = this.#stops();
     bar.style.background = `linear-gradient(90deg, ${bar.stops.map(([at, c]) => `${c} ${at * 100}%`).join(', ')})`;

@@ -195,7 +195,7 @@ export class Tensors {
     if (!band) return 'No rule judges this quantity: colours only tell its size, the same in every run.';
     const early = band.early === null ? '' : `; in the first 30 steps only over ${format(band.early)}`;
     const who = band.matrices ? ' Biases and norms are not judged.' : '';
-    return `Coloured where ${band.rules.join(', ')} would mind it for long${early}.${who}`;
+    return `Coloured where ${[...band.under, ...band.over].join(', ')} would mind it for long${early}.${who}`;
   }
 
   #file(kind) {
