@@ -51,7 +51,7 @@ def percent(share: float) -> str:
         return "an unknown share"
     if abs(share) >= 1e4:
         return "over a million %" if share > 0 else "under minus a million %"
-    return f"{number(100 * share, 2)} %" if abs(share) < 0.995 else f"{number(100 * share)} %"
+    return f"{number(100 * share, 2)} %" if abs(share) < 0.995 else f"{number(float(round(100 * share)))} %"
 
 
 def of_its_norm(ratio: float, whose: str = "its") -> str:
