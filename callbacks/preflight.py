@@ -8,10 +8,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 from typing_extensions import override
 
-from lightning_adam.errors import ConfigError, nearest
+from lightning_adam.diagnosis.finding import SEVERITIES
+from lightning_adam.errors import ConfigError, check_choice
 from lightning_adam.preflight import PreflightReport, preflight
 
-SEVERITIES = ("info", "warning", "critical")
 SHARDED = ("FSDP", "DeepSpeed", "ModelParallel")
 
 
@@ -34,10 +34,8 @@ class Preflight(Callback):
     """
 
     def __init__(self, raise_on: str | None = None, *, budget: float = 60) -> None:
-        if raise_on is not None and raise_on not in SEVERITIES:
-            raise ConfigError(
-                f"raise_on={raise_on!r} is none of {', '.join(SEVERITIES)}.{nearest(str(raise_on), SEVERITIES)}"
-            )
+        if raise_on is not None:
+            check_choice("raise_on", raise_on, SEVERITIES)
         if isinstance(budget, bool) or not isinstance(budget, (int, float)) or not budget > 0:
             raise ConfigError(f"budget={budget!r}: give seconds, more than 0.")
         self.raise_on, self.budget = raise_on, budget

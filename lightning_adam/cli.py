@@ -128,7 +128,7 @@ def check_command(arguments: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from lightning_adam.check import as_json, as_sarif, check, new_findings
-    from lightning_adam.doctor.live import SEVERITIES
+    from lightning_adam.diagnosis.finding import reach
 
     report = check(arguments.target, arguments.data, arguments.budget)
     new = new_findings(report, arguments.baseline)
@@ -138,8 +138,7 @@ def check_command(arguments: argparse.Namespace) -> int:
         "sarif": lambda: as_sarif(new),
     }
     print(forms[arguments.format]())
-    enough = SEVERITIES[: SEVERITIES.index(arguments.fail_on) + 1]
-    return int(any(finding.severity in enough for finding in new))
+    return int(reach(new, arguments.fail_on))
 
 
 def explain_command(arguments: argparse.Namespace) -> int:
@@ -227,20 +226,20 @@ def _compare(first: str, second: str, output: Path | None) -> int:
 
 def _watch(logdir: Path, fail_on: str) -> int:
     """Until Ctrl-C; what was found decides the exit status."""
-    from lightning_adam.doctor.live import SEVERITIES
+    from lightning_adam.diagnosis.finding import reach
     from lightning_adam.doctor.terminal import show_finding
     from lightning_adam.doctor.watching import follow
 
-    severities: set[str] = set()
+    told: list[Finding] = []
 
     def say(run: str, finding: Finding) -> None:
-        severities.add(finding.severity)
+        told.append(finding)
         show_finding(run, finding)
 
     print(f"watching {logdir}; Ctrl-C ends it", file=sys.stderr)
     with contextlib.suppress(KeyboardInterrupt):
         follow(logdir, say)
-    return int(not severities.isdisjoint(SEVERITIES[: SEVERITIES.index(fail_on) + 1]))
+    return int(reach(told, fail_on))
 
 
 def _write(text: str, place: Path | None) -> None:

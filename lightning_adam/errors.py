@@ -24,6 +24,17 @@ def say_left_out(of: str, parts: Collection[str]) -> None:
         warnings.warn(line, LightningAdamWarning, stacklevel=3)
 
 
+def check_choice(argument: str, value: object, allowed: Collection[str]) -> None:
+    """Refuse a word that is not among those that an argument takes.
+
+    Raises:
+        ConfigError: it is none of them; the message has the nearest and all.
+    """
+    if value not in allowed:
+        choices = ", ".join(map(repr, allowed))
+        raise ConfigError(f"{argument}={value!r} is not known.{nearest(str(value), allowed)} Allowed: {choices}.")
+
+
 def nearest(word: str, allowed: Iterable[str]) -> str:
     """A question to append to a message, or nothing. Capitals do not count.
 

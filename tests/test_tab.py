@@ -303,6 +303,17 @@ def test_every_name_is_readable_and_nothing_is_cut_off_at_1024_pixels(
         assert tab.frame.evaluate(FAINTEST) >= 4.5
 
 
+def test_a_narrow_page_shows_the_findings_under_each_other(server: SimpleNamespace, opened: Callable[..., Tab]) -> None:
+    """Half of a laptop's screen: the list is there, and what it tells stands below it."""
+    tab = opened(server, run="known")
+    tab.page.set_viewport_size({"width": 700, "height": 900})
+    tab.frame.get_by_label("warning: LR-HIGH at step 60").click()
+    tab.settle()
+    above, below = (tab.frame.locator(name).bounding_box() for name in (".finding-list", ".finding-detail"))
+
+    assert above["height"] > 20 and below["y"] >= above["y"] + above["height"]
+
+
 def test_two_runs_and_their_difference(server: SimpleNamespace, opened: Callable[..., Tab]) -> None:
     """Both heatmaps on one step axis, or the first over the second: a run against its equal shows a factor of one."""
     tab = opened(server, run="known", other="truncated", quantity="update_ratio")

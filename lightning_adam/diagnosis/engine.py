@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 from lightning_adam.diagnosis.case import Case
 from lightning_adam.diagnosis.codec import Record
-from lightning_adam.diagnosis.finding import Finding, Severity, readable_findings
+from lightning_adam.diagnosis.finding import SEVERITIES, Finding, readable_findings
 from lightning_adam.diagnosis.harm import FIRST_STEPS, agrees, blew_up, is_cleared, judged
 from lightning_adam.diagnosis.history import EARLY, PASSES, History, median
 from lightning_adam.diagnosis.ignoring import is_ignored
@@ -28,7 +28,6 @@ SETTLED = 20
 """So many steps after a suspicion was seen last, a loss that falls clears it."""
 
 
-SEVERITIES = get_args(Severity)
 ORDER = {rule: index for index, rule in enumerate(RULES)}
 T = TypeVar("T", int, bool)
 

@@ -2,13 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from lightning_adam.diagnosis.stored import is_number
 
+if TYPE_CHECKING:
+    import pandas
+
 Severity = Literal["info", "warning", "critical"]
+SEVERITIES: tuple[Severity, ...] = get_args(Severity)
+"""From the mildest to the gravest."""
+
+
+def reach(findings: Iterable[Finding], severity: str) -> bool:
+    """Whether any of them is at least this severe.
+
+    Args:
+        findings: of whatever runs.
+        severity: ``info``, ``warning`` or ``critical``.
+    """
+    enough = SEVERITIES[[*SEVERITIES].index(severity) :]  # type: ignore[arg-type]
+    return any(finding.severity in enough for finding in findings)
+
+
+def as_dataframe(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> pandas.DataFrame:
+    """Findings as a table of pandas, which is only imported here.
+
+    Args:
+        rows: one per finding.
+        columns: those that are kept, in this order.
+
+    Raises:
+        ImportError: pandas is not installed.
+    """
+    try:
+        import pandas
+    except ImportError as error:
+        raise ImportError("to_dataframe() needs pandas: pip install pandas. report.findings does not.") from error
+    return pandas.DataFrame(rows, columns=list(columns))
 
 
 @dataclass(frozen=True)

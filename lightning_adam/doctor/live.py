@@ -9,10 +9,11 @@ from dataclasses import replace
 
 from lightning_adam.diagnosis import Finding, StepSignals, replay
 from lightning_adam.diagnosis.codec import MOST_STEPS
+from lightning_adam.diagnosis.finding import SEVERITIES as FROM_THE_MILDEST
 from lightning_adam.doctor.evidence import Record, failed_rules
 from lightning_adam.tensorboard.reader import EVENTS, RunLog
 
-SEVERITIES = ("critical", "warning", "info")
+SEVERITIES = FROM_THE_MILDEST[::-1]
 """The worst first."""
 
 UNREAD = "FINDINGS-UNREAD"

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from lightning_adam.diagnosis import Finding
+from lightning_adam.diagnosis.finding import as_dataframe, reach
 from lightning_adam.doctor.judgement import RunReport, judge, ranked
-from lightning_adam.doctor.live import SEVERITIES
 from lightning_adam.doctor.sources import read_runs
 
 if TYPE_CHECKING:
@@ -45,8 +45,7 @@ class Report:
         Args:
             severity: ``info``, ``warning`` or ``critical``.
         """
-        enough = SEVERITIES[: SEVERITIES.index(severity) + 1]
-        return any(finding.severity in enough for _, finding in self.findings)
+        return reach((finding for _, finding in self.findings), severity)
 
     def to_dataframe(self) -> pandas.DataFrame:
         """The findings as a table, one row each: run, step, rule, severity, message, remedy, parameters, evidence.
@@ -54,13 +53,9 @@ class Report:
         Raises:
             ImportError: pandas is not installed.
         """
-        try:
-            import pandas
-        except ImportError as error:
-            raise ImportError("to_dataframe() needs pandas: pip install pandas. report.findings does not.") from error
         columns = ["run", "step", "rule", "severity", "message", "remedy", "parameters", "evidence"]
         rows = [{"run": run, **finding.to_dict()} for run, finding in self.findings]
-        return pandas.DataFrame(rows, columns=columns)
+        return as_dataframe(rows, columns)
 
     def to_text(self, width: int = 100) -> str:
         """As the terminal shows it, without colour."""

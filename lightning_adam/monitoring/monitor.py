@@ -12,13 +12,13 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from lightning_adam.diagnosis import Finding
-from lightning_adam.diagnosis.finding import readable_findings
+from lightning_adam.diagnosis.finding import reach, readable_findings
 from lightning_adam.errors import ConfigError, nearest
 from lightning_adam.monitoring.actions import Actions, DivergenceError, scale_rates
 from lightning_adam.monitoring.all_sinks import AllSinks
 from lightning_adam.monitoring.guard import LOG, Guard
 from lightning_adam.monitoring.monitored_optimizer import MonitoredOptimizer
-from lightning_adam.monitoring.optimizer_diagnosis import SEVERITIES, DivergenceOptions, OptimizerDiagnosis, Record
+from lightning_adam.monitoring.optimizer_diagnosis import DivergenceOptions, OptimizerDiagnosis, Record
 from lightning_adam.monitoring.optimizer_statistics import FEW_TENSORS, OptimizerStatistics, StatisticsOptions
 from lightning_adam.monitoring.parameters import NamedParameters, are_known, named_parameters, prefixes
 from lightning_adam.monitoring.run import Run
@@ -361,6 +361,6 @@ class Monitor:
 
             raise optuna.TrialPruned(fresh[-1].line())
         asked = self._divergence.raise_on
-        grave = [f for f in fresh if asked and SEVERITIES.index(f.severity) >= SEVERITIES.index(asked)]
+        grave = [f for f in fresh if asked and reach([f], asked)]
         if grave:
             raise DivergenceError(grave[0].line())

@@ -12,9 +12,10 @@ from typing import Any
 from torch.optim import Optimizer
 
 from lightning_adam.diagnosis import Diagnosis, Finding, RunSignals, StepSignals, encode
+from lightning_adam.diagnosis.finding import SEVERITIES
 from lightning_adam.diagnosis.ignoring import checked_ignore
 from lightning_adam.diagnosis.rules import RULES
-from lightning_adam.errors import ConfigError, nearest
+from lightning_adam.errors import ConfigError, check_choice
 from lightning_adam.monitoring.guard import LOG, Guard
 from lightning_adam.monitoring.parameters import NamedParameters
 from lightning_adam.monitoring.run import Run
@@ -22,7 +23,6 @@ from lightning_adam.monitoring.signal_reader import SignalReader
 from lightning_adam.monitoring.sink import Sink
 
 ACTIONS = ("warn", "stop", "skip_step", "rollback", "reduce_lr")
-SEVERITIES = ("info", "warning", "critical")
 REMEMBERED_STEPS = 200
 """Steps whose signals are written to a file when something critical happens."""
 MOST_FILES = 10
@@ -50,21 +50,15 @@ class DivergenceOptions:
     ignore: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        _check_choice("on_divergence", self.on_divergence, ACTIONS)
+        check_choice("on_divergence", self.on_divergence, ACTIONS)
         if self.raise_on is not None:
-            _check_choice("raise_on", self.raise_on, SEVERITIES)
+            check_choice("raise_on", self.raise_on, SEVERITIES)
         _check_count("max_actions", self.max_actions)
         _check_count("every_n_steps", self.every_n_steps)
         if isinstance(self.logits, str):
             raise ConfigError(f"logits={self.logits!r}: give a list of globs, such as logits=[{self.logits!r}].")
         object.__setattr__(self, "logits", tuple(self.logits))
         object.__setattr__(self, "ignore", checked_ignore(self.ignore, RULES))
-
-
-def _check_choice(argument: str, value: object, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        choices = ", ".join(map(repr, allowed))
-        raise ConfigError(f"{argument}={value!r} is not known.{nearest(str(value), allowed)} Allowed: {choices}.")
 
 
 def _check_count(argument: str, value: object) -> None:

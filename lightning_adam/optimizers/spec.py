@@ -8,7 +8,6 @@ import inspect
 import io
 import logging
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -16,6 +15,7 @@ from typing import Any, Literal
 from torch.optim import Optimizer
 
 from lightning_adam.errors import ConfigError, nearest
+from lightning_adam.quiet import without_warnings
 
 Need = Literal["closure", "hessian", "loss", "matrices", "modes", "total_steps"]
 
@@ -108,8 +108,7 @@ def build_optimizer(
     parameters: Any = [dict(group) for group in groups]
     if "closure" in spec.needs:  # they take one group only
         parameters = [p for group in groups for p in group["params"]]
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Paged optimizers are not supported on CPU")
+    with without_warnings("Paged optimizers are not supported on CPU"):
         return _made(spec, kind or spec.load(), parameters, given)
 
 

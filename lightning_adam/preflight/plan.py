@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from statistics import median
@@ -16,6 +15,7 @@ from lightning_adam.preflight.facts import Check, Facts, found
 from lightning_adam.preflight.gradients import matrices
 from lightning_adam.preflight.guard import untouched
 from lightning_adam.preflight.task import Task
+from lightning_adam.quiet import without_warnings
 from lightning_adam.schedules import Schedule, factor
 
 MOST_STEPS = 4000
@@ -124,8 +124,7 @@ def _simulated(task: Task, entry: dict[str, Any], plan: Plan) -> list[tuple[int,
     horizon = plan.total or plan.asked * clock
     if plan.asked and not plan.is_known:
         horizon = plan.total = plan.asked * clock
-    with untouched(schedule, *task.optimizers), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with untouched(schedule, *task.optimizers), without_warnings():
         return list(_walked(schedule, clock, min(MOST_STEPS, max(1, horizon // clock)), task.optimizers[0]))
 
 

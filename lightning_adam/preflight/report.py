@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lightning_adam.diagnosis import Finding
+from lightning_adam.diagnosis.finding import as_dataframe, reach
 
 if TYPE_CHECKING:
     import pandas
@@ -43,8 +44,7 @@ class PreflightReport:
         Args:
             severity: ``info``, ``warning`` or ``critical``.
         """
-        grades = list(STYLES)
-        return any(grades.index(f.severity) <= grades.index(severity) for f in self.findings)
+        return reach(self.findings, severity)
 
     def to_dataframe(self) -> pandas.DataFrame:
         """One row for each finding.
@@ -52,17 +52,14 @@ class PreflightReport:
         Raises:
             ImportError: pandas is not installed.
         """
-        try:
-            import pandas
-        except ImportError as error:
-            raise ImportError("to_dataframe() needs pandas: pip install pandas. report.findings does not.") from error
-        columns = ["rule", "severity", "message", "remedy", "evidence", "parameters"]
-        return pandas.DataFrame([finding.to_dict() for finding in self.findings], columns=columns)
+        columns = ("rule", "severity", "message", "remedy", "evidence", "parameters")
+        return as_dataframe([finding.to_dict() for finding in self.findings], columns)
 
     def to_text(self, width: int = WIDTH) -> str:
         """As the terminal shows it, without colour."""
         buffer = io.StringIO()
-        Console(file=buffer, width=width, highlight=False, color_system=None).print(self)
+        plain = Console(file=buffer, width=width, highlight=False, color_system=None, force_jupyter=False)
+        plain.print(self)  # in a kernel rich would display it instead of writing it
         return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
 
     def __rich__(self) -> RenderableType:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -34,6 +33,7 @@ from lightning_adam.preflight.guard import untouched
 from lightning_adam.preflight.report import PreflightReport
 from lightning_adam.preflight.step import observe
 from lightning_adam.preflight.task import Task, silenced, stand_in, unwrapped
+from lightning_adam.quiet import without_warnings
 
 CHECKS: tuple[Check, ...] = (
     *data_checks.CHECKS,
@@ -100,8 +100,7 @@ def _quiet() -> Iterator[None]:
     """Warnings and Lightning's advice on what is only tried belong to nobody."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning")]
     levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings(), torch.enable_grad():
-        warnings.simplefilter("ignore")
+    with without_warnings(), torch.enable_grad():
         for logger in loggers:
             logger.setLevel(logging.CRITICAL)
         try:

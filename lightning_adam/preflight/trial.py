@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from lightning_adam.preflight.guard import untouched
 from lightning_adam.preflight.plan import Plan
 from lightning_adam.preflight.step import Step, predict
 from lightning_adam.preflight.task import Task, gradients, kept, mode
+from lightning_adam.quiet import without_warnings
 from lightning_adam.schedules import Schedule
 
 STEPS, RAMP = 40, 20
@@ -102,9 +102,8 @@ def _run(
     losses: list[float] = []
     with (
         untouched(task.module, *task.optimizers, *(entry["scheduler"] for entry in task.schedulers)),
-        warnings.catch_warnings(),
+        without_warnings(),
     ):
-        warnings.simplefilter("ignore")
         _detach(task)
         peaks = _peaks(task.optimizers, plan, scale)
         before = {name: p.detach().clone() for name, p in task.trainable().items()}

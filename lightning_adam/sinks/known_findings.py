@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import get_args
 
 from lightning_adam.diagnosis import Finding
 from lightning_adam.diagnosis.archive import findings_document
-from lightning_adam.diagnosis.finding import Severity
-
-SEVERITIES: tuple[str, ...] = get_args(Severity)
+from lightning_adam.diagnosis.finding import SEVERITIES
 
 
 class KnownFindings:

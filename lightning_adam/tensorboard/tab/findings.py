@@ -7,7 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-SEVERITIES = ("info", "warning", "critical")
+from lightning_adam.diagnosis.finding import SEVERITIES
+
 _ROW = re.compile(r"^\| (\d+)(?:–(\d+))?[^|]*\| \*\*([^*|]+)\*\* \|", re.MULTILINE)
 
 Spans = Mapping[tuple[str, int], int]

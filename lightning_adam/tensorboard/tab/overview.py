@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lightning_adam.diagnosis import RunSignals
+from lightning_adam.diagnosis.finding import SEVERITIES
 from lightning_adam.tensorboard.configuration import CONFIG
 from lightning_adam.tensorboard.tab.bulk import CLOCKS, Bulk, told_tags
-from lightning_adam.tensorboard.tab.findings import SEVERITIES
 from lightning_adam.tensorboard.tab.series import OptimizerSeries, SeriesReader
 
 LOSSES = tuple(
