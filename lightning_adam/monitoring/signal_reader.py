@@ -298,12 +298,15 @@ class SignalReader:
             return None if skipped and not step.vetoed else NonFinite("gradient", bad)
         if heavy is not None and not math.isfinite(sum(self._parameter_norms().values())):
             return self._spoilt()
-        if heavy is not None and (lost := self._lost_moments()):
+        if heavy is not None and not math.isfinite(heavy.normalised_rms) and (lost := self._lost_moments()):
             return NonFinite("moment", lost)
         return None
 
     def _lost_moments(self) -> tuple[str, ...]:
-        """Whose moments are not finite, though the weights are: Lion's sign of NaN is 0, and it stands still."""
+        """Whose moments are not finite, though the weights are: Lion's sign of NaN is 0, and it stands still.
+
+        A pass whose rms of m̂/(√v̂+ε) is finite has read them all already.
+        """
         placed = {p: moments_of(self.optimizer, p) for g in self.optimizer.param_groups for p in g["params"]}
         if are_finite([moment for moments in placed.values() for moment in moments]):
             return ()
