@@ -131,7 +131,7 @@ def log_hyperparameters(trainer: Trainer, module: LightningModule) -> None:
 
     Lightning logs the user's right after ``on_fit_start``.
     """
-    if not (trainer.is_global_zero and trainer.enable_autolog_hparams):
+    if not (trainer.is_global_zero and getattr(trainer, "enable_autolog_hparams", True)):
         return
     theirs = hyperparameters_of_user(trainer, module)
     values = merged_hyperparameters(theirs, hyperparameters(trainer.optimizers))

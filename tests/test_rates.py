@@ -268,6 +268,12 @@ def finder() -> LearningRateFinder:
     return LearningRateFinder(1e-4, 1e-1, num_training_steps=20, early_stop_threshold=None)
 
 
+KEEPS_WHAT_IT_FOUND = tuple(int(part) for part in L.__version__.split(".")[:3] if part.isdigit()) >= (2, 5, 3)
+"""Up to 2.5.2 Lightning's own callback forgets the rate that it has found: plain torch trains with the old one, too."""
+finder_keeps = pytest.mark.skipif(not KEEPS_WHAT_IT_FOUND, reason="this Lightning's finder forgets what it has found")
+
+
+@finder_keeps
 @pytest.mark.filterwarnings("ignore:.*num_workers")
 def test_rate_of_the_finder_callback_is_the_run_s(tmp_path: Path) -> None:
     """The search is none of the schedule's business; then it goes on from what was found, as torch's does."""
@@ -283,6 +289,7 @@ def test_rate_of_the_finder_callback_is_the_run_s(tmp_path: Path) -> None:
     assert module.lr != 1e-2
 
 
+@finder_keeps
 def test_rate_that_was_found_is_what_the_warmup_leads_to(tmp_path: Path) -> None:
     """As callback and through Tuner: four steps up to it."""
     options: dict[str, Any] = {"max_epochs": 2, "enable_checkpointing": True, "default_root_dir": tmp_path}

@@ -21,6 +21,8 @@ OVERVIEW = "all_limits"
 """The quantity that shows, of every cell, the judged quantity that lies farthest outside its band."""
 GRADIENT, AGREEMENT = "gradient_norm", "signal_to_noise"
 EXACT = 1e-5
+NOTHING = Matrix.stack([])
+"""A quantity that was not logged."""
 
 
 @dataclass(frozen=True)
@@ -48,17 +50,16 @@ class Judge:
         """The quantity with its excess; the quantity itself where no rule judges it."""
         if quantity == OVERVIEW:
             return self._overview(matrices)
-        matrix = matrices.get(quantity, Matrix.stack([]))
+        matrix = matrices.get(quantity, NOTHING)
         band = self.bands.get(quantity)
         if band is None or not len(matrix.steps):
             return matrix
         shown = self._shown(band, matrix)
         excess = self._excess(quantity, band, shown, matrix)
-        nothing = Matrix.stack([])
-        agrees = matrices.get(AGREEMENT, nothing).at(matrix.steps).values
+        agrees = matrices.get(AGREEMENT, NOTHING).at(matrix.steps).values
         if agrees.shape == excess.shape:
             excess[(excess < 0) & (agrees < band.agree)] = 0
-        excess[not_finite(matrices.get(GRADIENT, nothing).at(matrix.steps).values, excess.shape)] = np.nan
+        excess[not_finite(matrices.get(GRADIENT, NOTHING).at(matrix.steps).values, excess.shape)] = np.nan
         return Matrix(matrix.steps, shown, excess)
 
     def _overview(self, matrices: Mapping[str, Matrix]) -> Matrix:

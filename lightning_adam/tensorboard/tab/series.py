@@ -77,7 +77,7 @@ class SeriesReader:
         self._data = data
         self._kept = limits.get(PLUGIN, KEPT_STEPS) or EVERYTHING
         self._kept_scalars = limits.get("scalars", 1000) or EVERYTHING
-        self._cache, self._reading = _Cache(), threading.Lock()
+        self._cache, self._reading, self._judging = _Cache(), threading.Lock(), threading.Lock()
 
     def runs(self, context: Any, experiment: str) -> list[str]:
         """All runs, with our tags or without."""
@@ -180,12 +180,12 @@ class SeriesReader:
         limits = bands(known)
         what = f"{prefix} {quantity} {planned}"
         key = _Key(experiment, run, what, optimizer.max_step, optimizer.max_wall_time)
-        matrix = self._cache.get(key)
-        if matrix is None:
-            matrix = self._judge(
-                where, optimizer, Judge(limits, optimizer.names, self._rates(where, prefix), planned), quantity
-            )
-            self._cache.put(key, matrix)
+        with self._judging:  # what many ask for at once is judged for the first
+            matrix = self._cache.get(key)
+            if matrix is None:
+                judge = Judge(limits, optimizer.names, self._rates(where, prefix), planned)
+                matrix = self._judge(where, optimizer, judge, quantity)
+                self._cache.put(key, matrix)
         return Judged(matrix, limits)
 
     def _judge(self, where: tuple[Any, str, str], optimizer: OptimizerSeries, judge: Judge, quantity: str) -> Matrix:
