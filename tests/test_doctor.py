@@ -279,6 +279,18 @@ def test_damaged_finding_is_passed_over(tmp_path: Path, changes: dict[str, Any])
     assert "damaged" in run.notes[0]
 
 
+def test_a_suspicion_that_the_loss_confirmed_is_one_finding(tmp_path: Path) -> None:
+    """Without records: of what was told twice, as information and then as a warning, the last telling counts."""
+    folder = finding_event(tmp_path, severity="info", rule="LR-HIGH")
+    with SummaryWriter(folder, filename_suffix=".more") as files:
+        TensorBoardWriter(files).write_events(
+            9, [{"rule": "LR-HIGH", "severity": "warning", "step": 3, "message": "Again."}]
+        )
+    (run,) = report(folder).runs
+
+    assert [(f.rule, f.severity, f.message) for f in run.findings] == [("LR-HIGH", "warning", "Again.")]
+
+
 def test_finding_of_a_newer_version_is_read(tmp_path: Path) -> None:
     """A field that this version does not know takes nothing from the others."""
     (run,) = report(finding_event(tmp_path, unheard=1)).runs

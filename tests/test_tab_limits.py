@@ -166,6 +166,16 @@ def test_line_of_a_run_tells_its_gravest_finding_and_its_last_loss(tmp_path: Pat
     assert line.settings["lr"] == "0.001"
 
 
+def test_a_suspicion_that_the_loss_confirmed_is_one_finding(tmp_path: Path) -> None:
+    """Told as information at its step, and as a warning of the same step later: the page shows the warning."""
+    with SummaryWriter(str(tmp_path / "run")) as files:
+        for at, severity in ((0, "info"), (40, "warning")):
+            TensorBoardWriter(files).write_events(at, [{**FINDING, "step": 0, "severity": severity}])
+    found, where = reader(tmp_path)
+
+    assert [(f["rule"], f["severity"]) for f in found.findings(where, "", "run", "adam")] == [("LR-HIGH", "warning")]
+
+
 def test_training_loss_is_known_by_its_name() -> None:
     """The surest name first; what cannot be one is left out."""
     assert losses(["val_loss", "epoch", "adam/log10_lr", "lr-Adam", "accuracy", "train_loss"])[:2] == [

@@ -17,7 +17,7 @@ from lightning_adam.diagnosis.rules import BETTER, CAUSES, LINTS, NEVER_AFTER, R
 from lightning_adam.diagnosis.rules_gradients import stands_out
 from lightning_adam.diagnosis.signals import RunSignals, StepSignals
 from lightning_adam.diagnosis.stored import is_list_of
-from lightning_adam.diagnosis.wording import loss_clause
+from lightning_adam.diagnosis.wording import course_clause
 from lightning_adam.errors import say_left_out
 
 QUIET_STEPS = 100
@@ -177,7 +177,7 @@ class Diagnosis:
             self._suspected[i] = False
         self._suspected[first] = False
         found = self.findings[first]
-        message = f"{found.message} The loss agrees: {case.course} at step {case.now.step}{loss_clause(case)}."
+        message = f"{found.message} The loss agrees: {course_clause(case)} at step {case.now.step}."
         self.findings[first] = replace(found, severity="warning", message=message)
         return [self.findings[first]]
 

@@ -35,6 +35,14 @@ def loss_clause(case: Case) -> str:
     return f", loss {before} → {number(case.now.loss, 4)} in {plural(steps, 'step')}"
 
 
+def course_clause(case: Case) -> str:
+    """Where the loss is, against where it was at its best and where it began."""
+    curve = case.curve
+    if case.course == "rising":
+        return f"it is at {number(curve.now, 4)}, and was at {number(curve.best, 4)}"
+    return f"it began at {number(curve.start, 4)}, and is at {number(curve.now, 4)}"
+
+
 def plural(count: int, noun: str) -> str:
     """``1 step``, ``2 steps``."""
     return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -32,7 +32,7 @@ def follow(
     Returns:
         The last report; None where there was nothing to judge.
     """
-    told: set[tuple[str, str, int]] = set()
+    told: set[tuple[str, str, str, int]] = set()
     state, last = None, None
     for _ in _counted(looks, every, sleep):
         seen = _state(Path(logdir))
@@ -52,10 +52,10 @@ def _counted(looks: int | None, every: float, sleep: Callable[[float], None]) ->
         look += 1
 
 
-def _fresh(found: Report | None, told: set[tuple[str, str, int]]) -> Iterator[tuple[str, Finding]]:
-    """Of a sickness that is renamed when more is known, the new name is news."""
+def _fresh(found: Report | None, told: set[tuple[str, str, str, int]]) -> Iterator[tuple[str, Finding]]:
+    """Of a sickness that is renamed or becomes graver when more is known, that is news."""
     for run, finding in found.findings if found is not None else ():
-        if (key := (run, finding.rule, finding.step)) not in told:
+        if (key := (run, finding.rule, finding.severity, finding.step)) not in told:
             told.add(key)
             yield run, finding
 

@@ -50,7 +50,8 @@ class Bulk:
     def findings(self, run: str, prefix: str) -> list[dict[str, Any]]:
         """All findings in order of their steps, as the doctor judges them.
 
-        Left out is what is no finding, what a resumed run went back before, and what turned out to be another finding.
+        Left out is what is no finding, what a resumed run went back before, and what turned out to be another finding; of a
+        suspicion that was confirmed the first telling.
         """
         clocks = [self.scalars.get(run, {}).get(prefix + clock, []) for clock in CLOCKS]
         table = self._last_text(run, prefix + TABLE)
@@ -61,7 +62,8 @@ class Bulk:
             for text in event.numpy.reshape(-1).tolist()
             for finding in parsed(text)
         ]
-        return sorted((f for f in found if f is not None), key=lambda finding: int(finding["step"]))
+        as_told_last = {(f["rule"], f["step"]): f for f in found if f is not None}
+        return sorted(as_told_last.values(), key=lambda finding: int(finding["step"]))
 
     def _last_text(self, run: str, tag: str) -> Any:
         points = self.words.get(run, {}).get(tag, [])
