@@ -110,6 +110,7 @@ def _overlap(one: list[tuple[str, Tensor]], other: list[tuple[str, Tensor]]) -> 
 
 
 def walk(task: Task, names: list[str]) -> None:
+    """A few steps of Adam on these parameters, so that what begins at zero on purpose has left it."""
     parameters = [task.trainable()[name] for name in names]
     optimizer = Adam(parameters, lr=1e-3)
     batches = task.usable()[:BATCHES]

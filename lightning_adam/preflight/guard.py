@@ -78,6 +78,7 @@ class _Capture:
         self._seen: dict[int, Any] = {}  # the objects themselves: an id may be used again once its owner is gone
 
     def of(self, roots: Iterable[Any]) -> list[Undo]:
+        """What puts back everything that can be reached from these objects."""
         undo: list[Undo] = []
         todo = [(root, False) for root in roots]
         while todo:
