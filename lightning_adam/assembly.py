@@ -122,6 +122,7 @@ def make_optimizer(
     else:
         options = options_for(choice.spec, config, groups, may_fuse)
         made = cast(GuidedStep, build_optimizer(choice.spec, groups, options, total_steps, guided_class(choice.spec.load())))
+        made.adam_shared = choice.spec.shared
     if not all("lr" in group for group in made.param_groups):
         raise ConfigError(f"{made.adam_kind.__name__} has no lr in its groups: there is nothing for a schedule to set.")
     return made

@@ -41,6 +41,7 @@ class GuidedStep(Optimizer):
         adam_order: the parameters' names in the module's order.
         adam_reset: whether the next checkpoint's optimizer state is left aside.
         adam_fresh: the counters of each group before the first step.
+        adam_shared: options that all groups have alike, because it takes the first group's for all.
         adam_arguments: what a companion hands to the next step: a loss, a Hessian estimate. Often not there.
     """
 
@@ -52,6 +53,7 @@ class GuidedStep(Optimizer):
     adam_order: Sequence[str] = ()
     adam_reset: bool = False
     adam_fresh: Sequence[Mapping[str, Any]] = ()
+    adam_shared: Sequence[str] = ()
     adam_arguments: Mapping[str, Any]
     _before_clip_hooks: OrderedDict[int, Callable[[Optimizer], None]]
 
@@ -86,6 +88,22 @@ class GuidedStep(Optimizer):
 
     # torch would wrap the step of this class, too, to call the step hooks: the library's has them.
     step.hooked = True  # type: ignore[attr-defined]
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """One more, in mid-run as well.
+
+        Raises:
+            ConfigError: it asks for what the first group's option would silently overrule.
+        """
+        first = self.param_groups[0] if self.param_groups else {}
+        for name in self.adam_shared:
+            allowed = (first[name], first.get(f"initial_{name}", first[name])) if name in first else ()
+            if allowed and name in param_group and param_group[name] not in allowed:
+                raise ConfigError(
+                    f"add_param_group: {self.adam_kind.__name__} has one {name} for all groups, {first[name]!r}; this group "
+                    f"asks for {param_group[name]!r}. Leave {name} out of it, or take another optimizer, such as adamw."
+                )
+        super().add_param_group(param_group)
 
     def _step_repeatedly(self, closure: Callable[[], Any] | None) -> Any:
         """L-BFGS evaluates the batch several times: each time, clip.

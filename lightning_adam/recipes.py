@@ -243,6 +243,7 @@ def _new_class(recipe: Recipe) -> type[Optimizer]:
         groups = _groups(params, decay, split="weight_decay" in spec.options(), marked="matrices" in spec.needs)
         taken = options_for(spec, config, groups, never)
         build_optimizer(spec, groups, taken, recipe.phases.total, _constructor(kind, self))
+        self.adam_shared = spec.shared
         _complete(self, config, recipe.phases)
 
     __init__.__signature__ = _signature(recipe)  # type: ignore[attr-defined]

@@ -126,6 +126,19 @@ def test_prodigy_refuses_what_it_would_not_do(options: dict[str, Any]) -> None:
     la.configure_optimizers(Bowl(), "prodigy", total_steps=9, param_groups={"head.*": {"weight_decay": 0.3}})
 
 
+def test_prodigy_refuses_another_rate_in_mid_run_too() -> None:
+    """A group that is added later has the first one's rate, or says nothing of it."""
+    module, head = nn.Linear(2, 2), nn.Linear(2, 2)
+    for made in (
+        la.configure_optimizers(module, "prodigy", total_steps=9)["optimizer"],
+        la.optimizer_class("prodigy")(module.parameters()),
+    ):
+        with pytest.raises(la.ConfigError, match=r"one lr for all groups, .*asks for 0.1"):
+            made.add_param_group({"params": [head.weight], "lr": 0.1})
+        made.add_param_group({"params": [head.bias], "weight_decay": 0.3})
+        assert [len(group["params"]) for group in made.param_groups][-1] == 1
+
+
 REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({}, {"accumulate_grad_batches": 2}, "lbfgs under accumulate_grad_batches"),
     ({"clip": 1.0}, {}, "clip=1.0 with lbfgs"),

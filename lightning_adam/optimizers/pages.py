@@ -72,9 +72,18 @@ _BY_NAME: dict[str, str] = {
         ("paged_adamw", "paged_lion", "paged_ademamix"), f"{_REFERENCE} at most 1e-5 (float32; not on a GPU that pages)"
     ),
 }
+PACKAGES: dict[str, str] = {
+    **dict.fromkeys(("adam", "adamw", "adan", "radam", "ranger", "stableadamw"), "torch-optimi"),
+    **dict.fromkeys(("schedulefree_adamw", "schedulefree_radam", "schedulefree_sgd"), "schedulefree"),
+    "adabelief": "adabelief-pytorch",
+    "lion": "lion-pytorch",
+    "prodigy": "prodigyopt",
+}
+"""Name to the package, its authors' or another library's, that it is compared with (``tests/test_authors_packages.py``)."""
 
 
 def verified(name: str) -> str:
     """How the optimizer of this name is checked in the tests (``tests/test_independent_references.py``)."""
     quantised = f"{_REFERENCE} at most 2.5 %, its quantisation"
-    return _BY_NAME.get(name, quantised if name.endswith("8bit") else f"{_REFERENCE} at most 1e-6")
+    equations = _BY_NAME.get(name, quantised if name.endswith("8bit") else f"{_REFERENCE} at most 1e-6")
+    return f"{equations};\nand against {PACKAGES[name]}'s own steps, as close" if name in PACKAGES else equations
