@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import csv
+from pathlib import Path
+
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 from lightning_adam.diagnosis.rules import RULES
 from lightning_adam.explain import codes, explanation
+from lightning_adam.optimizer_page import described
 from lightning_adam.optimizers import OptimizerSpec, available_optimizers
 
 CATALOGUE = "<!-- the catalogue -->"
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add a page per code, and the table of all."""
+    """Add a page per optimizer and per code, and the table of all codes."""
+    for spec in available_optimizers():
+        files.append(File.generated(config, f"catalogue/{spec.name}.md", content=_page_of(spec)))
     for code in codes():
         files.append(File.generated(config, f"codes/{code}.md", content=explanation(code).text))
     files.append(File.generated(config, "codes/index.md", content=_table_of_codes()))
@@ -41,12 +47,28 @@ def _rows(of: list[str]) -> str:
 
 
 def _catalogue() -> str:
-    head = ["| name | from | bytes | lr | what it is | needs | source |", "|---|---|---:|---:|---|---|---|"]
+    head = ["| name | from | bytes | time | lr | what it is | needs |", "|---|---|---:|---:|---:|---|---|"]
     return "\n".join([*head, *map(_row, available_optimizers())])
 
 
 def _row(spec: OptimizerSpec) -> str:
-    needs = ", ".join(spec.needs)
-    return (
-        f"| `{spec.name}` | {spec.library} | {spec.state_bytes:g} | {spec.lr:g} | {spec.summary} | {needs} | {spec.source} |"
-    )
+    link, time, needs = f"[`{spec.name}`](catalogue/{spec.name}.md)", _costs()[spec.name][1], ", ".join(spec.needs)
+    return f"| {link} | {spec.library} | {spec.state_bytes:g} | {time} | {spec.lr:g} | {spec.summary} | {needs} |"
+
+
+def _page_of(spec: OptimizerSpec) -> str:
+    """What ``lightning-adam optimizers NAME`` prints, with the cost as it was recorded."""
+    bytes_, time = _costs()[spec.name]
+    cost = {
+        "state": f"{spec.state}: {bytes_} bytes per parameter, counted",
+        "time": f"{time} times AdamW's, a step on a CPU",
+    }
+    entries = [f"**{key}**\n\n```text\n{text}\n```\n" for key, text in {**described(spec), **cost}.items()]
+    use = f'```python\nla.configure_optimizers(self, "{spec.name}")\n```\n'
+    return "\n".join([f"# {spec.name}\n\n{spec.summary.capitalize()}.\n", use, *entries])
+
+
+def _costs() -> dict[str, tuple[str, str]]:
+    """Name to bytes per parameter and time beside AdamW's, from ``python -m tests.benchmarks.catalogue_cost``."""
+    with (Path(__file__).parent / "catalogue_cost.csv").open() as file:
+        return {name: (bytes_, time) for name, bytes_, time in csv.reader(file)}

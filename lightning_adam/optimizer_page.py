@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lightning_adam.configure import configure_optimizers
 from lightning_adam.optimizers import OptimizerSpec, get_optimizer
+from lightning_adam.optimizers.number_kinds import takes_complex, takes_sparse
 from lightning_adam.optimizers.pages import RULES, verified
 
 NEEDS = {
@@ -34,21 +35,40 @@ def optimizer_page(name: str) -> str:
         ConfigError: no optimizer has this name.
     """
     spec = get_optimizer(name)
-    bytes_, seconds = measured(spec)
+    entries = [_entry(key, text) for key, text in {**described(spec), **_cost(spec)}.items()]
+    return "\n".join([f"{name}: {spec.summary}", "", *entries])
+
+
+def _cost(spec: OptimizerSpec) -> dict[str, str]:
+    try:
+        bytes_, seconds = measured(spec)
+    except Exception as error:  # whatever a library raises where it cannot run: paged_ademamix without CUDA
+        why = str(error).partition("\n")[0]
+        return {"state": f"{spec.state}: {spec.state_bytes:g} bytes per parameter", "time": f"not measured here: {why}"}
     beside = seconds / measured(get_optimizer("adamw"))[1]
-    lines = {
-        "update": RULES[name],
-        "needs": "\n".join(NEEDS[need] for need in spec.needs) or "nothing",
-        "options": ", ".join(_options(spec)),
+    return {
         "state": f"{spec.state}: {bytes_:.3g} bytes per parameter, counted on a matrix of {SIDE} x {SIDE}",
         "time": f"{beside:.1f} times AdamW's, a step on this CPU (three such matrices, {seconds * 1e3:.2g} ms)",
+    }
+
+
+def described(spec: OptimizerSpec) -> dict[str, str]:
+    """What the page says without measuring: an entry's name to its text, entries with nothing to say left out."""
+    entries = {
+        "update": RULES[spec.name],
+        "needs": "\n".join(NEEDS[need] for need in spec.needs) or "nothing",
+        "options": ", ".join(_options(spec)),
+        "takes": ", ".join(["real", *_numbers(spec)]) + " parameters",
         "source": spec.source,
         "from": spec.path,
-        "verified": verified(name),
+        "verified": verified(spec.name),
         "note": spec.note,
     }
-    kept = [(key, text) for key, text in lines.items() if text]
-    return "\n".join([f"{name}: {spec.summary}", "", *(_entry(key, text) for key, text in kept)])
+    return {key: text for key, text in entries.items() if text}
+
+
+def _numbers(spec: OptimizerSpec) -> list[str]:
+    return ["complex"] * takes_complex(spec) + ["sparsely looked-up"] * takes_sparse(spec)
 
 
 def _entry(key: str, text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from lightning_adam.errors import ConfigError, nearest
+from lightning_adam.errors import ConfigError, LightningAdamWarning, nearest
 from lightning_adam.layer_depth import layer_depths
 from lightning_adam.no_decay import without_decay
 from lightning_adam.optimizers.muon_head import output_matrices
@@ -121,6 +122,14 @@ def _rates(module: nn.Module, split: Split) -> dict[str, Rate]:
     names = [plain_name(name) for name, _ in module.named_parameters()]
     depths = layer_depths([name for name in names if fnmatchcase(name, split.parameters or "*")], module)
     deepest = max(depths.values())
+    if deepest == 0:
+        warnings.warn(
+            f"layer_decay={split.layer_decay!r} changes nothing: no layers can be told apart by the names of "
+            f"{type(module).__name__}'s parameters ({', '.join(names[:3])}, …). Number them (nn.ModuleList, layer1, layer2), "
+            "or give each its rate by param_groups=.",
+            LightningAdamWarning,
+            stacklevel=4,
+        )
     return {name: Rate(depth, split.lr * split.layer_decay ** (deepest - depth)) for name, depth in depths.items()}
 
 

@@ -28,8 +28,9 @@ PRESETS: dict[str, Preset] = {
     ),
     "vit": Preset(
         {"optimizer": "adamw", "lr": 5e-4, "betas": (0.9, 0.999), "weight_decay": 0.05, "schedule": "cosine",
-         "warmup": "5ep", "clip": None},
-        "Touvron et al. 2020 (DeiT), arXiv:2012.12877, table 9; lr for batch 512; tokens and positions are not decayed",
+         "warmup": "5ep", "min_lr": 0.02, "clip": None},
+        "Touvron et al. 2020 (DeiT), arXiv:2012.12877, table 9; lr for batch 512; tokens and positions are not decayed; "
+        "ends at 1e-5, as its authors' code does",
     ),
     "diffusion": Preset(
         {"optimizer": "adam", "lr": 2e-4, "betas": (0.9, 0.999), "weight_decay": 0.0, "schedule": "constant", "warmup": 0.01,

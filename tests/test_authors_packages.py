@@ -1,11 +1,11 @@
 """Where an optimizer's authors, or a library that we do not wrap, publish it: 100 steps of theirs beside 100 of ours.
 
-The packages come with the ``dev`` extra. Both get the same gradients in float64; the error is relative to the distance moved.
+The packages come with the ``dev`` extra. Both get the same gradients in float64; the error is relative to the distance
+moved.
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any

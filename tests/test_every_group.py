@@ -119,6 +119,8 @@ class Turned(Bowl):
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in ONE_GROUP])
 def test_a_reordered_and_regrouped_resume_goes_on_as_if_nothing_had_happened(name: str) -> None:
     first, second = Bowl(), Turned()
+    if name == "soap":  # a new basis magnifies the rounding of float32, in which a sum in another order differs
+        first, second = first.double(), second.double()
     assert [key for key, _ in first.named_parameters()] != [key for key, _ in second.named_parameters()]
     optimizer = made(first, name)
     run(first, optimizer, name, 4)

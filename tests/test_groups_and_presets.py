@@ -63,16 +63,16 @@ def test_preset_trains(name: str) -> None:
 QUOTED = {
     "gpt": {"betas": (0.9, 0.95), "eps": None, "weight_decay": 0.1, "clip": 1.0, "min_lr": 0.1},
     "bert": {"lr": 1e-4, "betas": (0.9, 0.999), "weight_decay": 0.01, "schedule": "linear"},
-    "vit": {"lr": 5e-4, "weight_decay": 0.05, "warmup": "5ep", "clip": None},
+    "vit": {"lr": 5e-4, "weight_decay": 0.05, "warmup": "5ep", "clip": None, "min_lr": 1e-5 / 5e-4},
     "diffusion": {"lr": 2e-4, "clip": 1.0},
     "gan": {"lr": 2e-4, "betas": (0.5, 0.999), "warmup": 0, "clip": None},
     "finetune": {"betas": (0.9, 0.98), "eps": 1e-6, "weight_decay": 0.1, "warmup": 0.06, "schedule": "linear", "clip": None},
     "rl": {"eps": 1e-5, "clip": 0.5, "schedule": "linear"},
     "memory": {"lr": 2e-4, "weight_decay": 0.0, "schedule": "constant", "clip": 0.3},
 }
-"""What the sources print: GPT-3's appendix B; BERT's A.2; DeiT's table 9 (clipping off); DDPM's appendix B and code;
-DCGAN's section 4; RoBERTa's table 10 and section 3.1 (no clipping when fine-tuning); PPO's details 3, 4 and 11; QLoRA's
-appendix B (constant, maximal norm 0.3, no decay)."""
+"""What the sources print: GPT-3's appendix B; BERT's A.2; DeiT's table 9 (clipping off) and code (min_lr 1e-5); DDPM's
+appendix B and code; DCGAN's section 4; RoBERTa's table 10 and section 3.1 (no clipping when fine-tuning); PPO's details 3,
+4 and 11; QLoRA's appendix B (constant, maximal norm 0.3, no decay)."""
 
 
 @pytest.mark.parametrize("name", PRESETS)

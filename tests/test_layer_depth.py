@@ -330,3 +330,11 @@ def test_timms_own_groups_are_ours(name: str) -> None:
     )
     ours = {id(p): (g["lr"], g["weight_decay"]) for g in made["optimizer"].param_groups for p in g["params"]}
     assert ours == {id(p): (g["lr_scale"], g["weight_decay"]) for g in theirs for p in g["params"]}
+
+
+def test_a_layer_decay_that_finds_no_layers_says_so() -> None:
+    """Two matrices named ``encode`` and ``decode`` are one layer: a rate for each has to come from the user."""
+    with pytest.warns(la.LightningAdamWarning, match=r"layer_decay=0.5 changes nothing.*encode.weight"):
+        la.configure_optimizers(
+            nn.ModuleDict({"encode": nn.Linear(2, 2), "decode": nn.Linear(2, 2)}), layer_decay=0.5, total_steps=9
+        )

@@ -86,5 +86,6 @@ BITSANDBYTES = (
         1e-3,
         "Pagliardini et al. 2024, arXiv:2409.03137",
         betas=(0.9, 0.999, 0.9999),
+        note="Pages with CUDA only: a CPU build lacks the kernel, and a tensor of 100,000 elements ends the first step.",
     ),
 )
