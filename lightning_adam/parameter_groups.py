@@ -123,14 +123,18 @@ def _rates(module: nn.Module, split: Split) -> dict[str, Rate]:
     depths = layer_depths([name for name in names if fnmatchcase(name, split.parameters or "*")], module)
     deepest = max(depths.values())
     if deepest == 0:
-        warnings.warn(
-            f"layer_decay={split.layer_decay!r} changes nothing: no layers can be told apart by the names of "
-            f"{type(module).__name__}'s parameters ({', '.join(names[:3])}, …). Number them (nn.ModuleList, layer1, layer2), "
-            "or give each its rate by param_groups=.",
-            LightningAdamWarning,
-            stacklevel=4,
-        )
+        _warn_of_no_layers(split, module, names)
     return {name: Rate(depth, split.lr * split.layer_decay ** (deepest - depth)) for name, depth in depths.items()}
+
+
+def _warn_of_no_layers(split: Split, module: nn.Module, names: list[str]) -> None:
+    warnings.warn(
+        f"layer_decay={split.layer_decay!r} changes nothing: no layers can be told apart by the names of "
+        f"{type(module).__name__}'s parameters ({', '.join(names[:3])}, …). Number them (nn.ModuleList, layer1, layer2), or "
+        "give each its rate by param_groups=.",
+        LightningAdamWarning,
+        stacklevel=5,
+    )
 
 
 def _match_patterns(patterns: Iterable[str], names: list[str]) -> dict[str, str]:
