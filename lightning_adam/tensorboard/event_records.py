@@ -9,7 +9,7 @@ whatever is in them.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -53,12 +53,17 @@ class _Bytes:
 
     def at(self, place: int, count: int) -> bytes:
         """So many bytes from there on; fewer at the end."""
+        held, begin = self.held(place, count)
+        return held[begin : begin + count]
+
+    def held(self, place: int, count: int) -> tuple[bytes, int]:
+        """A stretch that has at least these, or all up to the end, and where in it the place is."""
         begin = place - self._begin
         if begin + count > len(self._held):
             held = self._held[begin:]
             self._file.seek(place + len(held))
             self._held, self._begin, begin = held + self._file.read(max(_WINDOW, count - len(held))), place, 0
-        return self._held[begin : begin + count]
+        return self._held, begin
 
     def next_header(self, start: int) -> int:
         """The next place whose eight bytes of length agree with the checksum behind them, or the end.
@@ -84,23 +89,40 @@ def records(file: BinaryIO, size: int, problems: Problems) -> Iterator[Any]:
         size: of it in bytes; what was added since is left for another time.
         problems: what is wrong is added there.
     """
-    unpack, parse = _LENGTH.unpack_from, Event.FromString
     source, place = _Bytes(file, size), 0
     while place + _HEADER <= size:
-        (length,) = unpack(source.at(place, _HEADER))
-        stop = place + _HEADER + length
-        if 0 < length <= MOST_RECORD and stop + _FOOTER <= size:
-            try:
-                yield parse(source.at(place + _HEADER, length))
-                place = stop + _FOOTER
-                continue
-            except DecodeError:
-                pass
-        following = _after_damage(source, place, problems)
-        if following is None:
-            return
-        place = following
+        place = yield from _undamaged(source, place)
+        if place + _HEADER <= size:
+            following = _after_damage(source, place, problems)
+            if following is None:
+                return
+            place = following
     problems.cut_off += size - place
+
+
+def _undamaged(source: _Bytes, place: int) -> Generator[Any, None, int]:
+    """The events up to the first that makes no sense; gives the place where it begins, or where too little is left.
+
+    Hundreds of thousands go through here: what the loop needs is looked up before it.
+    """
+    unpack, parse, size = _LENGTH.unpack_from, Event.FromString, source.size
+    while place + _HEADER <= size:
+        (length,) = unpack(source.at(place, _HEADER))
+        if not 0 < length <= MOST_RECORD or place + _HEADER + length + _FOOTER > size:
+            return place
+        held, begin = source.held(place, _HEADER + length + _FOOTER)
+        last = len(held) - _FOOTER
+        try:
+            while 0 < length and begin + _HEADER + length <= last:
+                yield parse(held[begin + _HEADER : begin + _HEADER + length])
+                moved = _HEADER + length + _FOOTER
+                begin, place = begin + moved, place + moved
+                if begin + _HEADER > last:
+                    break
+                (length,) = unpack(held, begin)
+        except DecodeError:
+            return place
+    return place
 
 
 def _after_damage(source: _Bytes, place: int, problems: Problems) -> int | None:

@@ -182,7 +182,9 @@ class _Collected:
         points = self.scalars.get(tag)
         if points is None:
             points = self.scalars[tag] = _Points()
-        points.append(step, value, len(self.purged))
+        points.steps.append(step)
+        points.values.append(value)
+        points.epochs.append(len(self.purged))
 
     def add_tensor(self, step: int, value: Any) -> None:
         """A float vector is a table's row, strings are texts; anything else is somebody else's."""
@@ -200,14 +202,15 @@ class _Collected:
 
 
 def _take_in(event: Any, collected: _Collected, problems: Problems) -> None:
-    step = event.step
-    if event.session_log.status == SessionLog.START and event.HasField("session_log"):
+    step, what = event.step, event.WhichOneof("what")
+    if what == "session_log" and event.session_log.status == SessionLog.START:
         collected.purge_all(step)
+    if what != "summary":
+        return
     for value in event.summary.value:
-        kind = value.WhichOneof("value")
-        if kind == "simple_value":
+        if value.HasField("simple_value"):
             collected.add_scalar(step, value.tag, value.simple_value)
-        elif kind == "tensor":
+        elif value.HasField("tensor"):
             try:
                 collected.add_tensor(step, value)
             except ValueError:
