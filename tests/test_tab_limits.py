@@ -26,11 +26,13 @@ from lightning_adam.tensorboard.heatmap import (
     draw_heatmap,
     few_colours,
 )
+from lightning_adam.tensorboard.tab import series
 from lightning_adam.tensorboard.tab.judged import GRADIENT, OVERVIEW, Judge
 from lightning_adam.tensorboard.tab.limits import bands, planned_share
 from lightning_adam.tensorboard.tab.overview import Overviews, losses
 from lightning_adam.tensorboard.tab.series import SeriesReader
 from lightning_adam.tensorboard.tab.tiles import Matrix
+from tests import tab_runs
 from tests.benchmarks.divergence.healthy import HEALTHY
 from tests.benchmarks.divergence.sick import SICK
 from tests.benchmarks.tab_colours import record, separation, shares
@@ -138,6 +140,24 @@ def write(folder: Path, steps: range, loss: float, finding: int | None) -> None:
             files.add_scalar("adam/log10_lr", -3.0, step)
             if step == finding:
                 TensorBoardWriter(files).write_events(step, [{**FINDING, "step": step}])
+
+
+def test_long_run_is_sketched_from_some_of_its_steps_until_it_has_been_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first picture has each sketched step as the whole has it; a run that is shorter than a sketch has no need of one."""
+    monkeypatch.setattr(series, "SKETCHED_CELLS", 20 * len(tab_runs.NAMES))
+    for name, steps in (("long", 200), ("short", 15)):
+        tab_runs.write(tmp_path / name, range(steps), finding=False)
+    data, where = reader(tmp_path)
+    asked = ("long", "adam", OVERVIEW, True)
+    sketch, whole, again = (data.judged(where, "", *asked, sketch=few) for few in (True, False, True))
+
+    assert (sketch.sketch, whole.sketch, again.sketch) == (True, False, False)
+    assert (len(sketch.matrix.steps), len(whole.matrix.steps)) == (20, 200)
+    assert sketch.matrix.steps[-1] == 199
+    np.testing.assert_array_equal(sketch.matrix.values, whole.matrix.at(sketch.matrix.steps).values)
+    assert not data.judged(where, "", "short", "adam", OVERVIEW, True, sketch=True).sketch
 
 
 @pytest.mark.parametrize(("again", "left"), [(30, []), (33, []), (36, [33])])

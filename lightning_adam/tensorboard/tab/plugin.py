@@ -102,10 +102,10 @@ class AdamPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
     def _matrix(self, request: wrappers.Request) -> bytes:
         run, prefix, quantity = (request.args[name] for name in ("run", "prefix", "quantity"))
         planned = request.args.get("rate", "planned") == "planned"
-        judged = self._series.judged(*_where(request), run, prefix, quantity, planned)
+        judged = self._series.judged(*_where(request), run, prefix, quantity, planned, "sketch" in request.args)
         columns = min(max(_whole(request, "columns") or USUAL_COLUMNS, 1), MOST_COLUMNS)
         first, last = _whole(request, "first"), _whole(request, "last")
-        about = {"bands": {name: band.plain() for name, band in judged.bands.items()}}
+        about = {"bands": {name: band.plain() for name, band in judged.bands.items()}, "sketch": judged.sketch}
         return tile(judged.matrix.between(first, last), columns, about)
 
     def _rows(self, request: wrappers.Request) -> dict[str, Any]:

@@ -40,12 +40,13 @@ export const rows = async (name, prefix, row, quantity) =>
 export const histogram = (name, tag, step) => json('histogram', {run: name, tag, step});
 
 /**
- * One quantity of all tensors: {rows, columns, first, last, bands, values, excess, worst}; the last three are Float32Array
- * [rows × columns], excess and worst null where nothing is judged. rate: 'planned' divides the schedule's decay out.
+ * One quantity of all tensors: {rows, columns, first, last, bands, sketch, values, excess, worst}; the last three are Float32Array
+ * [rows × columns], excess and worst null where nothing is judged. rate: 'planned' divides the schedule's decay out. With
+ * sketch the answer may be one: made of some of the steps, because reading them all takes a while.
  */
-export async function matrix(name, prefix, quantity, columns, range, rate = 'planned') {
+export async function matrix(name, prefix, quantity, columns, range, rate = 'planned', sketch = false) {
   const [first, last] = range ? [Math.floor(range[0]), Math.ceil(range[1])] : [];
-  const asked = {run: name, prefix, quantity, columns, first, last, rate};
+  const asked = {run: name, prefix, quantity, columns, first, last, rate, sketch: sketch ? 1 : undefined};
   const buffer = await (await request('matrix', asked)).arrayBuffer();
   const length = new DataView(buffer).getUint32(0, true);
   const header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length)));

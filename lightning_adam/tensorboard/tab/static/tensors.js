@@ -124,11 +124,16 @@ export class Tensors {
     await this.load();
   }
 
-  /** The whole range of the quantity, then a finer tile where the view is zoomed. */
+  /** The whole range of the quantity, then a finer tile where the view is zoomed. A sketch is drawn until all is read. */
   async load() {
     const token = ++this.token;
     this.plannedLabel.hidden = ![OVERVIEW, 'update_ratio'].includes(this.quantity);
-    const full = await this.#fetch(null);
+    const first = await this.#fetch(null, true);
+    if (first.some((m) => m.sketch)) this.actions.report(this.#fetch(null).then((full) => this.#take(full, token)));
+    await this.#take(first, token);
+  }
+
+  async #take(full, token) {
     if (token !== this.token) return;
     this.full = full;
     this.shown = full;
@@ -137,10 +142,10 @@ export class Tensors {
     if (this.view.range) await this.#tiles();
   }
 
-  #fetch(range) {
+  #fetch(range, sketch = false) {
     const columns = Math.max(64, Math.floor(this.maps[0].panel.width));
     const {quantity: name, rate} = this;
-    return Promise.all(this.runs.map((run) => api.matrix(run.name, run.optimizer.prefix, name, columns, range, rate)));
+    return Promise.all(this.runs.map((run) => api.matrix(run.name, run.optimizer.prefix, name, columns, range, rate, sketch)));
   }
 
   async #tiles() {
