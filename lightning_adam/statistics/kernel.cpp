@@ -19,13 +19,48 @@ namespace {
 constexpr int64_t BLOCK = 1024;    // elements that are summed in float
 constexpr int64_t CHUNK = 131072;  // elements of one work unit
 constexpr int BINS = 80;
-enum Sum { GRADIENT, ZERO_GRADIENT, PARAMETER, FIRST, SECOND, ALIVE, RATIO, RATIO_SQUARED, SWAMPED, SURPRISE, SUMS };
-enum Maximum { FIRST_MAX, SECOND_MAX, SECOND_MIN, RATIO_MAX, MAXIMA };
+enum Sum { GRADIENT, ZERO_GRADIENT, PARAMETER, FIRST, SECOND, ALIVE, RATIO, RATIO_SQUARED, SWAMPED, SURPRISE, SUMS, STEP = SUMS };
+enum Maximum { FIRST_MAX, SECOND_MAX, SECOND_MIN, RATIO_MAX, MAXIMA, STEP_MAX = MAXIMA };
+enum Part { PARAMETERS, GRADIENTS, FIRSTS, SECONDS, DENOMINATORS, STEPS, PARTS };  // θ, g, m, v, what v̂ is rooted of, Δθ
+enum Kind : int64_t { MISSING, FLOAT, BFLOAT };
 
 struct Tensor {  // as TASK in kernel.py
-    const float *parameter, *gradient, *first, *second, *denominator;
+    const void* places[PARTS];
+    int64_t kinds[PARTS];
     int64_t numel, offset, slot, stride, slots;
     double first_scale, second_scale, eps, lr, weight;  // weight: elements that a sampled one stands for
+};
+
+// A block of a tensor in 32 bits; what is missing is ones, whose sums kernel.py leaves out.
+struct Block {
+    const float* parts[PARTS];
+    float converted[PARTS][BLOCK];
+
+    void look_at(const Tensor& t, int64_t start, int64_t count) {
+        for (int part = 0; part < PARTS; part++) {
+            if (t.kinds[part] == FLOAT)
+                parts[part] = static_cast<const float*>(t.places[part]) + start;
+            else
+                parts[part] = t.kinds[part] == BFLOAT ? widened(part, t, start, count) : ones(part);
+        }
+    }
+
+   private:
+    const float* widened(int part, const Tensor& t, int64_t start, int64_t count) {
+        const uint16_t* from = static_cast<const uint16_t*>(t.places[part]) + start;
+        float* to = converted[part];
+#pragma omp simd
+        for (int64_t i = 0; i < count; i++) {
+            const uint32_t bits = uint32_t(from[i]) << 16;
+            std::memcpy(&to[i], &bits, 4);
+        }
+        return to;
+    }
+
+    const float* ones(int part) {
+        std::fill_n(converted[part], BLOCK, 1.0f);
+        return converted[part];
+    }
 };
 
 struct Counts {
@@ -76,8 +111,8 @@ class Bins {  // log10 bins, by the float's exponent and three bits of mantissa:
 };
 
 struct Partial {
-    double sums[SUMS];
-    float maxima[MAXIMA];
+    double sums[SUMS + 1];
+    float maxima[MAXIMA + 1];
     Counts steps, rates;
 };
 
@@ -100,10 +135,10 @@ bool keeps_range(const double* sums) {
 
 // One division for the two of 1/(√v̂+ε) and 1/max(√v̂,ε), as 1/(ab). EXACT divides twice and sums up in double.
 template <bool EXACT, bool AMSGRAD>
-inline bool add_block(const Tensor& t, int64_t start, int64_t count, double* sums, float* maxima) {
+inline bool add_block(const Tensor& t, const Block& block, int64_t count, double* sums, float* maxima) {
     using Accumulator = std::conditional_t<EXACT, double, float>;
-    const float *parameter = t.parameter + start, *gradient = t.gradient + start, *first = t.first + start,
-                *second = t.second + start, *largest = t.denominator + start;
+    const float *parameter = block.parts[PARAMETERS], *gradient = block.parts[GRADIENTS], *first = block.parts[FIRSTS],
+                *second = block.parts[SECONDS], *largest = block.parts[DENOMINATORS];
     const float first_scale = float(t.first_scale), second_scale = float(t.second_scale), eps = float(t.eps);
     const float floor = eps > FLT_MIN ? eps : FLT_MIN;
     Accumulator g2 = 0, p2 = 0, m2 = 0, vs = 0, us = 0, u2 = 0, swamped = 0, surprise = 0;
@@ -151,6 +186,19 @@ inline bool add_block(const Tensor& t, int64_t start, int64_t count, double* sum
     return true;
 }
 
+// Of a step that was measured.
+void add_steps(const float* steps, int64_t count, Partial& partial) {
+    double squared = 0;
+    float largest = partial.maxima[STEP_MAX];
+#pragma omp simd reduction(+ : squared) reduction(max : largest)
+    for (int64_t i = 0; i < count; i++) {
+        const float size = std::fabs(steps[i]);
+        squared += double(size) * size;
+        largest = size > largest ? size : largest;
+    }
+    partial.sums[STEP] += squared, partial.maxima[STEP_MAX] = largest;
+}
+
 // Cells of `stride` elements give one sampled element each, at a place that the golden-ratio sequence says
 // (Sampling.positions in raw.py).
 inline int64_t place(const Tensor& t, int64_t cell) {
@@ -162,22 +210,26 @@ int64_t first_cell(const Tensor& t, int64_t start) {
     return cell + (place(t, cell) < start + t.offset);
 }
 
-// Raw moments of the sampled elements from `cell` on, while their block is in the cache; returns the next block's first cell.
-int64_t gather_block(const Tensor& t, int64_t cell, int64_t end, float* sample, float* first) {
+// Raw moments (or measured steps) of the sampled elements from `cell` on, while their block is in the cache; returns the next
+// block's first cell.
+int64_t gather_block(const Tensor& t, const Block& block, int64_t start, int64_t cell, int64_t end, float* sample, float* steps) {
+    const float* moves = block.parts[t.kinds[STEPS] ? STEPS : FIRSTS];
     for (int64_t at; cell < t.slots && (at = place(t, cell) - t.offset) < end; cell++) {
-        *first++ = t.first[at];
-        sample[t.slot + cell] = t.denominator[at];
+        *steps++ = moves[at - start];
+        sample[t.slot + cell] = block.parts[DENOMINATORS][at - start];
     }
     return cell;
 }
 
 // From the raw moments to effective learning rates and step sizes, and their histograms.
 void finish_sample(const Tensor& t, int64_t count, const Bins& bins, float* rates, float* steps, Partial& partial) {
-    const float first_scale = float(t.first_scale), second_scale = float(t.second_scale), eps = float(t.eps), lr = float(t.lr);
+    const float first_scale = float(t.first_scale), second_scale = float(t.second_scale), eps = float(t.eps);
+    const float lr = t.kinds[SECONDS] ? float(t.lr) : NAN;
+    const bool measured = t.kinds[STEPS], known = measured || t.kinds[FIRSTS];
 #pragma omp simd
     for (int64_t i = 0; i < count; i++) {
         rates[i] = lr / (std::sqrt(rates[i] * second_scale) + eps);
-        steps[i] = std::fabs(steps[i]) * first_scale * rates[i];
+        steps[i] = std::fabs(steps[i]) * (measured ? 1.0f : known ? first_scale * rates[i] : NAN);
     }
     bins.count(rates, count, partial.rates);
     bins.count(steps, count, partial.steps);
@@ -188,13 +240,16 @@ void add_chunk(const Tensor& t, int64_t start, int64_t end, const Bins& bins, fl
     const int64_t first_sampled = first_cell(t, start);
     int64_t cell = first_sampled;
     std::vector<float> steps(static_cast<size_t>((end - start) / t.stride + 2));
+    Block block;
     for (int64_t at = start; at < end; at += BLOCK) {
         const int64_t stop = at + BLOCK < end ? at + BLOCK : end;
         double sums[SUMS];
-        if (!add_block<false, AMSGRAD>(t, at, stop - at, sums, partial.maxima))
-            add_block<true, AMSGRAD>(t, at, stop - at, sums, partial.maxima);
+        block.look_at(t, at, stop - at);
+        if (!add_block<false, AMSGRAD>(t, block, stop - at, sums, partial.maxima))
+            add_block<true, AMSGRAD>(t, block, stop - at, sums, partial.maxima);
         for (int i = 0; i < SUMS; i++) partial.sums[i] += sums[i];
-        cell = gather_block(t, cell, stop, sample, steps.data() + (cell - first_sampled));
+        if (t.kinds[STEPS]) add_steps(block.parts[STEPS], stop - at, partial);
+        cell = gather_block(t, block, at, cell, stop, sample, steps.data() + (cell - first_sampled));
     }
     finish_sample(t, cell - first_sampled, bins, sample + t.slot + first_sampled, steps.data(), partial);
 }
@@ -324,16 +379,16 @@ extern "C" int lightning_adam_reduce(const Tensor* tensors, int64_t n_tensors, c
         const int64_t end = start + CHUNK < t.numel ? start + CHUNK : t.numel;
         Partial& partial = partials[unit];
         for (float& maximum : partial.maxima) maximum = -INFINITY;
-        (t.denominator == t.second ? add_chunk<false> : add_chunk<true>)(t, start, end, bins, sample, partial);
+        (t.places[DENOMINATORS] == t.places[SECONDS] ? add_chunk<false> : add_chunk<true>)(t, start, end, bins, sample, partial);
     });
     for (size_t unit = 0; unit < owners.size(); unit++) {
         const Partial& partial = partials[unit];
-        double *row = sums + owners[unit] * SUMS, *top = maxima + owners[unit] * MAXIMA;
+        double *row = sums + owners[unit] * (SUMS + 1), *top = maxima + owners[unit] * (MAXIMA + 1);
         const double weight = tensors[owners[unit]].weight;
-        for (int i = 0; i < SUMS; i++) row[i] += partial.sums[i];
+        for (int i = 0; i < SUMS + 1; i++) row[i] += partial.sums[i];
         for (int i = 0; i < BINS; i++) counts[i] += weight * partial.steps.of[i];
         for (int i = 0; i < BINS; i++) counts[BINS + i] += weight * partial.rates.of[i];
-        for (int i = 0; i < MAXIMA; i++) top[i] = partial.maxima[i] > top[i] ? partial.maxima[i] : top[i];
+        for (int i = 0; i < MAXIMA + 1; i++) top[i] = partial.maxima[i] > top[i] ? partial.maxima[i] : top[i];
     }
     return 0;
 } catch (...) {

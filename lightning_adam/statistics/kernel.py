@@ -15,7 +15,7 @@ import platform
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -46,17 +46,29 @@ sys.exit(failed or out[0] != 2.0)
 
 CPU = torch.device("cpu")
 
+PARTS = ("parameter", "gradient", "first", "second", "denominator", "step")
+"""θ, g, m, v, what v̂ is rooted of, and Δθ where it was measured."""
+KINDS = {torch.float32: 1, torch.bfloat16: 2}
+"""``enum Kind`` in kernel.cpp; 0 is what a tensor does not have."""
 TASK = np.dtype(
-    [("places", np.uint64, 5)]
+    [("places", np.uint64, len(PARTS)), ("kinds", np.int64, len(PARTS))]
     + [(name, np.int64) for name in ("numel", "offset", "slot", "stride", "slots")]
     + [(name, np.float64) for name in ("first_scale", "second_scale", "eps", "lr", "weight")]
 )
 """``struct Tensor`` in kernel.cpp."""
 
 
+class Places(NamedTuple):
+    """Where a tensor's PARTS lie, and of which KINDS they are."""
+
+    places: tuple[int, ...]
+    kinds: tuple[int, ...]
+
+
 def fits(reading: TensorReading, device: torch.device = CPU) -> bool:
-    """Whether the kernel can read this tensor: Adam's formula on plain, contiguous float32 on the CPU."""
-    return device.type == "cpu" and _places(reading) is not None
+    """Whether the kernel alone can read this tensor from now on: Adam's formula on plain, contiguous float32 on the CPU."""
+    found = _places(reading) if device.type == "cpu" and reading.lost is None else None
+    return found is not None and found.kinds == FORMULA
 
 
 def reduce(readings: Sequence[TensorReading], columns: Columns, table: RawTable) -> frozenset[int]:
@@ -71,8 +83,17 @@ def reduce(readings: Sequence[TensorReading], columns: Columns, table: RawTable)
     rows = np.array([row for row, at in enumerate(found) if at is not None], dtype=np.int64)
     if len(rows) == 0:
         return frozenset()
-    places = np.array([at for at in found if at is not None], dtype=np.uint64)
-    return frozenset(rows.tolist()) if _run(columns, rows, places, table) else frozenset()
+    known = [at for at in found if at is not None]
+    places, kinds = (
+        np.array([at.places for at in known], dtype=np.uint64),
+        np.array([at.kinds for at in known], dtype=np.int64),
+    )
+    if not _run(columns, rows, places, kinds, table):
+        return frozenset()
+    losses = [(row, lost) for row in rows.tolist() if (lost := readings[row].lost) is not None]
+    for row, lost in losses:
+        table.sums[row, SUMS.index("lost")] = float(lost) * int(columns.numel[row])
+    return frozenset(rows.tolist())
 
 
 def repeat(columns: Columns, places: NDArray[np.uint64], dtypes: Sequence[tuple[torch.dtype, ...]], table: RawTable) -> bool:
@@ -84,45 +105,53 @@ def repeat(columns: Columns, places: NDArray[np.uint64], dtypes: Sequence[tuple[
         dtypes: of parameter, gradient, m and v: float32.
         table: of all tensors.
     """
-    return load() is not None and _run(columns, np.arange(len(dtypes)), places.T, table)
+    if load() is None:
+        return False
+    rows = np.arange(len(dtypes))
+    whole = np.vstack([places, np.zeros((1, len(rows)), dtype=np.uint64)]).T
+    return _run(columns, rows, whole, np.tile(np.array(FORMULA), (len(rows), 1)), table)
 
 
-def _run(columns: Columns, rows: NDArray[np.int64], places: NDArray[np.uint64], table: RawTable) -> bool:
-    library, tasks = load(), _tasks(columns, rows)
+FORMULA = (1, 1, 1, 1, 1, 0)
+"""Of 32-bit tensors whose step the state tells."""
+
+
+def _run(
+    columns: Columns, rows: NDArray[np.int64], places: NDArray[np.uint64], kinds: NDArray[np.int64], table: RawTable
+) -> bool:
+    library, tasks = load(), _tasks(columns, rows, kinds)
     assert library is not None
     tasks["places"] = places
-    sums, maxima = np.zeros((len(rows), len(KERNEL_SUMS))), np.full((len(rows), len(KERNEL_MAXIMA)), -np.inf)
+    sums, maxima = np.zeros((len(rows), len(SUMS) - 1)), np.full((len(rows), len(MAXIMA)), -np.inf)
     outputs = (sums, maxima, table.counts.numpy(), table.sample.numpy())
     failed = library.lightning_adam_reduce(
         _pointer(tasks), len(tasks), _pointer(LOG10_EDGES), torch.get_num_threads(), *map(_pointer, outputs)
     )
     if not failed:
-        _put(table, rows, sums, maxima, tasks["lr"])
+        _put(table, tasks, rows, sums, maxima)
     return not failed
 
 
-def _places(reading: TensorReading) -> tuple[int, int, int, int, int] | None:
-    """Where its parameter, gradient, m, v and denominator lie, or None if the kernel cannot read them."""
-    moments, gradient, parameter = reading.moments, reading.gradient, reading.parameter
-    if moments is None or gradient is None or reading.measured_step is not None or reading.lost is not None:
+def _places(reading: TensorReading) -> Places | None:
+    """Where its parts lie, or None if the kernel cannot read one of them."""
+    moments = reading.moments if reading.moments is not None and reading.moments.step > 0 else None
+    first, second, denominator = (moments.first, moments.second, moments.denominator) if moments is not None else (None,) * 3
+    size = reading.parameter.numel()
+    if reading.gradient is None or (denominator is None) != (second is None):
         return None
-    first, second, denominator = moments.first, moments.second, moments.denominator
-    if first is None or second is None or denominator is None or moments.step < 1:
+    parts = (reading.parameter, reading.gradient, first, second, denominator, reading.measured_step)
+    if not all(part is None or _is_plain(part, size) for part in parts):
         return None
-    size = parameter.numel()
-    if not (_is_plain(parameter, size) and _is_plain(gradient, size) and _is_plain(first, size) and _is_plain(second, size)):
-        return None
-    begin = second.data_ptr()
-    if denominator is not second and not _is_plain(denominator, size):
-        return None
-    below = begin if denominator is second else denominator.data_ptr()
-    return parameter.data_ptr(), gradient.data_ptr(), first.data_ptr(), begin, below
+    return Places(
+        tuple(0 if part is None else part.data_ptr() for part in parts),
+        tuple(0 if part is None else KINDS[part.dtype] for part in parts),
+    )
 
 
 def _is_plain(tensor: Tensor, size: int) -> bool:
     return (
         type(tensor) is Tensor
-        and tensor.dtype is torch.float32
+        and tensor.dtype in KINDS
         and tensor.is_cpu
         and tensor.layout is torch.strided
         and tensor.is_contiguous()
@@ -130,26 +159,49 @@ def _is_plain(tensor: Tensor, size: int) -> bool:
     )
 
 
-def _tasks(columns: Columns, rows: NDArray[np.int64]) -> NDArray[Any]:
+def _tasks(columns: Columns, rows: NDArray[np.int64], kinds: NDArray[np.int64]) -> NDArray[Any]:
     """One TASK per row, but for its places."""
     tasks, sampling = np.zeros(len(rows), dtype=TASK), columns.sampling
+    tasks["kinds"] = kinds
     for name in ("numel", "offset", "first_scale", "second_scale", "eps", "lr"):
         tasks[name] = getattr(columns, name)[rows]
     for name, values in (("slot", sampling.begins), ("stride", sampling.strides), ("slots", sampling.sizes)):
         tasks[name] = values[rows]
     tasks["weight"] = (sampling.weights() * columns.counts)[rows]
+    for scale, part in (("first_scale", "first"), ("second_scale", "second")):
+        tasks[scale][kinds[:, PARTS.index(part)] == 0] = 1.0
     return tasks
 
 
-def _put(
-    table: RawTable, rows: NDArray[np.int64], sums: NDArray[Any], maxima: NDArray[Any], rates: NDArray[np.float64]
-) -> None:
-    whole, tops = table.sums.numpy(), table.maxima.numpy()
-    whole[rows, : len(KERNEL_SUMS)], whole[rows, SUMS.index("lost")] = sums, np.nan
+NEEDS = {
+    "first_squared": ("first",),
+    "second": ("second",),
+    "alive": ("second",),
+    "ratio": ("first", "second"),
+    "ratio_squared": ("first", "second"),
+    "swamped": ("second",),
+    "surprise_squared": ("second",),
+    "first_max": ("first",),
+    "second_max": ("second",),
+    "minus_second_max": ("second",),
+    "ratio_max": ("first", "second"),
+}
+"""Which parts a sum or a maximum takes beside the weight and the gradient."""
+
+
+def _put(table: RawTable, tasks: NDArray[Any], rows: NDArray[np.int64], sums: NDArray[Any], maxima: NDArray[Any]) -> None:
+    missing = {part: tasks["kinds"][:, index] == 0 for index, part in enumerate(PARTS)}
+    for names, values, nothing in ((KERNEL_SUMS, sums, np.nan), (KERNEL_MAXIMA, maxima, -np.inf)):
+        for name, part in ((name, part) for name in names for part in NEEDS.get(name, ())):
+            values[missing[part], names.index(name)] = nothing
+    by_formula, rates = missing["step"], tasks["lr"]
     with np.errstate(invalid="ignore", over="ignore"):
-        whole[rows, SUMS.index("step_squared")] = sums[:, KERNEL_SUMS.index("ratio_squared")] * rates**2
-        tops[rows, MAXIMA.index("step_max")] = maxima[:, KERNEL_MAXIMA.index("ratio_max")] * rates
-    tops[rows, : len(KERNEL_MAXIMA)] = maxima
+        squared = sums[:, KERNEL_SUMS.index("ratio_squared")] * rates**2
+        largest = maxima[:, KERNEL_MAXIMA.index("ratio_max")] * rates
+    sums[by_formula, -1], maxima[by_formula, -1] = squared[by_formula], largest[by_formula]
+    whole = table.sums.numpy()
+    whole[rows, :-1], whole[rows, -1] = sums, np.nan
+    table.maxima.numpy()[rows] = maxima
 
 
 def quantiles(sample: NDArray[np.float32], begins: NDArray[np.int64], at: Sequence[float]) -> NDArray[np.float64] | None:
