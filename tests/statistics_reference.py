@@ -31,10 +31,13 @@ def reading(numel: int = 1000, seed: int = 0, scale: float = 1e-2, amsgrad: bool
         "moments": Moments(m, v, v * 1.5 if amsgrad else v, step=7, beta1=0.9, beta2=0.99),
         "lr": 1e-3,
         "eps": 1e-8,
-        "measured_step": None,
         "decay": 0.1,
     }
-    return TensorReading(**{**values, **changed})
+    step = changed.pop("step", None)
+    values |= changed
+    if step is not None:
+        values["before"] = values["parameter"] - step
+    return TensorReading(**values)
 
 
 def f64(tensor: torch.Tensor) -> Array:
@@ -59,32 +62,37 @@ def expected(of: TensorReading) -> dict[str, float]:
         out["update_ratio"] = length / out["parameter_norm"] if out["parameter_norm"] else np.nan
         pull = of.decay * out["parameter_norm"]
         out["decay_ratio"] = pull * of.lr / length if of.decoupled else pull / out["gradient_norm"]
-    if of.lost is not None:
-        out["lost_update_share"] = float(of.lost)
+    if of.before is not None and of.parameter.element_size() < 4:
+        wanted = of.gradient if of.moments is None else of.moments.first
+        assert wanted is not None
+        out["lost_update_share"] = float(np.mean((p == f64(of.before)) & (f64(wanted) != 0)))
     return out
 
 
 def moment_columns(of: TensorReading, moments: Moments) -> dict[str, float]:
-    """What is made of m and v."""
-    first = np.abs(f64(moments.first)) / (1 - moments.beta1**moments.step)
+    """What is made of m and v, as far as they are there."""
+    out: dict[str, Any] = {}
+    first = None if moments.first is None else np.abs(f64(moments.first)) / (1 - moments.beta1**moments.step)
+    if first is not None:
+        out |= {"first_moment_rms": rms(first), "first_moment_max": first.max()}
+    if moments.second is None:
+        return out
     root = np.sqrt(f64(moments.second) / (1 - moments.beta2**moments.step))
     below = np.sqrt(f64(moments.denominator) / (1 - moments.beta2**moments.step)) + of.eps
     low, middle, high = np.quantile(of.lr / below, (0.01, 0.5, 0.99))
-    out = {
-        "first_moment_rms": rms(first),
-        "first_moment_max": first.max(),
+    out |= {
         "second_moment_rms": rms(root),
         "second_moment_min": root.min(),
         "second_moment_max": root.max(),
         "effective_lr_p01": low,
         "effective_lr_p50": middle,
         "effective_lr_p99": high,
-        "signal_to_noise": np.mean(first / below),
         "eps_dominated": np.mean((of.eps / below)[root != 0]),
-        "normalised_update_rms": rms(first / below),
-        "normalised_update_max": (first / below).max(),
         "zero_second_moment_share": np.mean(root == 0),
     }
+    if first is not None:
+        out |= {"signal_to_noise": np.mean(first / below), "normalised_update_rms": rms(first / below)}
+        out["normalised_update_max"] = (first / below).max()
     if of.gradient is not None:
         out["gradient_surprise"] = rms(f64(of.gradient) / np.maximum(root, of.eps))
     return {name: float(value) for name, value in out.items()}
@@ -92,8 +100,9 @@ def moment_columns(of: TensorReading, moments: Moments) -> dict[str, float]:
 
 def step_of(of: TensorReading) -> Array | None:
     """|Δθ|: measured, or Adam's."""
-    if of.measured_step is not None:
-        return np.abs(f64(of.measured_step))
+    if of.before is not None:
+        moved = f64(of.parameter) - (1 - of.shrunk.share) * f64(of.before)
+        return np.abs(moved / (1 - of.shrunk.share) if of.shrunk.after else moved)
     if of.moments is None:
         return None
     first = np.abs(f64(of.moments.first)) / (1 - of.moments.beta1**of.moments.step)

@@ -55,7 +55,7 @@ def transfers() -> Iterator[Transfers]:
 def reading(name: str, numel: int, **changed: Any) -> TensorReading:
     """As Adam leaves a tensor on a GPU."""
     p, g, m, v = (torch.empty(numel, device=GPU) for _ in range(4))
-    of: dict[str, Any] = {"lr": 1e-3, "eps": 1e-8, "measured_step": None, "moments": Moments(m, v, v, 7, 0.9, 0.99)}
+    of: dict[str, Any] = {"lr": 1e-3, "eps": 1e-8, "moments": Moments(m, v, v, 7, 0.9, 0.99)}
     return TensorReading(name, "all", p, g, **{**of, **changed})
 
 
@@ -71,9 +71,8 @@ def test_fake_tensors_refuse_to_be_read(transfers: Transfers) -> None:
 @pytest.mark.parametrize("count", [3, 50])
 def test_a_logged_step_reads_once(count: int, transfers: Transfers) -> None:
     """Nothing while it measures; the table and the numbers beside it come in one copy, however many tensors there are."""
-    lost = torch.empty((), device=GPU)
     readings = [reading(f"p{i}", 1000 + i) for i in range(count)]
-    readings += [reading("bf16", 3000, measured_step=torch.empty(3000, device=GPU), lost=lost)]
+    readings += [reading("bf16", 3000, before=torch.empty(3000, device=GPU).bfloat16())]
     columns = Columns.of(readings)
 
     table = measure(readings, columns)

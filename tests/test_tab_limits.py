@@ -145,7 +145,7 @@ def write(folder: Path, steps: range, loss: float, finding: int | None) -> None:
 def test_long_run_is_sketched_from_some_of_its_steps_until_it_has_been_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first picture has each sketched step as the whole has it; a run that is shorter than a sketch has no need of one."""
+    """The first picture has each sketched step as the whole has it; a run that is shorter than a sketch needs none."""
     monkeypatch.setattr(series, "SKETCHED_CELLS", 20 * len(tab_runs.NAMES))
     for name, steps in (("long", 200), ("short", 15)):
         tab_runs.write(tmp_path / name, range(steps), finding=False)

@@ -135,7 +135,7 @@ class _Factors:
 
     @classmethod
     def of(cls, pieces: Sequence[_Piece], readings: Sequence[TensorReading], columns: Columns, like: Tensor) -> _Factors:
-        measured = np.array([reading.measured_step is not None for reading in readings])
+        measured = np.array([reading.before is not None for reading in readings])
         rates, weights = columns.lr, columns.sampling.weights() * columns.counts
         steps = np.where(measured, 1.0, rates)
         rows = [s.row for piece in pieces for s in piece.stretches]
@@ -285,9 +285,10 @@ def _rows(values: Parts, names: Sequence[str], missing: Tensor) -> Tensor:
 def _lost(readings: Sequence[TensorReading], pieces: Sequence[_Piece], like: Tensor) -> Tensor:
     """Lost updates per stretch; NaN where nobody counted them."""
     stretches = [s for piece in pieces for s in piece.stretches]
-    if all(readings[s.row].lost is None for s in stretches):
+    losses = {row: readings[row].lost for row in {s.row for s in stretches}}
+    if all(lost is None for lost in losses.values()):
         return torch.full((len(stretches),), math.nan, dtype=like.dtype, device=like.device)
     blank = torch.full((), math.nan, device=like.device)
-    shares = [blank if (lost := readings[s.row].lost) is None else lost for s in stretches]
+    shares = [blank if (lost := losses[s.row]) is None else lost for s in stretches]
     lengths = np.array([s.end - s.begin for s in stretches], dtype=_NUMPY[like.dtype])
     return torch.stack(shares).to(like.dtype) * sent(lengths, like.device)

@@ -19,9 +19,9 @@ namespace {
 constexpr int64_t BLOCK = 1024;    // elements that are summed in float
 constexpr int64_t CHUNK = 131072;  // elements of one work unit
 constexpr int BINS = 80;
-enum Sum { GRADIENT, ZERO_GRADIENT, PARAMETER, FIRST, SECOND, ALIVE, RATIO, RATIO_SQUARED, SWAMPED, SURPRISE, SUMS, STEP = SUMS };
-enum Maximum { FIRST_MAX, SECOND_MAX, SECOND_MIN, RATIO_MAX, MAXIMA, STEP_MAX = MAXIMA };
-enum Part { PARAMETERS, GRADIENTS, FIRSTS, SECONDS, DENOMINATORS, STEPS, PARTS };  // θ, g, m, v, what v̂ is rooted of, Δθ
+enum Sum { GRADIENT, ZERO_GRADIENT, PARAMETER, FIRST, SECOND, ALIVE, RATIO, RATIO_SQUARED, SWAMPED, SURPRISE, SUMS, STEP = SUMS, LOST, ALL_SUMS };
+enum Maximum { FIRST_MAX, SECOND_MAX, SECOND_MIN, RATIO_MAX, MAXIMA, STEP_MAX = MAXIMA, ALL_MAXIMA };
+enum Part { PARAMETERS, GRADIENTS, FIRSTS, SECONDS, DENOMINATORS, BEFORE, PARTS };  // θ, g, m, v, what v̂ is rooted of, old θ
 enum Kind : int64_t { MISSING, FLOAT, BFLOAT };
 
 struct Tensor {  // as TASK in kernel.py
@@ -29,6 +29,7 @@ struct Tensor {  // as TASK in kernel.py
     int64_t kinds[PARTS];
     int64_t numel, offset, slot, stride, slots;
     double first_scale, second_scale, eps, lr, weight;  // weight: elements that a sampled one stands for
+    double share, stretch;                              // Decay.step() in steps.py
 };
 
 // A block of a tensor in 32 bits; what is missing is ones, whose sums kernel.py leaves out.
@@ -111,8 +112,8 @@ class Bins {  // log10 bins, by the float's exponent and three bits of mantissa:
 };
 
 struct Partial {
-    double sums[SUMS + 1];
-    float maxima[MAXIMA + 1];
+    double sums[ALL_SUMS];
+    float maxima[ALL_MAXIMA];
     Counts steps, rates;
 };
 
@@ -186,17 +187,23 @@ inline bool add_block(const Tensor& t, const Block& block, int64_t count, double
     return true;
 }
 
-// Of a step that was measured.
-void add_steps(const float* steps, int64_t count, Partial& partial) {
+// What a step was, from the weights before and after it, and how many elements it should have moved and did not.
+void add_steps(const Tensor& t, const Block& block, int64_t count, float* steps, Partial& partial) {
+    const float *now = block.parts[PARAMETERS], *before = block.parts[BEFORE];
+    const float* wanted = block.parts[t.kinds[FIRSTS] ? FIRSTS : GRADIENTS];
+    const float share = float(t.share), stretch = float(t.stretch);
     double squared = 0;
     float largest = partial.maxima[STEP_MAX];
-#pragma omp simd reduction(+ : squared) reduction(max : largest)
+    int32_t lost = 0;
+#pragma omp simd reduction(+ : squared, lost) reduction(max : largest)
     for (int64_t i = 0; i < count; i++) {
-        const float size = std::fabs(steps[i]);
+        const float size = std::fabs((now[i] - before[i]) + share * before[i]) * stretch;
+        steps[i] = size;
         squared += double(size) * size;
         largest = size > largest ? size : largest;
+        lost += (now[i] == before[i]) & (wanted[i] != 0);
     }
-    partial.sums[STEP] += squared, partial.maxima[STEP_MAX] = largest;
+    partial.sums[STEP] += squared, partial.sums[LOST] += lost, partial.maxima[STEP_MAX] = largest;
 }
 
 // Cells of `stride` elements give one sampled element each, at a place that the golden-ratio sequence says
@@ -212,8 +219,8 @@ int64_t first_cell(const Tensor& t, int64_t start) {
 
 // Raw moments (or measured steps) of the sampled elements from `cell` on, while their block is in the cache; returns the next
 // block's first cell.
-int64_t gather_block(const Tensor& t, const Block& block, int64_t start, int64_t cell, int64_t end, float* sample, float* steps) {
-    const float* moves = block.parts[t.kinds[STEPS] ? STEPS : FIRSTS];
+int64_t gather_block(const Tensor& t, const Block& block, const float* moves, int64_t start, int64_t cell, int64_t end,
+                     float* sample, float* steps) {
     for (int64_t at; cell < t.slots && (at = place(t, cell) - t.offset) < end; cell++) {
         *steps++ = moves[at - start];
         sample[t.slot + cell] = block.parts[DENOMINATORS][at - start];
@@ -225,7 +232,7 @@ int64_t gather_block(const Tensor& t, const Block& block, int64_t start, int64_t
 void finish_sample(const Tensor& t, int64_t count, const Bins& bins, float* rates, float* steps, Partial& partial) {
     const float first_scale = float(t.first_scale), second_scale = float(t.second_scale), eps = float(t.eps);
     const float lr = t.kinds[SECONDS] ? float(t.lr) : NAN;
-    const bool measured = t.kinds[STEPS], known = measured || t.kinds[FIRSTS];
+    const bool measured = t.kinds[BEFORE], known = measured || t.kinds[FIRSTS];
 #pragma omp simd
     for (int64_t i = 0; i < count; i++) {
         rates[i] = lr / (std::sqrt(rates[i] * second_scale) + eps);
@@ -241,6 +248,8 @@ void add_chunk(const Tensor& t, int64_t start, int64_t end, const Bins& bins, fl
     int64_t cell = first_sampled;
     std::vector<float> steps(static_cast<size_t>((end - start) / t.stride + 2));
     Block block;
+    float measured[BLOCK];
+    const bool measures = t.kinds[BEFORE] != MISSING;
     for (int64_t at = start; at < end; at += BLOCK) {
         const int64_t stop = at + BLOCK < end ? at + BLOCK : end;
         double sums[SUMS];
@@ -248,8 +257,9 @@ void add_chunk(const Tensor& t, int64_t start, int64_t end, const Bins& bins, fl
         if (!add_block<false, AMSGRAD>(t, block, stop - at, sums, partial.maxima))
             add_block<true, AMSGRAD>(t, block, stop - at, sums, partial.maxima);
         for (int i = 0; i < SUMS; i++) partial.sums[i] += sums[i];
-        if (t.kinds[STEPS]) add_steps(block.parts[STEPS], stop - at, partial);
-        cell = gather_block(t, block, at, cell, stop, sample, steps.data() + (cell - first_sampled));
+        if (measures) add_steps(t, block, stop - at, measured, partial);
+        const float* moves = measures ? measured : block.parts[FIRSTS];
+        cell = gather_block(t, block, moves, at, cell, stop, sample, steps.data() + (cell - first_sampled));
     }
     finish_sample(t, cell - first_sampled, bins, sample + t.slot + first_sampled, steps.data(), partial);
 }
@@ -383,12 +393,12 @@ extern "C" int lightning_adam_reduce(const Tensor* tensors, int64_t n_tensors, c
     });
     for (size_t unit = 0; unit < owners.size(); unit++) {
         const Partial& partial = partials[unit];
-        double *row = sums + owners[unit] * (SUMS + 1), *top = maxima + owners[unit] * (MAXIMA + 1);
+        double *row = sums + owners[unit] * ALL_SUMS, *top = maxima + owners[unit] * ALL_MAXIMA;
         const double weight = tensors[owners[unit]].weight;
-        for (int i = 0; i < SUMS + 1; i++) row[i] += partial.sums[i];
+        for (int i = 0; i < ALL_SUMS; i++) row[i] += partial.sums[i];
         for (int i = 0; i < BINS; i++) counts[i] += weight * partial.steps.of[i];
         for (int i = 0; i < BINS; i++) counts[BINS + i] += weight * partial.rates.of[i];
-        for (int i = 0; i < MAXIMA + 1; i++) top[i] = partial.maxima[i] > top[i] ? partial.maxima[i] : top[i];
+        for (int i = 0; i < ALL_MAXIMA; i++) top[i] = partial.maxima[i] > top[i] ? partial.maxima[i] : top[i];
     }
     return 0;
 } catch (...) {

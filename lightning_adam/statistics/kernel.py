@@ -46,14 +46,14 @@ sys.exit(failed or out[0] != 2.0)
 
 CPU = torch.device("cpu")
 
-PARTS = ("parameter", "gradient", "first", "second", "denominator", "step")
-"""θ, g, m, v, what v̂ is rooted of, and Δθ where it was measured."""
+PARTS = ("parameter", "gradient", "first", "second", "denominator", "before")
+"""θ, g, m, v, what v̂ is rooted of, and θ before the step where the step is measured."""
 KINDS = {torch.float32: 1, torch.bfloat16: 2}
 """``enum Kind`` in kernel.cpp; 0 is what a tensor does not have."""
 TASK = np.dtype(
     [("places", np.uint64, len(PARTS)), ("kinds", np.int64, len(PARTS))]
     + [(name, np.int64) for name in ("numel", "offset", "slot", "stride", "slots")]
-    + [(name, np.float64) for name in ("first_scale", "second_scale", "eps", "lr", "weight")]
+    + [(name, np.float64) for name in ("first_scale", "second_scale", "eps", "lr", "weight", "share", "stretch")]
 )
 """``struct Tensor`` in kernel.cpp."""
 
@@ -67,7 +67,7 @@ class Places(NamedTuple):
 
 def fits(reading: TensorReading, device: torch.device = CPU) -> bool:
     """Whether the kernel alone can read this tensor from now on: Adam's formula on plain, contiguous float32 on the CPU."""
-    found = _places(reading) if device.type == "cpu" and reading.lost is None else None
+    found = _places(reading) if device.type == "cpu" else None
     return found is not None and found.kinds == FORMULA
 
 
@@ -88,12 +88,11 @@ def reduce(readings: Sequence[TensorReading], columns: Columns, table: RawTable)
         np.array([at.places for at in known], dtype=np.uint64),
         np.array([at.kinds for at in known], dtype=np.int64),
     )
-    if not _run(columns, rows, places, kinds, table):
-        return frozenset()
-    losses = [(row, lost) for row in rows.tolist() if (lost := readings[row].lost) is not None]
-    for row, lost in losses:
-        table.sums[row, SUMS.index("lost")] = float(lost) * int(columns.numel[row])
-    return frozenset(rows.tolist())
+    tasks = _tasks(columns, rows, places, kinds)
+    shrunk = [readings[row].shrunk for row in rows.tolist()]
+    tasks["share"] = [decay.share for decay in shrunk]
+    tasks["stretch"] = [1 / (1 - decay.share) if decay.after else 1.0 for decay in shrunk]
+    return frozenset(rows.tolist()) if _run(tasks, rows, table) else frozenset()
 
 
 def repeat(columns: Columns, places: NDArray[np.uint64], dtypes: Sequence[tuple[torch.dtype, ...]], table: RawTable) -> bool:
@@ -109,20 +108,17 @@ def repeat(columns: Columns, places: NDArray[np.uint64], dtypes: Sequence[tuple[
         return False
     rows = np.arange(len(dtypes))
     whole = np.vstack([places, np.zeros((1, len(rows)), dtype=np.uint64)]).T
-    return _run(columns, rows, whole, np.tile(np.array(FORMULA), (len(rows), 1)), table)
+    return _run(_tasks(columns, rows, whole, np.tile(np.array(FORMULA), (len(rows), 1))), rows, table)
 
 
 FORMULA = (1, 1, 1, 1, 1, 0)
 """Of 32-bit tensors whose step the state tells."""
 
 
-def _run(
-    columns: Columns, rows: NDArray[np.int64], places: NDArray[np.uint64], kinds: NDArray[np.int64], table: RawTable
-) -> bool:
-    library, tasks = load(), _tasks(columns, rows, kinds)
+def _run(tasks: NDArray[Any], rows: NDArray[np.int64], table: RawTable) -> bool:
+    library = load()
     assert library is not None
-    tasks["places"] = places
-    sums, maxima = np.zeros((len(rows), len(SUMS) - 1)), np.full((len(rows), len(MAXIMA)), -np.inf)
+    sums, maxima = np.zeros((len(rows), len(SUMS))), np.full((len(rows), len(MAXIMA)), -np.inf)
     outputs = (sums, maxima, table.counts.numpy(), table.sample.numpy())
     failed = library.lightning_adam_reduce(
         _pointer(tasks), len(tasks), _pointer(LOG10_EDGES), torch.get_num_threads(), *map(_pointer, outputs)
@@ -139,7 +135,7 @@ def _places(reading: TensorReading) -> Places | None:
     size = reading.parameter.numel()
     if reading.gradient is None or (denominator is None) != (second is None):
         return None
-    parts = (reading.parameter, reading.gradient, first, second, denominator, reading.measured_step)
+    parts = (reading.parameter, reading.gradient, first, second, denominator, reading.before)
     if not all(part is None or _is_plain(part, size) for part in parts):
         return None
     return Places(
@@ -159,10 +155,10 @@ def _is_plain(tensor: Tensor, size: int) -> bool:
     )
 
 
-def _tasks(columns: Columns, rows: NDArray[np.int64], kinds: NDArray[np.int64]) -> NDArray[Any]:
-    """One TASK per row, but for its places."""
+def _tasks(columns: Columns, rows: NDArray[np.int64], places: NDArray[np.uint64], kinds: NDArray[np.int64]) -> NDArray[Any]:
+    """One TASK per row."""
     tasks, sampling = np.zeros(len(rows), dtype=TASK), columns.sampling
-    tasks["kinds"] = kinds
+    tasks["places"], tasks["kinds"], tasks["stretch"] = places, kinds, 1.0
     for name in ("numel", "offset", "first_scale", "second_scale", "eps", "lr"):
         tasks[name] = getattr(columns, name)[rows]
     for name, values in (("slot", sampling.begins), ("stride", sampling.strides), ("slots", sampling.sizes)):
@@ -192,16 +188,17 @@ NEEDS = {
 def _put(table: RawTable, tasks: NDArray[Any], rows: NDArray[np.int64], sums: NDArray[Any], maxima: NDArray[Any]) -> None:
     missing = {part: tasks["kinds"][:, index] == 0 for index, part in enumerate(PARTS)}
     for names, values, nothing in ((KERNEL_SUMS, sums, np.nan), (KERNEL_MAXIMA, maxima, -np.inf)):
-        for name, part in ((name, part) for name in names for part in NEEDS.get(name, ())):
-            values[missing[part], names.index(name)] = nothing
-    by_formula, rates = missing["step"], tasks["lr"]
+        for column, name in enumerate(names):
+            for part in NEEDS.get(name, ()):
+                values[missing[part], column] = nothing
+    by_formula, rates = missing["before"], tasks["lr"]
     with np.errstate(invalid="ignore", over="ignore"):
         squared = sums[:, KERNEL_SUMS.index("ratio_squared")] * rates**2
         largest = maxima[:, KERNEL_MAXIMA.index("ratio_max")] * rates
-    sums[by_formula, -1], maxima[by_formula, -1] = squared[by_formula], largest[by_formula]
-    whole = table.sums.numpy()
-    whole[rows, :-1], whole[rows, -1] = sums, np.nan
-    table.maxima.numpy()[rows] = maxima
+    sums[by_formula, SUMS.index("step_squared")], maxima[by_formula, -1] = squared[by_formula], largest[by_formula]
+    is_wide = tasks["kinds"][:, PARTS.index("parameter")] == KINDS[torch.float32]
+    sums[by_formula | is_wide, SUMS.index("lost")] = np.nan
+    table.sums.numpy()[rows], table.maxima.numpy()[rows] = sums, maxima
 
 
 def quantiles(sample: NDArray[np.float32], begins: NDArray[np.int64], at: Sequence[float]) -> NDArray[np.float64] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -24,6 +25,8 @@ from lightning_adam.moments import (
 )
 from lightning_adam.parameter_groups import plain_name
 
+UNSHRUNK = Decay(0.0, after=False, decoupled=True)
+
 
 @dataclass(frozen=True)
 class TensorReading:
@@ -37,10 +40,10 @@ class TensorReading:
         moments: m, v, t and the betas, or None where the optimizer keeps none that we can read.
         lr: α, the rate that this step used, with the factor that the optimizer itself puts to the group's.
         eps: ε.
-        measured_step: Δθ without decoupled decay, measured from a copy; None where the Adam formula is exact.
         decay: λ of its group.
         decoupled: whether the decay shrinks θ itself (α·λ·θ) or enters the gradient (λ·θ).
-        lost: share of elements that should have moved and did not, of 16-bit weights; else None.
+        before: a copy of θ before the step; None where the Adam formula tells the step exactly.
+        shrunk: how decay shrank it, which is no part of the step.
         group_lr: learning rate of its group; None where it is α.
         offset: of a shard: how many of the whole tensor's elements, flat, lie before it.
         whole: of a shard: elements of the whole tensor (real numbers: two per complex one); None if this is all.
@@ -54,10 +57,10 @@ class TensorReading:
     moments: Moments | None
     lr: float
     eps: float
-    measured_step: Tensor | None
     decay: float = 0.0
     decoupled: bool = True
-    lost: Tensor | None = None
+    before: Tensor | None = None
+    shrunk: Decay = UNSHRUNK
     group_lr: float | None = None
     offset: int = 0
     whole: int | None = None
@@ -67,6 +70,25 @@ class TensorReading:
     def total(self) -> int:
         """Elements of the whole tensor."""
         return self.parameter.numel() if self.whole is None else self.whole
+
+    @functools.cached_property
+    def measured_step(self) -> Tensor | None:
+        """Δθ without decoupled decay, where there is a copy to measure it from."""
+        return None if self.before is None else self.shrunk.step(self.parameter, self.before)
+
+    @property
+    def counts_lost(self) -> bool:
+        """Whether a step under half the spacing of the weight's dtype may be rounded away."""
+        return self.before is not None and self.parameter.element_size() < 4
+
+    @property
+    def lost(self) -> Tensor | None:
+        """Share of elements that should have moved and did not, of 16-bit weights; else None."""
+        if self.before is None or not self.counts_lost:
+            return None
+        wanted = self.moments.first if self.moments is not None and self.moments.first is not None else self.gradient
+        assert wanted is not None
+        return ((self.parameter == self.before) & (wanted != 0)).float().mean()
 
 
 @dataclass(frozen=True)
@@ -194,9 +216,9 @@ def _readings(
             gradient=_real(gradient.detach() if gradient.requires_grad else gradient),
             moments=moments,
             lr=rate(group, parameter),
-            measured_step=None if copy is None else _measured(decay, parameter, copy),
+            before=None if copy is None else _real(copy),
+            shrunk=decay,
             decoupled=decay.decoupled,
-            lost=_lost(parameter, copy, moments) if copy is not None and parameter.element_size() < 4 else None,
             offset=offset,
             whole=whole,
             counts=counts,
@@ -249,17 +271,6 @@ def _eps(group: Mapping[str, Any]) -> float:
     """Adafactor has two, of which neither is added to √v̂."""
     eps = group.get("eps")
     return float(eps) if isinstance(eps, (int, float)) else 0.0
-
-
-def _measured(decay: Decay, parameter: Tensor, before: Tensor) -> Tensor:
-    return decay.step(_real(parameter.detach()), _real(before))
-
-
-def _lost(parameter: Tensor, before: Tensor, moments: Moments | None) -> Tensor:
-    """A step under half the spacing of the weight's dtype is rounded away."""
-    wanted = moments.first if moments is not None and moments.first is not None else parameter.grad
-    assert wanted is not None
-    return ((_real(parameter.detach()) == _real(before)) & (_real(wanted) != 0)).float().mean()
 
 
 def _real(tensor: Tensor) -> Tensor:

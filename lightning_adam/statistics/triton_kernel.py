@@ -77,7 +77,7 @@ def _index(device: torch.device) -> int:
 
 def _fitting(row: int, reading: TensorReading, index: int) -> Fitting | None:
     moments, p, g = reading.moments, reading.parameter, reading.gradient
-    if moments is None or moments.step < 1 or reading.measured_step is not None or reading.lost is not None:
+    if moments is None or moments.step < 1 or reading.before is not None:
         return None
     m, v, denominator = moments.first, moments.second, moments.denominator
     if g is None or m is None or v is None or denominator is None or denominator.dtype != v.dtype:

@@ -113,7 +113,7 @@ def _undamaged(source: _Bytes, place: int) -> Generator[Any, None, int]:
         held, begin = source.held(place, _HEADER + length + _FOOTER)
         last = len(held) - _FOOTER
         try:
-            while 0 < length and begin + _HEADER + length <= last:
+            while length > 0 and begin + _HEADER + length <= last:
                 yield parse(held[begin + _HEADER : begin + _HEADER + length])
                 moved = _HEADER + length + _FOOTER
                 begin, place = begin + moved, place + moved

@@ -191,8 +191,8 @@ class SeriesReader:
         steps = max(2, SKETCHED_CELLS // max(1, len(optimizer.names)))
         if sketch and steps < self._kept and self._cache.get(key) is None:
             judge = Judge(limits, optimizer.names, self._rates(where, prefix), planned)
-            matrix = self._sketch(where, optimizer, judge, quantity, steps)
-            return Judged(matrix, limits, sketch=len(matrix.steps) >= steps)
+            drawn = self._sketch(where, optimizer, judge, quantity, steps)
+            return Judged(drawn, limits, sketch=len(drawn.steps) >= steps)
         with self._judging:  # what many ask for at once is judged for the first
             matrix = self._cache.get(key)
             if matrix is None:
@@ -205,7 +205,9 @@ class SeriesReader:
         tags = {f"{optimizer.prefix}{MATRIX}{name}": name for name in judge.needed(quantity)}
         return judge.judge(quantity, {tags[tag]: matrix for tag, matrix in self.matrices(*where, list(tags)).items()})
 
-    def _sketch(self, where: Any, optimizer: OptimizerSeries, judge: Judge, quantity: str, steps: int) -> Matrix:
+    def _sketch(
+        self, where: tuple[Any, str, str], optimizer: OptimizerSeries, judge: Judge, quantity: str, steps: int
+    ) -> Matrix:
         """From so many of the logged steps, which are the same ones for each quantity."""
         tags = {f"{optimizer.prefix}{MATRIX}{name}": name for name in judge.needed(quantity)}
         found = self._tensors(*where, list(tags), PLUGIN, steps)
