@@ -106,14 +106,18 @@ def test_shards_train_as_without_monitors(folder: Path) -> None:
     assert all(torch.equal(watched[name], bare[name]) for name in bare)
 
 
-def test_one_collective_per_logged_step(folder: Path) -> None:
-    """The whole table of a step travels in one all-reduce."""
+@pytest.mark.parametrize(("few_ranks", "collectives"), [(16, 1), (0, 2)])
+def test_one_collective_per_logged_step_and_two_among_many_ranks(
+    few_ranks: int, collectives: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many tensors there are: the whole table of a step travels in one all-reduce, or its maxima in another."""
     import torch.distributed as dist
 
-    from lightning_adam.statistics import TensorReading, take_sharded_snapshot, take_snapshot
+    from lightning_adam.statistics import TensorReading, sharded, take_sharded_snapshot, take_snapshot
 
+    monkeypatch.setattr(sharded, "FEW_RANKS", few_ranks)
     readings = [
-        TensorReading(f"p{i}", "g", torch.ones(n), torch.ones(n), None, 0.1, 0.0, torch.full((n,), 0.5))
+        TensorReading(f"p{i}", "g", torch.ones(n), torch.ones(n), None, 0.1, 0.0, before=torch.full((n,), 0.5))
         for i, n in enumerate((3, 5))
     ]
     calls: list[int] = []
@@ -132,5 +136,5 @@ def test_one_collective_per_logged_step(folder: Path) -> None:
         dist.all_reduce = original
         dist.destroy_process_group()
 
-    assert len(calls) == 1
+    assert len(calls) == collectives
     np.testing.assert_array_equal(snapshot.table, take_snapshot(0, readings).table)

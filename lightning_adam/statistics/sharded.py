@@ -1,7 +1,8 @@
 """Sharded parameters: each rank measures its shards, one collective makes whole rows of them.
 
 Sums and samples add up and maxima are taken (see :mod:`lightning_adam.statistics.raw`). They travel together in one
-all-reduce: each rank's maxima have a place of their own in it.
+all-reduce: each rank's maxima have a place of their own in it. Among many ranks these places would outweigh the rest, and
+the maxima take an all-reduce of their own.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from lightning_adam.statistics.measure import measure
 from lightning_adam.statistics.raw import RawTable
 from lightning_adam.statistics.reading import TensorReading
 from lightning_adam.statistics.snapshot import NOTHING, ExtraScalars, Snapshot, snapshot_of
+
+FEW_RANKS = 16
+"""Up to so many, maxima travel with the sums: five numbers per tensor and rank beside twelve per tensor and the sample."""
 
 
 def is_sharded(optimizer: Optimizer) -> bool:
@@ -57,19 +61,31 @@ def take_sharded_snapshot(step: int, readings: Sequence[TensorReading], extra_sc
 
 
 def combine(of: Columns, local: RawTable) -> RawTable:
-    """Whole rows from those of this rank's shards: one all-reduce over the default group."""
+    """Whole rows from those of this rank's shards: one all-reduce over the default group, two among many ranks."""
     mine = torch.from_numpy(of.counts).to(local.sums.device)[:, None]
     sums = torch.where(mine, local.sums, 0.0)
     maxima = torch.where(mine, local.maxima, -math.inf)
-    world, rank = dist.get_world_size(), dist.get_rank()
-    places = torch.zeros(world, *maxima.shape, dtype=maxima.dtype, device=maxima.device)
-    places[rank] = maxima
+    places = _places(maxima)
     parts = (sums, places, local.counts, _counted_sample(of, local).to(sums.dtype))
     packed = torch.cat([part.flatten() for part in parts])
     dist.all_reduce(packed)
     pieces = torch.split(packed, [part.numel() for part in parts])
-    whole = pieces[1].view(places.shape).amax(dim=0)
+    whole = pieces[1].view(places.shape).amax(dim=0) if len(places) else _largest(maxima)
     return RawTable(pieces[0].view(sums.shape), whole, pieces[2].view(local.counts.shape), pieces[3].float())
+
+
+def _places(maxima: Tensor) -> Tensor:
+    """[ranks, …] with this rank's in its place; none where there are too many ranks."""
+    world = dist.get_world_size()
+    places = torch.zeros(world if world <= FEW_RANKS else 0, *maxima.shape, dtype=maxima.dtype, device=maxima.device)
+    if len(places):
+        places[dist.get_rank()] = maxima
+    return places
+
+
+def _largest(maxima: Tensor) -> Tensor:
+    dist.all_reduce(maxima, dist.ReduceOp.MAX)
+    return maxima
 
 
 def _counted_sample(of: Columns, local: RawTable) -> Tensor:
