@@ -18,6 +18,7 @@ from lightning_adam.errors import ConfigError
 from lightning_adam.monitoring import DivergenceOptions, Monitor, MonitorState, Record, StatisticsOptions
 from lightning_adam.monitoring.console import print_findings
 from lightning_adam.monitoring.guard import Guard
+from lightning_adam.monitoring.stopping import raise_again
 
 
 class MonitorCallback(Callback):
@@ -111,6 +112,8 @@ class MonitorCallback(Callback):
         """The run broke; Lightning calls nothing else then, and the pictures are wanted all the more."""
         self.on_train_end(trainer, pl_module)
         forget_module(self)
+        if self.divergence is not None:
+            raise_again(exception, self.divergence.trial)
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

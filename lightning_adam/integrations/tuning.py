@@ -12,9 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lightning_adam.monitoring import DivergenceError
-
-REASON = "diverged"
-"""The key under which the reason stands: Optuna's ``user_attrs``, Hyperopt's result, Ray Tune's metrics."""
+from lightning_adam.monitoring.stopping import REASON
 
 
 def hyperopt_objective(objective: Callable[[Mapping[str, Any]], float]) -> Callable[[Mapping[str, Any]], dict[str, Any]]:

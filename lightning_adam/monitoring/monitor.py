@@ -26,6 +26,7 @@ from lightning_adam.monitoring.selection import as_patterns, matching
 from lightning_adam.monitoring.signal_reader import StepInputs
 from lightning_adam.monitoring.state import MonitorState
 from lightning_adam.monitoring.step_hooks import StepHooks, with_hooks
+from lightning_adam.monitoring.stopping import prune
 
 MOST_ATTEMPTS = 3
 """Times that a beginning which fails is tried again."""
@@ -356,10 +357,9 @@ class Monitor:
         """What the user asked to be told by an exception; after everything is written."""
         if self._divergence is None:
             return
-        if self._divergence.trial is not None and any(finding.severity == "critical" for finding in fresh):
-            import optuna
-
-            raise optuna.TrialPruned(fresh[-1].line())
+        critical = [finding for finding in fresh if finding.severity == "critical"]
+        if self._divergence.trial is not None and critical:
+            prune(self._divergence.trial, critical[-1].line())
         asked = self._divergence.raise_on
         grave = [f for f in fresh if asked and reach([f], asked)]
         if grave:
