@@ -30,7 +30,7 @@ from lightning_adam.preflight.guard import untouched
 from lightning_adam.preflight.run import quietly
 from lightning_adam.preflight.task import Task, kept, silenced, stand_in
 
-STEPS, HELD_OUT, TRIALS = 5, 2, 3
+STEPS, HELD_OUT, TRIALS = 5, 4, 3
 """Steps at each rate, batches on which the loss after them is taken, and rates that are tried: 15 steps in all."""
 APART = math.sqrt(10)
 
@@ -227,7 +227,7 @@ def _loss_after(task: Task, config: OptimizerConfig, choice: Choice, rate: float
 
 
 def _split(batches: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
-    """What is trained on and what judges; of a data set of one or two batches the same."""
+    """What is trained on and what judges; of a data set of a few batches the same."""
     return (batches[:-HELD_OUT], batches[-HELD_OUT:]) if len(batches) > HELD_OUT else (batches, batches)
 
 
