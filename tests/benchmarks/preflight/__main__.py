@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import statistics
 import sys
@@ -14,16 +13,7 @@ import lightning as L
 import torch
 
 import lightning_adam as la
-from tests.benchmarks.preflight import fresh
-from tests.benchmarks.preflight.faulty_more import FAULTY
-from tests.benchmarks.preflight.healthy_more import HEALTHY
-
-
-def part_of(name: str) -> str:
-    """Half of the cases are for tuning, by their names alone; of both halves the third round is kept apart."""
-    if hasattr(fresh, name):
-        return "fresh"
-    return "held-out" if hashlib.sha256(name.encode()).digest()[0] % 2 else "tuning"
+from tests.benchmarks.preflight.cases import FAULTY, HEALTHY, part_of
 
 
 def judge(build: Any) -> tuple[la.PreflightReport, float]:

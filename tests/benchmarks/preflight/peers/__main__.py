@@ -23,7 +23,7 @@ ADAPTERS = {
     "torch-audit": "torch_audit",
     "preflight-ml": "preflight_ml",
 }
-HEAD = "| | faults named right | faults alarmed | healthy alarmed | not judged (faulty, healthy) | median CPU s |\n|---|---|---|---|---|---|"
+COLUMNS = ("", "faults named right", "faults alarmed", "healthy alarmed", "not judged (faulty, healthy)", "median CPU s")
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def verdicts_of(adapter: str, python: Path, names: list[str]) -> list[Verdict]:
 def tell(verdicts: list[Verdict], known: dict[str, tuple[str, ...]]) -> None:
     """Each case that a tool does not judge right."""
     for v in verdicts:
-        if v.case in HEALTHY and v.alarms == [] or v.case in FAULTY and v.names(known):
+        if (v.case in HEALTHY and v.alarms == []) or (v.case in FAULTY and v.names(known)):
             continue
         print(f"    {v.case}: {' '.join(v.alarms or ()) or v.unfit or 'nothing'} ({v.seconds:.1f} s)")
 
@@ -77,7 +77,7 @@ def tell(verdicts: list[Verdict], known: dict[str, tuple[str, ...]]) -> None:
 def main(which: str, details: bool) -> None:
     """The table, a line as soon as it is known."""
     names = [name for name in (*HEALTHY, *FAULTY) if which in ("all", part_of(name))]
-    print(HEAD, flush=True)
+    print(f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|", flush=True)
     for peer, adapter in ADAPTERS.items():
         module: Any = importlib.import_module(f"tests.benchmarks.preflight.peers.{adapter}")
         try:

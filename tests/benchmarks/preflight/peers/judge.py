@@ -1,4 +1,4 @@
-"""``python -m tests.benchmarks.preflight.peers.judge ADAPTER CASE…``, run in the tool's environment: a line of JSON a case."""
+"""``python -m tests.benchmarks.preflight.peers.judge ADAPTER CASE…``, in the tool's environment: a line of JSON a case."""
 
 from __future__ import annotations
 
