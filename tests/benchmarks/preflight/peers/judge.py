@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -25,8 +26,20 @@ class TooLong(BaseException):
     """Not an Exception: tools catch those."""
 
 
-def _stop(*_: Any) -> None:
-    raise TooLong(f"longer than {LIMIT:.0f} s")
+@contextlib.contextmanager
+def limited(seconds: float) -> Iterator[None]:
+    """Raises TooLong after so many CPU seconds, wherever the tool is."""
+
+    def stop(*_: Any) -> None:
+        raise TooLong(f"longer than {seconds:g} s")
+
+    before = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 def judged(adapter: Any, name: str) -> dict[str, Any]:
@@ -37,16 +50,13 @@ def judged(adapter: Any, name: str) -> dict[str, Any]:
     case = Case(name)
     _ = case.module
     begun, alarms, unfit = time.process_time(), None, ""
-    signal.setitimer(signal.ITIMER_PROF, LIMIT)
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
+        with limited(LIMIT), contextlib.redirect_stdout(io.StringIO()):
             alarms = sorted(set(adapter.alarms(case)))
     except Unfit as why:
         unfit = str(why)
     except (Exception, TooLong) as error:
         unfit = f"{type(error).__name__}: {error}".splitlines()[0]
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
     return {"case": name, "alarms": alarms, "unfit": unfit, "seconds": time.process_time() - begun}
 
 
@@ -55,7 +65,6 @@ def main(adapter: str, *names: str) -> None:
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
-    signal.signal(signal.SIGPROF, _stop)
     module = importlib.import_module(f"tests.benchmarks.preflight.peers.{adapter}")
     for name in names:
         print(json.dumps(judged(module, name)), flush=True)
