@@ -12,6 +12,7 @@ from torch import Generator, Tensor, nn
 Batch = tuple[Tensor, ...]
 """Inputs first, the target last."""
 
+
 @dataclass(frozen=True)
 class Task:
     """One run's parts.

@@ -138,7 +138,7 @@ SETTINGS: Mapping[str, Setting] = {"": Setting(), **_LOOPS, **_OPTIMIZERS}
 """The first is a family's usual way."""
 
 
-def settings_of(family: Family, count: int = 6) -> list[str]:
+def settings_of(family: Family, count: int = 5) -> list[str]:
     """Every schedule and precision that applies, and some of the optimizers, by the hash of the family's name."""
     able = [name for name in _OPTIMIZERS if _OPTIMIZERS[name].applies(family)]
     chosen = sorted(able, key=lambda name: digest(family.name, name))[:count]

@@ -244,7 +244,7 @@ def point_sets() -> Task:
 @family("adamw", 2e-3, supervised=True, continuous=True)
 def forecast_gru() -> Task:
     """The next value of a noisy seasonal series."""
-    series = _seasonal()
+    series = seasonal()
     windows = torch.stack([series[i : i + 33] for i in range(3000)])
 
     class Net(nn.Module):
@@ -261,7 +261,7 @@ def forecast_gru() -> Task:
 @family("adam", 3e-3, supervised=True, continuous=True)
 def forecast_normalised() -> Task:
     """Values of 5,000 that the model normalises itself, per window (as RevIN does), into one linear layer."""
-    series = 5000 + 800 * _seasonal()
+    series = 5000 + 800 * seasonal()
     windows = torch.stack([series[i : i + 40] for i in range(3000)])
 
     class Reversible(nn.Module):
@@ -326,7 +326,8 @@ def speech_ctc() -> Task:
     return Task(net, rows_of(32, x, y), loss)
 
 
-def _seasonal() -> Tensor:
+def seasonal() -> Tensor:
+    """Daily and weekly waves and a slow noise, standardised."""
     t, noise, level = torch.arange(3100.0), torch.randn(3100, generator=fixed()), 0.0
     values = []
     for e in noise.tolist():
