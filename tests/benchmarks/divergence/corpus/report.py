@@ -114,7 +114,7 @@ def wrong_lines(verdicts: Verdicts) -> list[str]:
 
 
 def tell_families(verdicts: Verdicts) -> None:
-    """A line each; thresholds are constants, so that a family's own line is what leaving it out gives, if it was left out."""
+    """A line each: thresholds are constants, so that the line of a family that was left out is what leaving it out gives."""
     print(f"\n{'family':28} {'half':9} {'alarmed':>9} {'found':>8} {'exact':>8}")
     for name, family in FAMILIES.items():
         _tell_line(f"{name:28} {'left out' if family.is_held_out else 'looked at':9}", verdicts, name, "family")
