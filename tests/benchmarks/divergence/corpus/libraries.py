@@ -23,22 +23,24 @@ def own_loss(**names: int) -> Any:
 
 
 def passages(length: int = 24) -> tuple[Tensor, Tensor]:
-    """Windows of text, and which quarter of it they are from."""
+    """Windows of text, and how much of each is letters, in quarters of equal size."""
     codes, _ = text()
     starts = torch.randint(0, len(codes) - length, (4000,), generator=fixed())
-    return torch.stack([codes[s : s + length] for s in starts.tolist()]), starts * 4 // len(codes)
+    cut = torch.stack([codes[s : s + length] for s in starts.tolist()])
+    letters = ((cut >= ord("a") - 31) & (cut <= ord("z") - 31)).sum(1).float()
+    return cut, torch.bucketize(letters, letters.quantile(torch.tensor([0.25, 0.5, 0.75])))
 
 
-@family("adamw", 1e-3, 200, supervised=True)
+@family("adamw", 1e-3, 120, supervised=True)
 def hf_bert_classifier() -> Task:
-    """From which quarter of a text a passage is."""
+    """How much of a passage is letters."""
     from transformers import BertConfig, BertForSequenceClassification
 
     net = BertForSequenceClassification(BertConfig(vocab_size=98, max_position_embeddings=32, num_labels=4, **SMALL))
     return Task(net, rows_of(32, *passages()), own_loss(input_ids=0, labels=1))
 
 
-@family("adamw", 2e-3, 200)
+@family("adamw", 2e-3, 120)
 def hf_bert_masked() -> Task:
     """A seventh of the characters is hidden."""
     from transformers import BertConfig, BertForMaskedLM
@@ -51,7 +53,7 @@ def hf_bert_masked() -> Task:
     return Task(BertForMaskedLM(BertConfig(vocab_size=98, max_position_embeddings=32, **SMALL)), windows(16, 24), loss)
 
 
-@family("adamw", 2e-3, 200)
+@family("adamw", 2e-3, 120)
 def hf_gpt2() -> Task:
     """Characters, tied embeddings."""
     from transformers import GPT2Config, GPT2LMHeadModel
@@ -60,7 +62,7 @@ def hf_gpt2() -> Task:
     return Task(net, windows(8, 24), own_loss(input_ids=0, labels=0))
 
 
-@family("adamw-95", 3e-3, 200)
+@family("adamw-95", 3e-3, 120)
 def hf_llama() -> Task:
     """Characters, grouped queries."""
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -69,7 +71,7 @@ def hf_llama() -> Task:
     return Task(LlamaForCausalLM(config), windows(8, 24), own_loss(input_ids=0, labels=0))
 
 
-@family("adamw", 2e-3, 200, not_in=("float64",))
+@family("adamw", 2e-3, 120, not_in=("float64",))
 def hf_mixtral() -> Task:
     """Characters, four experts of which two are used."""
     from transformers import MixtralConfig, MixtralForCausalLM
@@ -79,7 +81,7 @@ def hf_mixtral() -> Task:
     return Task(MixtralForCausalLM(config), windows(8, 16), own_loss(input_ids=0, labels=0))
 
 
-@family("adafactor", 1e-2, 200)
+@family("adafactor", 1e-2, 120)
 def hf_t5() -> Task:
     """Ten digits backwards, by an encoder and a decoder."""
     from transformers import T5Config, T5ForConditionalGeneration
@@ -90,7 +92,7 @@ def hf_t5() -> Task:
     return Task(T5ForConditionalGeneration(config), rows_of(32, x, x.flip(1)), own_loss(input_ids=0, labels=1))
 
 
-@family("adamw", 1e-3, 200, supervised=True, continuous=True)
+@family("adamw", 1e-3, 120, supervised=True, continuous=True)
 def hf_vit() -> Task:
     """Digits in patches of 2×2."""
     from transformers import ViTConfig, ViTForImageClassification
@@ -99,7 +101,7 @@ def hf_vit() -> Task:
     return Task(net, rows_of(32, *images()), own_loss(pixel_values=0, labels=1))
 
 
-@family("adamw", 3e-3, 150, supervised=True, continuous=True)
+@family("adamw", 3e-3, 120, supervised=True, continuous=True)
 def hf_resnet() -> Task:
     """Digits at twice the size."""
     from transformers import ResNetConfig, ResNetForImageClassification
@@ -111,7 +113,7 @@ def hf_resnet() -> Task:
     return Task(ResNetForImageClassification(config), rows_of(32, larger, y), own_loss(pixel_values=0, labels=1))
 
 
-@family("adamw", 1e-3, 150, supervised=True, continuous=True)
+@family("adamw", 1e-3, 120, supervised=True, continuous=True)
 def hf_patch_forecast() -> Task:
     """PatchTST: 32 values of a series that it normalises itself, and the next 8."""
     from transformers import PatchTSTConfig, PatchTSTForPrediction
