@@ -114,7 +114,8 @@ def _mixing(task: Task, step: Step, few: Any) -> float:
     if before is None or _is_relational(task, step, before):
         return math.nan
     again = predict(task, few, step.prediction, seed=1)
-    net = step.trace.outer[step.prediction][0] if again is None or not torch.equal(again, before) else None
+    is_outside = again is None or not torch.equal(again, before) or _mixes_targets(step)
+    net = step.trace.outer[step.prediction][0] if is_outside else None
     spread = float(before.float().std()) + 1e-12
     orders = [[0, n - 1, *range(1, n - 1)], [*range(1, n - 1), 0, n - 1], [0] + [1] * (n - 1)]
     changes = []
@@ -126,6 +127,11 @@ def _mixing(task: Task, step: Step, few: Any) -> float:
         places = [place for place in (0, n - 1) if order[place] == place]
         changes += [float((after[place] - before[place]).abs().max()) / spread for place in places]
     return max(changes)
+
+
+def _mixes_targets(step: Step) -> bool:
+    """Whether the step makes its targets itself, as it does where it mixes samples on purpose (Zhang et al. 2018)."""
+    return step.main is not None and step.main.target is not None and not step.target
 
 
 def _is_relational(task: Task, step: Step, few: Tensor) -> bool:
