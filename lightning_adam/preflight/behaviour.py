@@ -48,7 +48,7 @@ class Behaviour:
 def measure(task: Task, step: Step, batch: Any) -> Behaviour:
     """On the first samples of a batch."""
     found = Behaviour()
-    with mode(task.module, training=False), kept(task.module):
+    with exactly(task), mode(task.module, training=False), kept(task.module):
         found.dropouts = _active_dropouts(task, batch)
         n = size(batch)
         if n < 4 or step.prediction < 0:
@@ -58,6 +58,16 @@ def measure(task: Task, step: Step, batch: Any) -> Behaviour:
         found.mixing = _mixing(task, step, few)
         found.leak, found.copies = _order(task, step, few)
     return found
+
+
+@contextmanager
+def exactly(task: Task) -> Iterator[None]:
+    """Without autocast: bfloat16 has 8 bits, and another order of the samples may change the last of them."""
+    before, task.is_exact = task.is_exact, True
+    try:
+        yield
+    finally:
+        task.is_exact = before
 
 
 def _active_dropouts(task: Task, batch: Any) -> tuple[Call, ...]:
