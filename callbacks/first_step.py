@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch.overrides import _get_current_function_mode
 
-from lightning_adam.diagnosis import Finding
+from lightning_adam.monitoring import Monitor
 from lightning_adam.monitoring.guard import Guard
 from lightning_adam.preflight.cheap import FirstStep, cheap_checks
 
@@ -42,18 +42,16 @@ class FirstStepChecks:
         self._watched.begin(batch)
         self._batch, self._is_recording = batch, True
 
-    def findings(self, trainer: Trainer, module: LightningModule) -> list[Finding]:
-        """The loss is there: what its making shows; nothing where nothing was recorded."""
-        found: list[Finding] = []
+    def end(self, trainer: Trainer, module: LightningModule, monitor: Monitor) -> None:
+        """The loss is there: what its making shows goes to the monitor."""
         if self._is_recording:
-            self._guard.run("the checks of the first step", self._judge, trainer, module, found)
-        return found
+            self._guard.run("the checks of the first step", self._judge, trainer, module, monitor)
 
-    def _judge(self, trainer: Trainer, module: LightningModule, found: list[Finding]) -> None:
+    def _judge(self, trainer: Trainer, module: LightningModule, monitor: Monitor) -> None:
         batch, self._batch, self._is_recording = self._batch, None, False
         step = self._watched.end()
         with torch.no_grad():
-            found += cheap_checks(module, trainer.optimizers, batch, step)
+            monitor.know(cheap_checks(module, trainer.optimizers, batch, step))
 
     def stop(self) -> None:
         """The step gave no loss, or the run is over."""
