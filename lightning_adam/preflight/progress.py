@@ -23,12 +23,12 @@ WORDS = {
 class Display:
     """A line that says what is done now; nothing where nobody looks."""
 
-    def __init__(self, bar: Progress | None, task: TaskID = TaskID(0)) -> None:
+    def __init__(self, bar: Progress | None, task: TaskID | None = None) -> None:
         self._bar, self._task, self._begun = bar, task, 0
 
     def say(self, part: str) -> None:
         """The next part begins."""
-        if self._bar is not None:
+        if self._bar is not None and self._task is not None:
             self._bar.update(self._task, description=f"preflight: {WORDS[part]}", completed=self._begun)
             self._begun += 1
 

@@ -234,8 +234,8 @@ def stand_in(asked: Any, length: int | None) -> Any:
         fit_loop=SimpleNamespace(setup_data=_nothing, max_epochs=epochs), callbacks=[], checkpoint_callbacks=[],
         strategy=SimpleNamespace(), world_size=1, global_rank=0, local_rank=0, num_devices=1, is_global_zero=True,
         is_last_batch=False, training=True, sanity_checking=False, validating=False, testing=False, logger=None, loggers=[],
-        precision_plugin=planned_precision(asked), callback_metrics={}, logged_metrics={}, datamodule=None, optimizers=[], lr_scheduler_configs=[], log_dir=None,
-        is_known=asked is not None,
+        callback_metrics={}, logged_metrics={}, datamodule=None, optimizers=[], lr_scheduler_configs=[], log_dir=None,
+        is_known=asked is not None, precision_plugin=planned_precision(asked),
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""``python -m tests.benchmarks.preflight [tuning|held-out|fresh|strangers]``: the right names, the false alarms and the time."""
+"""``python -m tests.benchmarks.preflight [tuning|held-out|fresh|strangers]``: right names, false alarms and time."""
 
 from __future__ import annotations
 
