@@ -50,6 +50,8 @@ CHECKS: tuple[Check, ...] = (
     *plan.CHECKS,
     *trial_checks.CHECKS,
 )
+RATES = ("LR-HIGH", "NO-WARMUP", "LR-LOW", "PROBE-DIVERGES")
+"""What a run at the planned rate tells."""
 BEGINNINGS = ("on_fit_start", "on_train_start", "on_train_epoch_start")
 """Hooks in which a module may still set modes; called only where no trainer will."""
 
@@ -108,7 +110,9 @@ def preflight(
         _begin(facts, None if running else known, is_setup=module is data)
         _measure(facts, begun + budget, bar)
         findings = _judge(facts)
-    return PreflightReport(tuple(findings), _gaps(facts), time.monotonic() - begun, len(reading.batches))
+    return PreflightReport(
+        tuple(findings), _gaps(facts, {f.rule for f in findings}), time.monotonic() - begun, len(reading.batches)
+    )
 
 
 @contextmanager
@@ -215,11 +219,13 @@ def _try(facts: Facts, left: Callable[[], float]) -> trial.Trial:
     if facts.has("plan"):
         found = trial.measure_rates(task, facts.plan, gradients.matrices(task), facts.gradients, left() / 3)
     facts.measured["trial"] = found
+    if found.is_cut:
+        facts.missing |= dict.fromkeys(RATES, "the budget is used up")
     if any(f.severity != "info" for f in _judge(facts)):
         return found
     if not task.manual:
-        trial.overfit(task, facts.step, facts.data, found, left() / 3)
-        found.unseen = trial.unseen(task, facts.step, facts.data, found.rms, left() * 0.8)
+        _attempt(facts, "CANNOT-OVERFIT", lambda: trial.overfit(task, facts.step, facts.data, found, left() / 3))
+        _attempt(facts, "NO-SIGNAL", lambda: trial.unseen(task, facts.step, facts.data, found, left() * 0.8))
     return found
 
 
@@ -240,9 +246,9 @@ def _lacking(check: Check, facts: Facts) -> str:
     return next((part for part in check.needs if not facts.has(part)), "")
 
 
-def _gaps(facts: Facts) -> dict[str, str]:
+def _gaps(facts: Facts, said: set[str]) -> dict[str, str]:
     gaps = {}
-    for check in CHECKS:
+    for check in (check for check in CHECKS if check.code not in said):
         part = _lacking(check, facts)
         if part:
             gaps[check.code] = facts.missing.get(part, f"needs {part}")
