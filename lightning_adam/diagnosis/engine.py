@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from lightning_adam.diagnosis.case import Case
 from lightning_adam.diagnosis.codec import Record
 from lightning_adam.diagnosis.finding import SEVERITIES, Finding, readable_findings
-from lightning_adam.diagnosis.harm import FIRST_STEPS, agrees, blew_up, is_cleared, judged
+from lightning_adam.diagnosis.harm import FIRST_STEPS, SMALL_STEPS, agrees, blew_up, is_cleared, is_unmoved, judged
 from lightning_adam.diagnosis.history import EARLY, PASSES, History, median
 from lightning_adam.diagnosis.ignoring import is_ignored
 from lightning_adam.diagnosis.rules import BETTER, CAUSES, LINTS, NEVER_AFTER, RULES
@@ -94,7 +94,7 @@ class Diagnosis:
         if (known := open_.get(finding.rule)) is not None and self._is_same(known, finding, suspected):
             return self._continue(known, finding)
         causes = [open_[rule] for rule in _causes_of(finding, case) if rule in open_]
-        causes = [i for i in causes if self._counts(i) or finding.severity == "info"]
+        causes = [i for i in causes if self._explains(i, finding, case)]
         for worse, better in BETTER.items():
             is_better = finding.rule in better and worse in open_ and self._may_rename(open_[worse], suspected)
             others = [i for i in causes if i != open_.get(worse)]  # a mere fact gives way to a cause
@@ -112,6 +112,14 @@ class Diagnosis:
     def _counts(self, index: int) -> bool:
         """More than information, or about to be."""
         return self.findings[index].severity != "info" or self._suspected[index]
+
+    def _explains(self, index: int, finding: Finding, case: Case) -> bool:
+        """A fact lies under any cause; what is too small, or learns nothing, under no mere suspicion of too large steps."""
+        cause = self.findings[index]
+        is_other = finding.rule in SMALL_STEPS or (finding.rule == "NO-LEARNING" and is_unmoved(case))
+        if is_other and cause.severity == "info" and cause.rule in FIRST_STEPS:
+            return False
+        return self._counts(index) or finding.severity == "info"
 
     def _is_silenced(self, finding: Finding) -> bool:
         """A broken run goes on showing what broke it; and a state that is proven to be lost is no suspicion."""

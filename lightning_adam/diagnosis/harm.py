@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 from lightning_adam.diagnosis.case import Case
-from lightning_adam.diagnosis.course import ENOUGH, falls
+from lightning_adam.diagnosis.course import ENOUGH, LEARNT, falls
 from lightning_adam.diagnosis.finding import Finding
 from lightning_adam.diagnosis.history import median
 
@@ -20,6 +20,8 @@ SMALL_STEPS = frozenset({
     "GRAD-VANISHING", "DEAD-PARAMETER", "INPUT-CONSTANT", "UNUSED-PARAMETER",
 })  # fmt: skip
 """Rules whose sickness makes training slow: a loss that stands still, or that falls too slowly to arrive, agrees."""
+ENDED = frozenset({"SCHEDULE-COLLAPSED"})
+"""Rules that look themselves at how much is left to learn: that nothing moves any more is enough."""
 FIRST_STEPS = frozenset({"INPUT-SCALE", "LR-HIGH", "NO-WARMUP"})
 """Rules that see their sickness in the first steps only: the suspicion lasts until the loss has fallen, or not."""
 INFLATED = 20
@@ -31,8 +33,12 @@ STUCK = 0.6
 """Of its start: a loss that stands still above it has learnt little, or only how often each class comes."""
 CLEARED = 0.5
 """Of its start: a suspicion of a run that falls below it was none."""
-TOO_SLOW = 0.6
-"""Of its start: where a loss would end at its pace so far."""
+TOO_SLOW, LATE = 0.6, 0.6
+"""Of its start: where a loss would end at its pace so far. After that share of the run, what has not been learnt suffices."""
+AGREE = 0.5
+"""Cosine of a gradient with the momentum before it: 0 in noise, 1 on a slope that has no end in sight."""
+STRAIGHT = 0.6
+"""The newer half's fall over the older half's: 1 of a line, under 0.4 of what decays to a third in the run."""
 ADVERSARY = 10
 """Times its start: what a loss of one of several optimizers does below that may be the other's doing."""
 HOPELESS = 2.5
@@ -60,7 +66,9 @@ def agrees(rule: str, case: Case) -> bool:
         return case.curve.count >= patience(case) and is_left_high(case)
     if rule in BOUNCING or case.curve.count < patience(case):
         return False
-    return is_slow(case) if rule in SMALL_STEPS else is_stuck(case)
+    if rule in SMALL_STEPS:
+        return is_slow(case) or (rule in ENDED and not falls(case.curve, case.past.losses[-50:]))
+    return is_stuck(case) and not (rule in FIRST_STEPS and is_unmoved(case))
 
 
 def _agrees_of_several(rule: str, case: Case) -> bool:
@@ -79,22 +87,58 @@ def patience(case: Case) -> float:
 
 
 def is_stuck(case: Case) -> bool:
-    """Nothing was learnt: it stands still where it began."""
+    """Nothing was learnt: it stands still where it began, or at what guessing gives."""
     curve = case.curve
+    if case.course == "standing" and case.only_guesses(curve.now):
+        return True
     if curve.signed:
         return case.course == "standing" and not curve.now < curve.start - 2 * curve.error
     return case.course == "standing" and curve.now >= STUCK * curve.start
 
 
+def is_unmoved(case: Case) -> bool:
+    """At what guessing gives, and never above it by more than noise: large steps that ruin a model show in its loss first."""
+    first, curve = case.past.first_losses, case.curve
+    highest = max(first, default=math.nan)
+    return case.only_guesses(curve.now) and highest < max(1.2 * curve.start, curve.start + 4 * curve.noise)
+
+
 def is_slow(case: Case) -> bool:
     """It stands still, or would at its present pace end at over 60 % of its start."""
+    curve, losses = case.curve, case.past.losses
     if case.course == "standing":
         return True
-    curve, seen, losses = case.curve, case.past.finite, case.past.losses
     half = min(25, len(losses) // 2)
     pace = (median(losses[-2 * half : -half]) - median(losses[-half:])) / max(1, half)
-    left = max(0.0, case.run.total_steps - seen) if math.isfinite(case.run.total_steps) else 4.0 * seen
-    return not curve.signed and curve.start > 0 and curve.now - max(0.0, pace) * left > TOO_SLOW * curve.start
+    limit = LEARNT if case.progress > LATE else TOO_SLOW
+    if not curve.signed and curve.start > 0 and _ends_at(case, pace) > limit * curve.start:
+        return True
+    return goes_on_as_it_began(case)
+
+
+def _ends_at(case: Case, pace: float) -> float:
+    """The loss at the run's end, at this pace per step; of a run whose length is not known, after four times as many."""
+    seen, total = case.past.finite, case.run.total_steps
+    left = max(0.0, total - seen) if math.isfinite(total) else 4.0 * seen
+    return case.curve.now - max(0.0, pace) * left
+
+
+def goes_on_as_it_began(case: Case) -> bool:
+    """After 40 % of the run gradients still agree with the steps before, and the loss falls as a straight line.
+
+    A run that gets anywhere bends: the first steps gain most, and gradients turn. One whose steps are too small only begins,
+    for as long as it lasts: it is slow unless the line leads under 30 % of its start. Of a signed loss no end is known.
+    """
+    levels, curve = case.past.levels, case.curve
+    agree = median(case.past.recent("alignment", 5)) > AGREE
+    if not (agree and len(levels) >= 4 and not case.progress < 0.4):
+        return False
+    middle = levels[len(levels) // 2 - 1]
+    first, second = curve.start - middle, middle - levels[-1]
+    if not second > STRAIGHT * first:
+        return False
+    pace = (curve.start - levels[-1]) / max(1, case.past.finite)
+    return curve.signed or _ends_at(case, pace) > LEARNT * curve.start
 
 
 def is_left_high(case: Case) -> bool:

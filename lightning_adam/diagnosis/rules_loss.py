@@ -121,17 +121,18 @@ def no_learning(case: Case) -> Finding | None:
     The median of the last losses (up to 200) against that of the 40 after the first ten (which a bad start may need):
     no significant fall (2.5 standard errors) of over 3.5 %, and with two standard errors more still under 20 %, so that
     noise is mistaken neither for a start nor for a success; and hardly anything was learnt in these ten either. Steps
-    that are too small are LR-LOW's.
+    that are too small are LR-LOW's. Or, wherever it began, it stands still at what the same guess for every example gives.
     """
     past, run = case.past, case.run
     if past.count == 0 and run.matrices > 0 and run.zero_tensors == run.matrices:
         return _zero_weights(case)
-    if past.count % LOOKED_AT or not case.progress >= 0.4 or past.finite < 100 or not case.loss_measures_progress:
+    if past.count % LOOKED_AT or not case.progress >= 0.4 or past.finite < 100 or case.run.optimizers > 1:
         return None
     if case.course == "falling":
         return None
     first, level = median(past.first_losses[10:]), median(past.losses[-_compared(case) :])
-    if not _stands_where_it_began(case, first, level):
+    guesses = case.course == "standing" and case.only_guesses(level)
+    if not guesses and (past.is_signed or not _stands_where_it_began(case, first, level)):
         return None
     ratio = median(past.recent("update_ratio_p50", 3))
     if ratio < SMALL_RATIO:
@@ -143,7 +144,7 @@ def no_learning(case: Case) -> Finding | None:
         "warning",
         case.now.step,
         f"after {percent(case.progress)} of the run the loss is {number(level, 4)}, and it began at {number(first, 4)}"
-        f"{steps}.",
+        f"{': what guessing the same for every example gives' if guesses else ''}{steps}.",
         {"level": level, "first": first, "update_ratio": ratio},
         remedy="Look at the labels, whether they belong to the inputs, at the shapes that the loss compares, and whether "
         f"one batch can be learnt by heart.{f' {advice.text}' if advice is not None and advice.text else ''}",

@@ -121,6 +121,8 @@ class HeavySignals:
         layer_offset: |mean|/standard deviation of that.
         target_rms: rms of the batch's last floating-point tensor, where it has several.
         target_offset: |mean|/standard deviation of that.
+        target_entropy: in nats, of the batch's last tensor of whole numbers: the cross entropy of guessing each class by
+            how often it comes.
     """
 
     update_ratio_p50: float = NAN
@@ -156,6 +158,7 @@ class HeavySignals:
     layer_offset: float = NAN
     target_rms: float = NAN
     target_offset: float = NAN
+    target_entropy: float = NAN
 
 
 @dataclass(frozen=True)
