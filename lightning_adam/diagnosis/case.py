@@ -44,16 +44,17 @@ class Case:
 
     @cached_property
     def guesses(self) -> tuple[float, ...]:
-        """The loss of the best constant answer, by the targets and for the losses that people use.
+        """The loss of the best constant answer, by the targets and for the losses that people use; usually one number.
 
-        The labels' entropy for cross entropy; σ² of the targets for the squared error, ln σ + ½ for the Gaussian likelihood
-        (as ``torch.nn.GaussianNLLLoss`` counts it).
+        The labels' entropy for cross entropy; else σ² of the targets for the squared error, or, of a loss that was negative,
+        ln σ + ½ for the Gaussian likelihood (as ``torch.nn.GaussianNLLLoss`` counts it).
         """
         entropy = median(self.past.recent("target_entropy", PASSES))
         rms, offset = (median(self.past.recent(f"target_{name}", PASSES)) for name in ("rms", "offset"))
         variance = rms * rms / (1 + offset * offset)
-        known = (entropy, variance, 0.5 * math.log(variance) + 0.5 if variance > 0 else math.nan)
-        return tuple(guess for guess in known if math.isfinite(guess))
+        if math.isfinite(entropy) or not variance > 0:
+            return (entropy,) if math.isfinite(entropy) else ()
+        return (0.5 * math.log(variance) + 0.5 if self.past.is_signed else variance,)
 
     def only_guesses(self, level: float) -> bool:
         """Whether a loss is what one of the constant answers costs, or a little more, as far as its noise tells."""

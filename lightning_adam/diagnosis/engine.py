@@ -68,6 +68,7 @@ class Diagnosis:
         fresh = [told for finding in said if (told := self._place(finding, case)) is not None]
         fresh += self._confirm(case)
         self._close_old()
+        self.history.raised = self.history.count if case.rate_was_raised else self.history.raised
         self.history.after_step(signals)
         self._since_start += 1
         return fresh
@@ -254,8 +255,8 @@ class Diagnosis:
 
 
 def _causes_of(finding: Finding, case: Case) -> tuple[str, ...]:
-    """What is not finite has a cause only where the run had left its range before."""
-    return CAUSES.get(finding.rule, ()) if finding.rule != "NON-FINITE" or blew_up(case) else ()
+    """What is not finite has a cause only where the run had left its range before, upwards or downwards."""
+    return ("WRONG-SIGN",) if finding.rule == "NON-FINITE" and not blew_up(case) else CAUSES.get(finding.rule, ())
 
 
 def _matching(kind: type[T], counts: Any, stored: Sequence[Finding | None]) -> list[T] | None:

@@ -20,8 +20,8 @@ SMALL_STEPS = frozenset({
     "GRAD-VANISHING", "DEAD-PARAMETER", "INPUT-CONSTANT", "UNUSED-PARAMETER",
 })  # fmt: skip
 """Rules whose sickness makes training slow: a loss that stands still, or that falls too slowly to arrive, agrees."""
-ENDED = frozenset({"SCHEDULE-COLLAPSED"})
-"""Rules that look themselves at how much is left to learn: that nothing moves any more is enough."""
+SHORTENED = frozenset({"LR-LOW", "SCHEDULE-NEVER-ARRIVES", "EPS-HIGH", "CLIP-ALWAYS", "BF16-STALL"})
+"""Of these, rules that measure that each step is a fraction of what it should be: that time runs out agrees, too."""
 FIRST_STEPS = frozenset({"INPUT-SCALE", "LR-HIGH", "NO-WARMUP"})
 """Rules that see their sickness in the first steps only: the suspicion lasts until the loss has fallen, or not."""
 INFLATED = 20
@@ -33,8 +33,10 @@ STUCK = 0.6
 """Of its start: a loss that stands still above it has learnt little, or only how often each class comes."""
 CLEARED = 0.5
 """Of its start: a suspicion of a run that falls below it was none."""
-TOO_SLOW, LATE = 0.6, 0.6
-"""Of its start: where a loss would end at its pace so far. After that share of the run, what has not been learnt suffices."""
+TOO_SLOW = 0.6
+"""Of its start: where a loss would end at its pace so far."""
+LATE = 0.6
+"""Share of the run after which what has not been learnt is late."""
 AGREE = 0.5
 """Cosine of a gradient with the momentum before it: 0 in noise, 1 on a slope that has no end in sight."""
 STRAIGHT = 0.6
@@ -67,7 +69,7 @@ def agrees(rule: str, case: Case) -> bool:
     if rule in BOUNCING or case.curve.count < patience(case):
         return False
     if rule in SMALL_STEPS:
-        return is_slow(case) or (rule in ENDED and not falls(case.curve, case.past.losses[-50:]))
+        return is_slow(case) or (rule in SHORTENED and falls_short(case))
     return is_stuck(case) and not (rule in FIRST_STEPS and is_unmoved(case))
 
 
@@ -105,15 +107,24 @@ def is_unmoved(case: Case) -> bool:
 
 def is_slow(case: Case) -> bool:
     """It stands still, or would at its present pace end at over 60 % of its start."""
-    curve, losses = case.curve, case.past.losses
+    curve = case.curve
     if case.course == "standing":
         return True
+    return not curve.signed and curve.start > 0 and _ends_at(case, _pace(case)) > TOO_SLOW * curve.start
+
+
+def falls_short(case: Case) -> bool:
+    """After 60 % of the run it is not learnt, and will not be at its pace; or it goes on as it began."""
+    curve = case.curve
+    late = case.progress > LATE and not curve.signed and curve.start > 0
+    return (late and _ends_at(case, _pace(case)) > LEARNT * curve.start) or goes_on_as_it_began(case)
+
+
+def _pace(case: Case) -> float:
+    """What one step gains, over the last 50."""
+    losses = case.past.losses
     half = min(25, len(losses) // 2)
-    pace = (median(losses[-2 * half : -half]) - median(losses[-half:])) / max(1, half)
-    limit = LEARNT if case.progress > LATE else TOO_SLOW
-    if not curve.signed and curve.start > 0 and _ends_at(case, pace) > limit * curve.start:
-        return True
-    return goes_on_as_it_began(case)
+    return (median(losses[-2 * half : -half]) - median(losses[-half:])) / max(1, half)
 
 
 def _ends_at(case: Case, pace: float) -> float:
@@ -142,11 +153,16 @@ def goes_on_as_it_began(case: Case) -> bool:
 
 
 def is_left_high(case: Case) -> bool:
-    """Of a start that raw values have inflated, the loss keeps a thirtieth and does not fall any more."""
-    curve = case.curve
-    if curve.start < INFLATED:
+    """Of a start that raw values have inflated, the loss keeps a thirtieth and does not fall any more.
+
+    Or, against what guessing gives: it keeps 30 % and does not fall, or is twice as high after most of the run.
+    """
+    curve, guess = case.curve, max(case.guesses, default=math.inf)
+    if curve.start < min(INFLATED, 5 * guess):
         return is_stuck(case)
-    return not falls(curve, case.past.losses[-100:]) and curve.now > curve.start / 30
+    if case.progress > LATE and curve.now > 2 * guess:
+        return True
+    return not falls(curve, case.past.losses[-100:]) and curve.now > min(curve.start / 30, LEARNT * guess)
 
 
 def is_cleared(rule: str, case: Case) -> bool:

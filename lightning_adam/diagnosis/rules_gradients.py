@@ -7,7 +7,7 @@ import math
 from lightning_adam.diagnosis.advice import Advice, clip_to, lower_rate
 from lightning_adam.diagnosis.case import Case
 from lightning_adam.diagnosis.finding import Finding
-from lightning_adam.diagnosis.history import WINDOW, median, spread
+from lightning_adam.diagnosis.history import ODD_INPUT, WINDOW, median, spread
 from lightning_adam.diagnosis.wording import loss_clause, named, number, percent
 
 HEAVY = 20
@@ -59,7 +59,7 @@ def _inputs_clause(case: Case) -> str:
     if case.now.heavy is None:
         return ""
     usual, largest = median(case.past.recent("input_max", 16)[:-1]), case.now.heavy.input_max
-    return f"; its values reach {number(largest)}, usually {number(usual)}" if largest > 5 * usual else ""
+    return f"; its values reach {number(largest)}, usually {number(usual)}" if largest > ODD_INPUT * usual else ""
 
 
 def gradient_exploding(case: Case) -> Finding | None:
@@ -97,9 +97,16 @@ def _recurs(case: Case) -> bool:
 
 
 def _grows(case: Case) -> bool:
+    """For five steps; but not from a batch on whose values stood out: then the batch is what did it."""
     past = case.past
-    in_a_row = past.spikes[-4:] == list(range(past.count - 4, past.count))
-    return in_a_row and case.now.gradient_norm > max(past.norms[-4:])
+    if past.spikes[-4:] != list(range(past.count - 4, past.count)):
+        return False
+    began = next(count for k, count in enumerate(reversed(past.spikes)) if count - 1 != _at(past.spikes, -2 - k))
+    return case.now.gradient_norm > max(past.norms[-4:]) and past.odd_input != began
+
+
+def _at(counts: list[int], index: int) -> int:
+    return counts[index] if -index <= len(counts) else -1
 
 
 def gradient_vanishing(case: Case) -> Finding | None:

@@ -67,7 +67,7 @@ def beta2_stale(case: Case) -> Finding | None:
     ):
         return None
     beta2 = case.now.beta2
-    if not 0.95 < beta2 < 1 or not 0 <= case.now.beta1 < 1 or not _stays_heavy(case):
+    if not 0.95 < beta2 < 1 or not 0 <= case.now.beta1 < 1 or not _stays_heavy(case) or _follows_a_raise(case):
         return None
     return Finding(
         "BETA2-STALE",
@@ -81,6 +81,12 @@ def beta2_stale(case: Case) -> Finding | None:
         f"Use betas=({min(case.now.beta1, 0.95):g}, 0.95), or optimizer='stableadamw', which divides steps by the surprise.",
         {"betas": (min(case.now.beta1, 0.95), 0.95)},
     )
+
+
+def _follows_a_raise(case: Case) -> bool:
+    """The rate was raised within half of v's memory: gradients have grown because the weights were thrown out."""
+    past = case.past
+    return past.raised >= 0 and past.count - past.raised < 0.5 / (1 - case.now.beta2)
 
 
 def _stays_heavy(case: Case) -> bool:

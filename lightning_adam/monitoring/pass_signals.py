@@ -236,15 +236,16 @@ def batch_scale(batch: Any, layer: Floats | None = None) -> BatchScale:
 
 
 def _entropy(tensors: Sequence[Tensor]) -> float:
-    """Of the last tensor of whole numbers, in nats; NaN where these are no classes. Negative ones stand for "ignored".
+    """Of the batch's last tensor, in nats; NaN where it holds no classes. Negative ones stand for "ignored".
 
     With the correction for few examples, (classes - 1)/(2·examples), by Miller (1955).
     """
-    whole = [t for t in tensors if not (t.is_floating_point() or t.is_complex() or t.dtype == torch.bool)]
-    if len(tensors) < 2 or not whole or whole[-1].numel() < 2:
+    if len(tensors) < 2 or tensors[-1].is_complex() or tensors[-1].numel() < 2:
         return math.nan
-    labels = whole[-1].detach().flatten()
+    labels = tensors[-1].detach().flatten()
     labels = labels[:: 1 + len(labels) // MOST_LABELS]
+    if labels.is_floating_point() and not bool(((labels == 0) | (labels == 1)).all()):
+        return math.nan
     counts = torch.unique(labels[labels >= 0], return_counts=True)[1].double()
     if not 1 < len(counts) <= MOST_CLASSES:
         return math.nan
