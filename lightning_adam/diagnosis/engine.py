@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from lightning_adam.diagnosis.case import Case
 from lightning_adam.diagnosis.codec import Record
 from lightning_adam.diagnosis.finding import SEVERITIES, Finding, readable_findings
-from lightning_adam.diagnosis.harm import FIRST_STEPS, SMALL_STEPS, agrees, blew_up, is_cleared, is_unmoved, judged
+from lightning_adam.diagnosis.harm import FIRST_STEPS, RATES_TOO_SMALL, agrees, blew_up, is_cleared, is_unmoved, judged
 from lightning_adam.diagnosis.history import EARLY, PASSES, History, median
 from lightning_adam.diagnosis.ignoring import is_ignored
 from lightning_adam.diagnosis.rules import BETTER, CAUSES, LINTS, NEVER_AFTER, RULES
@@ -117,7 +117,7 @@ class Diagnosis:
     def _explains(self, index: int, finding: Finding, case: Case) -> bool:
         """A fact lies under any cause; what is too small, or learns nothing, under no mere suspicion of too large steps."""
         cause = self.findings[index]
-        is_other = finding.rule in SMALL_STEPS or (finding.rule == "NO-LEARNING" and is_unmoved(case))
+        is_other = finding.rule in RATES_TOO_SMALL or (finding.rule == "NO-LEARNING" and is_unmoved(case))
         if is_other and cause.severity == "info" and cause.rule in FIRST_STEPS:
             return False
         return self._counts(index) or finding.severity == "info"

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 from lightning_adam.diagnosis.case import Case
-from lightning_adam.diagnosis.course import ENOUGH, LEARNT, falls
+from lightning_adam.diagnosis.course import ENOUGH, LEARNT, falls, noise_of
 from lightning_adam.diagnosis.finding import Finding
 from lightning_adam.diagnosis.history import median
 
@@ -22,6 +22,8 @@ SMALL_STEPS = frozenset({
 """Rules whose sickness makes training slow: a loss that stands still, or that falls too slowly to arrive, agrees."""
 SHORTENED = frozenset({"LR-LOW", "SCHEDULE-NEVER-ARRIVES", "EPS-HIGH", "CLIP-ALWAYS", "BF16-STALL"})
 """Of these, rules that measure that each step is a fraction of what it should be: that time runs out agrees, too."""
+RATES_TOO_SMALL = frozenset({"LR-LOW", "SCHEDULE-NEVER-ARRIVES", "SCHEDULE-COLLAPSED"})
+"""Rules that are no consequence of a rate that is too large."""
 FIRST_STEPS = frozenset({"INPUT-SCALE", "LR-HIGH", "NO-WARMUP"})
 """Rules that see their sickness in the first steps only: the suspicion lasts until the loss has fallen, or not."""
 INFLATED = 20
@@ -100,9 +102,9 @@ def is_stuck(case: Case) -> bool:
 
 def is_unmoved(case: Case) -> bool:
     """At what guessing gives, and never above it by more than noise: large steps that ruin a model show in its loss first."""
-    first, curve = case.past.first_losses, case.curve
+    first, start = case.past.first_losses, case.curve.start
     highest = max(first, default=math.nan)
-    return case.only_guesses(curve.now) and highest < max(1.2 * curve.start, curve.start + 4 * curve.noise)
+    return case.only_guesses(case.curve.now) and highest < max(1.2 * start, start + 4 * noise_of(first))
 
 
 def is_slow(case: Case) -> bool:

@@ -88,21 +88,26 @@ def gradient_exploding(case: Case) -> Finding | None:
 
 
 def _recurs(case: Case) -> bool:
-    past, beta1 = case.past, case.now.beta1
+    past = case.past
     gap = past.count - past.spikes[-1]
     first = next(count for count in past.spikes if past.count - count <= WINDOW or count == past.spikes[-1])
-    carried = 2 / (1 - beta1) if 0 <= beta1 < 1 else 20.0
     between = past.norms[-(gap - 1) :]
-    return past.count - first >= carried and gap >= 5 and min(between, default=math.inf) < 5 * case.usual_norm
+    return past.count - first >= _carried(case) and gap >= 5 and min(between, default=math.inf) < 5 * case.usual_norm
 
 
 def _grows(case: Case) -> bool:
-    """For five steps; but not from a batch on whose values stood out: then the batch is what did it."""
+    """For five steps; but not soon after a batch whose values stood out: then the batch is what did it."""
     past = case.past
     if past.spikes[-4:] != list(range(past.count - 4, past.count)):
         return False
     began = next(count for k, count in enumerate(reversed(past.spikes)) if count - 1 != _at(past.spikes, -2 - k))
-    return case.now.gradient_norm > max(past.norms[-4:]) and past.odd_input != began
+    follows = past.odd_input >= 0 and began - past.odd_input <= _carried(case)
+    return case.now.gradient_norm > max(past.norms[-4:]) and not follows
+
+
+def _carried(case: Case) -> float:
+    """Steps over which momentum carries one step on."""
+    return 2 / (1 - case.now.beta1) if 0 <= case.now.beta1 < 1 else 20.0
 
 
 def _at(counts: list[int], index: int) -> int:
