@@ -7,7 +7,7 @@ import math
 from lightning_adam.diagnosis.advice import configured_rate, higher_rate, lower_rate, warmup_steps
 from lightning_adam.diagnosis.case import Case
 from lightning_adam.diagnosis.finding import Finding
-from lightning_adam.diagnosis.history import EARLY, median
+from lightning_adam.diagnosis.history import median
 from lightning_adam.diagnosis.rules_gradients import stands_out
 from lightning_adam.diagnosis.theory import SMALL_RATIO, noise_floor, untuned_warmup
 from lightning_adam.diagnosis.wording import loss_clause, named, number, of_its_norm, percent, place, rounded
@@ -29,12 +29,12 @@ HEALTHY_RATIO = 0.002
 def no_warmup(case: Case) -> Finding | None:
     """The first steps move a weight matrix by more than 20 % of its norm, at the full rate: a lower rate with a warmup.
 
-    At t = 1 Adam's |u| is 1 for every element, 1/noise_floor times its later value: this is what warmup is for. Where later
-    steps would be too large, too, where the rate is rising, and without a second moment (Lion's and SGD's later steps are no
-    smaller), it is the rate itself. Measured: the warmup alone recovers 0 to 73 % of what is lost, the rate 71 % and more.
+    At t = 1 Adam's |u| is 1 for every element, 1/noise_floor times its later value: this is what warmup is for. Up to
+    250 %; beyond, where the rate is rising, and without a second moment (Lion's and SGD's later steps are no smaller), it
+    is the rate itself. Measured: the warmup alone recovers 0 to 73 % of what is lost, the rate 71 % and more.
     """
     past = case.past
-    if not case.is_early or not LARGE_FIRST_STEP < past.early_ratio or _is_hopeless(case):
+    if not case.is_early or not LARGE_FIRST_STEP < past.early_ratio <= HOPELESS_FIRST_STEP:
         return None
     if case.warms_up or not case.has_second_moment or case.run.steps_like in ("adapted", "accumulated"):
         return None
@@ -57,8 +57,7 @@ def no_warmup(case: Case) -> Finding | None:
 def lr_high(case: Case) -> Finding | None:
     """Steps too large for this model.
 
-    In the first ten steps: a weight matrix moves > 20 % of its norm although the rate is warming up, or further than any
-    warmup mends. Later:
+    In the first ten steps: a weight matrix moves > 20 % of its norm although the rate is warming up, or > 250 %. Later:
     the moving average of the median update ratio > 3 % at β₁ = 0.9; the limit scales with the noise floor, since steps
     of a smaller β₁ are larger and less aligned. Not where the decay's pull or a warmup explains it.
     """
@@ -92,8 +91,8 @@ def _lr_high_early(case: Case) -> Finding | None:
     past = case.past
     if case.run.steps_like in ("adapted", "accumulated"):  # the first step says nothing of the later ones
         return None
-    stays = case.warms_up or not case.has_second_moment or _is_hopeless(case)
-    if not (past.early_ratio > LARGE_FIRST_STEP and stays) or median(past.recent("decay_ratio", 3)) > 0.5:
+    stays = past.early_ratio > LARGE_FIRST_STEP and (case.warms_up or not case.has_second_moment)
+    if not (past.early_ratio > HOPELESS_FIRST_STEP or stays) or median(past.recent("decay_ratio", 3)) > 0.5:
         return None
     good = GOOD_FIRST_STEP / (noise_floor(case.now.beta1) if case.warms_up and 0 <= case.now.beta1 < 1 else 1.0)
     advice = lower_rate(case, past.early_lr * good / past.early_ratio / max(_planned_peak(case), 1e-300))
@@ -108,13 +107,6 @@ def _lr_high_early(case: Case) -> Finding | None:
         advice.text,
         advice.changes,
     )
-
-
-def _is_hopeless(case: Case) -> bool:
-    """A matrix moves by over 250 %; or the median one so far that under pure noise steps would be too large for good."""
-    beta1, first = case.now.beta1, max(case.past.recent("update_ratio_p50", EARLY), default=math.nan)
-    later = first * noise_floor(beta1) if 0 <= beta1 < 1 else math.nan
-    return case.past.early_ratio > HOPELESS_FIRST_STEP or later > LARGE_RATIO * _floor_scale(beta1)
 
 
 def _rate_raised(case: Case) -> Finding:
