@@ -101,7 +101,7 @@ def is_stuck(case: Case) -> bool:
 
 
 def is_unmoved(case: Case) -> bool:
-    """At what guessing gives, and never above it by more than noise: large steps that ruin a model show in its loss first."""
+    """At what guessing gives, and never above it by more than noise: large steps that ruin a model show in its loss."""
     first, start = case.past.first_losses, case.curve.start
     highest = max(first, default=math.nan)
     return case.only_guesses(case.curve.now) and highest < max(1.2 * start, start + 4 * noise_of(first))

@@ -234,8 +234,8 @@ def wrong_sign(case: Case) -> Finding | None:
         "WRONG-SIGN",
         "warning",
         case.now.step,
-        f"the loss falls without bound: it began at {number(past.initial_loss, 4)}, is at {number(now, 4)}, and falls no more "
-        "slowly than before.",
+        f"the loss falls without bound: it began at {number(past.initial_loss, 4)}, is at {number(now, 4)}, and falls no "
+        "more slowly than before.",
         {"first": past.initial_loss, "level": now},
         remedy="Look at its sign, and at what it is given: F.nll_loss needs log-probabilities (log_softmax), not logits; "
         "F.cross_entropy takes logits.",
