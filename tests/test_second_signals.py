@@ -13,7 +13,7 @@ from scipy import stats
 
 from lightning_adam.diagnosis import Finding, NonFinite, RunSignals, StepSignals
 from lightning_adam.monitoring.pass_signals import batch_scale
-from tests.test_every_rule import RUN, Change, both, diagnose, healthy, heavy, light
+from tests.test_every_rule import HEAVY, RUN, Change, both, diagnose, healthy, heavy, light
 
 NOISE = np.random.default_rng(3).normal(size=1000)
 LN10 = math.log(10)
@@ -29,6 +29,11 @@ def told(*changes: Change, run: RunSignals = RUN, steps: int = 400) -> list[tupl
     return [(f.rule, f.severity) for f in found(*changes, run=run, steps=steps)]
 
 
+def graver(*changes: Change) -> list[str]:
+    """Codes of what is more than information."""
+    return [rule for rule, severity in told(*changes) if severity != "info"]
+
+
 def found(*changes: Change, run: RunSignals = RUN, steps: int = 400) -> list[Finding]:
     """Findings of a changed healthy run."""
     return diagnose(map(both(*changes), healthy(steps)), run)
@@ -39,7 +44,7 @@ def test_run_that_has_learnt_how_often_each_class_comes_has_learnt_nothing() -> 
     falls_at_once = losses(lambda k: LN10 + 1.7 * math.exp(-k / 5), 0.1)
 
     assert ("NO-LEARNING", "warning") in told(falls_at_once, heavy(target_entropy=LN10))
-    assert told(falls_at_once) == []
+    assert graver(falls_at_once) == []
 
 
 @pytest.mark.parametrize(("share", "codes"), [(1.0, ["NO-LEARNING"]), (0.7, [])])
@@ -48,7 +53,7 @@ def test_regression_that_guesses_the_mean_has_learnt_nothing(share: float, codes
     targets = heavy(target_rms=5.0, target_offset=4 / 3)
     stands = losses(lambda k: 9 * share + 7 * math.exp(-k / 5), 0.2)
 
-    assert [rule for rule, _ in told(targets, stands)] == codes
+    assert graver(targets, stands) == codes
 
 
 SHORTENED = heavy(eps_share=0.9, normalised_rms=0.05, update_ratio_p50=1e-3)
@@ -119,14 +124,14 @@ def test_growth_that_follows_a_batch_of_odd_values_is_that_batch(largest: float,
 def test_gradients_that_stay_heavy_after_a_raise_are_the_rate_and_no_stale_moment() -> None:
     """Three hundred times the rate at step 150, gradients 900 times as large for good, v behind."""
     jump = both(light(150, lr=0.3), light(151, gradient_norm=900.0, loss=40.0), heavy(151, surprise_max=9.0))
-    every_step = [replace(s, heavy=s.heavy or healthy(1)[0].heavy) for s in healthy(260)]
+    every_step = [replace(s, heavy=s.heavy or HEAVY) for s in healthy(260)]
 
     assert [f.rule for f in diagnose(map(jump, every_step)) if f.severity != "info"] == ["LR-HIGH"]
 
 
-@pytest.mark.parametrize(("lr", "code"), [(5e-5, "LR-LOW"), (5e-2, "NO-LEARNING")])
+@pytest.mark.parametrize(("lr", "code"), [(2e-5, "LR-LOW"), (5e-2, "NO-LEARNING")])
 def test_rate_of_sgd_is_too_low_where_its_gradient_promises_nothing(lr: float, code: str) -> None:
-    """A loss that stands at 80, a gradient of 18: α·|g|² per step gives 6 of it in the whole run, or 6,500."""
+    """A loss that stands at 80, a gradient of 18: α·|g|² per step gives 3 of it in the whole run, or 6,500."""
     sgd = replace(RUN, optimizer="SGD", steps_like="sgd", lr=lr, beta1=math.nan, beta2=math.nan)
     stands = both(light(lr=lr, gradient_norm=18.0, beta1=math.nan, beta2=math.nan), losses(lambda k: 80.0, 2.0))
 
@@ -136,7 +141,7 @@ def test_rate_of_sgd_is_too_low_where_its_gradient_promises_nothing(lr: float, c
 
 def test_schedule_that_collapsed_is_no_consequence_of_a_suspicion() -> None:
     """A first step of 300 % that nothing confirmed, and a rate of nothing from step 60 on."""
-    both_at_once = both(heavy(until=10, update_ratio_max=3.0), light(60, lr=1e-7), losses(lambda k: 4 * 0.992 ** min(k, 60)))
+    both_at_once = both(heavy(until=10, update_ratio_max=3.0), light(60, lr=1e-7), losses(lambda k: 4 * 0.99 ** min(k, 60)))
 
     assert told(both_at_once) == [("LR-HIGH", "info"), ("SCHEDULE-COLLAPSED", "warning")]
 
