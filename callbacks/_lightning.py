@@ -97,3 +97,13 @@ def has_flat_shards(trainer: Trainer) -> bool:
     model = trainer.strategy.model
     wrapped = [m for m in model.modules() if isinstance(m, FullyShardedDataParallel)] if model is not None else []
     return any(getattr(m.sharding_strategy, "name", "") in ("FULL_SHARD", "SHARD_GRAD_OP") for m in wrapped)
+
+
+def training_data(trainer: Trainer) -> Any:
+    """The training loader, made anew: when optimizers are configured, Lightning has not made its own yet."""
+    return trainer.fit_loop._data_source.dataloader()
+
+
+def checkpoint_being_loaded(trainer: Trainer) -> Mapping[str, Any]:
+    """What a run is resumed from, while it is."""
+    return trainer._checkpoint_connector._loaded_checkpoint or {}

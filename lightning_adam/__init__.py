@@ -13,10 +13,12 @@ if TYPE_CHECKING:
     from lightning_adam.doctor import report
     from lightning_adam.errors import ConfigError, LightningAdamWarning
     from lightning_adam.integrations import watch
+    from lightning_adam.learning_rate import SuggestedRate, suggest_lr
     from lightning_adam.monitoring import DivergenceError
     from lightning_adam.optimizers import available_optimizers
     from lightning_adam.preflight import PreflightReport, preflight
     from lightning_adam.recipes import optimizer_class, optimizer_factory
+    from lightning_adam.tuning import SearchSpace, search_space
 
 __version__ = "0.1.0"
 
@@ -31,6 +33,8 @@ __all__ = [
     "LightningAdamWarning",
     "OptimizerConfig",
     "PreflightReport",
+    "SearchSpace",
+    "SuggestedRate",
     "ZClip",
     "__version__",
     "available_optimizers",
@@ -41,6 +45,8 @@ __all__ = [
     "plot_schedule",
     "preflight",
     "report",
+    "search_space",
+    "suggest_lr",
     "watch",
 ]
 
@@ -51,6 +57,8 @@ if not TYPE_CHECKING:  # a __getattr__ that type checkers see would let every mi
         | dict.fromkeys(("ConfigError", "LightningAdamWarning"), "lightning_adam.errors")
         | dict.fromkeys(("PreflightReport", "preflight"), "lightning_adam.preflight")
         | dict.fromkeys(("describe", "plot_schedule"), "lightning_adam.describe")
+        | dict.fromkeys(("SuggestedRate", "suggest_lr"), "lightning_adam.learning_rate")
+        | dict.fromkeys(("SearchSpace", "search_space"), "lightning_adam.tuning")
         | dict.fromkeys(("optimizer_class", "optimizer_factory"), "lightning_adam.recipes")
         | {
             "Finding": "lightning_adam.diagnosis",

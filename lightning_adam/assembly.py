@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_adam.checks import check_parameters, refuse_misspelt
-from lightning_adam.config import OptimizerConfig, with_preset
+from lightning_adam.config import OptimizerConfig, known_rate, with_preset
 from lightning_adam.curves import Phases
 from lightning_adam.errors import ConfigError, LightningAdamWarning
 from lightning_adam.guided import GuidedStep, adopted, guided_class
@@ -70,7 +70,8 @@ def _split(spec: OptimizerSpec, config: OptimizerConfig, known: bool) -> Split:
     decays = not known or "weight_decay" in spec.options()
     if config.weight_decay is not None and not decays:
         raise ConfigError(f"weight_decay={config.weight_decay!r}: {spec.name} has no weight decay; leave it out.")
-    lr = config.lr if config.lr is not None else spec.lr
+    asked = known_rate(config)
+    lr = asked if asked is not None else spec.lr
     if config.layer_decay is not None and math.isnan(lr):
         raise ConfigError(f"layer_decay={config.layer_decay!r} multiplies lr: pass lr=... beside it.")
     own = spec.weight_decay if known else None
@@ -139,8 +140,8 @@ def options_for(
     refuse_misspelt(spec, config.options)
     options = {name: value for name in ("betas", "eps") if (value := getattr(config, name)) is not None}
     options = {**({} if math.isnan(spec.lr) else {"lr": spec.lr}), **options, **config.options}
-    if config.lr is not None:
-        options["lr"] = config.lr
+    if (asked := known_rate(config)) is not None:
+        options["lr"] = asked
     if spec.fused and not {"fused", "foreach"} & options.keys():
         options["fused"] = may_fuse([p for group in groups for p in group["params"]])
     check_parameters(spec, groups, options)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_adam.config import OptimizerConfig, min_factor
+from lightning_adam.config import OptimizerConfig, known_rate, min_factor
 from lightning_adam.errors import ConfigError, LightningAdamWarning, nearest
 from lightning_adam.optimizers.choice import ClassSpec, defaults_of
 from lightning_adam.optimizers.spec import OptimizerSpec
@@ -79,6 +79,8 @@ def check_value(name: str, value: Any, ranges: Mapping[str, Range] = RANGES, whe
     Raises:
         ConfigError: names it, what it got, and what is allowed.
     """
+    if isinstance(value, str) and name == "lr" and nearest(value, ["auto"]) and value != "auto":
+        raise ConfigError(f"{where}lr={value!r} is not known.{nearest(value, ['auto'])} Or give a number, such as 1e-3.")
     if isinstance(value, str):
         raise ConfigError(
             f"{where}{name}={value!r} is a string. YAML reads 3e-4 as text: write it with a point (3.0e-4), "
@@ -97,6 +99,8 @@ def check_arguments(config: OptimizerConfig, spec: OptimizerSpec) -> None:
     _check_types(config)
     if config.schedule is not None:
         get_schedule(config.schedule)
+    if config.lr == "auto":
+        known_rate(config)
     for name in ("lr", "weight_decay", "layer_decay"):
         if getattr(config, name) is not None:
             check_value(name, getattr(config, name))
@@ -155,7 +159,7 @@ def _check_min_lr(config: OptimizerConfig) -> None:
         raise ConfigError(
             f"min_lr={value!r}: it is a fraction of lr, from 0 to 1, such as 0.1; a rate is written as '1e-6 absolute'."
         )
-    lr = config.lr or 0.0
+    lr = known_rate(config) or 0.0
     if 0 < value < max(LOOKS_ABSOLUTE, lr) and lr != 1:
         ends = f" and the decay ends at {value * lr:.3g}" if lr else ""
         warnings.warn(

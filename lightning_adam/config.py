@@ -7,7 +7,7 @@ import numbers
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, Literal
 
 from lightning_adam.clipping import Clip
 from lightning_adam.errors import ConfigError, nearest
@@ -28,7 +28,7 @@ class OptimizerConfig:
     Attributes:
         optimizer: a name of the catalogue (adamw by default) or of pytorch_optimizer, a class, its dotted path, a callable
             that takes the parameters, an optimizer, or a mapping with ``_target_`` or ``name`` and options.
-        lr: learning rate.
+        lr: learning rate; ``"auto"`` tries a few (:func:`lightning_adam.suggest_lr`).
         betas: decay rates of the first and second moment.
         eps: added to √v̂; adafactor has two.
         weight_decay: decay of tensors of two or more dimensions; vectors get none.
@@ -51,7 +51,7 @@ class OptimizerConfig:
     """
 
     optimizer: OptimizerName | OptimizerChoice | None = None
-    lr: float | None = None
+    lr: float | Literal["auto"] | None = None
     betas: Sequence[float] | None = None
     eps: float | Sequence[float | None] | None = None
     weight_decay: float | None = None
@@ -77,6 +77,20 @@ class OptimizerConfig:
             setattr(self, f.name, plain(getattr(self, f.name)))
         if isinstance(self.betas, list):
             self.betas = tuple(self.betas)
+
+
+def known_rate(config: OptimizerConfig) -> float | None:
+    """``lr`` as a number; None where it is left open.
+
+    Raises:
+        ConfigError: it is ``"auto"``, and nobody has looked at any data.
+    """
+    if isinstance(config.lr, str):
+        raise ConfigError(
+            f"lr={config.lr!r} needs data to look at, which la.configure_optimizers gets from the trainer: write "
+            "lr=float(la.suggest_lr(module, loader)), or a number."
+        )
+    return config.lr
 
 
 def plain(value: Any) -> Any:
@@ -124,18 +138,18 @@ def min_factor(config: OptimizerConfig) -> float:
         >>> [min_factor(OptimizerConfig(lr=1e-3, min_lr=value)) for value in (0.1, "10%", "1e-4 absolute")]
         [0.1, 0.1, 0.1]
     """
-    value = config.min_lr
+    value, lr = config.min_lr, known_rate(config)
     if not isinstance(value, str):
         return 0.0 if value is None else value
     match = _MIN_LR.fullmatch(value)
     if match is None:
         raise ConfigError(f"min_lr={value!r}: write a fraction of lr (0.1 or '10%'), or a rate as '1e-6 absolute'.")
     number = float(match["number"])
-    if match["unit"] == "absolute" and not config.lr:
+    if match["unit"] == "absolute" and not lr:
         raise ConfigError(f"min_lr={value!r} is a rate: give lr beside it, or write a fraction of it, such as '1%'.")
-    factor = number / 100 if match["unit"] == "%" else number / (config.lr or 1.0)
+    factor = number / 100 if match["unit"] == "%" else number / (lr or 1.0)
     if factor > 1:
-        raise ConfigError(f"min_lr={value!r} is above lr={config.lr!r}: a decay ends at lr or below.")
+        raise ConfigError(f"min_lr={value!r} is above lr={lr!r}: a decay ends at lr or below.")
     return factor
 
 

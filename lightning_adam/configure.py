@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from typing_extensions import NotRequired
 
 from lightning_adam.assembly import make_groups, make_optimizer, make_schedule, order_of, settle
+from lightning_adam.auto_rate import found_rate, remember_rate
 from lightning_adam.checks import ARGUMENTS, check_arguments
 from lightning_adam.clipping import Clip, ClipAdaptive, ClipNorm, ClipValue, as_clip
 from lightning_adam.config import Duration, OptimizerConfig
@@ -57,7 +58,7 @@ def configure_optimizers(
     module: nn.Module,
     optimizer: OptimizerName | OptimizerChoice | OptimizerConfig | None = None,
     *,
-    lr: float | None = None,
+    lr: float | Literal["auto"] | None = None,
     betas: Sequence[float] | None = None,
     eps: float | Sequence[float | None] | None = None,
     weight_decay: float | None = None,
@@ -84,7 +85,8 @@ def configure_optimizers(
         optimizer: a name of :func:`available_optimizers` (``adamw`` by default) or of pytorch_optimizer, an optimizer class,
             its dotted path, a callable that takes the parameters, an optimizer (its groups and rates stay as they are), a
             mapping with ``_target_`` or ``name`` and options; or an :class:`OptimizerConfig` with all arguments.
-        lr: learning rate; the catalogue's by default.
+        lr: learning rate; the catalogue's by default. ``"auto"`` tries a few on the trainer's data in less time than twenty
+            steps (:func:`lightning_adam.suggest_lr`), says which it took and why, and keeps to it when the run is resumed.
         betas: decay rates of the first and second moment, each in [0, 1).
         eps: added to √v̂; adafactor has two.
         weight_decay: for tensors of two or more dimensions; vectors get none.
@@ -138,8 +140,10 @@ def _build(module: nn.Module, asked: OptimizerConfig) -> OptimizerAndSchedule:
     check_module(module)
     config, choice = settle(asked)
     refuse_beside_instance(choice, config)
-    check_arguments(config, choice.spec)
     trainer = trainer_of(module)
+    if config.lr == "auto":
+        config = replace(config, lr=found_rate(module, config, trainer))
+    check_arguments(config, choice.spec)
     refuse_combinations(choice.spec, config, trainer)
     refuse_plateau(config, trainer)
     clip = _choose_clip(choice.spec, config, trainer)
@@ -154,6 +158,8 @@ def _build(module: nn.Module, asked: OptimizerConfig) -> OptimizerAndSchedule:
     )
     schedule = make_schedule(optimizer, phases, config)
     guide(optimizer, clip, schedule, order_of(module), config.reset_optimizer)
+    if asked.lr == "auto":
+        remember_rate(optimizer, float(config.lr or 0.0))
     warn_of_batch_norm(choice.spec, module)
     _attach_companions(choice.spec, trainer)
     if trainer is not None:

@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from lightning_adam.assembly import settle
-from lightning_adam.config import OptimizerConfig
+from lightning_adam.config import OptimizerConfig, known_rate
 from lightning_adam.curves import Phases
 from lightning_adam.monitoring.parameters import prefixes
 from lightning_adam.monitoring.run import Plan
@@ -227,7 +227,8 @@ def plot_schedule(config: OptimizerConfig, steps: int) -> Any:
     settled, choice = settle(config)
     full = replace(settled, total_steps=steps)
     name, phases = full.schedule or "cosine", plan(full, None)
-    lr = full.lr if full.lr is not None else choice.spec.lr
+    asked = known_rate(full)
+    lr = asked if asked is not None else choice.spec.lr
     figure = ScheduleFigure(figsize=(7, 3), layout="constrained")
     axes = figure.add_subplot()
     axes.plot(range(steps), [lr * factor(name, phases, k) for k in range(steps)])

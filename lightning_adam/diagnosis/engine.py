@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from lightning_adam.diagnosis.case import Case
 from lightning_adam.diagnosis.codec import Record
+from lightning_adam.diagnosis.facts import FACTS, known_facts
 from lightning_adam.diagnosis.finding import SEVERITIES, Finding, readable_findings
 from lightning_adam.diagnosis.harm import FIRST_STEPS, RATES_TOO_SMALL, agrees, blew_up, is_cleared, is_unmoved, judged
 from lightning_adam.diagnosis.history import EARLY, PASSES, History, median
@@ -75,7 +76,8 @@ class Diagnosis:
 
     def _ask(self, case: Case) -> list[Finding]:
         rules = [*LINTS, *RULES.values()] if self.history.count == 0 else RULES.values()
-        said = [finding for rule in rules if (finding := self._asked(rule, case)) is not None]
+        said = known_facts(case) if self.history.count == 0 else []
+        said += [finding for rule in rules if (finding := self._asked(rule, case)) is not None]
         return [finding for finding in said if not is_ignored(finding, self.run.ignore)]
 
     def _asked(self, rule: Callable[[Case], Finding | None], case: Case) -> Finding | None:
@@ -107,6 +109,8 @@ class Diagnosis:
 
     def _is_open(self, index: int) -> bool:
         finding = self.findings[index]
+        if finding.rule in FACTS:  # how the loss is made does not change from step to step
+            return not finding.over
         waits = self._suspected[index] and finding.rule in FIRST_STEPS  # until the loss has fallen, or not
         return not finding.over and (waits or self.history.count - self._seen[index] <= QUIET_STEPS)
 

@@ -12,7 +12,8 @@ from lightning_adam.diagnosis.history import median
 
 PROOF = frozenset({
     "NON-FINITE", "STATE-LOST", "STATE-CORRUPT", "SCALER-SKIPS", "GRAD-NOT-ZEROED", "NO-GRADIENT", "OPTIMIZER-STALE",
-    "BETA2-LOW", "WRONG-SIGN", "NO-LEARNING", "LOSS-DIVERGED",
+    "BETA2-LOW", "WRONG-SIGN", "NO-LEARNING", "LOSS-DIVERGED", "BROADCAST", "LABEL-RANGE", "ONE-CLASS", "DOUBLE-SOFTMAX",
+    "DOUBLE-SIGMOID", "NLL-NEEDS-LOG",
 })  # fmt: skip
 """Rules that are exact, or that look at the loss themselves."""
 SMALL_STEPS = frozenset({

@@ -57,6 +57,7 @@ class RunSignals:
         left_out: a few of the model's trainable parameters that no optimizer has.
         eval_modules: layers that behave differently in training and are in eval mode, with parameters that are trained.
         state: the diagnosis' own state at this point, after a resume.
+        facts: findings of preflight's checks of the first step, as JSON: told with it.
         ignore: codes that the user does not want to hear of, see :mod:`lightning_adam.diagnosis.ignoring`.
     """
 
@@ -88,6 +89,7 @@ class RunSignals:
     eval_modules: tuple[str, ...] = ()
     state: Mapping[str, Any] | None = None
     ignore: tuple[str, ...] = ()
+    facts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -100,8 +100,8 @@ class Reading:
     loader: Any
 
 
-def read(loader: Any, seconds: float) -> Reading:
-    """The first batches of an epoch.
+def read(loader: Any, seconds: float, most: int = MOST) -> Reading:
+    """The first batches of an epoch, at most so many.
 
     Raises:
         ConfigError: there are none, or reading them would take them away from training.
@@ -112,18 +112,18 @@ def read(loader: Any, seconds: float) -> Reading:
         )
     if iter(loader) is loader:
         raise ConfigError("dataloaders is an iterator: reading it would take its batches away. Give what it iterates over.")
-    batches = tuple(_first(loader, time.monotonic() + seconds))
+    batches = tuple(_first(loader, time.monotonic() + seconds, most))
     if not batches:
         raise ConfigError("dataloaders has no batch. Is the data set empty, or smaller than one batch with drop_last=True?")
     return Reading(batches, _length(loader), loader)
 
 
-def _first(loader: Iterable[Any], deadline: float) -> Iterator[Any]:
+def _first(loader: Iterable[Any], deadline: float, most: int) -> Iterator[Any]:
     space = MOST_BYTES
     for count, batch in enumerate(loader, 1):
         yield batch
         space -= sum(t.numel() * t.element_size() for _, t in leaves(batch))
-        if count == MOST or space < 0 or time.monotonic() > deadline:
+        if count == most or space < 0 or time.monotonic() > deadline:
             return
 
 

@@ -75,7 +75,7 @@ def preflight(module: Any, data: Any, *, trainer: Any = None, budget: float = 60
     begun = time.monotonic()
     attached = getattr(module, "_trainer", None)
     known = trainer if trainer is not None else attached
-    with untouched(module, data, known), _quiet(), torch.compiler.set_stance("force_eager"):
+    with untouched(module, data, known), quietly(), torch.compiler.set_stance("force_eager"):
         reading = read(train_loader(data), budget / 5)
         running = attached is not None and bool(getattr(attached, "optimizers", None))
         task = Task(module, reading, attached if running else stand_in(known, reading.length))
@@ -96,7 +96,7 @@ def _refuse(module: Any, budget: float) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """Warnings and Lightning's advice on what is only tried belong to nobody."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning")]
     levels = [logger.level for logger in loggers]

@@ -106,7 +106,9 @@ class Task:
         source = _transfers(self.trainer, self.module)
         batch = source.on_before_batch_transfer(batch, 0)
         batch = self.module.transfer_batch_to_device(batch, self.device, 0) if source is not None else batch
-        return source.on_after_batch_transfer(batch, 0)
+        plugin = getattr(self.trainer, "precision_plugin", None)
+        placed = source.on_after_batch_transfer(batch, 0)
+        return placed if plugin is None else plugin.convert_input(placed)
 
     def loss(self, batch: Any, index: int = 0, seed: int = 0, steps: bool = False, backward: bool = False) -> Tensor:
         """The loss of one training step; under manual optimization the sum of all losses that it gave to backward.

@@ -1,0 +1,70 @@
+"""``lr="auto"`` in a run: whose data are looked at, one answer for all ranks, and what a resumed run keeps."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import torch.distributed as dist
+from torch import nn
+from torch.optim import Optimizer
+
+from lightning_adam.config import OptimizerConfig
+from lightning_adam.errors import ConfigError
+from lightning_adam.learning_rate import rate_for
+from lightning_adam.plain_names import plain_name
+from lightning_adam.saved_record import names_of
+
+LOG = logging.getLogger("lightning_adam")
+FOUND = "adam_found_lr"
+"""Key of the parameter groups under which a checkpoint keeps the rate."""
+CUT = ("FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy")
+"""Strategies that hold shards of the weights: trying a rate would gather and scatter them."""
+
+
+def found_rate(module: nn.Module, config: OptimizerConfig, trainer: Any | None) -> float:
+    """The rate for ``lr="auto"``: the checkpoint's where a run is resumed, else found on the trainer's data.
+
+    Raises:
+        ConfigError: there is no trainer, or its strategy holds shards; and as :func:`lightning_adam.suggest_lr`.
+    """
+    instead = "write lr=float(la.suggest_lr(module, loader)), or a number."
+    if trainer is None:
+        raise ConfigError(f"lr='auto' looks at the trainer's data, and there is no trainer: {instead}")
+    strategy = type(getattr(trainer, "strategy", None)).__name__
+    if strategy in CUT:
+        raise ConfigError(f"lr='auto' under {strategy}: weights would be in shards when rates are tried. Before, {instead}")
+    seam = importlib.import_module("lightning_adam.callbacks._lightning")
+    kept = _kept(seam.checkpoint_being_loaded(trainer), module)
+    if kept is not None:
+        return kept
+    found = rate_for(module, seam.training_data(trainer), config, trainer)
+    lr = _of_first_rank(found.lr)
+    if getattr(trainer, "is_global_zero", True):
+        LOG.warning("lr='auto' is %s", found)
+    return lr
+
+
+def remember_rate(optimizer: Optimizer, lr: float) -> None:
+    """Keep it in the groups, whose numbers go into checkpoints."""
+    for group in optimizer.param_groups:
+        group[FOUND] = lr
+
+
+def _kept(checkpoint: Mapping[str, Any], module: nn.Module) -> float | None:
+    """What was found for these parameters when the run began."""
+    ours = {plain_name(name) for name, _ in module.named_parameters()}
+    groups = [group for state in checkpoint.get("optimizer_states", ()) for group in state["param_groups"]]
+    known = [float(group[FOUND]) for group in groups if FOUND in group and ours & {*names_of(group)}]
+    return known[0] if known else None
+
+
+def _of_first_rank(lr: float) -> float:
+    """Ranks have other batches each, and would find other rates."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return lr
+    told = [lr]
+    dist.broadcast_object_list(told)
+    return told[0]
