@@ -10,7 +10,6 @@ from lightning_adam.doctor.judgement import RunReport
 from lightning_adam.doctor.live import plural
 from lightning_adam.doctor.plots import charts, escaped
 from lightning_adam.doctor.wording import code, evidence_text, extent, gap_texts, headline, leading, loss_course, span, state
-
 from lightning_adam.explain import codes, explanation
 
 if TYPE_CHECKING:
