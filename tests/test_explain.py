@@ -120,10 +120,10 @@ def test_a_code_of_the_monitor_shows_a_real_run_and_its_error_rates(code: str) -
 
 @pytest.mark.parametrize("code", codes())
 def test_the_counts_of_a_code_add_up(code: str) -> None:
-    for rates in measured(code).rates:
-        assert rates.named + rates.related + rates.silent <= rates.faults
-        assert rates.right <= rates.first and rates.alarmed <= rates.healthy
-        assert not rates.faults or rates.interval[0] <= rates.named / rates.faults <= rates.interval[1]
+    for told in measured(code).rates:
+        assert told.named + told.related + told.silent <= told.faults
+        assert told.right <= told.first and told.alarmed <= told.healthy
+        assert not told.faults or told.interval[0] <= told.named / told.faults <= told.interval[1]
 
 
 @pytest.mark.parametrize("code", codes())
