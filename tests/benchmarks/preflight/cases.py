@@ -11,6 +11,8 @@ from tests.benchmarks.preflight import (  # noqa: F401
     healthy,
     healthy_more,
     healthy_tasks,
+    strangers_faulty,
+    strangers_healthy,
 )
 from tests.benchmarks.preflight.register import FAULTY, HEALTHY, part_of
 
