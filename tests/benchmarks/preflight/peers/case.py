@@ -60,14 +60,17 @@ class Case:
         return type(self.module).forward is not L.LightningModule.forward
 
     def automatic(self) -> Case:
-        """Itself, where ``training_step`` gives a loss without a Trainer."""
+        """Itself, set up, where ``training_step`` gives a loss without a Trainer."""
         if not self.module.automatic_optimization:
             raise Unfit("manual optimization needs a Trainer")
+        self.module.setup("fit")
         return self
 
     def optimizer(self) -> torch.optim.Optimizer:
-        """The module's own, the first one."""
+        """The module's own, the first one; a Trainer is there only meanwhile, for schedules that ask for the run's length."""
+        self.module.trainer = L.Trainer(max_steps=1000, logger=False, enable_checkpointing=False, enable_progress_bar=False)
         made = self.module.configure_optimizers()
+        self.module.trainer = None
         made = made["optimizer"] if isinstance(made, dict) else made
         while isinstance(made, (list, tuple)):
             made = made[0]

@@ -25,13 +25,16 @@ NAMES = {
 
 
 def _options(case: Case) -> dict[str, Any]:
-    """As its page tells: a module without ``forward`` has no outputs to compare, so its step stands for them."""
+    """As its page tells: a module without ``forward`` has no outputs to compare, so its step stands for them.
+
+    A step may draw random numbers, and it takes labels and weights, which need not all matter.
+    """
     if case.has_forward:
         return {}
     return {
         "eval_forward_fn": lambda module, inputs: module.training_step(inputs, 0),
         "batch_dim": None,
-        "skip": ("eval_determinism",),
+        "skip": ("eval_determinism", "input_dependency"),
     }
 
 
