@@ -67,7 +67,7 @@ class Case:
         return self
 
     def optimizer(self) -> torch.optim.Optimizer:
-        """The module's own, the first one; a Trainer is there only meanwhile, for schedules that ask for the run's length."""
+        """The module's own, the first one; with a Trainer only meanwhile, for those that ask for the run's length."""
         self.module.trainer = L.Trainer(max_steps=1000, logger=False, enable_checkpointing=False, enable_progress_bar=False)
         made = self.module.configure_optimizers()
         self.module.trainer = None
