@@ -39,7 +39,7 @@ def test_the_same_rule_judges_every_tool() -> None:
     assert line == "| peer | 1/4 | 2/4 | 1/2 | 1, 1 | 4.00 |"
 
 
-@pytest.mark.parametrize(("case", "alarms"), [("column_against_row", ["BROADCAST"]), ("cnn_plain", [])])
+@pytest.mark.parametrize(("case", "alarms"), [("column_against_row", ["BROADCAST"]), ("raw_prices", [])])
 def test_a_verdict_is_the_alarms_and_their_seconds(case: str, alarms: list[str]) -> None:
     """Preflight goes through the same judge as its peers."""
     verdict = judge.judged(ours, case)
