@@ -1,4 +1,7 @@
-"""``python -m tests.benchmarks.preflight.peers [tuning|held-out|fresh|all] [-v]``: the same cases under other tools."""
+"""``python -m tests.benchmarks.preflight.peers [-v] [PART…]``: the same cases under other tools.
+
+Parts are tuning, held-out, fresh and strangers; without any, all of them. ``-v`` lists what a tool does not judge right.
+"""
 
 from __future__ import annotations
 
@@ -74,9 +77,9 @@ def tell(verdicts: list[Verdict], known: dict[str, tuple[str, ...]]) -> None:
         print(f"    {v.case}: {' '.join(v.alarms or ()) or v.unfit or 'nothing'} ({v.seconds:.1f} s)")
 
 
-def main(which: str, details: bool) -> None:
+def main(parts: list[str], details: bool) -> None:
     """The table, a line as soon as it is known."""
-    names = [name for name in (*HEALTHY, *FAULTY) if which in ("all", part_of(name))]
+    names = [name for name in (*HEALTHY, *FAULTY) if not parts or part_of(name) in parts]
     print(f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|", flush=True)
     for peer, adapter in ADAPTERS.items():
         module: Any = importlib.import_module(f"tests.benchmarks.preflight.peers.{adapter}")
@@ -91,4 +94,4 @@ def main(which: str, details: bool) -> None:
 
 
 if __name__ == "__main__":
-    main(next((word for word in sys.argv[1:] if not word.startswith("-")), "all"), "-v" in sys.argv)
+    main([word for word in sys.argv[1:] if word != "-v"], "-v" in sys.argv)
