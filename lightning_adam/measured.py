@@ -132,10 +132,9 @@ class Rates:
         """In two or three sentences."""
         where = AMONG[self.among]
         parts = [f"Among {where}:", self._of_faults() if self.faults else "no run has this as its planted fault;"]
-        if self.first:
-            parts.append(f"as the first warning of a sick run it was right {self.right} of {self.first} times;")
+        parts.append(f"{self.first - self.right or 'none'} with another fault got it first;")
         if self.healthy:
-            parts.append(f"of {self.healthy} healthy ones {self.alarmed} got a warning of it;")
+            parts.append(f"of {self.healthy} healthy ones {self.alarmed or 'none'} got a warning of it;")
         return " ".join(parts).removesuffix(";") + "."
 
     def _of_faults(self) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from lightning_adam.diagnosis import Finding, RunSignals, StepSignals
+from lightning_adam.diagnosis.rules import RULES
 from lightning_adam.explain import codes
 from lightning_adam.measured import STORED as OUT
 from lightning_adam.measured import Measured, Picture, Rates, Series
@@ -41,6 +42,8 @@ STRETCHES = 48
 STORED = Path("runs/explained")
 """What was trained or looked at is not done again; remove the folder to judge anew."""
 LOSS = "loss"
+EARLY = 30
+"""A finding before this step leaves nothing to be seen of the run before it."""
 BESIDE: dict[str, str] = {
     **dict.fromkeys(("BAD-BATCH", "GRAD-EXPLODING", "GRAD-NOT-ZEROED", "LOSS-SPIKE", "CLIP-ALWAYS"), "gradient norm"),
     **dict.fromkeys(("SCHEDULE-COLLAPSED", "SCHEDULE-NEVER-ARRIVES", "PLATEAU"), "learning rate"),
@@ -198,7 +201,8 @@ def picture(code: str, cases: Sequence[Case]) -> Picture | None:
 def _rank(code: str, case: Case, found: Finding) -> tuple[Any, ...]:
     planted, first = case.names[:1] == (code,), case.grave[:1] == [code]
     finite = sum(math.isfinite(loss) for loss in case.run.losses) if case.run is not None else 0
-    return (not planted, not first, found.severity == "info", -min(finite, 100), len(case.findings), case.name)
+    early = found.step < EARLY
+    return (not planted, not first, found.severity == "info", early, -min(finite, 100), len(case.findings), case.name)
 
 
 def _optimizer(case: Case) -> str:
@@ -230,7 +234,7 @@ def measured(cases: Sequence[Case]) -> dict[str, Measured]:
     every = {}
     for code in codes():
         told = [rates(code, cases, among) for among in benchmarks]
-        told = [r for r in told if r.faults or r.first or r.alarmed or (r.among == "corpus" and picture(code, cases))]
+        told = [r for r in told if r.faults or r.first or r.alarmed or (r.among == "corpus" and code in RULES)]
         every[code] = Measured(picture(code, cases), said(code, cases), tuple(told))
     return every
 
