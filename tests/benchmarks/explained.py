@@ -215,7 +215,8 @@ def _series(name: str, steps: Sequence[StepSignals]) -> Series:
     field, value, known = SIGNALS.get(name, "loss"), math.nan, []
     for signals in steps:
         holder: Any = signals if hasattr(signals, field) else signals.heavy
-        value = getattr(holder, field) if holder is not None else value
+        seen = getattr(holder, field) if holder is not None else math.nan
+        value = seen if holder is signals or not math.isnan(seen) else value
         known.append(math.nan if signals.non_finite is not None and name == LOSS else value)
     size = len(known) / min(STRETCHES, max(1, len(known)))
     parts = [known[int(i * size) : int((i + 1) * size)] for i in range(min(STRETCHES, len(known)))]
@@ -234,7 +235,7 @@ def measured(cases: Sequence[Case]) -> dict[str, Measured]:
     every = {}
     for code in codes():
         told = [rates(code, cases, among) for among in benchmarks]
-        told = [r for r in told if r.faults or r.first or r.alarmed or (r.among == "corpus" and code in RULES)]
+        told = [r for r in told if r.faults or r.first > r.right or r.alarmed or (r.among == "corpus" and code in RULES)]
         every[code] = Measured(picture(code, cases), said(code, cases), tuple(told))
     return every
 
