@@ -219,8 +219,7 @@ def _loss_after(task: Task, config: OptimizerConfig, choice: Choice, rate: float
         optimizer = _made(task.module, config, choice, rate)
         for index in range(STEPS):
             _step(task, optimizer, trained[index % len(trained)], index)
-        with torch.no_grad():
-            losses = [float(task.loss(batch)) for batch in judged]
+        losses = [float(task.loss(batch).detach()) for batch in judged]  # a physics-informed loss needs its gradients
         optimizer.zero_grad()
     mean = sum(losses) / len(losses)
     return mean if math.isfinite(mean) else math.inf

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from lightning_adam.diagnosis import Finding
+from lightning_adam.diagnosis.facts import FACTS
 from lightning_adam.diagnosis.finding import reach, readable_findings
 from lightning_adam.errors import ConfigError, nearest
 from lightning_adam.monitoring.actions import Actions, DivergenceError, scale_rates
@@ -115,6 +116,11 @@ class Monitor:
     def begin_batch(self, batch: Any, batch_index: int) -> None:
         """Remember which batch this is: a finding names it."""
         self._inputs.batch, self._inputs.batch_index = batch, batch_index
+
+    def know(self, facts: Sequence[Finding]) -> None:
+        """What checks of the first training step have found; the first optimizer's diagnosis tells it."""
+        for diagnosis in self._diagnoses()[:1] if facts else ():
+            diagnosis.know(facts)
 
     def before_clipping(self, optimizer: Any) -> None:
         """Gradients are complete, unscaled and not yet clipped."""
@@ -333,9 +339,9 @@ class Monitor:
 
     def _act(self, fresh: list[Finding]) -> None:
         self._take_fresh(fresh)
-        lasting = [f for d in self._diagnoses() for f in d.diagnosis.findings if not f.over]
+        lasting = [f for d in self._diagnoses() for f in d.diagnosis.findings if not f.over and f.rule not in FACTS]
         step = self._run.step(0)
-        done = self._actions.answer(self._run, step, fresh, lasting)
+        done = self._actions.answer(self._run, step, [f for f in fresh if f.rule not in FACTS], lasting)
         if done:
             found = [*lasting, *fresh]
             rule = found[-1].rule if found else "LOSS-DIVERGED"

@@ -12,6 +12,7 @@ from typing import Any
 from torch.optim import Optimizer
 
 from lightning_adam.diagnosis import Diagnosis, Finding, RunSignals, StepSignals, encode
+from lightning_adam.diagnosis.facts import FACTS
 from lightning_adam.diagnosis.finding import SEVERITIES
 from lightning_adam.diagnosis.ignoring import checked_ignore
 from lightning_adam.diagnosis.rules import RULES
@@ -58,7 +59,7 @@ class DivergenceOptions:
         if isinstance(self.logits, str):
             raise ConfigError(f"logits={self.logits!r}: give a list of globs, such as logits=[{self.logits!r}].")
         object.__setattr__(self, "logits", tuple(self.logits))
-        object.__setattr__(self, "ignore", checked_ignore(self.ignore, RULES))
+        object.__setattr__(self, "ignore", checked_ignore(self.ignore, (*RULES, *FACTS)))
 
 
 def _check_count(argument: str, value: object) -> None:
@@ -111,6 +112,7 @@ class OptimizerDiagnosis:
         self._run, self._position, self._prefix, self._sinks, self._on_record = run, position, prefix, sinks, on_record
         self._guard, self._files_left = guard, MOST_FILES
         self._ignore = tuple(options.ignore)
+        self._facts: tuple[str, ...] = ()
         self._unstored: list[Record] = []
         self._last_steps: deque[StepSignals] = deque(maxlen=REMEMBERED_STEPS)
 
@@ -118,6 +120,10 @@ class OptimizerDiagnosis:
     def findings(self) -> list[Finding]:
         """All so far; with the optimizer's prefix where there are several."""
         return [self._with_prefix(finding) for finding in self.diagnosis.findings]
+
+    def know(self, facts: Sequence[Finding]) -> None:
+        """What preflight's checks of the first step have found; told with the first step that is seen."""
+        self._facts = tuple(json.dumps(fact.to_dict()) for fact in facts)
 
     def went_back(self) -> None:
         """An action has restored weights and moments; the next record says so, and a replay finds the same."""
@@ -144,7 +150,7 @@ class OptimizerDiagnosis:
     def _take_in(self, record: Record) -> None:
         """One record: into the diagnosis, the log, and the memory of the last steps."""
         if isinstance(record, RunSignals):
-            record = replace(record, ignore=self._ignore)
+            record = replace(record, ignore=self._ignore, facts=self._facts)
         if self._on_record is not None:
             self._on_record(self._position, record)
         self._unstored.append(record)
