@@ -11,7 +11,7 @@ from lightning_adam.diagnosis.case import Case
 from lightning_adam.diagnosis.codec import Record
 from lightning_adam.diagnosis.facts import FACTS, known_facts
 from lightning_adam.diagnosis.finding import SEVERITIES, Finding, readable_findings
-from lightning_adam.diagnosis.harm import FIRST_STEPS, agrees, blew_up, is_cleared, judged
+from lightning_adam.diagnosis.harm import FIRST_STEPS, RATES_TOO_SMALL, agrees, blew_up, is_cleared, is_unmoved, judged
 from lightning_adam.diagnosis.history import EARLY, PASSES, History, median
 from lightning_adam.diagnosis.ignoring import is_ignored
 from lightning_adam.diagnosis.rules import BETTER, CAUSES, LINTS, NEVER_AFTER, RULES
@@ -69,6 +69,7 @@ class Diagnosis:
         fresh = [told for finding in said if (told := self._place(finding, case)) is not None]
         fresh += self._confirm(case)
         self._close_old()
+        self.history.raised = self.history.count if case.rate_was_raised else self.history.raised
         self.history.after_step(signals)
         self._since_start += 1
         return fresh
@@ -96,7 +97,7 @@ class Diagnosis:
         if (known := open_.get(finding.rule)) is not None and self._is_same(known, finding, suspected):
             return self._continue(known, finding)
         causes = [open_[rule] for rule in _causes_of(finding, case) if rule in open_]
-        causes = [i for i in causes if self._counts(i) or finding.severity == "info"]
+        causes = [i for i in causes if self._explains(i, finding, case)]
         for worse, better in BETTER.items():
             is_better = finding.rule in better and worse in open_ and self._may_rename(open_[worse], suspected)
             others = [i for i in causes if i != open_.get(worse)]  # a mere fact gives way to a cause
@@ -116,6 +117,14 @@ class Diagnosis:
     def _counts(self, index: int) -> bool:
         """More than information, or about to be."""
         return self.findings[index].severity != "info" or self._suspected[index]
+
+    def _explains(self, index: int, finding: Finding, case: Case) -> bool:
+        """A fact lies under any cause; what is too small, or learns nothing, under no mere suspicion of too large steps."""
+        cause = self.findings[index]
+        is_other = finding.rule in RATES_TOO_SMALL or (finding.rule == "NO-LEARNING" and is_unmoved(case))
+        if is_other and cause.severity == "info" and cause.rule in FIRST_STEPS:
+            return False
+        return self._counts(index) or finding.severity == "info"
 
     def _is_silenced(self, finding: Finding) -> bool:
         """A broken run goes on showing what broke it; and a state that is proven to be lost is no suspicion."""
@@ -250,8 +259,8 @@ class Diagnosis:
 
 
 def _causes_of(finding: Finding, case: Case) -> tuple[str, ...]:
-    """What is not finite has a cause only where the run had left its range before."""
-    return CAUSES.get(finding.rule, ()) if finding.rule != "NON-FINITE" or blew_up(case) else ()
+    """What is not finite has a cause only where the run had left its range before, upwards or downwards."""
+    return ("WRONG-SIGN",) if finding.rule == "NON-FINITE" and not blew_up(case) else CAUSES.get(finding.rule, ())
 
 
 def _matching(kind: type[T], counts: Any, stored: Sequence[Finding | None]) -> list[T] | None:

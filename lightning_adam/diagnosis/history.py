@@ -17,6 +17,8 @@ RATES = 25
 """Learning rates that are remembered: whether a rate was raised shortly before something broke."""
 LEVELS = 40
 """Points of the curve of the whole run."""
+ODD_INPUT = 5
+"""Times the usual largest value of a batch."""
 PASSES = 24
 """Passes over all tensors that are remembered."""
 EARLY = 10
@@ -58,6 +60,8 @@ class History:
         beta2_changed: the count of steps when it was changed last; -1 where it has always been the same.
         rates: the last learning rates.
         former_peak: highest learning rate before these; the first one where there were none.
+        raised: the count of steps when the rate was raised last; -1 where it never was.
+        odd_input: the count of steps when a batch's largest value stood out last; -1 where none did.
         levels: the whole curve of the loss: medians of equal stretches, at most 40.
         stretch: losses in each of these.
         finite: how many losses were finite.
@@ -94,6 +98,8 @@ class History:
     beta2_changed: int = -1
     rates: list[float] = field(default_factory=list)
     former_peak: float = math.nan
+    raised: int = -1
+    odd_input: int = -1
     levels: list[float] = field(default_factory=list)
     stretch: int = 25
     finite: int = 0
@@ -172,6 +178,8 @@ class History:
         self.beta2 = beta2
 
     def _remember_pass(self, now: StepSignals, heavy: HeavySignals) -> None:
+        if heavy.input_max > ODD_INPUT * median(self.recent("input_max", 16)):
+            self.odd_input = self.count
         for name in _NUMBERS:
             self.passes[name] = [*self.passes.get(name, []), float(getattr(heavy, name))][-PASSES:]
         self.pass_counts = [*self.pass_counts, self.count][-PASSES:]
