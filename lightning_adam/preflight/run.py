@@ -110,9 +110,8 @@ def preflight(
         _begin(facts, None if running else known, is_setup=module is data)
         _measure(facts, begun + budget, bar)
         findings = _judge(facts)
-    return PreflightReport(
-        tuple(findings), _gaps(facts, {f.rule for f in findings}), time.monotonic() - begun, len(reading.batches)
-    )
+    gaps, seconds = _gaps(facts, {f.rule for f in findings}), time.monotonic() - begun
+    return PreflightReport(tuple(findings), gaps, seconds, len(reading.batches))
 
 
 @contextmanager
