@@ -31,7 +31,8 @@ def step_of(loss: Tensor) -> Step:
 
 def _nodes(loss: Tensor) -> Iterator[tuple[str, Any]]:
     """The nearest operations, and how autograd names them."""
-    todo, seen = [loss.grad_fn], set()
+    todo: list[Any] = [loss.grad_fn]
+    seen: set[Any] = set()
     while todo and len(seen) < NODES:
         node = todo.pop(0)
         if node is None or node in seen:
