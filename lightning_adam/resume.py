@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from torch import Tensor
@@ -31,6 +32,7 @@ OWN = frozenset({"rule", "nesterov", "ns_coefficients", "adjust_lr_fn"})
 """Options that AdamZ and Muon keep in a group under names that their constructors do not have."""
 
 
+@lru_cache
 def options_of(kind: type) -> frozenset[str]:
     """The entries of a group that the user sets: what the class and those that it derives from take.
 
