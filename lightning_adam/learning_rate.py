@@ -13,13 +13,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from statistics import geometric_mean
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from lightning_adam.assembly import make_groups, make_optimizer, make_schedule, never, order_of, settle
+from lightning_adam.assembly import fused_fits, make_groups, make_optimizer, make_schedule, order_of, settle
 from lightning_adam.config import OptimizerConfig
 from lightning_adam.errors import ConfigError
 from lightning_adam.guided import GuidedStep, guide
@@ -262,7 +263,7 @@ def _made(module: nn.Module, config: OptimizerConfig, choice: Choice, rate: floa
     """The optimizer as the helper would make it, at a constant rate and without clipping."""
     left_open = dict.fromkeys(("decay", "min_lr", "schedule_options"))
     plain = replace(config, lr=rate, schedule="constant", warmup=0, total_steps=1000, **left_open)  # type: ignore[arg-type]
-    optimizer = make_optimizer(choice, plain, make_groups(module, plain, choice), 1000, never)
+    optimizer = make_optimizer(choice, plain, make_groups(module, plain, choice), 1000, partial(fused_fits, module=module))
     guide(optimizer, None, make_schedule(optimizer, plan(plain, None), plain), order_of(module))
     if "modes" in choice.spec.needs:
         optimizer.train()  # type: ignore[attr-defined]
