@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_adam.assembly import fused_fits, make_groups, make_optimizer, make_schedule, order_of, settle
+from lightning_adam.checks import ARGUMENTS, check_arguments
 from lightning_adam.config import OptimizerConfig
 from lightning_adam.errors import ConfigError
 from lightning_adam.guided import GuidedStep, guide
@@ -107,18 +108,23 @@ def suggest_lr(module: Any, data: Any, optimizer: str = "adamw", *, trainer: Any
         data: a DataLoader, another iterable of batches, or a datamodule.
         optimizer: a name of the catalogue.
         trainer: whose precision holds.
-        **options: what else :func:`lightning_adam.configure_optimizers` takes, such as ``betas`` or ``param_groups``.
+        **options: what else :func:`lightning_adam.configure_optimizers` takes, such as ``betas``, ``param_groups`` or
+            ``momentum``.
 
     Raises:
-        ConfigError: the module has no training step, the data too few batches, or the optimizer is not in the catalogue.
+        ConfigError: the module has no training step, the data no batch, the optimizer is not in the catalogue or takes no
+            such option, or a rate is given.
 
     Example:
         >>> found = suggest_lr(LitModel(), loader)  # doctest: +SKIP
         >>> print(found)  # doctest: +SKIP
         lr=0.003: 0.001 to 0.1 were tried for 5 steps each, 0.01 was the fastest, and a third of it lasts; steps of 3 % …
     """
-    config = replace(OptimizerConfig(optimizer=optimizer, lr=1.0), **options)
-    return rate_for(module, data, config, trainer)
+    if "lr" in options:
+        raise ConfigError(f"lr={options['lr']!r}: suggest_lr finds it. Leave lr out.")
+    ours = {name: value for name, value in options.items() if name in ARGUMENTS}
+    others = {name: value for name, value in options.items() if name not in ARGUMENTS}
+    return rate_for(module, data, OptimizerConfig(optimizer=optimizer, **ours, options=others), trainer)
 
 
 def look_at_weights(module: nn.Module, optimizer: str = "adamw") -> float:
@@ -127,7 +133,7 @@ def look_at_weights(module: nn.Module, optimizer: str = "adamw") -> float:
     kind = KINDS.get(choice.spec.name, Kind())
     if choice.spec.name in OWN or kind.unit != "weights":
         return choice.spec.lr
-    unit = weights_rms(module, choice.spec.lr)
+    unit = weights_rms(module)
     return kind.lasting(kind.start * unit, unit)
 
 
@@ -143,6 +149,7 @@ def rate_for(module: Any, data: Any, asked: OptimizerConfig, trainer: Any = None
         raise ConfigError(
             f"lr='auto' knows the optimizers of the catalogue, and optimizer={spec.name} is not one: give a number."
         )
+    check_arguments(config, spec)
     if spec.name in OWN:
         return SuggestedRate(spec.lr, OWN[spec.name])
     if not isinstance(module, nn.Module) or not callable(getattr(module, "training_step", None)):
@@ -160,21 +167,25 @@ def rate_for(module: Any, data: Any, asked: OptimizerConfig, trainer: Any = None
 
 def _by_look(module: nn.Module, spec: OptimizerSpec) -> SuggestedRate:
     lr = _rounded(look_at_weights(module, spec.name))
-    return SuggestedRate(lr, f"steps of {_percent(lr, weights_rms(module, lr))} of the weights")
+    return SuggestedRate(lr, f"steps of {_percent(lr, weights_rms(module))} of the weights")
 
 
-def weights_rms(module: nn.Module, default: float) -> float:
-    """Geometric mean of the rms of the matrices that are trained and are not zero yet; ``default`` where there is none."""
+def weights_rms(module: nn.Module) -> float:
+    """Geometric mean of the rms of the matrices that are trained and are not zero.
+
+    Where all of them are zero yet, what ``nn.Linear`` would have begun with, 1/√(3·inputs); without a matrix 0.1.
+    """
     shaped = [p for p in module.parameters() if p.requires_grad and not nn.parameter.is_lazy(p) and p.dim() > 1]
     sizes = [size for p in shaped if (size := float(p.detach().abs().square().float().mean().sqrt())) > 0]
-    return geometric_mean(sizes) if sizes else default
+    usual = [1 / math.sqrt(3 * p[0].numel()) for p in shaped]
+    return geometric_mean(sizes or usual or [0.1])
 
 
 def _by_trials(task: Task, config: OptimizerConfig, choice: Choice) -> SuggestedRate:
     kind = KINDS.get(choice.spec.name, Kind())
     trial = _Trial(task, config, choice, *_split(task.usable()))
     try:
-        unit = _unit(task, kind, choice.spec, trial.trained[0])
+        unit = _unit(task, kind, trial.trained[0])
         trials: dict[float, float] = {}
         for rate in _climb(kind.start * unit, trials):
             trials[rate] = trial.loss_after(rate)
@@ -197,9 +208,9 @@ def _told(trials: Mapping[float, float], kind: Kind, unit: float) -> SuggestedRa
     return SuggestedRate(lr, f"{tried}, and {lr / fastest:.2g} of it lasts{moves}", trials)
 
 
-def _unit(task: Task, kind: Kind, spec: OptimizerSpec, batch: Any) -> float:
+def _unit(task: Task, kind: Kind, batch: Any) -> float:
     if kind.unit == "weights":
-        return weights_rms(task.module, spec.lr)
+        return weights_rms(task.module)
     return 1.0 if kind.unit == "one" else _polyak(task, batch)
 
 
