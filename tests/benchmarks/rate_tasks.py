@@ -18,7 +18,9 @@ from tests.benchmarks.preflight.healthy_more import HEALTHY
 STEPS = 240
 LEFT_OUT = {
     **dict.fromkeys(("gan_by_hand", "critic_with_penalty", "actor_and_critic", "accumulates_by_hand"), "steps by hand"),
-    **dict.fromkeys(("warmup_then_cosine", "cosine_by_epoch", "module_of_data", "with_the_helper"), "differs in its plan only"),
+    **dict.fromkeys(
+        ("warmup_then_cosine", "cosine_by_epoch", "module_of_data", "with_the_helper"), "differs in its plan only"
+    ),
     "lazy_layers": "has no weights yet",
 }
 """Models that are no task here, said before any was trained."""

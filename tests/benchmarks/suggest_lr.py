@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -151,7 +152,9 @@ def catalogue(course: Course, optimizer: str) -> float:
 
 def quiet_trainer(steps: int) -> L.Trainer:
     """Without anything that takes time besides training."""
-    quiet: dict[str, Any] = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing"), False)
+    quiet: dict[str, Any] = dict.fromkeys(
+        ("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing"), False
+    )
     return L.Trainer(max_steps=steps, accelerator="cpu", **quiet)
 
 
@@ -194,7 +197,7 @@ def range_test(course: Course, optimizer: str) -> tuple[list[float], list[float]
 def steepest(course: Course, optimizer: str) -> float:
     """Where the smoothed loss of a range test falls most steeply."""
     rates, smooth = range_test(course, optimizer)
-    slopes = [after - before for before, after in zip(smooth, smooth[1:], strict=False)]
+    slopes = [after - before for before, after in pairwise(smooth)]
     return rates[slopes.index(min(slopes))] if slopes else math.nan
 
 
