@@ -288,21 +288,27 @@ def report(trials: Sequence[Trial]) -> None:
 STEP_TIMES: tuple[Callable[[Trial], float], ...] = (lambda t: t.step, lambda t: t.trainers_step)
 
 
+def cost(task: str) -> tuple[bool, int]:
+    """By which the short ones come first: a run that is cut off has then judged the most, of those that are reported."""
+    return task not in REPORTED, sum(p.numel() for p in TASKS[task]().module.parameters())
+
+
 def main() -> None:
     """Train what is not stored yet, and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--only", choices=("reported",), help="the tasks that were not seen before")
     asked = parser.parse_args()
-    names = list(REPORTED if asked.only else TASKS)
+    names = sorted(REPORTED if asked.only else TASKS, key=cost)
     jobs = [job for i, name in enumerate(names) for job in ((name, "adamw"), (name, SECOND[i % len(SECOND)]))]
     STORED.parent.mkdir(exist_ok=True)
     STORED.touch()
     trials = [Trial(**json.loads(line)) for line in STORED.read_text().splitlines()]
-    missing = sorted({*jobs} - {(t.task, t.optimizer) for t in trials}, key=jobs.index)
+    done = {(t.task, t.optimizer) for t in trials}
+    missing = [job for job in jobs if job not in done]
     with ProcessPoolExecutor(asked.processes) as pool, STORED.open("a") as file:
-        for count, done in enumerate(as_completed([pool.submit(tried, *job) for job in missing]), 1):
-            trials.append(done.result())
+        for count, ready in enumerate(as_completed([pool.submit(tried, *job) for job in missing]), 1):
+            trials.append(ready.result())
             file.write(json.dumps(asdict(trials[-1])) + "\n")
             file.flush()
             print(f"… {count} of {len(missing)}", flush=True)
