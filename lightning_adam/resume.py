@@ -9,13 +9,13 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 from torch import Tensor
 
 from lightning_adam.errors import ConfigError, LightningAdamWarning
 from lightning_adam.fresh_state import completed, fresh_states, is_like, unwrapped
+from lightning_adam.once_per_class import once_per_class
 from lightning_adam.saved_record import names_of, parameter_names, read_record, record_of
 
 Group = Mapping[str, Any]
@@ -32,7 +32,7 @@ OWN = frozenset({"rule", "nesterov", "ns_coefficients", "adjust_lr_fn"})
 """Options that AdamZ and Muon keep in a group under names that their constructors do not have."""
 
 
-@lru_cache
+@once_per_class
 def options_of(kind: type) -> frozenset[str]:
     """The entries of a group that the user sets: what the class and those that it derives from take.
 

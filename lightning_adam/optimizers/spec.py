@@ -11,12 +11,12 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, Literal
 
 from torch.optim import Optimizer
 
 from lightning_adam.errors import ConfigError, nearest
+from lightning_adam.once_per_class import once_per_class
 from lightning_adam.quiet import without_warnings
 
 Need = Literal["closure", "hessian", "loss", "matrices", "modes", "total_steps"]
@@ -82,7 +82,7 @@ class OptimizerSpec:
         return [name for name, p in names if name not in ("self", "params") and p.kind is not p.VAR_KEYWORD]
 
 
-@lru_cache
+@once_per_class
 def signature_of(kind: type[Optimizer]) -> Mapping[str, inspect.Parameter]:
     """What its class takes, by name: reading it anew takes longer than a step of a small network."""
     return inspect.signature(kind).parameters
