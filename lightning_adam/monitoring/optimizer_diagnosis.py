@@ -119,9 +119,15 @@ class OptimizerDiagnosis:
         """All so far; with the optimizer's prefix where there are several."""
         return [self._with_prefix(finding) for finding in self.diagnosis.findings]
 
-    def went_back(self) -> None:
-        """An action has restored weights and moments; the next record says so, and a replay finds the same."""
-        self.diagnosis.went_back()
+    def by_the_clock_of_first(self, findings: Sequence[Finding]) -> Sequence[Finding]:
+        """With the steps of the run's first optimizer, by which actions count: in a plain loop each has its own."""
+        ahead = self._run.step(0) - self._run.step(self._position)
+        return [replace(f, step=f.step + ahead, last_step=f.last_step + ahead) for f in findings] if ahead else findings
+
+    def went_back(self, steps: int) -> None:
+        """An action has restored weights and moments of so many steps before; the next record says so: a replay finds the
+        same."""
+        self.diagnosis.went_back(steps)
         self.reader.begin_again()
 
     def end(self) -> None:
