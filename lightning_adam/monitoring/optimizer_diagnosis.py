@@ -151,6 +151,8 @@ class OptimizerDiagnosis:
         """One record: into the diagnosis, the log, and the memory of the last steps."""
         if isinstance(record, RunSignals):
             record = replace(record, ignore=self._ignore)
+            if self._last_steps:  # after an action: the run did not begin here, and its state may be that of its beginning
+                record = replace(record, first_step=self.diagnosis.run.first_step)
         if self._on_record is not None:
             self._on_record(self._position, record)
         self._unstored.append(record)
