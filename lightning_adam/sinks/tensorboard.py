@@ -38,6 +38,7 @@ class TensorBoardSink(Sink):
 
     def __init__(self, writer: Any, logger: Any = None) -> None:
         self._writer, self._logger = writer, logger
+        self._failures = 0
 
     @property
     def address(self) -> str | None:
@@ -92,6 +93,16 @@ class TensorBoardSink(Sink):
 
     def end(self) -> None:
         self._writer.flush()
+
+    def has_failed(self, is_over: bool) -> None:
+        """The thread that writes a file ends at its first error (a full disk), and whoever uses the file gets that error
+        from then on, also the logger when it closes it. A new file begins where the writer has none.
+
+        Each takes a few bytes: there is one at the first, second, fourth, eighth failure and so on.
+        """
+        self._failures += 1
+        if is_over or self._failures & (self._failures - 1) == 0:
+            self._writer.file_writer = self._writer.all_writers = None
 
     def _tags(self, prefix: str = "adam") -> TensorBoardWriter:
         return TensorBoardWriter(self._writer, prefix)
