@@ -87,6 +87,7 @@ class TensorBoardSink(Sink):
 
     def records(self, prefix: str, step: int, payload: bytes) -> None:
         self._tags(prefix).write_signals(step, payload)
+        self._writer.flush()  # a process that is killed loses one stretch, and not what the writer holds for two minutes
 
     def file(self, name: str, content: str) -> None:
         RunFiles(self._writer.log_dir).write(name, content)
