@@ -221,9 +221,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("action", ACTIONS)
 @pytest.mark.parametrize("setting", [*SETTINGS, "two optimizers"])
 @pytest.mark.parametrize("optimizer", [spec.name for spec in available_optimizers() if spec.name != "lbfgs"])
-def test_every_optimizer_is_saved_in_every_setting(
-    optimizer: str, setting: str, action: str, tmp_path: Path
-) -> None:
+def test_every_optimizer_is_saved_in_every_setting(optimizer: str, setting: str, action: str, tmp_path: Path) -> None:
     """After a NaN batch all that is kept is finite and the run has its last step, or it has stopped with a checkpoint."""
     kind = Halves if setting == "two optimizers" else Digits
     module, monitor = kind(poison=(12, 13), optimizer=optimizer, total_steps=40), DivergenceMonitor(action, max_actions=8)

@@ -21,7 +21,6 @@ Made = Callable[[Tensor, Tensor], Tensor]
 """A loss of four outputs and of labels from 0 to 3."""
 
 
-
 def spoken(o: Tensor) -> Tensor:
     """CTC of one sequence whose frames are the rows."""
     return F.ctc_loss(o[:, None], torch.tensor([[1, 2, 3]]), [len(o)], [3])
@@ -175,7 +174,12 @@ def test_hugging_face_s_trainer_is_told(tmp_path: Path) -> None:
             return {"loss": F.cross_entropy(logits.softmax(-1), labels), "logits": logits}
 
     arguments = transformers.TrainingArguments(
-        output_dir=str(tmp_path), max_steps=3, report_to=[], save_strategy="no", use_cpu=True, disable_tqdm=True,
+        output_dir=str(tmp_path),
+        max_steps=3,
+        report_to=[],
+        save_strategy="no",
+        use_cpu=True,
+        disable_tqdm=True,
         remove_unused_columns=False,
     )
     callback = AdamCallback()

@@ -18,7 +18,6 @@ import lightning_adam as la
 from lightning_adam.callbacks import DivergenceMonitor, OptimizerMonitor
 from tests.digits import Digits, digits_loader, trainer
 
-
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 
 
