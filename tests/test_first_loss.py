@@ -20,6 +20,12 @@ from tests.benchmarks.preflight.strangers_parts import bert, reviews
 Made = Callable[[Tensor, Tensor], Tensor]
 """A loss of four outputs and of labels from 0 to 3."""
 
+
+def spoken(o: Tensor) -> Tensor:
+    """CTC of one sequence whose frames are the rows."""
+    return F.ctc_loss(o[:, None], torch.tensor([[1, 2, 3]]), [len(o)], [3])
+
+
 FAULTS: dict[str, tuple[str, Made]] = {
     "softmax before cross entropy": ("DOUBLE-SOFTMAX", lambda o, y: F.cross_entropy(o.softmax(1), y)),
     "sigmoid before cross entropy": ("DOUBLE-SOFTMAX", lambda o, y: F.cross_entropy(o.sigmoid(), y)),
@@ -27,6 +33,7 @@ FAULTS: dict[str, tuple[str, Made]] = {
     "softmax before smoothed labels": ("DOUBLE-SOFTMAX", lambda o, y: F.cross_entropy(o.softmax(1), y, label_smoothing=0.1)),
     "relu before cross entropy": ("RELU-LOGITS", lambda o, y: F.cross_entropy(o.relu(), y)),
     "nll of logits": ("NLL-NEEDS-LOG", F.nll_loss),
+    "ctc of probabilities": ("NLL-NEEDS-LOG", lambda o, y: spoken(o.softmax(-1))),
     "column against row": ("BROADCAST", lambda o, y: F.mse_loss(o[:, :1], y.float())),
     "huber of a column and a row": ("BROADCAST", lambda o, y: F.huber_loss(o[:, :1], y.float())),
     "sigmoid before logits": (
@@ -41,6 +48,7 @@ HEALTHY: dict[str, Made] = {
     "cross entropy": F.cross_entropy,
     "soft targets": lambda o, y: F.cross_entropy(o, F.one_hot(y, 4) / 1),
     "nll of a log-softmax": lambda o, y: F.nll_loss(o.log_softmax(1), y),
+    "ctc of a log-softmax": lambda o, y: spoken(o.log_softmax(-1)),
     "squares of one shape": lambda o, y: F.mse_loss(o[:, 0], y.float()),
     "one target for all": lambda o, y: F.mse_loss(o, torch.zeros(1)),
     "one target per row": lambda o, y: F.mse_loss(o, y[:, None].float().expand_as(o)),
@@ -166,7 +174,13 @@ def test_hugging_face_s_trainer_is_told(tmp_path: Path) -> None:
             return {"loss": F.cross_entropy(logits.softmax(-1), labels), "logits": logits}
 
     arguments = transformers.TrainingArguments(
-        output_dir=str(tmp_path), max_steps=3, report_to=[], save_strategy="no", use_cpu=True, disable_tqdm=True
+        output_dir=str(tmp_path),
+        max_steps=3,
+        report_to=[],
+        save_strategy="no",
+        use_cpu=True,
+        disable_tqdm=True,
+        remove_unused_columns=False,
     )
     callback = AdamCallback()
     data = rows(**reviews(64)).dataset

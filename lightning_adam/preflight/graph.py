@@ -75,6 +75,12 @@ def _compared(name: str) -> Callable[[Record, Any], None]:
     return note
 
 
+def _connected(record: Record, node: Any) -> None:
+    """Connectionist temporal classification, of (time, samples, classes)."""
+    given = node._saved_log_probs
+    record.losses.append(Call("ctc_loss", given, node._saved_targets, None, {}, made_by(given), ""))
+
+
 def _narrow(tensor: Tensor) -> Tensor:
     """As it was before it was expanded: without the repetition, and without dimensions put in front for it."""
     for dim, (size, stride) in enumerate(zip(tensor.shape, tensor.stride(), strict=True)):
@@ -99,6 +105,7 @@ _NOTES: dict[str, Callable[[Record, Any], None]] = {
     "NllLoss2D": _classes,
     "BinaryCrossEntropyWithLogits": _compared("binary_cross_entropy_with_logits"),
     "BinaryCrossEntropy": _compared("binary_cross_entropy"),
+    "CtcLoss": _connected,
     "MseLoss": _compared("mse_loss"),
     "SmoothL1Loss": _compared("smooth_l1_loss"),
     "HuberLoss": _compared("huber_loss"),
