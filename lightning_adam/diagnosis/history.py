@@ -116,6 +116,11 @@ class History:
         """The median of the last 25 losses: where the loss is now."""
         return median(self.losses[-25:])
 
+    @property
+    def has_learnt(self) -> bool:
+        """Whether the loss is not above its start; where zero is no floor of it, or nothing is known, so it counts."""
+        return self.is_signed or not self.level > self.initial_loss
+
     def recent(self, signal: str, passes: int) -> list[float]:
         """A heavy signal on the last passes, oldest first, NaN left out."""
         return [v for v in self.passes.get(signal, [])[-passes:] if not math.isnan(v)]
@@ -214,11 +219,16 @@ class History:
         if len(self.levels) > LEVELS:
             self.levels, self.stretch = self.levels[1::2], 2 * self.stretch
 
-    def forget_course(self) -> None:
-        """The weights are those of an earlier step: what came since is not their past, and their loss is another."""
+    def forget_last(self, steps: int) -> None:
+        """The weights are those of so many steps before: what came since is not their past.
+
+        Of what came before that, losses and gradient norms stay: without them nothing would be unusual for a while, and
+        what goes wrong right after would not be seen.
+        """
         self.passes, self.pass_counts, self.ratio_average = {}, [], math.nan
-        self.losses, self.norms, self.levels, self.spikes = [], [], [], []
-        self.best_loss = self.best_level = math.inf
+        self.losses, self.norms = (values[: max(0, len(values) - steps)] for values in (self.losses, self.norms))
+        self.levels, self.spikes = [], [count for count in self.spikes if count < self.count - steps]
+        self.best_loss = self.best_level = self.level if len(self.losses) >= 25 else math.inf
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types, for a checkpoint."""
