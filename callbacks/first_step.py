@@ -6,11 +6,13 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
 from torch.overrides import _get_current_function_mode
 
-from lightning_adam.diagnosis import Finding
+from lightning_adam.monitoring import Monitor
 from lightning_adam.monitoring.guard import Guard
 from lightning_adam.preflight.cheap import FirstStep, cheap_checks
+from lightning_adam.preflight.graph import step_of
 
 WHOLE = ("DDPStrategy", "SingleDeviceStrategy", "DataParallelStrategy")
 """Strategies in which the module's parameters are those that the optimizer steps."""
@@ -19,8 +21,9 @@ WHOLE = ("DDPStrategy", "SingleDeviceStrategy", "DataParallelStrategy")
 class FirstStepChecks:
     """Records the calls of one ``training_step``, from the start of the first batch until its loss goes backward.
 
-    Not with manual optimization, where the loss goes backward in the middle of the user's own contexts; not where
-    something is compiled, which would be compiled twice; not in a run that is resumed.
+    With manual optimization the loss goes backward in the middle of the user's own contexts, and where something is
+    compiled, it would be compiled twice: there the first loss alone is looked at, by its autograd graph. In a run that is
+    resumed nothing is.
 
     Args:
         guard: that catches what goes wrong; None where nothing is to be checked.
@@ -30,30 +33,31 @@ class FirstStepChecks:
         self._guard, self._watched = guard or Guard(), FirstStep()
         self._is_over, self._is_recording = guard is None, False
         self._batch: Any = None
+        self._reads_graph = False
 
     def begin(self, trainer: Trainer, module: LightningModule, batch: Any) -> None:
         """A batch begins; only the first one is of interest."""
         if not self._is_over:
             self._is_over = True
-            if _is_suitable(trainer, module):
+            self._reads_graph = _is_whole(trainer) and not _is_suitable(module)
+            if _is_whole(trainer) and _is_suitable(module):
                 self._guard.run("the checks of the first step", self._record, batch)
 
     def _record(self, batch: Any) -> None:
         self._watched.begin(batch)
         self._batch, self._is_recording = batch, True
 
-    def findings(self, trainer: Trainer, module: LightningModule) -> list[Finding]:
-        """The loss is there: what its making shows; nothing where nothing was recorded."""
-        found: list[Finding] = []
-        if self._is_recording:
-            self._guard.run("the checks of the first step", self._judge, trainer, module, found)
-        return found
+    def end(self, trainer: Trainer, module: LightningModule, monitor: Monitor, loss: Tensor) -> None:
+        """The loss is there: what its making shows goes to the monitor."""
+        if self._is_recording or self._reads_graph:
+            self._guard.run("the checks of the first step", self._judge, trainer, module, monitor, loss)
 
-    def _judge(self, trainer: Trainer, module: LightningModule, found: list[Finding]) -> None:
-        batch, self._batch, self._is_recording = self._batch, None, False
-        step = self._watched.end()
+    def _judge(self, trainer: Trainer, module: LightningModule, monitor: Monitor, loss: Tensor) -> None:
+        is_recording, batch = self._is_recording, self._batch
+        self._batch, self._is_recording, self._reads_graph = None, False, False
+        step = self._watched.end() if is_recording else step_of(loss)
         with torch.no_grad():
-            found += cheap_checks(module, trainer.optimizers, batch, step)
+            monitor.know(cheap_checks(module, trainer.optimizers, batch, step))
 
     def stop(self) -> None:
         """The step gave no loss, or the run is over."""
@@ -62,9 +66,12 @@ class FirstStepChecks:
             self._guard.run("the checks of the first step", self._watched.end)
 
 
-def _is_suitable(trainer: Trainer, module: LightningModule) -> bool:
-    is_whole = type(trainer.strategy).__name__ in WHOLE
-    return is_whole and module.automatic_optimization and trainer.global_step == 0 and not _compiles()
+def _is_whole(trainer: Trainer) -> bool:
+    return type(trainer.strategy).__name__ in WHOLE and trainer.global_step == 0
+
+
+def _is_suitable(module: LightningModule) -> bool:
+    return module.automatic_optimization and not _compiles()
 
 
 def _compiles() -> bool:

@@ -81,7 +81,7 @@ class MonitorCallback(Callback):
         """The loss, before anything that it may spoil."""
         self._has_backward = True
         if self._monitor is not None:
-            self._monitor.know(self._first.findings(trainer, pl_module))
+            self._first.end(trainer, pl_module, self._monitor, loss)
             self._monitor.loss(loss)
 
     @override

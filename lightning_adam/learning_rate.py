@@ -258,8 +258,7 @@ class _Trial:
             optimizer = _made(self.task.module, self.config, self.choice, rate)
             for index in range(STEPS):
                 _step(self.task, optimizer, self.trained[index % len(self.trained)], index)
-            with torch.no_grad():
-                losses = [float(self.task.loss(batch)) for batch in self.judged]
+            losses = [float(self.task.loss(batch).detach()) for batch in self.judged]  # may be made of derivatives
             optimizer.zero_grad()
         mean = sum(losses) / len(losses)
         return mean if math.isfinite(mean) else math.inf

@@ -30,18 +30,33 @@ class Auto(Digits):
 
 
 class Counting(Digits):
-    """Counts the training steps that have a gradient, and those that have none: on the class, for instances are set back."""
+    """Counts its training steps and their backward passes: on the class, for instances are set back."""
 
-    with_gradient = without = 0
+    steps = backwards = 0
 
     def __init__(self) -> None:
         super().__init__()
-        Counting.with_gradient = Counting.without = 0
+        Counting.steps = Counting.backwards = 0
 
     def training_step(self, batch: Any, index: int) -> Tensor:
-        Counting.with_gradient += torch.is_grad_enabled()
-        Counting.without += not torch.is_grad_enabled()
-        return super().training_step(batch, index)
+        Counting.steps += 1
+        loss = super().training_step(batch, index)
+        loss.register_hook(self.count)
+        return loss
+
+    @staticmethod
+    def count(gradient: Tensor) -> None:
+        """Of one backward pass."""
+        Counting.backwards += 1
+
+
+class Physics(Digits):
+    """A loss that is made of derivatives by the inputs."""
+
+    def training_step(self, batch: Any, index: int) -> Tensor:
+        inputs = batch[0].requires_grad_()
+        (slope,) = torch.autograd.grad(self.net(inputs).sum(), inputs, create_graph=True)
+        return (slope - 1).square().mean()
 
 
 def loss_at(lr: float, steps: int = 120) -> float:
@@ -65,7 +80,12 @@ def test_fifteen_steps_and_nine_evaluations_are_all_it_takes() -> None:
     module = Counting()
     la.suggest_lr(module, digits_loader())
 
-    assert (module.with_gradient, module.without) == (15, 9)
+    assert (module.steps, module.backwards) == (24, 15)
+
+
+def test_a_loss_made_of_derivatives_can_be_tried() -> None:
+    """As that of a physics-informed network."""
+    assert la.suggest_lr(Physics(), digits_loader()).trials
 
 
 def test_no_seed_is_queued_for_a_device_that_nobody_has_used() -> None:
@@ -142,7 +162,7 @@ def test_every_optimizer_gets_a_rate_at_which_it_learns(name: str) -> None:
     assert 0 < found.lr < math.inf
     assert found.reason
     tried = name not in OWN and KINDS.get(name, KINDS["sgd"]).tried
-    assert bool(found.trials) == tried == (module.with_gradient > 0)
+    assert bool(found.trials) == tried == (module.steps > 0)
     if tried:
         assert min(found.trials.values()) < 2.3
 

@@ -33,6 +33,4 @@ def known_facts(case: Case) -> list[Finding]:
         except ValueError:
             continue
     found = [finding for finding in readable_findings(stored) if finding is not None and finding.rule in FACTS]
-    return [
-        replace(f, step=case.now.step, severity="warning" if f.severity == "critical" else f.severity) for f in found
-    ]
+    return [replace(f, step=case.now.step, severity="warning" if f.severity == "critical" else f.severity) for f in found]

@@ -123,6 +123,8 @@ class HeavySignals:
         layer_offset: |mean|/standard deviation of that.
         target_rms: rms of the batch's last floating-point tensor, where it has several.
         target_offset: |mean|/standard deviation of that.
+        target_entropy: in nats, of the batch's last tensor where it holds classes (whole numbers, or zeros and ones): the
+            cross entropy of guessing each by how often it comes.
     """
 
     update_ratio_p50: float = NAN
@@ -158,6 +160,7 @@ class HeavySignals:
     layer_offset: float = NAN
     target_rms: float = NAN
     target_offset: float = NAN
+    target_entropy: float = NAN
 
 
 @dataclass(frozen=True)

@@ -125,9 +125,15 @@ class OptimizerDiagnosis:
         """What preflight's checks of the first step have found; told with the first step that is seen."""
         self._facts = tuple(json.dumps(fact.to_dict()) for fact in facts)
 
-    def went_back(self) -> None:
-        """An action has restored weights and moments; the next record says so, and a replay finds the same."""
-        self.diagnosis.went_back()
+    def by_the_clock_of_first(self, findings: Sequence[Finding]) -> Sequence[Finding]:
+        """With the steps of the run's first optimizer, by which actions count: in a plain loop each has its own."""
+        ahead = self._run.step(0) - self._run.step(self._position)
+        return [replace(f, step=f.step + ahead, last_step=f.last_step + ahead) for f in findings] if ahead else findings
+
+    def went_back(self, steps: int) -> None:
+        """An action has restored weights and moments of so many steps before; the next record says so: a replay finds the
+        same."""
+        self.diagnosis.went_back(steps)
         self.reader.begin_again()
 
     def end(self) -> None:
@@ -151,6 +157,8 @@ class OptimizerDiagnosis:
         """One record: into the diagnosis, the log, and the memory of the last steps."""
         if isinstance(record, RunSignals):
             record = replace(record, ignore=self._ignore, facts=self._facts)
+            if self._last_steps:  # after an action: the run did not begin here, and its state may be that of its beginning
+                record = replace(record, first_step=self.diagnosis.run.first_step)
         if self._on_record is not None:
             self._on_record(self._position, record)
         self._unstored.append(record)

@@ -19,8 +19,6 @@ from lightning_adam.preflight.task import Task
 
 STRUCTURE = ("FROZEN", "EVAL-MODE", "INIT-SCALE")
 """Of the structure what needs no training step."""
-SEEN_BY_RULES = ("OPTIMIZER-STALE", "EVAL-MODE", "WRONG-SIGN")
-"""What a rule of the diagnosis finds as well, live."""
 
 
 class FirstStep:
