@@ -17,7 +17,8 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -261,21 +262,28 @@ def trimmed(times: Sequence[float]) -> list[float]:
 def fit_demo(steps: int, callbacks: list[L.Callback]) -> None:
     """Train the demo's GPT with a TensorBoard logger, at the trainer's default interval of 50."""
     L.seed_everything(0, verbose=False)
+    with quiet_trainer(steps + 1, callbacks) as trainer:
+        trainer.fit(CharGPT(), loaders(standard_library_text(300_000), steps + 1)[0])
+
+
+@contextmanager
+def quiet_trainer(steps: int, callbacks: list[L.Callback], **options: Any) -> Iterator[L.Trainer]:
+    """With a TensorBoard logger in a folder of its own, and no word to the terminal."""
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch", "lightning_adam"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as folder:
-        trainer = L.Trainer(
-            max_steps=steps + 1,
+        yield L.Trainer(
+            max_steps=steps,
             max_epochs=-1,
             accelerator="auto",
             devices=1,
             logger=TensorBoardLogger(folder),
             callbacks=callbacks,
-            **quiet,  # type: ignore[arg-type]
+            **quiet,
+            **options,
         )
-        trainer.fit(CharGPT(), loaders(standard_library_text(300_000), steps + 1)[0])
 
 
 class Operations(TorchDispatchMode):
@@ -417,7 +425,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    for part in (pass_against_step, peers, writes, callbacks_in_training):
+    from tests.benchmarks.light_step import imports, light_steps, under_lightning
+
+    for part in (pass_against_step, peers, writes, light_steps, under_lightning, imports, callbacks_in_training):
         print(part(arguments.quick).text(arguments.markdown), flush=True)
 
 
