@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from lightning_adam.diagnosis.course import Course, Curve, curve_of, loss_course
-from lightning_adam.diagnosis.history import EARLY, RATES, History, median
+from lightning_adam.diagnosis.history import EARLY, RATES, History
 from lightning_adam.diagnosis.signals import RunSignals, StepSignals
 
 
@@ -29,15 +29,15 @@ class Case:
         """Where the loss is going."""
         return loss_course(self.past)
 
-    @cached_property
+    @property
     def usual_norm(self) -> float:
         """The median of the last 50 gradient norms."""
-        return median(self.past.norms[-50:])
+        return self.past.usual_norm
 
-    @cached_property
+    @property
     def usual_loss(self) -> float:
         """The median of the last 50 losses."""
-        return median(self.past.losses[-50:])
+        return self.past.usual_loss
 
     @property
     def loss_is_high(self) -> bool:

@@ -1,4 +1,4 @@
-"""Asks every rule at every step, and turns what they say into episodes: one sickness, one finding."""
+"""Asks every rule at every step that may show something, and turns what they say into episodes: one sickness, one finding."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 
 from lightning_adam.diagnosis.case import Case
 from lightning_adam.diagnosis.codec import Record
+from lightning_adam.diagnosis.due import is_due
 from lightning_adam.diagnosis.finding import SEVERITIES, Finding, readable_findings
 from lightning_adam.diagnosis.harm import FIRST_STEPS, agrees, blew_up, is_cleared, judged
-from lightning_adam.diagnosis.history import EARLY, PASSES, History, median
+from lightning_adam.diagnosis.history import EARLY, PASSES, History
 from lightning_adam.diagnosis.ignoring import is_ignored
 from lightning_adam.diagnosis.rules import BETTER, CAUSES, LINTS, NEVER_AFTER, RULES
 from lightning_adam.diagnosis.rules_gradients import stands_out
@@ -55,22 +56,33 @@ class Diagnosis:
         self._began: list[int] = []  # per finding: the count of steps when it began
         self._suspected: list[bool] = []  # per finding: whether it is information only until the loss agrees
         self._since_start = 0
+        self._is_alarmed = False
         if self.run.state is not None:
             self.load_state_dict(self.run.state)
 
     def observe(self, signals: StepSignals) -> list[Finding]:
         """Take in one step; returns the findings that begin with it, or that got a better name."""
         self.history.before_step(signals)
-        case = Case(signals, self.history, self.run)
+        is_asked = self._is_alarmed or is_due(signals, self.history, self.run)
+        fresh = self._judged(Case(signals, self.history, self.run)) if is_asked else []
+        self.history.after_step(signals)
+        self._since_start += 1
+        return fresh
+
+    def _judged(self, case: Case) -> list[Finding]:
+        """All rules, and what they say put in its place."""
         said = self._ask(case)
         if stands_out(case):
             self.history.spikes = [*self.history.spikes, self.history.count][-50:]
         fresh = [told for finding in said if (told := self._place(finding, case)) is not None]
         fresh += self._confirm(case)
         self._close_old()
-        self.history.after_step(signals)
-        self._since_start += 1
+        self._look_round()
         return fresh
+
+    def _look_round(self) -> None:
+        """While anything is wrong, every step is asked about."""
+        self._is_alarmed = any(not f.over and f.severity != "info" for f in self.findings)
 
     def _ask(self, case: Case) -> list[Finding]:
         rules = [*LINTS, *RULES.values()] if self.history.count == 0 else RULES.values()
@@ -207,13 +219,14 @@ class Diagnosis:
             return True
         if len(past.pass_counts) == PASSES and past.count - past.pass_counts[0] < 2 * every:
             return False
-        heavy = gradient_norm > 5 * median(past.norms[-50:])
+        heavy = gradient_norm > 5 * past.usual_norm
         return heavy or (past.count >= 3 * EARLY and past.ratio_average > 0.02)
 
     def went_back(self) -> None:
         """Weights and moments are those of an earlier step: findings are over, and the passes since are not their past."""
         self.findings = [replace(finding, over=True) for finding in self.findings]
         self._suspected = [False] * len(self.findings)
+        self._look_round()
         self.history.forget_course()
 
     def state_dict(self) -> dict[str, Any]:
@@ -238,6 +251,7 @@ class Diagnosis:
         kept = state.get("suspected", [False] * len(stored))  # an older version had no suspicions
         suspected = _matching(bool, kept, stored)
         self._suspected = [False] * len(self.findings) if suspected is None else suspected
+        self._look_round()
         is_list = isinstance(state.get("findings"), list)
         damaged = [name for name, counted in counts.items() if counted is None]
         damaged += ["suspected"] if suspected is None else []

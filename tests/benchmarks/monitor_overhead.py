@@ -183,7 +183,8 @@ def process_bytes(key: str) -> float:
 class Stopwatch(L.Callback):
     """Times the steps of a training, and every hook that some callbacks and their optimizer hooks spend time in."""
 
-    def __init__(self, watched: Sequence[L.Callback]) -> None:
+    def __init__(self, watched: Sequence[L.Callback], clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
         self.steps: list[float] = []
         self.inside: list[float] = []
         self._now, self._inside = math.nan, 0.0
@@ -193,12 +194,14 @@ class Stopwatch(L.Callback):
                     setattr(callback, name, self._timed(getattr(callback, name)))
 
     def _timed(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        clock = self._clock
+
         def timed(*args: Any, **kwargs: Any) -> Any:
-            start = time.perf_counter()
+            start = clock()
             try:
                 return call(*args, **kwargs)
             finally:
-                self._inside += time.perf_counter() - start
+                self._inside += clock() - start
 
         return timed
 
@@ -215,7 +218,7 @@ class Stopwatch(L.Callback):
 
     def on_train_batch_start(self, *args: Any) -> None:
         """One step is over and the next begins."""
-        now = time.perf_counter()
+        now = self._clock()
         self.steps.append(now - self._now)
         self.inside.append(self._inside)
         self._now, self._inside = now, 0.0
