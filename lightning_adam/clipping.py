@@ -263,7 +263,7 @@ def measured(gradients: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
     kinds = {(g.dtype, g.layout, g.get_device()) for g in gradients}
     if set(map(type, gradients)) != {Tensor} or len(kinds) > 1 or gradients[0].layout is not torch.strided:
         return whole(torch.nn.utils.get_total_norm(gradients)), None
-    norms = torch.stack(torch._foreach_norm(gradients))
+    norms = torch.stack(torch._foreach_norm(list(gradients)))
     return torch.linalg.vector_norm(norms), norms
 
 

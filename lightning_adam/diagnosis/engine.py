@@ -1,4 +1,4 @@
-"""Asks every rule at every step that may show something, and turns what they say into episodes: one sickness, one finding."""
+"""Asks every rule at every step that may show something; what they say becomes episodes: one sickness, one finding."""
 
 from __future__ import annotations
 
@@ -219,7 +219,7 @@ class Diagnosis:
             return True
         if len(past.pass_counts) == PASSES and past.count - past.pass_counts[0] < 2 * every:
             return False
-        heavy = gradient_norm > 5 * past.usual_norm
+        heavy = not math.isnan(gradient_norm) and gradient_norm > 5 * past.usual_norm
         return heavy or (past.count >= 3 * EARLY and past.ratio_average > 0.02)
 
     def went_back(self) -> None:

@@ -6,7 +6,8 @@ import math
 
 from lightning_adam.diagnosis.advice import Advice, clip_to, lower_rate
 from lightning_adam.diagnosis.case import Case
-from lightning_adam.diagnosis.due import HEAVY, LARGE_LOGIT
+from lightning_adam.diagnosis.due import HEAVY as HEAVY
+from lightning_adam.diagnosis.due import LARGE_LOGIT
 from lightning_adam.diagnosis.finding import Finding
 from lightning_adam.diagnosis.history import WINDOW, median, spread
 from lightning_adam.diagnosis.wording import loss_clause, named, number, percent

@@ -333,6 +333,8 @@ class Monitor:
 
     def _act(self, fresh: list[Finding]) -> None:
         self._take_fresh(fresh)
+        if self._actions.kind == "warn":
+            return
         lasting = [f for d in self._diagnoses() for f in d.diagnosis.findings if not f.over]
         step = self._run.step(0)
         done = self._actions.answer(self._run, step, fresh, lasting)

@@ -156,7 +156,9 @@ class OptimizerDiagnosis:
         for rule, reason in self.diagnosis.failures.items():
             self._guard.tell(f"the rule {rule} of {self._prefix}", reason)
         self.fresh += fresh
-        self._report(record.step, fresh)
+        every = self._run.log_interval
+        if fresh or len(self._unstored) >= STORED_EVERY or (every > 0 and (record.step + 1) % every == 0):
+            self._report(record.step, fresh)
 
     def _report(self, step: int, fresh: list[Finding]) -> None:
         for finding in fresh if self._run.is_main else ():

@@ -215,11 +215,12 @@ class SignalReader:
     def _scalars(self, inputs: StepInputs) -> list[Tensor | float]:
         """As :data:`LIGHT` names them."""
         device, logit = self._gradients.device, inputs.largest_logit
-        scale = math.nan if self._run.loss_scale is None else self._run.loss_scale
+        scale = self._run.loss_scale
         overflowed = getattr(self.optimizer, "found_inf", 0.0)  # GradScaler tells a fused optimizer, and calls it
         rates = [g["lr"] for g in self.optimizer.param_groups if isinstance(g["lr"], Tensor)]
         lr = torch.stack([r.float().to(device) for r in rates]).max() if rates else math.nan
         watched = math.nan if logit is None else logit
+        scale = math.nan if scale is None else scale
         return [self._loss(inputs.losses), scale, self._clip_coefficient(), watched, lr, overflowed]
 
     def _loss(self, losses: Sequence[Tensor]) -> Tensor | float:
@@ -239,12 +240,9 @@ class SignalReader:
         limit = self._run.clip_norm
         if math.isnan(limit):
             return 1.0
-        each = self._gradients.each(1.0)
-        if self._gradients.device.type == "cpu":
-            norm = self._gradients.total(1.0)
-            return 1.0 if math.isnan(norm) and each is None else _share(limit, norm)
-        if each is None:
-            return 1.0
+        each, total = self._gradients.each(1.0), self._gradients.total
+        if each is None or each.is_cpu:
+            return 1.0 if each is None and math.isnan(total(1.0)) else _share(limit, total(1.0))
         scale: Tensor = (limit / (torch.linalg.vector_norm(each) + 1e-6)).clamp(max=1.0)
         return scale
 
@@ -343,8 +341,8 @@ def _mean(loss: Tensor) -> float:
 def _left_by(record: ClipRecord) -> Tensor | float:
     """The share of the gradient that clipping has left; 1 where its rule does not tell."""
     if record.norm_before.is_cpu:
-        before, after = float(record.norm_before), float(record.norm_after)
-        return (before if math.isnan(after) else after) / max(before, 1e-30)
+        norm, rest = float(record.norm_before), float(record.norm_after)
+        return (norm if math.isnan(rest) else rest) / max(norm, 1e-30)
     after = torch.where(record.norm_after.isnan(), record.norm_before, record.norm_after)
     left: Tensor = after / record.norm_before.clamp(min=1e-30)
     return left
