@@ -26,7 +26,8 @@ _KINDS: dict[str, type] = {"run": RunSignals, "step": StepSignals, "heavy": Heav
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 _VALUES = {name: attrgetter(*(f.name for f in fields(kind))) for name, kind in _KINDS.items()}
 _PARTS = {
-    name: [index for index, f in enumerate(fields(kind)) if f.name in ("non_finite", "heavy")] for name, kind in _KINDS.items()
+    name: [index for index, f in enumerate(fields(kind)) if f.name in ("non_finite", "heavy")]
+    for name, kind in _KINDS.items()
 }
 """By the kind of a record, which of its fields may hold another one."""
 

@@ -42,7 +42,7 @@ class Actions:
     """Carries out one kind of action, at most ``most`` times.
 
     Args:
-        kind: one of :data:`lightning_adam.monitoring.optimizer_diagnosis.ACTIONS`.
+        kind: one of :data:`lightning_adam.monitoring.options.ACTIONS`.
         most: bound.
     """
 
