@@ -156,8 +156,8 @@ class SignalReader:
 
     def after_step(self, inputs: StepInputs) -> None:
         """The step was taken."""
-        known = self._known(inputs.batch_index)
         self._gradients.after_step()
+        known = self._known(inputs.batch_index)
         self._zeroing.after_step()
         step = self._send(inputs, {**known, "skipped": self.is_vetoed})
         if step.arrived is None and not self._measured:

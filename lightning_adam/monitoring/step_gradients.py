@@ -39,7 +39,7 @@ class StepGradients:
         missing: how many trainable ones have none.
         unused: the first of their names.
         device: where the gradients are.
-        is_told: whether the helper's clipping will tell of the norms: it did in the step before.
+        is_told: whether the helper's clipping will tell of the norms, as it did in the step before.
     """
 
     def __init__(self, optimizer: Optimizer, names: Mapping[int, str]) -> None:
@@ -58,6 +58,16 @@ class StepGradients:
 
     def take(self) -> None:
         """They are complete and not yet clipped."""
+        self._each, self._total, self._is_unscaled = None, math.nan, False
+        self._record = getattr(self._optimizer, "adam_clip", None)
+        repeats = getattr(self._optimizer, "adam_repeats", False)  # L-BFGS: it tells of its last evaluation
+        self.is_told = getattr(self._record, "norms", None) is not None and not repeats
+        if not self.is_told:
+            self._gather()
+            self._measure()
+
+    def _gather(self) -> None:
+        """All that there are now."""
         placed = [p for group in self._optimizer.param_groups for p in group["params"]]
         found = [p.grad for p in placed]
         has_none = [gradient is None for gradient in found]
@@ -68,11 +78,6 @@ class StepGradients:
             self._look_up()
         if any(has_none):
             self._count_missing()
-        self._forget()
-        self._record = getattr(self._optimizer, "adam_clip", None)
-        self.is_told = getattr(self._record, "norms", None) is not None
-        if not self.is_told:
-            self._measure()
 
     def _look_up(self) -> None:
         """Whose they are, where that has changed."""
@@ -95,9 +100,6 @@ class StepGradients:
             self.missing = len(idle)
             self.unused = tuple(self._names.get(id(p), "a parameter") for p in idle[:NAMES])
 
-    def _forget(self) -> None:
-        self._each, self._total, self._is_unscaled = None, math.nan, False
-
     def _measure(self) -> None:
         if not self._gradients:
             return
@@ -118,17 +120,27 @@ class StepGradients:
 
     def _read(self, record: Any, was_taken: bool) -> None:
         norms = getattr(record, "norms", None)
-        if not was_taken:
+        if norms is None or record is self._record or not was_taken:
             self.ask()
-        elif norms is not None and record is not self._record and len(norms) == len(self.graded):
-            self._is_unscaled = True
-            self._total = float(record.norm_before) if norms.is_cpu else math.nan
-            if not math.isfinite(self._total):
-                self._total, self._each = math.nan, norms.float()
+            return
+        self._is_unscaled = True
+        self._total = float(record.norm_before) if norms.is_cpu else math.nan
+        if not math.isfinite(self._total):
+            self._total, self._each = math.nan, norms.float()
+        if self._has_changed(len(norms)) or self._each is not None:
+            self._gather()
+        if len(self.graded) != len(norms):
+            self.graded = ("a parameter",) * len(norms)
+
+    def _has_changed(self, graded: int) -> bool:
+        """Whether others than before may have a gradient: nobody looks where all have one and had one."""
+        placed = sum(len(group["params"]) for group in self._optimizer.param_groups)
+        return graded != placed or len(self.graded) != graded
 
     def ask(self) -> None:
-        """Somebody wants to know before clipping."""
+        """Somebody wants to know before clipping, or nobody clips."""
         if self.is_told and math.isnan(self._total) and self._each is None:
+            self._gather()
             self._measure()
 
     def total(self, scale: Tensor | float) -> float:
