@@ -3,7 +3,7 @@ LOGDIR ?= runs/demo
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint docs tensorboard clean
+.PHONY: demo test corpus corpus-quick lint docs tensorboard clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -16,6 +16,12 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+corpus-quick: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m tests.benchmarks.divergence.corpus --quick --processes 2
+
+corpus: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m tests.benchmarks.divergence.corpus --remedies --processes 2
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from typing_extensions import Self, override
 
 from lightning_adam.callbacks._lightning import ATTACHED, forget_module, has_scaler
+from lightning_adam.callbacks.first_step import FirstStepChecks
 from lightning_adam.callbacks.outcome import Outcome
 from lightning_adam.errors import ConfigError
 from lightning_adam.monitoring.guard import Guard
@@ -34,6 +35,7 @@ class MonitorCallback(Callback):
         self._monitor: Monitor | None = None
         self._outcome = Outcome()
         self._has_backward = False
+        self._first = FirstStepChecks()
 
     @property
     def failures(self) -> frozenset[str]:
@@ -69,6 +71,7 @@ class MonitorCallback(Callback):
         run, state = LightningRun(trainer, pl_module), self._outcome.begin(trainer.global_step)
         self._monitor = Monitor(run, self.statistics, self.divergence, state, self.on_record)
         self._monitor.begin()
+        self._first = FirstStepChecks(self._monitor.guard if self.divergence is not None else None)
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -76,12 +79,14 @@ class MonitorCallback(Callback):
         self._has_backward = False
         if self._monitor is not None:
             self._monitor.begin_batch(batch, batch_idx)
+        self._first.begin(trainer, pl_module, batch)
 
     @override
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         """The loss, before anything that it may spoil."""
         self._has_backward = True
         if self._monitor is not None:
+            self._first.end(trainer, pl_module, self._monitor, loss)
             self._monitor.loss(loss)
 
     @override
@@ -97,12 +102,14 @@ class MonitorCallback(Callback):
     @override
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """The batch is over: skipped steps, and actions on what was found."""
+        self._first.stop()
         if self._monitor is not None:
             self._monitor.after_batch()
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The run is over: write what is left, and let go of everything."""
+        self._first.stop()
         monitor, self._monitor = self._monitor, None
         if monitor is None:
             return
@@ -152,7 +159,11 @@ class MonitorCallback(Callback):
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the run that it follows, and what Lightning has attached for it: a copy follows its own."""
-        return {**{k: v for k, v in self.__dict__.items() if k not in ATTACHED}, "_monitor": None}
+        return {
+            **{k: v for k, v in self.__dict__.items() if k not in ATTACHED},
+            "_monitor": None,
+            "_first": FirstStepChecks(),
+        }
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """A copy with an outcome of its own, which the original shows as long as it has none itself."""

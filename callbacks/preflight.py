@@ -11,8 +11,7 @@ from typing_extensions import override
 from lightning_adam.diagnosis.finding import SEVERITIES
 from lightning_adam.errors import ConfigError, check_choice
 from lightning_adam.preflight import PreflightReport, preflight
-
-SHARDED = ("FSDP", "DeepSpeed", "ModelParallel")
+from lightning_adam.preflight.placing import is_sharded
 
 
 class PreflightError(RuntimeError):
@@ -43,15 +42,29 @@ class Preflight(Callback):
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The model is on its device, and its optimizers are there."""
+        """The model is on its device, and its optimizers are there. Of several processes the first one probes."""
         self.report = None
-        if getattr(trainer, "fast_dev_run", False) or any(name in type(trainer.strategy).__name__ for name in SHARDED):
+        if getattr(trainer, "fast_dev_run", False) or is_sharded(trainer):
             return
-        self.report = preflight(pl_module, _loader(trainer), trainer=trainer, budget=self.budget)
+        loader = _loader(trainer)  # by all: the strategy waits for them
+        found = self._probed(trainer, pl_module, loader) if trainer.is_global_zero else None
+        found = trainer.strategy.broadcast(found)
+        if isinstance(found, str):
+            raise RuntimeError(f"preflight failed in the first process: {found}")
+        self.report = found
         if trainer.is_global_zero:
             Console(highlight=False, soft_wrap=False).print(self.report)
-        if self.raise_on is not None and self.report.reaches(self.raise_on):
+        if self.raise_on is not None and self.report is not None and self.report.reaches(self.raise_on):
             raise PreflightError(f"raise_on={self.raise_on!r}:\n{self.report}")
+
+    def _probed(self, trainer: Trainer, module: LightningModule, loader: Any) -> PreflightReport | str:
+        """What an exception says is handed to the other processes, which would wait for a report that never comes."""
+        try:
+            return preflight(module, loader, trainer=trainer, budget=self.budget)
+        except Exception as error:
+            if trainer.world_size == 1:
+                raise
+            return f"{type(error).__name__}: {error}"
 
 
 def _loader(trainer: Trainer) -> Any:

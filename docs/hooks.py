@@ -22,7 +22,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for spec in available_optimizers():
         files.append(File.generated(config, f"catalogue/{spec.name}.md", content=_page_of(spec)))
     for code in codes():
-        files.append(File.generated(config, f"codes/{code}.md", content=explanation(code).text))
+        files.append(File.generated(config, f"codes/{code}.md", content=explanation(code).page))
     files.append(File.generated(config, "codes/index.md", content=_table_of_codes()))
     return files
 

@@ -1,13 +1,17 @@
-"""What each code of a finding means: one Markdown file per code, and the criterion from the rule's own docstring."""
+"""What each code of a finding means: one Markdown file per code, the criterion from the rule's own docstring, and what was
+measured.
+"""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
 from lightning_adam.errors import ConfigError, nearest
+from lightning_adam.measured import Measured, Picture, measured
 
 FOLDER = files("lightning_adam") / "explanations"
 SILENCE = """## How to silence it
@@ -25,13 +29,21 @@ class Explanation:
         code: such as ``LR-HIGH``.
         says: what a finding of this code says, in half a sentence.
         first: what to do first.
-        text: everything, as Markdown.
+        text: everything, as Markdown for a terminal.
+        page: the same with its picture as SVG, for the site.
     """
 
     code: str
     says: str
     first: str
     text: str
+    page: str
+
+    def as_html(self) -> str:
+        """The page without its title, for the doctor's report and the Adam tab."""
+        from markdown_it import MarkdownIt
+
+        return str(MarkdownIt("commonmark").render(self.page.split("\n", 1)[1]))
 
 
 def codes() -> tuple[str, ...]:
@@ -52,7 +64,8 @@ def explanation(code: str) -> Explanation:
         raise ConfigError(f"{code!r} is no code of a finding.{nearest(wanted, known)} Known: {', '.join(known)}.")
     _, front, text = (FOLDER / f"{wanted}.md").read_text(encoding="utf-8").split("---\n", 2)
     fields = dict(line.split(": ", 1) for line in front.strip().splitlines())
-    return Explanation(wanted, fields["says"], fields["first"], _with_criterion(wanted, text.strip()))
+    told, figure = (_assembled(wanted, text.strip(), draw) for draw in (_in_terminal, _on_page))
+    return Explanation(wanted, fields["says"], fields["first"], told, figure)
 
 
 def table(of: tuple[str, ...]) -> str:
@@ -61,17 +74,40 @@ def table(of: tuple[str, ...]) -> str:
     return "\n".join(["| code | what it says | what to do first |", "|---|---|---|", *rows])
 
 
-def _with_criterion(code: str, text: str) -> str:
-    """The rule's docstring is the only place where its formula and thresholds are told in words."""
-    criterion = _criterion(code)
-    decided = f"## How it is decided\n\n{criterion}\n\n" if criterion else ""
+def _assembled(code: str, text: str, draw: Callable[[Picture], str]) -> str:
+    """The file's sections, and between them what is known from elsewhere."""
+    known = measured(code)
+    before = "\n\n".join(part for part in (_seen(known, draw), _decided(code), _rated(known)) if part)
     silence = SILENCE.format(code=code) if code in _rules() else ""
-    return f"{text.replace('## Why it happens', decided + '## Why it happens', 1)}\n\n{silence}".rstrip() + "\n"
+    text = text.replace("## Why it happens", f"{before}\n\n## Why it happens" if before else "## Why it happens", 1)
+    return f"{text}\n\n{silence}".rstrip() + "\n"
 
 
-def _criterion(code: str) -> str:
+def _seen(known: Measured, draw: Callable[[Picture], str]) -> str:
+    """Ends the section on what it looks like."""
+    if known.picture is not None:
+        return f"{draw(known.picture)}\n\nA real run: {known.picture.of}. It said: “{known.picture.message}”"
+    return f"Of a real model it said: “{known.said}”" if known.said else ""
+
+
+def _in_terminal(picture: Picture) -> str:
+    return f"```text\n{picture.as_text()}\n```"
+
+
+def _on_page(picture: Picture) -> str:
+    return f"<figure>{picture.as_svg()}</figure>"
+
+
+def _decided(code: str) -> str:
+    """The rule's docstring is the only place where its formula and thresholds are told in words."""
     rule = _rules().get(code)
-    return (inspect.getdoc(rule) or "").replace("``", "`") if rule is not None else ""
+    criterion = (inspect.getdoc(rule) or "").replace("``", "`") if rule is not None else ""
+    return f"## How it is decided\n\n{criterion}" if criterion else ""
+
+
+def _rated(known: Measured) -> str:
+    told = "\n\n".join(rates.as_text() for rates in known.rates)
+    return f"## Measured error rates\n\n{told}" if told else ""
 
 
 def _rules() -> dict[str, object]:

@@ -9,16 +9,17 @@ from lightning_adam.preflight import PreflightReport, preflight
 
 
 def assert_trains(
-    module: Any, data: Any, *, trainer: Any = None, budget: float = 60, allow: Collection[str] = ()
+    module: Any, data: Any, *, trainer: Any = None, budget: float = 60, allow: Collection[str] = (), **plain: Any
 ) -> PreflightReport:
     """Fail a test where preflight finds more than advice.
 
     Args:
-        module: a LightningModule.
+        module: a LightningModule; or an ``nn.Module``, with its ``loss`` and ``optimizer``.
         data: its loader or datamodule.
         trainer: whose settings hold.
         budget: seconds.
         allow: codes that may be found, such as ``{"IMBALANCE"}``.
+        plain: ``loss`` and ``optimizer`` of an ``nn.Module``, as :func:`lightning_adam.preflight` takes them.
 
     Returns:
         The report.
@@ -26,7 +27,7 @@ def assert_trains(
     Raises:
         AssertionError: a warning or worse that is not allowed; the message is the report.
     """
-    report = preflight(module, data, trainer=trainer, budget=budget)
+    report = preflight(module, data, trainer=trainer, budget=budget, **plain)
     grave = [f.rule for f in report.findings if f.severity != "info" and f.rule not in allow]
     if grave:
         raise AssertionError(f"{', '.join(grave)}\n{report}")

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, StochasticWeightAveraging
+from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import Tensor, nn
 
 import lightning_adam as la
@@ -184,3 +185,57 @@ def test_every_optimizer_survives_a_nan_batch(optimizer: str, action: str) -> No
 
 SKIPPING = ("adamw", "lion", "ranger21", "sophia", "schedulefree_adamw", "prodigy", "soap", "adafactor", "lbfgs")
 """Whose steps without a gradient are each another library's, or another kind."""
+
+
+class Halves(Digits):
+    """The body and the head have an optimizer of the same kind each, stepped by hand."""
+
+    automatic_optimization = False  # type: ignore[assignment]
+
+    def configure_optimizers(self) -> Any:
+        """Two calls of the helper."""
+        parts = ("net.0.*", "net.2.*")
+        made = [la.configure_optimizers(self, **{**self.options, "parameters": part}) for part in parts]
+        return [m["optimizer"] for m in made]
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Both take the same backward."""
+        loss, optimizers = super().training_step(batch, batch_idx), self.optimizers()
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        self.manual_backward(loss)
+        for optimizer in optimizers:
+            optimizer.step()
+        return loss
+
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "accumulation": {"accumulate_grad_batches": 2},
+    "EMA first": {"callbacks": EMAWeightAveraging},
+    "fp16": {"plugins": lambda: MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=16.0))},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("setting", [*SETTINGS, "two optimizers"])
+@pytest.mark.parametrize("optimizer", [spec.name for spec in available_optimizers() if spec.name != "lbfgs"])
+def test_every_optimizer_is_saved_in_every_setting(optimizer: str, setting: str, action: str, tmp_path: Path) -> None:
+    """After a NaN batch all that is kept is finite and the run has its last step, or it has stopped with a checkpoint."""
+    kind = Halves if setting == "two optimizers" else Digits
+    module, monitor = kind(poison=(12, 13), optimizer=optimizer, total_steps=40), DivergenceMonitor(action, max_actions=8)
+    made = {name: [make()] if callable(make) else make for name, make in SETTINGS.get(setting, {}).items()}
+    callbacks = [*made.pop("callbacks", []), monitor]
+    fit = trainer(max_steps=24, callbacks=callbacks, default_root_dir=tmp_path, **made)
+    try:
+        fit.fit(module, digits_loader())
+    except la.ConfigError as refusal:
+        pytest.skip(f"refused beforehand: {refusal}")
+
+    kept = [moment for o in fit.optimizers for parameter in o.state for moment in moments_of(o, parameter)]
+    finite, saved = are_finite([*module.parameters(), *kept]), list(tmp_path.glob("adam_stopped_step_*.ckpt"))
+    assert monitor.failures == frozenset()
+    assert fit.should_stop == bool(saved) or fit.global_step >= 24
+    assert saved or finite
+    assert saved or fit.global_step >= 24

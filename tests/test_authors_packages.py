@@ -10,11 +10,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import prodigyopt
 import pytest
 import torch
 from torch import nn
 
 import lightning_adam as la
+from lightning_adam.moments import learning_rates, read_moments
 from lightning_adam.optimizers import pages
 from tests.test_independent_references import Small, gradients
 
@@ -98,3 +100,25 @@ def test_the_page_of_an_optimizer_names_its_package() -> None:
     installed = {"optimi": "torch-optimi", "adabelief_pytorch": "adabelief-pytorch", "lion_pytorch": "lion-pytorch"}
     packages = {name: theirs.path.partition(".")[0] for name, theirs in THEIRS.items()}
     assert {name: installed.get(package, package) for name, package in packages.items()} == pages.PACKAGES
+
+
+def test_prodigy_of_its_author_is_read_as_it_steps() -> None:
+    """Its groups say ``use_bias_correction`` and ``k`` where pytorch-optimizer's say ``bias_correction`` and ``step``."""
+    torch.manual_seed(0)
+    parameter = nn.Parameter(torch.randn(20, dtype=torch.float64))
+    optimizer = prodigyopt.Prodigy([parameter], lr=1.0)
+    for _ in range(6):
+        parameter.grad = 2 * parameter.detach() + torch.randn_like(parameter)
+        before, old = plain_numbers(optimizer.param_groups[0]), parameter.detach().clone()
+        optimizer.step()
+        rate = learning_rates(optimizer, before)(optimizer.param_groups[0], parameter)
+        m = read_moments(optimizer, optimizer.param_groups[0], parameter)
+
+        assert m is not None and m.first is not None and m.second is not None
+        assert m.step == optimizer.param_groups[0]["k"]
+        assert torch.allclose(-rate * m.first / (m.second.sqrt() + 1e-8), parameter.detach() - old, rtol=1e-9, atol=0)
+
+
+def plain_numbers(group: Mapping[str, Any]) -> dict[str, Any]:
+    """As the monitor keeps them before a step."""
+    return {name: value for name, value in group.items() if isinstance(value, (int, float))}

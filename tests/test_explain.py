@@ -6,15 +6,19 @@ import inspect
 import re
 import subprocess
 import sys
+from xml.etree import ElementTree
 
 import pytest
 
 import lightning_adam as la
 from lightning_adam.callbacks import DivergenceMonitor
 from lightning_adam.cli import main
+from lightning_adam.diagnosis import Finding
 from lightning_adam.diagnosis.rules import RULES
 from lightning_adam.errors import ConfigError
 from lightning_adam.explain import codes, explanation, table
+from lightning_adam.measured import Picture, Series, measured
+from tests.benchmarks.explained import Case, rates
 
 SECTIONS = ["What it looks like", "Why it happens", "What to do, in order", "When it may be wrong"]
 OF_TORCH = {
@@ -85,3 +89,69 @@ def test_arguments_that_an_explanation_recommends_exist(code: str) -> None:
     known = {*inspect.signature(la.configure_optimizers).parameters, *inspect.signature(DivergenceMonitor).parameters}
     recommended = re.findall(r"`(\w+)=[^`]*`", explanation(code).text)
     assert set(recommended) <= known | OF_TORCH
+
+
+def test_a_picture_marks_where_the_finding_was_among_its_bars() -> None:
+    values = (4.0, 2.0, None, 1.0)
+    told = Picture("a run", 40, 30, "it fell", (Series("loss", values),)).as_text().splitlines()
+    assert told == ["loss  █▃×▁  1 to 4", "        ▲ found at step 30 of 40"]
+
+
+def test_values_that_are_far_apart_are_drawn_on_a_logarithmic_scale() -> None:
+    wide = Series("gradient norm", (1.0, 10.0, 100.0))
+    assert wide.shares() == [0.0, 0.5, 1.0]
+    assert wide.ends() == "1 to 1e+02, log"
+
+
+@pytest.mark.parametrize("code", [code for code in codes() if measured(code).picture])
+def test_a_picture_is_small_and_drawn_in_the_pages_own_colour(code: str) -> None:
+    drawn = measured(code).picture.as_svg()
+    parsed = ElementTree.fromstring(drawn)
+    assert parsed.get("role") == "img" and f"found at step {measured(code).picture.at}" in parsed.get("aria-label")
+    assert len(drawn) < 6000 and "currentColor" in drawn and "\n\n" not in drawn
+
+
+NEVER_SEEN = {"EVAL-MODE", "LOGIT-GROWTH", "LOSS-DIVERGED", "OSCILLATION", "PLATEAU"}
+"""Codes of the monitor that no run of the benchmarks gets."""
+
+
+@pytest.mark.parametrize("code", RULES)
+def test_a_code_of_the_monitor_shows_a_real_run_and_its_error_rates(code: str) -> None:
+    text = explanation(code).text
+    assert ("A real run: " in text) == (code not in NEVER_SEEN)
+    assert "## Measured error rates" in text
+
+
+@pytest.mark.parametrize("code", codes())
+def test_the_counts_of_a_code_add_up(code: str) -> None:
+    for told in measured(code).rates:
+        assert told.named + told.related + told.silent <= told.faults
+        assert told.right <= told.first and told.alarmed <= told.healthy
+        assert not told.faults or told.interval[0] <= told.named / told.faults <= told.interval[1]
+
+
+@pytest.mark.parametrize("code", codes())
+def test_an_explanation_is_a_page_with_the_same_sections(code: str) -> None:
+    page = explanation(code).as_html()
+    assert [*re.findall(r"<h2>(.*)</h2>", page)] == re.findall(r"^## (.*)$", explanation(code).text, re.MULTILINE)
+    assert ("<svg" in page) == (measured(code).picture is not None)
+    assert "<script" not in page and "```" not in page
+
+
+def test_rates_count_the_first_warning_after_the_fault_began() -> None:
+    def case(names: tuple[str, ...], *found: tuple[str, int, str], onset: int = 0) -> Case:
+        return Case("corpus", "", names, [Finding(rule, severity, step, "") for rule, step, severity in found], None, onset)
+
+    cases = [
+        case(("LR-HIGH", "NO-WARMUP"), ("LR-HIGH", 5, "warning")),
+        case(("LR-HIGH", "NO-WARMUP"), ("NO-WARMUP", 0, "warning"), ("LR-HIGH", 5, "warning")),
+        case(("LR-HIGH",), ("LR-HIGH", 5, "info")),
+        case(("LR-HIGH",), ("LR-LOW", 5, "warning"), ("LR-HIGH", 60, "warning"), onset=50),
+        case(("BAD-BATCH",), ("LR-HIGH", 5, "warning")),
+        case((), ("LR-HIGH", 5, "warning")),
+        case((), ("LR-HIGH", 5, "info")),
+    ]
+    told = rates("LR-HIGH", cases, "corpus")
+    assert (told.faults, told.named, told.related, told.silent) == (4, 2, 1, 1)
+    assert (told.first, told.right, told.healthy, told.alarmed) == (3, 2, 2, 1)
+    assert told.as_text().endswith("1 with another fault got it first; of 2 healthy ones 1 got a warning of it.")

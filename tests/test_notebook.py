@@ -28,6 +28,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
     [
         ("la.describe(Net(lr=3e-3))", "text/markdown"),
         ('la.plot_schedule(la.OptimizerConfig(lr=3e-3, schedule="cosine", warmup=0.05), 300)', "image/png"),
+        ("la.preflight(Net(lr=3.0), loader)", "text/html"),
         ('la.report("runs")', "text/html"),
     ],
 )

@@ -177,7 +177,7 @@ def test_bad_input_never_gives_a_blank_page(server: SimpleNamespace, opened: Cal
         assert tab.frame.locator(".status").inner_text() == status
         assert tab.frame.locator(".banner").is_hidden(), tab.frame.locator(".banner").inner_text()
     tab.choose("run", "bad-numbers")
-    assert tab.frame.locator(".special").all_inner_texts() == ["infinite", "no value"]
+    assert tab.frame.locator(".special").all_inner_texts() == ["not finite", "no value"]
     assert "+Inf" in tab.hover(100, "blocks.0.a.weight")
     assert "NaN at every step" in tab.hover(100, "embed.weight")
 
@@ -288,6 +288,26 @@ def test_numbers_and_picture_of_the_heatmap_can_be_saved(server: SimpleNamespace
 
     assert picture.width == pytest.approx(tab.frame.locator("section.card").nth(2).bounding_box()["width"], abs=1)
     assert len(set(picture.getdata())) > 50
+
+
+def test_a_finding_unfolds_into_its_explanation(server: SimpleNamespace, opened: Callable[..., Tab]) -> None:
+    """The same text as `lightning-adam explain`; it is asked for only when it is wanted."""
+    tab = opened(server, run="known")
+    tab.frame.get_by_label("warning: LR-HIGH at step 60").click()
+    assert not any("explanation" in url for url in tab.requests)
+    tab.frame.get_by_text("What LR-HIGH means").click()
+    tab.frame.get_by_role("heading", name="What to do, in order").wait_for()
+    assert "Measured error rates" in tab.frame.locator(".about-code").inner_text()
+
+
+def test_the_report_of_a_run_can_be_saved(server: SimpleNamespace, opened: Callable[..., Tab]) -> None:
+    """The doctor's page, with the curves of what was trained."""
+    tab = opened(server, run="trained")
+    with tab.page.expect_download() as saved:
+        tab.frame.get_by_role("button", name="Report").click()
+    page = Path(saved.value.path()).read_text()
+    assert saved.value.suggested_filename == "trained-report.html"
+    assert "lightning-adam doctor" in page and "NON-FINITE" in page and "<polyline" in page
 
 
 def test_every_name_is_readable_and_nothing_is_cut_off_at_1024_pixels(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,10 +17,10 @@ from torch.utils.tensorboard import SummaryWriter
 from lightning_adam.diagnosis import RunSignals
 from lightning_adam.tensorboard import TensorBoardWriter
 from lightning_adam.tensorboard.heatmap import (
+    BLACK,
     BOTTOM,
     HEIGHT,
     LEFT,
-    MAGENTA,
     PALE,
     RIGHT,
     TOP,
@@ -30,6 +32,7 @@ from lightning_adam.tensorboard.tab import series
 from lightning_adam.tensorboard.tab.judged import GRADIENT, OVERVIEW, Judge
 from lightning_adam.tensorboard.tab.limits import bands, planned_share
 from lightning_adam.tensorboard.tab.overview import Overviews, losses
+from lightning_adam.tensorboard.tab.plugin import STATIC
 from lightning_adam.tensorboard.tab.series import SeriesReader
 from lightning_adam.tensorboard.tab.tiles import Matrix
 from tests import tab_runs
@@ -209,10 +212,45 @@ def test_picture_of_the_heatmap_never_shows_a_healthy_cell_in_the_colour_of_what
     ratios = np.full((40, 100), 2e-3)
     ratios[7, 50] = np.nan
     drawn = np.asarray(few_colours(draw_heatmap(range(100), [f"m{i}.weight" for i in range(40)], ratios)).convert("RGB"))
-    rows, columns = np.nonzero((drawn == MAGENTA).all(axis=-1))
-    body = rows < HEIGHT - BOTTOM
+    rows, columns = np.nonzero((drawn[TOP : HEIGHT - BOTTOM, LEFT : WIDTH - RIGHT] == BLACK).all(axis=-1))
 
     assert (drawn[TOP + 200, LEFT + 100] == PALE.astype(int)).all()
-    assert 0 < body.sum() <= 9 * 6 and 0 < (~body).sum() <= 13 * 11
-    assert set(((rows[body] - TOP + 0.5) * 40 / (HEIGHT - TOP - BOTTOM)).astype(int)) == {7}
-    assert set(((columns[body] - LEFT + 0.5) * 100 / (WIDTH - LEFT - RIGHT)).astype(int)) == {50}
+    assert (drawn[HEIGHT - 13, LEFT + 306] == BLACK).all()
+    assert 0 < len(rows) <= 9 * 6
+    assert set(((rows + 0.5) * 40 / (HEIGHT - TOP - BOTTOM)).astype(int)) == {7}
+    assert set(((columns + 0.5) * 100 / (WIDTH - LEFT - RIGHT)).astype(int)) == {50}
+
+
+def test_one_cell_that_is_not_finite_is_seen_among_more_steps_than_pixels() -> None:
+    ratios = np.full((3, 5000), 2e-3)
+    ratios[1, 2500] = np.inf
+    drawn = np.asarray(draw_heatmap(range(5000), ["a.weight", "b.weight", "c.weight"], ratios))
+
+    assert (drawn[TOP : HEIGHT - BOTTOM, LEFT : WIDTH - RIGHT] == BLACK).all(axis=-1).any()
+
+
+DEFICIENCIES = {
+    "none": np.eye(3),
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+"""On linear RGB: Machado, Oliveira and Fernandes (2009), table 1, severity 1.0."""
+
+
+def lightness(colours: list[list[int]], deficiency: str) -> np.ndarray:
+    """Relative luminance (WCAG 2.1) as an eye with this deficiency sees it."""
+    share = np.array(colours) / 255
+    linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+    return np.clip(linear @ np.array(DEFICIENCIES[deficiency]).T, 0, 1) @ [0.2126, 0.7152, 0.0722]
+
+
+@pytest.mark.parametrize("deficiency", DEFICIENCIES)
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_not_finite_is_darker_than_every_colour_of_the_scale_for_every_eye(theme: str, deficiency: str) -> None:
+    text = (STATIC / "colours.js").read_text()
+    scale = re.findall(r"'(\w{6})'", re.search(rf"{theme}: \[('[^\]]*)\]", text)[1])
+    (not_finite,) = lightness([json.loads(re.search(r"NOT_FINITE = (\[.*?\])", text)[1])], deficiency)
+    darkest = lightness([[int(colour[i : i + 2], 16) for i in (0, 2, 4)] for colour in scale], deficiency).min()
+
+    assert (darkest + 0.05) / (not_finite + 0.05) > 1.5

@@ -21,7 +21,7 @@ from torch.utils.tensorboard import SummaryWriter
 from lightning_adam.cli import main
 from lightning_adam.statistics import COLUMNS, LOG10_EDGES, QUANTITIES, Snapshot
 from lightning_adam.tensorboard import HEADLINE, TensorBoardWriter, deep_link
-from lightning_adam.tensorboard.heatmap import GREY, MAGENTA, colours, draw_heatmap
+from lightning_adam.tensorboard.heatmap import BLACK, GREY, colours, draw_heatmap
 
 NAMES = ["embed.weight", "layers.0.weight", "layers.0.bias"]
 
@@ -63,14 +63,14 @@ def test_logged_step_is_one_event(run: Path) -> None:
 
 def test_every_first_value_has_a_data_class(run: Path) -> None:
     """TensorBoard's data server drops series whose first value has none."""
-    values = [v for e in events(run) for v in e.summary.value if v.tag.startswith("adam")]
+    first = {v.tag: v for e in reversed(events(run)) for v in reversed(e.summary.value) if v.tag.startswith("adam")}
 
-    assert [v.tag for v in values if v.metadata.data_class == DATA_CLASS_UNKNOWN] == []
+    assert [tag for tag, v in first.items() if v.metadata.data_class == DATA_CLASS_UNKNOWN] == []
 
 
 def test_every_headline_has_a_description(run: Path) -> None:
     """The text behind the i of the Scalars tab."""
-    described = {v.tag: v.metadata.summary_description for e in events(run) for v in e.summary.value}
+    described = {v.tag: v.metadata.summary_description for e in reversed(events(run)) for v in e.summary.value}
 
     assert described["adam/log10_lr"] == HEADLINE["log10_lr"]
     assert all(len(text) > 20 for text in HEADLINE.values())
@@ -118,11 +118,11 @@ def test_layout_of_custom_scalars_is_valid(run: Path) -> None:
 
 
 def test_heatmap_tells_zero_and_non_finite_apart() -> None:
-    """Grey is no step at all, magenta NaN or Inf; 1e-3 is pale, larger is redder, smaller bluer."""
+    """Grey is no step at all, black NaN or Inf; 1e-3 is pale, larger is redder, smaller bluer."""
     zero, nan, inf, healthy, large, small = colours(np.array([[0, np.nan, np.inf, 1e-3, 1e-1, 1e-6]]))[0].astype(int)
 
     assert tuple(zero) == GREY
-    assert tuple(nan) == tuple(inf) == MAGENTA
+    assert tuple(nan) == tuple(inf) == BLACK
     assert min(healthy) > 230
     assert large[0] > large[2]
     assert small[2] > small[0]

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from lightning_adam.diagnosis.course import Course, Curve, curve_of, loss_course
-from lightning_adam.diagnosis.history import EARLY, RATES, History
+from lightning_adam.diagnosis.history import EARLY, PASSES, RATES, History, median
 from lightning_adam.diagnosis.signals import RunSignals, StepSignals
+
+BETTER_THAN, WORSE_THAN = 0.03, 0.12
+"""Around the loss of a constant answer, as a share of it: what estimates of it err by, and what noisy steps add."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,27 @@ class Case:
     def usual_loss(self) -> float:
         """The median of the last 50 losses."""
         return self.past.usual_loss
+
+    @cached_property
+    def guesses(self) -> tuple[float, ...]:
+        """The loss of the best constant answer, by the targets and for the losses that people use; usually one number.
+
+        The labels' entropy for cross entropy; else σ² of the targets for the squared error, or, of a loss that was negative,
+        ln σ + ½ for the Gaussian likelihood (as ``torch.nn.GaussianNLLLoss`` counts it).
+        """
+        entropy = median(self.past.recent("target_entropy", PASSES))
+        rms, offset = (median(self.past.recent(f"target_{name}", PASSES)) for name in ("rms", "offset"))
+        variance = rms * rms / (1 + offset * offset)
+        if math.isfinite(entropy) or not variance > 0:
+            return (entropy,) if math.isfinite(entropy) else ()
+        return (0.5 * math.log(variance) + 0.5 if self.past.is_signed else variance,)
+
+    def only_guesses(self, level: float) -> bool:
+        """Whether a loss is what one of the constant answers costs, or a little more, as far as its noise tells."""
+        doubt = 3 * self.curve.error
+        return any(
+            -BETTER_THAN * max(abs(g), 0.5) - doubt < level - g < WORSE_THAN * max(abs(g), 0.5) + doubt for g in self.guesses
+        )
 
     @property
     def loss_is_high(self) -> bool:

@@ -34,7 +34,9 @@ def is_due(now: StepSignals, past: History, run: RunSignals) -> bool:
     """
     if now.heavy is not None or past.count % LOOKED_AT == 0 or past.count < SOON:
         return True
-    return _is_wrong(now, past) or _stands_out(now, past) or _has_left_its_range(now.loss, past, run)
+    if _is_wrong(now, past) or _stands_out(now, past) or _is_raised(now.lr, past, run):
+        return True
+    return run.optimizers == 1 and _has_left_its_range(now.loss, past)
 
 
 def _is_wrong(now: StepSignals, past: History) -> bool:
@@ -55,10 +57,17 @@ def _stands_out(now: StepSignals, past: History) -> bool:
     return now.gradient_norm > HEAVY * past.usual_norm or now.loss > 3 * past.usual_loss
 
 
-def _has_left_its_range(loss: float, past: History, run: RunSignals) -> bool:
-    """The last ten losses lie over twice the best level, or over the start; nobody asks of several optimizers."""
-    if run.optimizers > 1 or len(past.losses) < 25:
+def _is_raised(lr: float, past: History, run: RunSignals) -> bool:
+    """The learning rate, beyond any before, other than by the helper's warmup."""
+    return lr > 1.05 * past.former_peak and lr > 2 * min(past.rates) and not run.warmup > past.count
+
+
+def _has_left_its_range(loss: float, past: History) -> bool:
+    """The last ten losses lie over twice the best level, or over the start; or the loss plunges far under zero."""
+    if len(past.losses) < 25:
         return False
-    level = median([*past.losses[-9:], loss]) if math.isfinite(loss) else math.inf
     first = past.initial_loss
+    if past.is_signed and past.losses[-1] < -100 * max(1.0, abs(first)):
+        return True
+    level = median([*past.losses[-9:], loss]) if math.isfinite(loss) else math.inf
     return level > (first if past.is_signed else min(2 * past.best_loss, first))

@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 from lightning_adam.diagnosis.case import Case
 from lightning_adam.diagnosis.codec import Record
 from lightning_adam.diagnosis.due import is_due
+from lightning_adam.diagnosis.facts import FACTS, known_facts
 from lightning_adam.diagnosis.finding import SEVERITIES, Finding, readable_findings
-from lightning_adam.diagnosis.harm import FIRST_STEPS, agrees, blew_up, is_cleared, judged
+from lightning_adam.diagnosis.harm import FIRST_STEPS, RATES_TOO_SMALL, agrees, blew_up, is_cleared, is_unmoved, judged
 from lightning_adam.diagnosis.history import EARLY, PASSES, History
 from lightning_adam.diagnosis.ignoring import is_ignored
 from lightning_adam.diagnosis.rules import BETTER, CAUSES, LINTS, NEVER_AFTER, RULES
@@ -55,6 +56,7 @@ class Diagnosis:
         self._seen: list[int] = []  # per finding: the count of steps when it was seen last
         self._began: list[int] = []  # per finding: the count of steps when it began
         self._suspected: list[bool] = []  # per finding: whether it is information only until the loss agrees
+        self._not_over: list[int] = []  # findings' places: a long run has thousands, and few of them go on
         self._since_start = 0
         self._is_alarmed = False
         if self.run.state is not None:
@@ -77,16 +79,23 @@ class Diagnosis:
         fresh = [told for finding in said if (told := self._place(finding, case)) is not None]
         fresh += self._confirm(case)
         self._close_old()
+        self.history.raised = self.history.count if case.rate_was_raised else self.history.raised
         self._look_round()
         return fresh
 
     def _look_round(self) -> None:
         """While anything is wrong, every step is asked about."""
-        self._is_alarmed = any(not f.over and f.severity != "info" for f in self.findings)
+        self._is_alarmed = any(finding.severity != "info" for finding in self.lasting)
+
+    @property
+    def lasting(self) -> list[Finding]:
+        """Those that are not over."""
+        return [self.findings[i] for i in self._not_over]
 
     def _ask(self, case: Case) -> list[Finding]:
         rules = [*LINTS, *RULES.values()] if self.history.count == 0 else RULES.values()
-        said = [finding for rule in rules if (finding := self._asked(rule, case)) is not None]
+        said = known_facts(case) if self.history.count == 0 else []
+        said += [finding for rule in rules if (finding := self._asked(rule, case)) is not None]
         return [finding for finding in said if not is_ignored(finding, self.run.ignore)]
 
     def _asked(self, rule: Callable[[Case], Finding | None], case: Case) -> Finding | None:
@@ -102,11 +111,11 @@ class Diagnosis:
         finding, suspected = judged(said, case)
         if self._is_silenced(finding):
             return None
-        open_ = {f.rule: i for i, f in enumerate(self.findings) if self._is_open(i)}
+        open_ = {self.findings[i].rule: i for i in self._not_over if self._is_open(i)}
         if (known := open_.get(finding.rule)) is not None and self._is_same(known, finding, suspected):
             return self._continue(known, finding)
         causes = [open_[rule] for rule in _causes_of(finding, case) if rule in open_]
-        causes = [i for i in causes if self._counts(i) or finding.severity == "info"]
+        causes = [i for i in causes if self._explains(i, finding, case)]
         for worse, better in BETTER.items():
             is_better = finding.rule in better and worse in open_ and self._may_rename(open_[worse], suspected)
             others = [i for i in causes if i != open_.get(worse)]  # a mere fact gives way to a cause
@@ -118,12 +127,22 @@ class Diagnosis:
 
     def _is_open(self, index: int) -> bool:
         finding = self.findings[index]
+        if finding.rule in FACTS:  # how the loss is made does not change from step to step
+            return not finding.over
         waits = self._suspected[index] and finding.rule in FIRST_STEPS  # until the loss has fallen, or not
         return not finding.over and (waits or self.history.count - self._seen[index] <= QUIET_STEPS)
 
     def _counts(self, index: int) -> bool:
         """More than information, or about to be."""
         return self.findings[index].severity != "info" or self._suspected[index]
+
+    def _explains(self, index: int, finding: Finding, case: Case) -> bool:
+        """A fact lies under any cause; what is too small, or learns nothing, under no mere suspicion of too large steps."""
+        cause = self.findings[index]
+        is_other = finding.rule in RATES_TOO_SMALL or (finding.rule == "NO-LEARNING" and is_unmoved(case))
+        if is_other and cause.severity == "info" and cause.rule in FIRST_STEPS:
+            return False
+        return self._counts(index) or finding.severity == "info"
 
     def _is_silenced(self, finding: Finding) -> bool:
         """A broken run goes on showing what broke it; and a state that is proven to be lost is no suspicion."""
@@ -144,6 +163,7 @@ class Diagnosis:
         earlier = next((f for f in self.findings if f.rule == finding.rule and f.severity != "info" and f.changes), None)
         if earlier is not None:
             finding = replace(finding, remedy=earlier.remedy, changes=earlier.changes)
+        self._not_over.append(len(self.findings))
         self.findings.append(finding)
         self._seen.append(self.history.count)
         self._began.append(self.history.count)
@@ -177,10 +197,10 @@ class Diagnosis:
 
     def _confirm(self, case: Case) -> list[Finding]:
         """The first suspicion that the loss agrees with becomes a warning, the others are its consequences."""
-        waiting = [i for i, suspected in enumerate(self._suspected) if suspected]
+        waiting = [i for i in self._not_over if self._suspected[i]]
         for i in waiting:
             settled = self.history.count - self._seen[i] > SETTLED and is_cleared(self.findings[i].rule, case)
-            self._suspected[i] = not (self.findings[i].over or settled)
+            self._suspected[i] = not settled
         agreed = [i for i in waiting if self._suspected[i] and agrees(self.findings[i].rule, case)]
         if not agreed:
             return []
@@ -202,9 +222,12 @@ class Diagnosis:
         return renamed
 
     def _close_old(self) -> None:
-        for index, finding in enumerate(self.findings):
-            if not finding.over and not self._is_open(index):
-                self.findings[index] = replace(finding, over=True)
+        silent = [i for i in self._not_over if not self._is_open(i)]
+        for i in silent:
+            self.findings[i] = replace(self.findings[i], over=True)
+            self._suspected[i] = False
+        if silent:
+            self._not_over = [i for i in self._not_over if i not in silent]
 
     def wants_measurement(self, every: int, gradient_norm: float = math.nan, ahead: int = 0) -> bool:
         """Whether the next step is worth the pass over all tensors: one of the first ten, every n-th, or a suspicion.
@@ -222,12 +245,13 @@ class Diagnosis:
         heavy = not math.isnan(gradient_norm) and gradient_norm > 5 * past.usual_norm
         return heavy or (past.count >= 3 * EARLY and past.ratio_average > 0.02)
 
-    def went_back(self) -> None:
-        """Weights and moments are those of an earlier step: findings are over, and the passes since are not their past."""
-        self.findings = [replace(finding, over=True) for finding in self.findings]
-        self._suspected = [False] * len(self.findings)
+    def went_back(self, steps: int) -> None:
+        """Weights and moments are those of so many steps before: findings are over, and what came since is not past."""
+        for i in self._not_over:
+            self.findings[i] = replace(self.findings[i], over=True)
+        self._not_over, self._suspected = [], [False] * len(self.findings)
         self._look_round()
-        self.history.forget_course()
+        self.history.forget_last(steps)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain types: Lightning loads checkpoints with ``weights_only=True``."""
@@ -245,6 +269,7 @@ class Diagnosis:
         self.history, lost = History.restore(history) if isinstance(history, Mapping) else (History(), ["history"])
         stored = readable_findings(state.get("findings"))
         self.findings = [finding for finding in stored if finding is not None]
+        self._not_over = [i for i, finding in enumerate(self.findings) if not finding.over]
         counts = {name: _matching(int, state.get(name), stored) for name in ("seen", "began")}
         just_now = [self.history.count] * len(self.findings)
         self._seen, self._began = (list(just_now) if counted is None else counted for counted in counts.values())
@@ -260,8 +285,8 @@ class Diagnosis:
 
 
 def _causes_of(finding: Finding, case: Case) -> tuple[str, ...]:
-    """What is not finite has a cause only where the run had left its range before."""
-    return CAUSES.get(finding.rule, ()) if finding.rule != "NON-FINITE" or blew_up(case) else ()
+    """What is not finite has a cause only where the run had left its range before, upwards or downwards."""
+    return ("WRONG-SIGN",) if finding.rule == "NON-FINITE" and not blew_up(case) else CAUSES.get(finding.rule, ())
 
 
 def _matching(kind: type[T], counts: Any, stored: Sequence[Finding | None]) -> list[T] | None:

@@ -6,13 +6,14 @@ import math
 from dataclasses import replace
 
 from lightning_adam.diagnosis.case import Case
-from lightning_adam.diagnosis.course import ENOUGH, falls
+from lightning_adam.diagnosis.course import ENOUGH, LEARNT, falls, noise_of
 from lightning_adam.diagnosis.finding import Finding
 from lightning_adam.diagnosis.history import median
 
 PROOF = frozenset({
     "NON-FINITE", "STATE-LOST", "STATE-CORRUPT", "SCALER-SKIPS", "GRAD-NOT-ZEROED", "NO-GRADIENT", "OPTIMIZER-STALE",
-    "BETA2-LOW", "WRONG-SIGN", "NO-LEARNING", "LOSS-DIVERGED",
+    "BETA2-LOW", "WRONG-SIGN", "NO-LEARNING", "LOSS-DIVERGED", "BROADCAST", "LABEL-RANGE", "ONE-CLASS", "DOUBLE-SOFTMAX",
+    "DOUBLE-SIGMOID", "NLL-NEEDS-LOG",
 })  # fmt: skip
 """Rules that are exact, or that look at the loss themselves."""
 SMALL_STEPS = frozenset({
@@ -20,6 +21,10 @@ SMALL_STEPS = frozenset({
     "GRAD-VANISHING", "DEAD-PARAMETER", "INPUT-CONSTANT", "UNUSED-PARAMETER",
 })  # fmt: skip
 """Rules whose sickness makes training slow: a loss that stands still, or that falls too slowly to arrive, agrees."""
+SHORTENED = frozenset({"LR-LOW", "SCHEDULE-NEVER-ARRIVES", "EPS-HIGH", "CLIP-ALWAYS", "BF16-STALL"})
+"""Of these, rules that measure that each step is a fraction of what it should be: that time runs out agrees, too."""
+RATES_TOO_SMALL = frozenset({"LR-LOW", "SCHEDULE-NEVER-ARRIVES", "SCHEDULE-COLLAPSED"})
+"""Rules that are no consequence of a rate that is too large."""
 FIRST_STEPS = frozenset({"INPUT-SCALE", "LR-HIGH", "NO-WARMUP"})
 """Rules that see their sickness in the first steps only: the suspicion lasts until the loss has fallen, or not."""
 INFLATED = 20
@@ -33,6 +38,12 @@ CLEARED = 0.5
 """Of its start: a suspicion of a run that falls below it was none."""
 TOO_SLOW = 0.6
 """Of its start: where a loss would end at its pace so far."""
+LATE = 0.6
+"""Share of the run after which what has not been learnt is late."""
+AGREE = 0.5
+"""Cosine of a gradient with the momentum before it: 0 in noise, 1 on a slope that has no end in sight."""
+STRAIGHT = 0.6
+"""The newer half's fall over the older half's: 1 of a line, under 0.4 of what decays to a third in the run."""
 ADVERSARY = 10
 """Times its start: what a loss of one of several optimizers does below that may be the other's doing."""
 HOPELESS = 2.5
@@ -60,7 +71,9 @@ def agrees(rule: str, case: Case) -> bool:
         return case.curve.count >= patience(case) and is_left_high(case)
     if rule in BOUNCING or case.curve.count < patience(case):
         return False
-    return is_slow(case) if rule in SMALL_STEPS else is_stuck(case)
+    if rule in SMALL_STEPS:
+        return is_slow(case) or (rule in SHORTENED and falls_short(case))
+    return is_stuck(case) and not (rule in FIRST_STEPS and is_unmoved(case))
 
 
 def _agrees_of_several(rule: str, case: Case) -> bool:
@@ -79,30 +92,80 @@ def patience(case: Case) -> float:
 
 
 def is_stuck(case: Case) -> bool:
-    """Nothing was learnt: it stands still where it began."""
+    """Nothing was learnt: it stands still where it began, or at what guessing gives."""
     curve = case.curve
+    if case.course == "standing" and case.only_guesses(curve.now):
+        return True
     if curve.signed:
         return case.course == "standing" and not curve.now < curve.start - 2 * curve.error
     return case.course == "standing" and curve.now >= STUCK * curve.start
 
 
+def is_unmoved(case: Case) -> bool:
+    """At what guessing gives, and never above it by more than noise: large steps that ruin a model show in its loss."""
+    first, start = case.past.first_losses, case.curve.start
+    highest = max(first, default=math.nan)
+    return case.only_guesses(case.curve.now) and highest < max(1.2 * start, start + 4 * noise_of(first))
+
+
 def is_slow(case: Case) -> bool:
     """It stands still, or would at its present pace end at over 60 % of its start."""
+    curve = case.curve
     if case.course == "standing":
         return True
-    curve, seen, losses = case.curve, case.past.finite, case.past.losses
+    return not curve.signed and curve.start > 0 and _ends_at(case, _pace(case)) > TOO_SLOW * curve.start
+
+
+def falls_short(case: Case) -> bool:
+    """After 60 % of the run it is not learnt, and will not be at its pace; or it goes on as it began."""
+    curve = case.curve
+    late = case.progress > LATE and not curve.signed and curve.start > 0
+    return (late and _ends_at(case, _pace(case)) > LEARNT * curve.start) or goes_on_as_it_began(case)
+
+
+def _pace(case: Case) -> float:
+    """What one step gains, over the last 50."""
+    losses = case.past.losses
     half = min(25, len(losses) // 2)
-    pace = (median(losses[-2 * half : -half]) - median(losses[-half:])) / max(1, half)
-    left = max(0.0, case.run.total_steps - seen) if math.isfinite(case.run.total_steps) else 4.0 * seen
-    return not curve.signed and curve.start > 0 and curve.now - max(0.0, pace) * left > TOO_SLOW * curve.start
+    return (median(losses[-2 * half : -half]) - median(losses[-half:])) / max(1, half)
+
+
+def _ends_at(case: Case, pace: float) -> float:
+    """The loss at the run's end, at this pace per step; of a run whose length is not known, after four times as many."""
+    seen, total = case.past.finite, case.run.total_steps
+    left = max(0.0, total - seen) if math.isfinite(total) else 4.0 * seen
+    return case.curve.now - max(0.0, pace) * left
+
+
+def goes_on_as_it_began(case: Case) -> bool:
+    """After 40 % of the run gradients still agree with the steps before, and the loss falls as a straight line.
+
+    A run that gets anywhere bends: the first steps gain most, and gradients turn. One whose steps are too small only begins,
+    for as long as it lasts: it is slow unless the line leads under 30 % of its start. Of a signed loss no end is known.
+    """
+    levels, curve = case.past.levels, case.curve
+    agree = median(case.past.recent("alignment", 5)) > AGREE
+    if not (agree and len(levels) >= 4 and not case.progress < 0.4):
+        return False
+    middle = levels[len(levels) // 2 - 1]
+    first, second = curve.start - middle, middle - levels[-1]
+    if not second > STRAIGHT * first:
+        return False
+    pace = (curve.start - levels[-1]) / max(1, case.past.finite)
+    return curve.signed or _ends_at(case, pace) > LEARNT * curve.start
 
 
 def is_left_high(case: Case) -> bool:
-    """Of a start that raw values have inflated, the loss keeps a thirtieth and does not fall any more."""
-    curve = case.curve
-    if curve.start < INFLATED:
+    """Of a start that raw values have inflated, the loss keeps a thirtieth and does not fall any more.
+
+    Or, against what guessing gives: it keeps 30 % and does not fall, or is twice as high after most of the run.
+    """
+    curve, guess = case.curve, max(case.guesses, default=math.inf)
+    if curve.start < min(INFLATED, 5 * guess):
         return is_stuck(case)
-    return not falls(curve, case.past.losses[-100:]) and curve.now > curve.start / 30
+    if case.progress > LATE and curve.now > 2 * guess:
+        return True
+    return not falls(curve, case.past.losses[-100:]) and curve.now > min(curve.start / 30, LEARNT * guess)
 
 
 def is_cleared(rule: str, case: Case) -> bool:

@@ -21,6 +21,8 @@ RATES = 25
 """Learning rates that are remembered: whether a rate was raised shortly before something broke."""
 LEVELS = 40
 """Points of the curve of the whole run."""
+ODD_INPUT = 5
+"""Times the usual largest value of a batch."""
 PASSES = 24
 """Passes over all tensors that are remembered."""
 EARLY = 10
@@ -92,6 +94,8 @@ class History:
         beta2_changed: the count of steps when it was changed last; -1 where it has always been the same.
         rates: the last learning rates.
         former_peak: highest learning rate before these; the first one where there were none.
+        raised: the count of steps when the rate was raised last; -1 where it never was.
+        odd_input: the count of steps when a batch's largest value stood out last; -1 where none did.
         levels: the whole curve of the loss: medians of equal stretches, at most 40.
         stretch: losses in each of these.
         finite: how many losses were finite.
@@ -128,6 +132,8 @@ class History:
     beta2_changed: int = -1
     rates: list[float] = field(default_factory=list)
     former_peak: float = math.nan
+    raised: int = -1
+    odd_input: int = -1
     levels: list[float] = field(default_factory=list)
     stretch: int = 25
     finite: int = 0
@@ -135,10 +141,10 @@ class History:
 
     def __post_init__(self) -> None:
         """The windows are made anew from the lists whenever a state is restored."""
-        self._order_losses()
-        self._usual_norm = Window(self.norms, USUAL)
+        self._order()
 
-    def _order_losses(self) -> None:
+    def _order(self) -> None:
+        self._usual_norm = Window(self.norms, USUAL)
         self._usual_loss, self._level = Window(self.losses, USUAL), Window(self.losses, 25)
         self._former_level = Window(self.losses[-50:-25], 25)
 
@@ -162,6 +168,11 @@ class History:
     def level(self) -> float:
         """The median of the last 25 losses: where the loss is now."""
         return self._level.median()
+
+    @property
+    def has_learnt(self) -> bool:
+        """Whether the loss is not above its start; where zero is no floor of it, or nothing is known, so it counts."""
+        return self.is_signed or not self.level > self.initial_loss
 
     def recent(self, signal: str, passes: int) -> list[float]:
         """A heavy signal on the last passes, oldest first, NaN left out."""
@@ -228,6 +239,8 @@ class History:
         self.beta2 = beta2
 
     def _remember_pass(self, now: StepSignals, heavy: HeavySignals) -> None:
+        if heavy.input_max > ODD_INPUT * median(self.recent("input_max", 16)):
+            self.odd_input = self.count
         for name in _NUMBERS:
             _keep(self.passes.setdefault(name, []), float(getattr(heavy, name)), PASSES)
         _keep(self.pass_counts, self.count, PASSES)
@@ -266,12 +279,17 @@ class History:
         if len(self.levels) > LEVELS:
             self.levels, self.stretch = self.levels[1::2], 2 * self.stretch
 
-    def forget_course(self) -> None:
-        """The weights are those of an earlier step: what came since is not their past, and their loss is another."""
+    def forget_last(self, steps: int) -> None:
+        """The weights are those of so many steps before: what came since is not their past.
+
+        Of what came before that, losses and gradient norms stay: without them nothing would be unusual for a while, and
+        what goes wrong right after would not be seen.
+        """
         self.passes, self.pass_counts, self.ratio_average = {}, [], math.nan
-        self.losses, self.norms, self.levels, self.spikes = [], [], [], []
-        self.best_loss = self.best_level = math.inf
-        self.__post_init__()
+        self.losses, self.norms = (values[: max(0, len(values) - steps)] for values in (self.losses, self.norms))
+        self.levels, self.spikes = [], [count for count in self.spikes if count < self.count - steps]
+        self._order()
+        self.best_loss = self.best_level = self.level if len(self.losses) >= 25 else math.inf
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types, for a checkpoint."""

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from lightning_adam.diagnosis import rules_gradients, rules_loss, rules_state, rules_steps, rules_wiring
 from lightning_adam.diagnosis.case import Case
+from lightning_adam.diagnosis.facts import FACTS
 from lightning_adam.diagnosis.finding import Finding
 
 Rule = Callable[[Case], Finding | None]
@@ -90,6 +91,8 @@ CAUSES: dict[str, tuple[str, ...]] = {
     "PLATEAU": (*_ANY, *_SLOW, "NO-LEARNING"),
 }  # fmt: skip
 """What explains a finding that follows it: it is told under its cause, and makes that critical where it is."""
+for _rule in ("NO-LEARNING", "PLATEAU", "LR-LOW", "LR-HIGH", "NO-WARMUP", "WRONG-SIGN", "GRAD-VANISHING", "DEAD-PARAMETER"):
+    CAUSES[_rule] = (*FACTS, *CAUSES.get(_rule, ()))
 
 BETTER: dict[str, tuple[str, ...]] = {
     "BAD-BATCH": ("GRAD-EXPLODING", "BETA2-STALE", "STATE-CORRUPT", "STATE-LOST"),

@@ -9,7 +9,7 @@ from lightning_adam.diagnosis.case import Case
 from lightning_adam.diagnosis.due import HEAVY as HEAVY
 from lightning_adam.diagnosis.due import LARGE_LOGIT
 from lightning_adam.diagnosis.finding import Finding
-from lightning_adam.diagnosis.history import WINDOW, median, spread
+from lightning_adam.diagnosis.history import ODD_INPUT, WINDOW, median, spread
 from lightning_adam.diagnosis.wording import loss_clause, named, number, percent
 
 
@@ -58,7 +58,7 @@ def _inputs_clause(case: Case) -> str:
     if case.now.heavy is None:
         return ""
     usual, largest = median(case.past.recent("input_max", 16)[:-1]), case.now.heavy.input_max
-    return f"; its values reach {number(largest)}, usually {number(usual)}" if largest > 5 * usual else ""
+    return f"; its values reach {number(largest)}, usually {number(usual)}" if largest > ODD_INPUT * usual else ""
 
 
 def gradient_exploding(case: Case) -> Finding | None:
@@ -87,18 +87,30 @@ def gradient_exploding(case: Case) -> Finding | None:
 
 
 def _recurs(case: Case) -> bool:
-    past, beta1 = case.past, case.now.beta1
+    past = case.past
     gap = past.count - past.spikes[-1]
     first = next(count for count in past.spikes if past.count - count <= WINDOW or count == past.spikes[-1])
-    carried = 2 / (1 - beta1) if 0 <= beta1 < 1 else 20.0
     between = past.norms[-(gap - 1) :]
-    return past.count - first >= carried and gap >= 5 and min(between, default=math.inf) < 5 * case.usual_norm
+    return past.count - first >= _carried(case) and gap >= 5 and min(between, default=math.inf) < 5 * case.usual_norm
 
 
 def _grows(case: Case) -> bool:
+    """For five steps; but not soon after a batch whose values stood out: then the batch is what did it."""
     past = case.past
-    in_a_row = past.spikes[-4:] == list(range(past.count - 4, past.count))
-    return in_a_row and case.now.gradient_norm > max(past.norms[-4:])
+    if past.spikes[-4:] != list(range(past.count - 4, past.count)):
+        return False
+    began = next(count for k, count in enumerate(reversed(past.spikes)) if count - 1 != _at(past.spikes, -2 - k))
+    follows = past.odd_input >= 0 and began - past.odd_input <= _carried(case)
+    return case.now.gradient_norm > max(past.norms[-4:]) and not follows
+
+
+def _carried(case: Case) -> float:
+    """Steps over which momentum carries one step on."""
+    return 2 / (1 - case.now.beta1) if 0 <= case.now.beta1 < 1 else 20.0
+
+
+def _at(counts: list[int], index: int) -> int:
+    return counts[index] if -index <= len(counts) else -1
 
 
 def gradient_vanishing(case: Case) -> Finding | None:

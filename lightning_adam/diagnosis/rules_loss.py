@@ -121,17 +121,19 @@ def no_learning(case: Case) -> Finding | None:
     The median of the last losses (up to 200) against that of the 40 after the first ten (which a bad start may need):
     no significant fall (2.5 standard errors) of over 3.5 %, and with two standard errors more still under 20 %, so that
     noise is mistaken neither for a start nor for a success; and hardly anything was learnt in these ten either. Steps
-    that are too small are LR-LOW's.
+    that are too small are LR-LOW's. Or, wherever it began, at half of the run it stands still at what the same guess for
+    every example gives.
     """
     past, run = case.past, case.run
     if past.count == 0 and run.matrices > 0 and run.zero_tensors == run.matrices:
         return _zero_weights(case)
-    if past.count % LOOKED_AT or not case.progress >= 0.4 or past.finite < 100 or not case.loss_measures_progress:
+    if past.count % LOOKED_AT or not case.progress >= 0.4 or past.finite < 100 or case.run.optimizers > 1:
         return None
     if case.course == "falling":
         return None
     first, level = median(past.first_losses[10:]), median(past.losses[-_compared(case) :])
-    if not _stands_where_it_began(case, first, level):
+    guesses = case.progress >= 0.5 and case.course == "standing" and case.only_guesses(level)
+    if not guesses and (past.is_signed or not _stands_where_it_began(case, first, level)):
         return None
     ratio = median(past.recent("update_ratio_p50", 3))
     if ratio < SMALL_RATIO:
@@ -143,7 +145,7 @@ def no_learning(case: Case) -> Finding | None:
         "warning",
         case.now.step,
         f"after {percent(case.progress)} of the run the loss is {number(level, 4)}, and it began at {number(first, 4)}"
-        f"{steps}.",
+        f"{': what guessing the same for every example gives' if guesses else ''}{steps}.",
         {"level": level, "first": first, "update_ratio": ratio},
         remedy="Look at the labels, whether they belong to the inputs, at the shapes that the loss compares, and whether "
         f"one batch can be learnt by heart.{f' {advice.text}' if advice is not None and advice.text else ''}",
@@ -216,33 +218,62 @@ def plateau(case: Case) -> Finding | None:
 
 
 def wrong_sign(case: Case) -> Finding | None:
-    """The loss falls without bound: far under zero, and faster and faster.
+    """The loss falls without bound: far under zero, and no more slowly than before.
 
-    A likelihood or a reward falls ever more slowly; what has no floor (a squared error with the wrong sign,
-    ``nll_loss`` on raw logits) falls faster the larger the weights are. Over the whole run, in thirds: each fell by 1.5
-    times as much as the one before, the last by 20 times the scale of the first losses.
+    A likelihood or a reward falls ever more slowly; what has no floor (a squared error with the wrong sign, ``nll_loss`` on
+    raw logits) falls faster the larger the weights are, or, in its logits, for ever in the same direction.
     """
     past = case.past
-    if past.count % 25 or len(past.levels) < 6 or case.run.optimizers > 1 or not past.levels[-1] < 0:
+    if case.run.optimizers > 1 or not past.losses or not past.losses[-1] < 0:
         return None
-    last, third = past.levels[-1], len(past.levels) // 3
-    marks = [past.levels[-1 - k * third] for k in (2, 1, 0)]
-    marks = [past.initial_loss, *marks]
-    falls = [before - after for before, after in pairwise(marks)]
-    scale = max(abs(past.initial_loss), spread(past.first_losses))
-    grows = all(b > 1.5 * a > 0 for a, b in pairwise(falls))
-    if not grows or not falls[-1] > 20 * scale:
+    regular = past.count % 25 == 0 and (_accelerates(case) or _runs_straight_down(case))
+    if not (regular or _plunges(case)):
         return None
+    now = median(past.losses[-3:])
     return Finding(
         "WRONG-SIGN",
         "warning",
         case.now.step,
-        f"the loss falls without bound: {number(past.initial_loss, 4)} at first, {number(marks[-2], 4)} later, now "
-        f"{number(last, 4)}, faster and faster.",
-        {"first": past.initial_loss, "level": last, "last_third": falls[-1], "third_before": falls[-2]},
+        f"the loss falls without bound: it began at {number(past.initial_loss, 4)}, is at {number(now, 4)}, and falls no "
+        "more slowly than before.",
+        {"first": past.initial_loss, "level": now},
         remedy="Look at its sign, and at what it is given: F.nll_loss needs log-probabilities (log_softmax), not logits; "
         "F.cross_entropy takes logits.",
     )
+
+
+def _loss_scale(case: Case) -> float:
+    """How large the loss was at first; at least one nat: a similarity begins at zero and ends at -1."""
+    return max(1.0, abs(case.past.initial_loss), spread(case.past.first_losses[:10]))
+
+
+def _accelerates(case: Case) -> bool:
+    """Over the whole run, in thirds: each fell by 1.5 times as much as the one before, the last by 20 times the scale."""
+    past = case.past
+    if len(past.levels) < 6:
+        return False
+    third = len(past.levels) // 3
+    marks = [past.initial_loss, *(past.levels[-1 - k * third] for k in (2, 1, 0))]
+    falls = [before - after for before, after in pairwise(marks)]
+    return all(b > 1.5 * a > 0 for a, b in pairwise(falls)) and falls[-1] > 20 * _loss_scale(case)
+
+
+def _runs_straight_down(case: Case) -> bool:
+    """After 40 % of the run 20 times its scale under zero, as steep as at first, and all steps point the same way."""
+    past = case.past
+    if len(past.levels) < 4 or case.progress < 0.4 or not past.levels[-1] < -20 * _loss_scale(case):
+        return False
+    middle = past.levels[len(past.levels) // 2 - 1]
+    return middle - past.levels[-1] > 0.9 * (past.initial_loss - middle) and median(past.recent("alignment", 5)) > 0.8
+
+
+def _plunges(case: Case) -> bool:
+    """Within a few steps a hundred times its scale under zero, each three steps further than the three before."""
+    last = case.past.losses[-9:]
+    if len(last) < 9 or not last[-1] < -100 * _loss_scale(case):
+        return False
+    one, two, three = (median(last[k : k + 3]) for k in (0, 3, 6))
+    return two - three > 1.5 * (one - two) > 0
 
 
 def _lower_first(sentence: str) -> str:

@@ -9,7 +9,7 @@ from lightning_adam.diagnosis.case import Case
 from lightning_adam.diagnosis.finding import Finding
 from lightning_adam.diagnosis.harm import agrees
 from lightning_adam.diagnosis.history import median
-from lightning_adam.diagnosis.theory import SMALL_RATIO, is_unbounded, slowest_decay, untuned_warmup
+from lightning_adam.diagnosis.theory import SMALL_RATIO, is_unbounded, noise_floor, slowest_decay, untuned_warmup
 from lightning_adam.diagnosis.wording import loss_clause, named, number, percent, place, rounded
 
 UNBOUNDED_GROWTH = 2.0
@@ -19,6 +19,9 @@ STALE_SURPRISE = 4.0
 """RMS_t of a tensor: healthy runs have a median of 20 passes of at most 2.2, stale ones 11 and more."""
 EPS_RULES = 0.5
 """Mean share of ε in √v̂+ε: healthy at most 0.105, sick 0.87 and more."""
+
+DECAY_RULES = 0.7
+"""The decay's pull over the optimizer's step: √(α·λ/2) at α·λ = 1, where nothing is left of the weights."""
 
 
 def beta2_low(case: Case) -> Finding | None:
@@ -64,7 +67,7 @@ def beta2_stale(case: Case) -> Finding | None:
     ):
         return None
     beta2 = case.now.beta2
-    if not 0.95 < beta2 < 1 or not 0 <= case.now.beta1 < 1 or not _stays_heavy(case):
+    if not 0.95 < beta2 < 1 or not 0 <= case.now.beta1 < 1 or not _stays_heavy(case) or _follows_a_raise(case):
         return None
     return Finding(
         "BETA2-STALE",
@@ -80,6 +83,12 @@ def beta2_stale(case: Case) -> Finding | None:
     )
 
 
+def _follows_a_raise(case: Case) -> bool:
+    """The rate was raised within half of v's memory: gradients have grown because the weights were thrown out."""
+    past = case.past
+    return past.raised >= 0 and past.count - past.raised < 0.5 / (1 - case.now.beta2)
+
+
 def _stays_heavy(case: Case) -> bool:
     """After a single bad batch gradients fall back; where v is stale, they stay at their new level."""
     last = case.past.norms[-10:]
@@ -89,13 +98,14 @@ def _stays_heavy(case: Case) -> bool:
 def eps_high(case: Case) -> Finding | None:
     """ε is more than half of √v̂+ε, averaged over the tensors (where v > 0), on five passes; healthy ≤ 0.105, sick ≥ 0.87.
 
-    A warning where steps are small for it; where the rate makes up for it (the step is that of SGD), advice.
+    A warning where steps are small for it; where the rate makes up for it (the step is that of SGD), advice. Small: by the
+    weights, or |u| under half of what pure noise gives without ε.
     """
     past, heavy = case.past, case.now.heavy
     rules = heavy is not None and past.count >= 9 and past.lasts("eps_share", 5, 4, EPS_RULES)
     if heavy is None or not rules or _is_learnt(case) or _overclips(case):
         return None
-    small = median(past.recent("update_ratio_p50", 5)) < 5e-4
+    small = median(past.recent("update_ratio_p50", 5)) < 5e-4 or _is_under_noise(case)
     root = heavy.second_moment_p50
     lower = rounded(max(1e-15, min(1e-8, 1e-3 * root))) if root > 0 else 1e-8
     known = case.run.eps if math.isfinite(case.run.eps) else math.inf
@@ -112,6 +122,11 @@ def eps_high(case: Case) -> Finding | None:
         else "Scale the loss up: gradients are too small for any eps.",
         {"eps": lower} if lower < known else {},
     )
+
+
+def _is_under_noise(case: Case) -> bool:
+    beta1, rms = case.now.beta1, median(case.past.recent("normalised_rms", 5))
+    return 0 <= beta1 < 1 and rms < 0.5 * noise_floor(beta1)
 
 
 def clip_always(case: Case) -> Finding | None:
@@ -157,10 +172,11 @@ def _clip_holds_sgd(case: Case) -> bool:
 def decay_dominates(case: Case) -> Finding | None:
     """Weight decay pulls harder than the gradient's step, on the last four passes, while the loss is high.
 
-    In AdamW's equilibrium the ratio is about √(α·λ/2), far under 1. Healthy ≤ 0.14, sick ≥ 2.7.
+    In AdamW's equilibrium the ratio is about √(α·λ/2), far under 1; where α·λ reaches 1, weights are their last step, and
+    it is 1 exactly. Healthy ≤ 0.14, sick ≥ 0.99.
     """
     past, heavy = case.past, case.now.heavy
-    if heavy is None or past.count < 20 or not past.lasts("decay_ratio", 4, 4, 1.0) or not case.loss_is_high:
+    if heavy is None or past.count < 20 or not past.lasts("decay_ratio", 4, 4, DECAY_RULES) or not case.loss_is_high:
         return None
     ratio = heavy.decay_ratio
     lower = rounded(min(0.1, case.run.weight_decay / (20 * ratio)))

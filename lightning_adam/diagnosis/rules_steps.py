@@ -20,6 +20,8 @@ GOOD_FIRST_STEP = 0.02
 """What the rate to try gives (healthy median 0.014); under a warmup, once |u| has fallen from 1 to its noise floor."""
 LARGE_RATIO = 0.03
 """Median ‖Δθ‖/‖θ‖ in a running training: healthy at most 0.025, rising rates cross it 59-144 steps before the loss."""
+STILL_THERE = 0.93
+"""Of its start: a loss that stands there has learnt next to nothing."""
 HEALTHY_RATIO = 0.002
 """The median of 84 healthy runs is 0.0021 (p10 0.0012, p90 0.0049)."""
 
@@ -139,7 +141,11 @@ def lr_low(case: Case) -> Finding | None:
     if past.level < 0.5 * past.initial_loss or median(past.recent("eps_share", 3)) > 0.3 or case.run.steps_like == "adapted":
         return None
     ratios, rms = past.recent("update_ratio_p50", 3), median(past.recent("normalised_rms", 3))
-    if len(ratios) < 3 or not 0 < median(ratios) < SMALL_RATIO or not _steps_agree(case, rms):
+    if len(ratios) < 3 or not _steps_agree(case, rms):
+        return None
+    if 3 * _promised(case) < 0.2 * past.level:
+        return _too_little_promised(case)
+    if not (0 < median(ratios) < SMALL_RATIO or _has_hardly_moved(case, median(ratios))):
         return None
     if past.peak_lr < 0.5 * configured_rate(case):
         return _never_arrives(case)
@@ -158,9 +164,36 @@ def lr_low(case: Case) -> Finding | None:
     )
 
 
+def _promised(case: Case) -> float:
+    """What the whole run would gain in SGD, to first order α·|g|² per step; NaN of other steps."""
+    norm = median(case.past.norms)
+    return case.now.lr * norm * norm * case.run.total_steps if case.run.steps_like == "sgd" else math.nan
+
+
+def _too_little_promised(case: Case) -> Finding:
+    """Weights that begin near zero move by a usual share, and still the rate is too low: the gradient's size says so."""
+    now, level, promised = case.now, case.past.level, _promised(case)
+    advice = higher_rate(case, min(1000.0, max(3.0, 0.5 * level / promised if promised > 0 else math.inf)))
+    return Finding(
+        "LR-LOW",
+        "warning",
+        now.step,
+        f"at this rate the gradient (norm {number(median(case.past.norms))}) promises a fall by {number(promised)} in the "
+        f"whole run, and the loss is {number(level, 4)}.",
+        {"promised": promised, "level": level, "lr": now.lr},
+        remedy=advice.text or "Gradients are small for this rate: look at the loss's scale and at the initialisation.",
+        changes=advice.changes,
+    )
+
+
+def _has_hardly_moved(case: Case, ratio: float) -> bool:
+    """Adagrad's steps shrink as 1/√t: all of them together, about 2·t·(the last), are under a tenth of the weights."""
+    return case.run.steps_like == "accumulated" and 0 < 2 * case.past.count * ratio < 0.1
+
+
 def _steps_agree(case: Case, rms: float) -> bool:
     if math.isnan(rms):
-        return case.progress >= 0.4 and case.past.level > 0.965 * case.past.initial_loss
+        return case.progress >= 0.4 and case.course == "standing" and case.past.level > STILL_THERE * case.past.initial_loss
     beta1 = case.now.beta1
     return rms > (min(0.8, 1.75 * noise_floor(beta1)) if 0 <= beta1 < 1 else 0.4)
 

@@ -6,7 +6,7 @@ import math
 
 from lightning_adam.diagnosis.case import Case
 from lightning_adam.diagnosis.finding import Finding
-from lightning_adam.diagnosis.history import median
+from lightning_adam.diagnosis.history import PASSES, median
 from lightning_adam.diagnosis.wording import loss_clause, number
 
 LARGE_INPUT, FAR_INPUT = 30, 10
@@ -130,16 +130,15 @@ def input_scale(case: Case) -> Finding | None:
 
     Initialisations assume inputs of unit variance (Glorot & Bengio 2010; He et al. 2015, arXiv:1502.01852). Inputs as the
     first weight matrix is given them: a model may normalise before it. At the fifth step by the median of the first five;
-    sooner where the loss is gone by then.
+    sooner where the loss is gone by then. Later, and whatever |g|, where they have saturated the first layer.
     """
     past, heavy, run = case.past, case.now.heavy, case.run
-    if past.count > 4 or heavy is None or run.scaled or run.first_step > 0:
-        return None
-    if past.count < 4 and not _is_gone(case):
+    if heavy is None or run.scaled or run.first_step > 0:
         return None
     rms, offset = _scale(case)
     norm = median([*past.first_norms, *([case.now.gradient_norm] if math.isfinite(case.now.gradient_norm) else [])])
-    if not (rms > LARGE_INPUT or offset > FAR_INPUT) or not norm > 30:
+    shows = norm > 30 and (past.count == 4 or (past.count < 4 and _is_gone(case)))
+    if not (rms > LARGE_INPUT or offset > FAR_INPUT) or not (shows or _saturates(case)):
         return None
     first = past.initial_loss if past.losses else case.now.loss
     return Finding(
@@ -153,6 +152,13 @@ def input_scale(case: Case) -> Finding | None:
     )
 
 
+def _saturates(case: Case) -> bool:
+    """Squashed by its own inputs, the first layer gets a thousandth of the last layers' gradient, on five passes."""
+    past = case.past
+    known = bool(past.recent("layer_rms", PASSES))
+    return known and past.count >= 9 and past.lasts("first_last", 5, 4, -1.0, 1e-3) and case.loss_is_high
+
+
 def _is_gone(case: Case) -> bool:
     """Within its first steps: not finite, over a hundred times its start, or a step of ten times the weights."""
     exploded = bool(case.past.losses) and case.now.loss > 100 * abs(case.past.losses[0])
@@ -162,10 +168,10 @@ def _is_gone(case: Case) -> bool:
 def _scale(case: Case) -> tuple[float, float]:
     """rms and offset of inputs and targets; of the whole batch where nobody saw what the first layer is given."""
     past = case.past
-    seen = past.recent("layer_rms", 5)
+    seen = past.recent("layer_rms", PASSES)
     names = ("layer", "target") if seen else ("input",)
-    rms = [median(past.recent(f"{name}_rms", 5)) for name in names]
-    offset = [median(past.recent(f"{name}_offset", 5)) for name in names]
+    rms = [median(past.recent(f"{name}_rms", PASSES)) for name in names]
+    offset = [median(past.recent(f"{name}_offset", PASSES)) for name in names]
     return _largest(rms), _largest(offset)
 
 

@@ -57,6 +57,7 @@ class RunSignals:
         left_out: a few of the model's trainable parameters that no optimizer has.
         eval_modules: layers that behave differently in training and are in eval mode, with parameters that are trained.
         state: the diagnosis' own state at this point, after a resume.
+        facts: findings of preflight's checks of the first step, as JSON: told with it.
         ignore: codes that the user does not want to hear of, see :mod:`lightning_adam.diagnosis.ignoring`.
     """
 
@@ -88,6 +89,7 @@ class RunSignals:
     eval_modules: tuple[str, ...] = ()
     state: Mapping[str, Any] | None = None
     ignore: tuple[str, ...] = ()
+    facts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,8 @@ class HeavySignals:
         layer_offset: |mean|/standard deviation of that.
         target_rms: rms of the batch's last floating-point tensor, where it has several.
         target_offset: |mean|/standard deviation of that.
+        target_entropy: in nats, of the batch's last tensor where it holds classes (whole numbers, or zeros and ones): the
+            cross entropy of guessing each by how often it comes.
     """
 
     update_ratio_p50: float = NAN
@@ -156,6 +160,7 @@ class HeavySignals:
     layer_offset: float = NAN
     target_rms: float = NAN
     target_offset: float = NAN
+    target_entropy: float = NAN
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from lightning_adam.doctor.judgement import RunReport
 from lightning_adam.doctor.live import plural
 from lightning_adam.doctor.plots import charts, escaped
 from lightning_adam.doctor.wording import code, evidence_text, extent, gap_texts, headline, leading, loss_course, span, state
+from lightning_adam.explain import codes, explanation
 
 if TYPE_CHECKING:
     from lightning_adam.doctor.reporting import Report
@@ -44,6 +45,9 @@ overflow-wrap:anywhere}
 .la-mark line{stroke:var(--edge);stroke-width:1.5;stroke-dasharray:4 3}.la-mark circle{fill:var(--edge)}
 .la-mark rect{fill:var(--edge);opacity:.08}
 .la-mark:hover line{stroke-width:3;stroke-dasharray:none}
+.la-about summary{cursor:pointer;padding:6px 0}.la-about div h2{font-size:15px;margin:14px 0 2px;padding:0;border:0}
+.la-about details{border-bottom:1px solid var(--line)}.la-about figure{margin:8px 0}.la-about pre{overflow-x:auto}
+.la-about [id]{scroll-margin-top:56px}
 """
 
 PAGE = """<!doctype html>
@@ -77,6 +81,7 @@ def as_fragment(report: Report) -> str:
         f'<p class="la-soft">{escaped(report.logdir)} · lightning-adam doctor</p>',
         _overview(report) if len(report.runs) > 1 else "",
         *(_run(run) for run in report.runs),
+        _explained(report),
         "</div>",
     ]
     return "\n".join(parts)
@@ -121,11 +126,31 @@ def _finding(finding: Finding) -> str:
     whose = f" · {escaped(finding.optimizer)}" if finding.optimizer else ""
     return (
         f'<div class="la-finding la-{escaped(finding.severity)}">'
-        f"<p><b>{escaped(finding.rule)}</b> {span(finding)} · {escaped(finding.severity)}{whose}</p>"
+        f"<p>{_linked(finding.rule)} {span(finding)} · {escaped(finding.severity)}{whose}</p>"
         f"<p>{escaped(finding.message)}</p>"
         f'<p class="la-remedy">→ {escaped(finding.remedy)}</p>{_code(finding)}'
         f'<p class="la-soft">{evidence}{f" · {names}" if names else ""}</p></div>'
     )
+
+
+def _linked(rule: str) -> str:
+    """The code, linked to its explanation below; a log may hold one that this version does not know."""
+    told = f"<b>{escaped(rule)}</b>"
+    return f'<a href="#la-about-{rule}">{told}</a>' if rule in codes() else told
+
+
+def _explained(report: Report) -> str:
+    """What ``lightning-adam explain`` says of each code that was found, folded; a link to it unfolds it."""
+    found = sorted({finding.rule for _, finding in report.findings} & {*codes()})
+    if not found:
+        return ""
+    return f'<section class="la-about"><h2>What the codes mean</h2>{"".join(map(_about, found))}</section>'
+
+
+def _about(rule: str) -> str:
+    told = explanation(rule)
+    summary = f"<summary><b>{rule}</b> {escaped(told.says)}</summary>"
+    return f'<details>{summary}<div id="la-about-{rule}">{told.as_html()}</div></details>'
 
 
 def _code(finding: Finding) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from lightning_adam.diagnosis import Finding
@@ -102,3 +103,12 @@ def report(logdir: str | os.PathLike[str]) -> Report:
     """
     runs = ranked(judge(run) for run in read_runs(logdir))
     return Report(os.fspath(logdir), tuple(runs))
+
+
+def report_on_run(folder: Path) -> Report:
+    """Diagnose the run of one folder, without those in folders below it.
+
+    Raises:
+        UnusableLog: there is nothing in the folder that could be judged.
+    """
+    return Report(os.fspath(folder), tuple(judge(run) for run in read_runs(folder, below=False)))

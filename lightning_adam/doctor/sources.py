@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 from lightning_adam.doctor.archives import ARCHIVE, add_archive
@@ -28,18 +29,19 @@ class UnusableLog(ConfigError):
     """There is nothing here that could be judged; the message says what was looked for, and where."""
 
 
-def read_runs(root: str | os.PathLike[str]) -> list[RunLog]:
+def read_runs(root: str | os.PathLike[str], below: bool = True) -> list[RunLog]:
     """Every run at or below a path, by name.
 
     Args:
         root: a folder with runs in it, a run's own folder, or one file of a run.
+        below: whether folders in the folder are looked into.
 
     Raises:
         UnusableLog: no such path, it may not be read, or it holds no run with a single number.
     """
     place = Path(root).expanduser()
     try:
-        runs = _read_file(place) if place.is_file() else _read_folder(_existing(place))
+        runs = _read_file(place) if place.is_file() else _read_folder(_existing(place), below)
     except PermissionError as error:
         raise UnusableLog(f"{place} may not be read: {error.strerror} ({error.filename}).") from error
     if not any(map(_says_something, runs)):
@@ -86,10 +88,10 @@ def _read_file(place: Path) -> list[RunLog]:
     return runs
 
 
-def _read_folder(root: Path) -> list[RunLog]:
+def _read_folder(root: Path, below: bool) -> list[RunLog]:
     runs: dict[Path, RunLog] = {}
     others: list[RunLog] = []
-    for folder, names in folders(root):
+    for folder, names in folders(root) if below else islice(folders(root), 1):
         logged, tables = (_or_note(read, folder, names, root) for read in (_logged, _tables))
         own = logged or tables
         if len(own) == 1:

@@ -119,11 +119,11 @@ def _soap(slot: Slot) -> Moments:
 
 
 def _prodigy(slot: Slot) -> Moments:
-    """Its averages carry the estimated distance d and d²; it counts the step to come."""
-    distance = float(slot.group["d"])
+    """Its averages carry the estimated distance d and d²; pytorch-optimizer's counts the step to come, its author's not."""
+    distance, is_authors = float(slot.group["d"]), "use_bias_correction" in slot.group
     first, second = slot.tensor("exp_avg") / distance, slot.tensor("exp_avg_sq") / distance**2
-    correct = bool(slot.group["bias_correction"])
-    return Moments(first, second, second, slot.step - 1, slot.beta1 * correct, slot.beta2 * correct)
+    correct = bool(slot.group["use_bias_correction" if is_authors else "bias_correction"])
+    return Moments(first, second, second, slot.step - (not is_authors), slot.beta1 * correct, slot.beta2 * correct)
 
 
 def _ranger21(slot: Slot) -> Moments:

@@ -100,8 +100,8 @@ def _trust(group: Group, parameter: Tensor, state: Group, before: Group) -> floa
 
 def _prodigy(group: Group, parameter: Tensor, state: Group, before: Group) -> float:
     """The step used the distance estimated before it."""
-    distance, step = float(before.get("d", group["d"])), int(before.get("step", 1))
-    if not group["bias_correction"]:
+    distance, step = float(before.get("d", group["d"])), int(before.get("step", before.get("k", 0) + 1))
+    if not group.get("use_bias_correction", group.get("bias_correction")):  # its author's name, and pytorch-optimizer's
         return distance
     beta1, beta2 = group["betas"]
     return float(distance * math.sqrt(1 - beta2**step) / (1 - beta1**step))
@@ -196,7 +196,7 @@ def _group_rate(group: Group, parameter: Tensor) -> float:
 
 def decay_is_decoupled(optimizer: Optimizer, group: Group) -> bool:
     """Whether weight decay shrinks the parameter itself instead of entering the gradient."""
-    for key in ("decoupled_weight_decay", "weight_decouple"):
+    for key in ("decoupled_weight_decay", "weight_decouple", "decouple"):
         if group.get(key) is not None:
             return bool(group[key])
     names = kind_names(optimizer)

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from lightning_adam.diagnosis import Finding
+from lightning_adam.diagnosis.facts import FACTS
 from lightning_adam.diagnosis.finding import reach, readable_findings
 from lightning_adam.errors import ConfigError, nearest
 from lightning_adam.monitoring.actions import Actions, DivergenceError, scale_rates
@@ -116,6 +117,11 @@ class Monitor:
     def begin_batch(self, batch: Any, batch_index: int) -> None:
         """Remember which batch this is: a finding names it."""
         self._inputs.batch, self._inputs.batch_index = batch, batch_index
+
+    def know(self, facts: Sequence[Finding]) -> None:
+        """What checks of the first training step have found; the first optimizer's diagnosis tells it."""
+        for diagnosis in self._diagnoses()[:1] if facts else ():
+            diagnosis.know(facts)
 
     def before_clipping(self, optimizer: Any) -> None:
         """Gradients are complete, unscaled and not yet clipped."""
@@ -333,23 +339,28 @@ class Monitor:
             d.fresh.clear()
 
     def _act(self, fresh: list[Finding]) -> None:
-        self._take_fresh(fresh)
         if self._actions.kind == "warn":
-            return
-        lasting = [f for d in self._diagnoses() for f in d.diagnosis.findings if not f.over]
-        step = self._run.step(0)
-        done = self._actions.answer(self._run, step, fresh, lasting)
+            return self._take_fresh(fresh)
+        step, diagnoses = self._run.step(0), self._diagnoses()
+        new = [f for d in diagnoses for f in d.by_the_clock_of_first(d.fresh)]
+        lasting = [f for d in diagnoses for f in d.by_the_clock_of_first(d.diagnosis.lasting)]
+        self._take_fresh(fresh)
+        new, lasting = _without_facts(new), _without_facts(lasting)
+        done = self._actions.answer(self._run, step, new, lasting, self._has_learnt)
         if done:
             found = [*lasting, *fresh]
             rule = found[-1].rule if found else "LOSS-DIVERGED"
             self._tell_action(rule, done if found else f"{done} (another rank's finding)")
-            for d in self._diagnoses():
+            for d in diagnoses:
                 d.diagnosis.history.non_finite = False
-                if self._actions.has_gone_back:
-                    d.went_back()
-            self._actions.has_gone_back = False
+                if self._actions.gone_back:
+                    d.went_back(self._actions.gone_back)
+            self._actions.gone_back = 0
         is_critical = any(f.severity == "critical" for f in lasting)
         self._actions.keep(self._run, step, healthy=not done and not is_critical)
+
+    def _has_learnt(self) -> bool:
+        return all(d.diagnosis.history.has_learnt for d in self._diagnoses())
 
     def _tell_action(self, rule: str, what: str) -> None:
         evidence: dict[str, float | str] = {"action": self._actions.kind, "actions_left": float(self._actions.left)}
@@ -367,3 +378,8 @@ class Monitor:
         grave = [f for f in fresh if asked and reach([f], asked)]
         if grave:
             raise DivergenceError(grave[0].line())
+
+
+def _without_facts(findings: Sequence[Finding]) -> list[Finding]:
+    """No action mends how the loss is made."""
+    return [finding for finding in findings if finding.rule not in FACTS]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -74,6 +74,7 @@ class OptimizerDiagnosis:
         self._run, self._position, self._prefix, self._sinks, self._on_record = run, position, prefix, sinks, on_record
         self._guard, self._files_left = guard, MOST_FILES
         self._ignore = tuple(options.ignore)
+        self._facts: tuple[str, ...] = ()
         self._unstored: list[Record] = []
         self._last_steps: deque[StepSignals] = deque(maxlen=REMEMBERED_STEPS)
 
@@ -82,9 +83,19 @@ class OptimizerDiagnosis:
         """All so far; with the optimizer's prefix where there are several."""
         return [self._with_prefix(finding) for finding in self.diagnosis.findings]
 
-    def went_back(self) -> None:
-        """An action has restored weights and moments; the next record says so, and a replay finds the same."""
-        self.diagnosis.went_back()
+    def know(self, facts: Sequence[Finding]) -> None:
+        """What preflight's checks of the first step have found; told with the first step that is seen."""
+        self._facts = tuple(json.dumps(fact.to_dict()) for fact in facts)
+
+    def by_the_clock_of_first(self, findings: Sequence[Finding]) -> Sequence[Finding]:
+        """With the steps of the run's first optimizer, by which actions count: in a plain loop each has its own."""
+        ahead = self._run.step(0) - self._run.step(self._position)
+        return [replace(f, step=f.step + ahead, last_step=f.last_step + ahead) for f in findings] if ahead else findings
+
+    def went_back(self, steps: int) -> None:
+        """An action has restored weights and moments of so many steps before; the next record says so: a replay finds the
+        same."""
+        self.diagnosis.went_back(steps)
         self.reader.begin_again()
 
     def end(self) -> None:
@@ -107,7 +118,9 @@ class OptimizerDiagnosis:
     def _take_in(self, record: Record) -> None:
         """One record: into the diagnosis, the log, and the memory of the last steps."""
         if isinstance(record, RunSignals):
-            record = replace(record, ignore=self._ignore)
+            record = replace(record, ignore=self._ignore, facts=self._facts)
+            if self._last_steps:  # after an action: the run did not begin here, and its state may be that of its beginning
+                record = replace(record, first_step=self.diagnosis.run.first_step)
         if self._on_record is not None:
             self._on_record(self._position, record)
         self._unstored.append(record)

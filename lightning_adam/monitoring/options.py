@@ -78,10 +78,11 @@ def _checked(ignore: Any) -> tuple[str, ...]:
     """The rules are loaded only where codes are given."""
     if ignore == ():
         return ()
+    from lightning_adam.diagnosis.facts import FACTS
     from lightning_adam.diagnosis.ignoring import checked_ignore
     from lightning_adam.diagnosis.rules import RULES
 
-    return checked_ignore(ignore, RULES)
+    return checked_ignore(ignore, (*RULES, *FACTS))
 
 
 def _check_count(argument: str, value: object) -> None:

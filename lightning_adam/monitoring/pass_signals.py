@@ -19,6 +19,8 @@ from lightning_adam.statistics import Snapshot, TensorReading, take_snapshot
 
 Floats = NDArray[np.float64]
 
+MOST_LABELS, MOST_CLASSES = 10_000, 1000
+"""Looked at in a batch; of more classes a batch holds too few examples to say how often each comes."""
 TINY_START = 0.1
 """A matrix that begins under so many times 1/√fan-in began at zero on purpose (heads, LoRA's B): its ratio says nothing."""
 
@@ -213,6 +215,7 @@ class BatchScale:
     layer_offset: float = math.nan
     target_rms: float = math.nan
     target_offset: float = math.nan
+    target_entropy: float = math.nan
 
 
 @torch.no_grad()
@@ -228,8 +231,26 @@ def batch_scale(batch: Any, layer: Floats | None = None) -> BatchScale:
     largest = [_largest(column, [""] * len(column))[0] for column in np.array(rows).T] if rows else [math.nan] * 3
     target = rows[-1][1:] if len(rows) > 1 else np.full(2, math.nan)
     seen = np.full(2, math.nan) if layer is None else layer
-    values = [*map(float, largest), _change(tensors), *map(float, seen), *map(float, target)]
+    values = [*map(float, largest), _change(tensors), *map(float, seen), *map(float, target), _entropy(tensors)]
     return BatchScale(*values)
+
+
+def _entropy(tensors: Sequence[Tensor]) -> float:
+    """Of the batch's last tensor, in nats; NaN where it holds no classes. Negative ones stand for "ignored".
+
+    With the correction for few examples, (classes - 1)/(2·examples), by Miller (1955).
+    """
+    if len(tensors) < 2 or tensors[-1].is_complex() or tensors[-1].numel() < 2:
+        return math.nan
+    labels = tensors[-1].detach().flatten()
+    labels = labels[:: 1 + len(labels) // MOST_LABELS]
+    if labels.is_floating_point() and not bool(((labels == 0) | (labels == 1)).all()):
+        return math.nan
+    counts = torch.unique(labels[labels >= 0], return_counts=True)[1].double()
+    if not 1 < len(counts) <= MOST_CLASSES:
+        return math.nan
+    share = counts / counts.sum()
+    return float(-(share * share.log()).sum() + (len(counts) - 1) / (2 * counts.sum()))
 
 
 def _change(tensors: Sequence[Tensor]) -> float:

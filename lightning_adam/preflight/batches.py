@@ -61,9 +61,23 @@ def mapped(batch: Any, change: Callable[[Any], Any]) -> Any:
 
 
 def size(batch: Any) -> int:
-    """Samples in it: the first dimension that most of its tensors share, the first one's at a tie; 0 if unknown."""
+    """Samples in it: the first dimension that most of its tensors share, the first one's at a tie; 0 if unknown.
+
+    Where each sample has a dict of its own, as targets of detection do, there are as many samples as dicts.
+    """
+    listed = [len(part) for part in _lists(batch) if part and all(isinstance(one, Mapping) for one in part)]
+    if listed:
+        return listed[0]
     counts = Counter(tensor.shape[0] for _, tensor in leaves(batch) if tensor.dim())
     return max(counts, key=counts.__getitem__) if counts else 0
+
+
+def _lists(batch: Any) -> Iterator[Sequence[Any]]:
+    """All lists and tuples in it, itself included; from the outside in."""
+    if isinstance(batch, (list, tuple)):
+        yield batch
+    for _, part in parts(batch):
+        yield from _lists(part)
 
 
 def take(batch: Any, samples: Sequence[int]) -> Any:
@@ -73,11 +87,16 @@ def take(batch: Any, samples: Sequence[int]) -> Any:
     def change(part: Any) -> Any:
         if isinstance(part, Tensor) and part.dim() and part.shape[0] == n:
             return part[torch.as_tensor(list(samples), device=part.device)]
-        if isinstance(part, list) and len(part) == n and not all(isinstance(p, Tensor) and p.dim() for p in part):
-            return [part[i] for i in samples]
+        if isinstance(part, (list, tuple)) and len(part) == n and not _are_batches(part, n):
+            return type(part)([part[i] for i in samples]) if type(part) in (list, tuple) else part
         return part
 
     return mapped(batch, change)
+
+
+def _are_batches(part: Sequence[Any], n: int) -> bool:
+    """Whether these are several tensors of all samples rather than one entry for each of them."""
+    return all(isinstance(one, Tensor) and one.dim() and one.shape[0] == n for one in part)
 
 
 def is_finite(batch: Any) -> bool:

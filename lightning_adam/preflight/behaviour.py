@@ -48,7 +48,7 @@ class Behaviour:
 def measure(task: Task, step: Step, batch: Any) -> Behaviour:
     """On the first samples of a batch."""
     found = Behaviour()
-    with mode(task.module, training=False), kept(task.module):
+    with exactly(task), mode(task.module, training=False), kept(task.module):
         found.dropouts = _active_dropouts(task, batch)
         n = size(batch)
         if n < 4 or step.prediction < 0:
@@ -58,6 +58,16 @@ def measure(task: Task, step: Step, batch: Any) -> Behaviour:
         found.mixing = _mixing(task, step, few)
         found.leak, found.copies = _order(task, step, few)
     return found
+
+
+@contextmanager
+def exactly(task: Task) -> Iterator[None]:
+    """Without autocast: bfloat16 has 8 bits, and another order of the samples may change the last of them."""
+    before, task.is_exact = task.is_exact, True
+    try:
+        yield
+    finally:
+        task.is_exact = before
 
 
 def _active_dropouts(task: Task, batch: Any) -> tuple[Call, ...]:
@@ -114,7 +124,8 @@ def _mixing(task: Task, step: Step, few: Any) -> float:
     if before is None or _is_relational(task, step, before):
         return math.nan
     again = predict(task, few, step.prediction, seed=1)
-    net = step.trace.outer[step.prediction][0] if again is None or not torch.equal(again, before) else None
+    is_outside = again is None or not torch.equal(again, before) or _mixes_targets(step)
+    net = step.trace.outer[step.prediction][0] if is_outside else None
     spread = float(before.float().std()) + 1e-12
     orders = [[0, n - 1, *range(1, n - 1)], [*range(1, n - 1), 0, n - 1], [0] + [1] * (n - 1)]
     changes = []
@@ -126,6 +137,11 @@ def _mixing(task: Task, step: Step, few: Any) -> float:
         places = [place for place in (0, n - 1) if order[place] == place]
         changes += [float((after[place] - before[place]).abs().max()) / spread for place in places]
     return max(changes)
+
+
+def _mixes_targets(step: Step) -> bool:
+    """Whether the step makes its targets itself, as it does where it mixes samples on purpose (Zhang et al. 2018)."""
+    return step.main is not None and step.main.target is not None and not step.target
 
 
 def _is_relational(task: Task, step: Step, few: Tensor) -> bool:

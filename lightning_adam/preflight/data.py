@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, RandomSampler, SequentialSampler
 
 from lightning_adam.preflight.batches import LABEL_NAMES, Reading, is_finite, leaves, mapped
 from lightning_adam.preflight.step import EMBEDDINGS, Step
-from lightning_adam.preflight.task import Task
+from lightning_adam.preflight.task import OutOfTimeError, Task
 
 MOST_SAMPLES = 1024
 FAR = 200
@@ -87,6 +87,8 @@ def _bad(task: Task) -> dict[str, bool]:
 def _value(task: Task, batch: Any, index: int = 0) -> float:
     try:
         return float(task.loss(batch, index).detach())
+    except OutOfTimeError:
+        raise
     except Exception:  # the first step has told of it
         return math.nan
 

@@ -46,10 +46,10 @@ def nonfinite(facts: Facts) -> Iterator[Finding]:
 
 
 def constant(facts: Facts) -> Iterator[Finding]:
-    """Of every input that is there, floats and indices alike."""
+    """Of every input that is there, floats and indices alike; a mask only says how long each is."""
     data = facts.data
     rows = {p: flat_samples(t).double() for p, t in data.inputs.items() if t and t[0].dim()}
-    rows = {p: r for p, r in rows.items() if len(r) > 1 and r.numel()}
+    rows = {p: r for p, r in rows.items() if len(r) > 1 and r.numel() and not p.endswith("mask")}
     if not rows or data.reaches is False or any(not torch.equal(r, r[:1].expand_as(r)) for r in rows.values()):
         return
     yield found(

@@ -159,6 +159,7 @@ def log_of_probability(facts: Facts) -> Iterator[Finding]:
 
 def softmax_dim(facts: Facts) -> Iterator[Finding]:
     """Over the samples of the batch. A square matrix of similarities may well be normalised both ways."""
+    yield from _over_other_axis(facts)
     n = facts.step.samples
     for call in facts.step.record.squashes:
         dim, shape = call.options.get("dim"), call.input.shape
@@ -171,6 +172,25 @@ def softmax_dim(facts: Facts) -> Iterator[Finding]:
                 f"{call.name} goes over dimension 0, which is the batch: samples compete with each other.",
                 f"{call.name}(..., dim=-1).",
                 at(call, shape=str(tuple(shape)), dim=dim),
+            )
+            return
+
+
+def _over_other_axis(facts: Facts) -> Iterator[Finding]:
+    """A log-softmax whose exponentials sum to 1 elsewhere than over the classes, such as over time for CTC."""
+    for call in facts.step.record.losses:
+        if call.name not in ("nll_loss", "ctc_loss") or call.made_by != "LogSoftmax" or call.input.dim() < 3:
+            continue
+        axis = call.input.dim() - 1 if call.name == "ctc_loss" else 1
+        total = call.input.detach().float().logsumexp(axis)
+        if bool((total.abs() > 0.05).double().mean() > 0.5):
+            yield found(
+                "SOFTMAX-DIM",
+                "critical",
+                f"{call.name} has its classes in dimension {axis} of {tuple(call.input.shape)}, and the log_softmax before "
+                "it goes over another one: the classes' probabilities do not sum to 1.",
+                "F.log_softmax(logits, dim=-1), before any transpose or permute.",
+                at(call, shape=str(tuple(call.input.shape)), dim=axis),
             )
             return
 

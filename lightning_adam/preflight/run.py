@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch.optim import Optimizer
 
 from lightning_adam.diagnosis import Finding
 from lightning_adam.errors import ConfigError
@@ -26,13 +27,17 @@ from lightning_adam.preflight import (
     trial,
     trial_checks,
 )
+from lightning_adam.preflight.alone import alone
 from lightning_adam.preflight.batches import read, train_loader
 from lightning_adam.preflight.causes import without_symptoms
 from lightning_adam.preflight.facts import Check, Facts
 from lightning_adam.preflight.guard import untouched
+from lightning_adam.preflight.placing import place
+from lightning_adam.preflight.plain import Loss, as_trained, refuse
+from lightning_adam.preflight.progress import Display, display
 from lightning_adam.preflight.report import PreflightReport
 from lightning_adam.preflight.step import observe
-from lightning_adam.preflight.task import Task, silenced, stand_in, unwrapped
+from lightning_adam.preflight.task import OutOfTimeError, Task, silenced, stand_in, unwrapped
 from lightning_adam.quiet import without_warnings
 
 CHECKS: tuple[Check, ...] = (
@@ -45,54 +50,68 @@ CHECKS: tuple[Check, ...] = (
     *plan.CHECKS,
     *trial_checks.CHECKS,
 )
+RATES = ("LR-HIGH", "NO-WARMUP", "LR-LOW", "PROBE-DIVERGES")
+"""What a run at the planned rate tells."""
 BEGINNINGS = ("on_fit_start", "on_train_start", "on_train_epoch_start")
 """Hooks in which a module may still set modes; called only where no trainer will."""
 
 
-def preflight(module: Any, data: Any, *, trainer: Any = None, budget: float = 60) -> PreflightReport:
+def preflight(
+    module: Any,
+    data: Any,
+    *,
+    trainer: Any = None,
+    budget: float = 60,
+    loss: Loss | None = None,
+    optimizer: Optimizer | None = None,
+) -> PreflightReport:
     """Say what is wrong with a run before it starts.
 
     One training step is looked at closely, then gradients, interventions on the input, and some short runs. Afterwards
-    weights, buffers, gradients, modes, optimizers, schedulers and all random states are bit by bit as before.
+    weights, buffers, gradients, modes, optimizers, schedulers and all random states are bit by bit as before. On a
+    terminal or in a notebook a line shows what is done.
 
     Args:
-        module: a LightningModule; of its parts only ``training_step`` must be there.
+        module: a LightningModule; of its parts only ``training_step`` must be there. Or an ``nn.Module``, with ``loss``.
         data: a DataLoader, another iterable of batches, several of them in a dict, or a datamodule.
-        trainer: whose settings hold: length of the run, accumulation, clipping, precision.
+        trainer: whose settings hold: length of the run, accumulation, clipping, device, precision.
         budget: seconds; what does not fit is said not to be judged.
+        loss: of an ``nn.Module``: a function of (output, target) for batches that are pairs, whose last entry is the
+            target; of (output, batch) for batches that are dicts.
+        optimizer: of an ``nn.Module``; without it nothing is said of the rate.
 
     Returns:
         The findings, and what could not be judged.
 
     Raises:
-        ConfigError: the module has no training step, the data no batch, or the budget is not positive.
+        ConfigError: the module has neither training step nor loss, or both; the data have no batch; or the budget is not
+            positive.
 
     Example:
         >>> report = preflight(LitModel(), loader)  # doctest: +SKIP
         >>> print(report)  # doctest: +SKIP
     """
-    _refuse(module, budget)
+    refuse(module, loss, optimizer)
+    if not budget > 0:
+        raise ConfigError(f"budget={budget!r}: give seconds, more than 0.")
     begun = time.monotonic()
     attached = getattr(module, "_trainer", None)
     known = trainer if trainer is not None else attached
-    with untouched(module, data, known), quietly(), torch.compiler.set_stance("force_eager"):
+    with ExitStack() as stack:
+        bar = stack.enter_context(display(budget))
+        for context in (alone(), untouched(module, data, known, optimizer), quietly(), as_trained(module, loss, optimizer)):
+            stack.enter_context(context)
+        stack.enter_context(torch.compiler.set_stance("force_eager"))
         reading = read(train_loader(data), budget / 5)
         running = attached is not None and bool(getattr(attached, "optimizers", None))
         task = Task(module, reading, attached if running else stand_in(known, reading.length))
         facts = Facts(task)
-        with ExitStack() as stack:
-            stack.enter_context(silenced(task))
-            _begin(task, facts, running)
-            _measure(facts, begun + budget)
-            findings = _judge(facts)
-    return PreflightReport(tuple(findings), _gaps(facts), time.monotonic() - begun, len(reading.batches))
-
-
-def _refuse(module: Any, budget: float) -> None:
-    if not callable(getattr(module, "training_step", None)) or not isinstance(module, torch.nn.Module):
-        raise ConfigError(f"module={type(module).__name__}: preflight needs a LightningModule, with a training_step.")
-    if not budget > 0:
-        raise ConfigError(f"budget={budget!r}: give seconds, more than 0.")
+        stack.enter_context(silenced(task))
+        _begin(facts, None if running else known, is_setup=module is data)
+        _measure(facts, begun + budget, bar)
+        findings = _judge(facts)
+    gaps, seconds = _gaps(facts, {f.rule for f in findings}), time.monotonic() - begun
+    return PreflightReport(tuple(findings), gaps, seconds, len(reading.batches))
 
 
 @contextmanager
@@ -110,15 +129,15 @@ def quietly() -> Iterator[None]:
                 logger.setLevel(level)
 
 
-def _begin(task: Task, facts: Facts, running: bool) -> None:
-    """Optimizers and schedulers: the trainer's, or made anew."""
-    if running:
+def _begin(facts: Facts, planned: Any, is_setup: bool) -> None:
+    """Optimizers and schedulers: the trainer's, or made anew where none is running."""
+    task = facts.task
+    if getattr(task.trainer, "optimizers", None):
         task.optimizers = list(task.trainer.optimizers)
         configs = getattr(task.trainer, "lr_scheduler_configs", [])
         task.schedulers = [{"scheduler": c.scheduler, "interval": c.interval, "frequency": c.frequency} for c in configs]
         return
-    if any(isinstance(p, torch.nn.parameter.UninitializedParameter) for p in task.module.parameters()):
-        _attempt(facts, "lazy", lambda: task.loss(task.reading.batches[0]))
+    _prepare(facts, planned, is_setup)
     try:
         task.optimizers, task.schedulers = unwrapped(task.module.configure_optimizers())
     except Exception as error:
@@ -127,11 +146,30 @@ def _begin(task: Task, facts: Facts, running: bool) -> None:
         _attempt(facts, hook, getattr(task.module, hook, lambda: None))
 
 
+def _prepare(facts: Facts, planned: Any, is_setup: bool) -> None:
+    """What Lightning does before it asks for optimizers: layers are made, moved, and seen by a first batch if lazy."""
+    task = facts.task
+    if not is_setup:  # reading a module's own data has done it
+        _attempt(facts, "setup", partial(getattr(task.module, "setup", _nothing), "fit"))
+    _attempt(facts, "configure_model", getattr(task.module, "configure_model", _nothing))
+    if planned is not None:
+        _attempt(facts, "placing", partial(place, task.module, planned))
+    if any(isinstance(p, torch.nn.parameter.UninitializedParameter) for p in task.module.parameters()):
+        _attempt(facts, "lazy", lambda: task.loss(task.reading.batches[0]))
+
+
+def _nothing(*_: Any) -> None:
+    return None
+
+
 def _attempt(facts: Facts, part: str, measure: Callable[[], Any]) -> Any:
     """What it measures, entered under its name; or None, and the reason."""
     try:
         facts.measured[part] = measure()
         return facts.measured[part]
+    except OutOfTimeError as error:
+        facts.missing[part] = str(error)
+        return None
     except Exception as error:  # the user's code may raise anything
         facts.missing[part] = f"{type(error).__name__}: {_short(error)}"
         return None
@@ -142,48 +180,54 @@ def _short(error: Exception) -> str:
     return lines[0][:100] if lines else "no message"
 
 
-def _measure(facts: Facts, deadline: float) -> None:
+def _measure(facts: Facts, deadline: float, bar: Display) -> None:
     """From the cheap to the dear; each may use a share of what is left."""
     task = facts.task
 
     def left() -> float:
         return deadline - time.monotonic()
 
+    bar.say("step")
     batch = task.usable()[0]
-    step = observe(task, batch)
-    facts.measured["step"] = step
-    _attempt(facts, "data", lambda: data.measure(task, step))
+    step = facts.measured["step"] = observe(task, batch)
+    task.deadline = deadline
     if not task.optimizers:
         facts.missing.setdefault("optimizers", "configure_optimizers gives none")
-    if task.optimizers:
-        _attempt(facts, "plan", lambda: plan.measure(task))
-    if step.error is not None:
-        reason = f"training_step raised {type(step.error).__name__}: {_short(step.error)}"
-        facts.missing |= dict.fromkeys(("gradients", "behaviour", "trial", "parts"), reason)
-        return
     stages: dict[str, Callable[[], Any]] = {
+        "data": lambda: data.measure(task, step),
+        "plan": lambda: plan.measure(task) if task.optimizers else None,
         "gradients": lambda: gradients.measure(task),
         "behaviour": lambda: behaviour.measure(task, step, batch),
         "parts": lambda: additivity.measure(task, batch),
-        "trial": lambda: _try(facts, left) if facts.has("plan") and facts.has("gradients") else None,
+        "trial": lambda: _try(facts, left),
     }
+    if step.error is not None:
+        reason = f"training_step raised {type(step.error).__name__}: {_short(step.error)}"
+        needing = ("gradients", "behaviour", "trial", "parts")
+        facts.missing |= dict.fromkeys(needing, reason)
+        stages = {part: stage for part, stage in stages.items() if part not in needing}
     for part, stage in stages.items():
-        if left() > 0:
-            _attempt(facts, part, stage)
-        else:
-            facts.missing[part] = "the budget is used up"
+        bar.say(part)
+        _attempt(facts, part, stage)
 
 
-def _try(facts: Facts, left: Callable[[], float]) -> trial.Trial:
+def _try(facts: Facts, left: Callable[[], float]) -> trial.Trial | None:
     """The runs; the long ones only where nothing worse is known yet."""
     task = facts.task
-    found = trial.measure_rates(task, facts.plan, gradients.matrices(task), facts.gradients, left() / 3)
+    if not facts.has("gradients"):
+        facts.missing["trial"] = facts.missing["gradients"]
+        return None
+    found = trial.Trial()
+    if facts.has("plan"):
+        found = trial.measure_rates(task, facts.plan, gradients.matrices(task), facts.gradients, left() / 3)
     facts.measured["trial"] = found
+    if found.is_cut:
+        facts.missing |= dict.fromkeys(RATES, "the budget is used up")
     if any(f.severity != "info" for f in _judge(facts)):
         return found
     if not task.manual:
-        trial.overfit(task, facts.step, facts.data, found, left() / 3)
-        found.unseen = trial.unseen(task, facts.step, facts.data, found.rms, left() * 0.8)
+        _attempt(facts, "CANNOT-OVERFIT", lambda: trial.overfit(task, facts.step, facts.data, found, left() / 3))
+        _attempt(facts, "NO-SIGNAL", lambda: trial.unseen(task, facts.step, facts.data, found, left() * 0.8))
     return found
 
 
@@ -204,9 +248,9 @@ def _lacking(check: Check, facts: Facts) -> str:
     return next((part for part in check.needs if not facts.has(part)), "")
 
 
-def _gaps(facts: Facts) -> dict[str, str]:
+def _gaps(facts: Facts, said: set[str]) -> dict[str, str]:
     gaps = {}
-    for check in CHECKS:
+    for check in (check for check in CHECKS if check.code not in said):
         part = _lacking(check, facts)
         if part:
             gaps[check.code] = facts.missing.get(part, f"needs {part}")

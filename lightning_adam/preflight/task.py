@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -15,6 +16,12 @@ from torch.optim import Optimizer
 from torch.overrides import TorchFunctionMode
 
 from lightning_adam.preflight.batches import Reading, is_finite, mapped
+from lightning_adam.preflight.placing import planned_precision
+
+
+class OutOfTimeError(RuntimeError):
+    """The budget is used up."""
+
 
 ASSUMED_EPOCHS = 10
 """Length of a run that nobody tells."""
@@ -71,6 +78,8 @@ class Task:
         schedulers: Lightning's form: dicts with ``scheduler``, ``interval``, ``frequency``.
         events: what a manual step called, in order: ``backward``, ``step``.
         given: the last batch as the training step got it.
+        deadline: when no further step may begin, by ``time.monotonic``.
+        is_exact: whether steps are taken without autocast, whose rounding a comparison would see.
     """
 
     module: Any
@@ -80,6 +89,8 @@ class Task:
     schedulers: list[dict[str, Any]] = field(default_factory=list)
     events: list[str] = field(default_factory=list)
     given: Any = None
+    deadline: float = math.inf
+    is_exact: bool = False
 
     @property
     def manual(self) -> bool:
@@ -121,9 +132,12 @@ class Task:
             backward: whether it goes backward, and moves nothing.
 
         Raises:
+            OutOfTimeError: it is past the deadline.
             ValueError: the step returns no loss.
         """
-        torch.manual_seed(seed)
+        if time.monotonic() > self.deadline:
+            raise OutOfTimeError("the budget is used up")
+        _seed(seed)
         batch = self.given = self.placed(mapped(batch, lambda part: part.clone() if isinstance(part, Tensor) else part))
         with self._precision():
             if self.manual:
@@ -141,7 +155,10 @@ class Task:
 
     def _precision(self) -> AbstractContextManager[Any]:
         plugin = getattr(self.trainer, "precision_plugin", None)
-        return plugin.train_step_context() if plugin is not None else nullcontext()
+        if plugin is None or (self.is_exact and hasattr(plugin, "autocast_context_manager")):
+            return nullcontext()
+        context: AbstractContextManager[Any] = plugin.train_step_context()
+        return context
 
     def _manual_loss(self, batch: Any, index: int, steps: bool, backward: bool) -> Tensor:
         losses: list[Tensor] = []
@@ -157,6 +174,15 @@ class Task:
         if not losses:
             raise ValueError("training_step gave no loss to manual_backward")
         return torch.stack([loss.float().mean() for loss in losses]).sum()
+
+
+def _seed(seed: int) -> None:
+    """Of the generators that run. ``torch.manual_seed`` also queues a seed for each device that nobody has used yet, which
+    could not be taken back, and takes a millisecond for writing down who asked.
+    """
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.manual_seed_all(seed)
 
 
 def _transfers(trainer: Any, module: Any) -> Any:
@@ -218,7 +244,7 @@ def stand_in(asked: Any, length: int | None) -> Any:
         strategy=SimpleNamespace(), world_size=1, global_rank=0, local_rank=0, num_devices=1, is_global_zero=True,
         is_last_batch=False, training=True, sanity_checking=False, validating=False, testing=False, logger=None, loggers=[],
         callback_metrics={}, logged_metrics={}, datamodule=None, optimizers=[], lr_scheduler_configs=[], log_dir=None,
-        is_known=asked is not None,
+        is_known=asked is not None, precision_plugin=planned_precision(asked),
     )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from lightning_adam.preflight.gradients import Gradients
 from lightning_adam.preflight.guard import untouched
 from lightning_adam.preflight.plan import Plan
 from lightning_adam.preflight.step import Step, predict
-from lightning_adam.preflight.task import Task, gradients, kept, mode
+from lightning_adam.preflight.task import OutOfTimeError, Task, gradients, kept, mode
 from lightning_adam.quiet import without_warnings
 from lightning_adam.schedules import Schedule
 
@@ -46,6 +46,7 @@ class Trial:
         unseen: (lowest loss on unseen batches, what guessing gives, last loss on the seen ones).
         rms: median rms of the matrices.
         weight: norm of all trainable tensors.
+        is_cut: whether the run at the planned rate had no time to end.
     """
 
     first: float = math.nan
@@ -59,6 +60,7 @@ class Trial:
     unseen: tuple[float, float, float] | None = None
     rms: float = 0.0
     weight: float = 0.0
+    is_cut: bool = False
 
 
 def end(losses: list[float]) -> float:
@@ -79,6 +81,7 @@ def measure_rates(task: Task, plan: Plan, weights: dict[str, nn.Parameter], slop
     steps = LONGER if plan.is_adaptive and found.rms and plan.peak > SUSPECT * found.rms else STEPS
     found.first = _first(task)
     found.planned, found.unmoved = _run(task, plan, slopes, seconds / 4, steps, ramp=plan.warms_up)
+    found.is_cut = len(found.planned) < steps and math.isfinite(found.planned[-1])
     is_poor = blew_up(found.planned, found.first) or end(found.planned) > 0.7 * found.first
     if (is_poor or steps == LONGER) and not task.manual:
         for scale in (0.1, 0.01, 0.001):
@@ -199,7 +202,7 @@ def overfit(task: Task, step: Step, data: Data, found: Trial, seconds: float) ->
                     if _is_learnt(first, lowest) or not math.isfinite(loss):
                         break
                     if time.monotonic() > deadline:
-                        return
+                        raise OutOfTimeError("the budget is used up")
                 found.worsened = _worse(before, _error(task, step, data, few)) if lowest < min(0.0, first) else None
             if _is_learnt(first, lowest):
                 break
@@ -243,11 +246,11 @@ def _fitted(task: Task, batch_of: Callable[[int], Any], rate: float, steps: int,
         optimizer.zero_grad()
 
 
-def unseen(task: Task, step: Step, data: Data, rms: float, seconds: float) -> tuple[float, float, float] | None:
+def unseen(task: Task, step: Step, data: Data, found: Trial, seconds: float) -> None:
     """Ten passes over three quarters of the batches; the rest judges. Only of labels, against their own shares."""
     batches, labels = task.usable(), data.labels
     if labels is None or len(batches) < 20 or step.main is None or not step.target:
-        return None
+        return
     count = len(batches) * 3 // 4
     sizes = [len(t) for t in data.targets]
     seen, held_out = labels[: sum(sizes[:count])], labels[sum(sizes[:count]) :]
@@ -256,7 +259,7 @@ def unseen(task: Task, step: Step, data: Data, rms: float, seconds: float) -> tu
     deadline, lowest, losses = time.monotonic() + seconds, math.inf, []
     with kept(task.module):
         for index, loss in enumerate(
-            _fitted(task, lambda index: batches[index % count], min(3e-3, 0.1 * rms or 1e-3), 10 * count), 1
+            _fitted(task, lambda index: batches[index % count], min(3e-3, 0.1 * found.rms or 1e-3), 10 * count), 1
         ):
             losses.append(loss)
             if index % count == 0:
@@ -264,8 +267,8 @@ def unseen(task: Task, step: Step, data: Data, rms: float, seconds: float) -> tu
                 if lowest < 0.97 * prior:
                     break
             if time.monotonic() > deadline:
-                return None
-    return lowest, prior, sum(losses[-count:]) / count
+                raise OutOfTimeError("the budget is used up")
+    found.unseen = lowest, prior, sum(losses[-count:]) / count
 
 
 def _judged(task: Task, batches: list[Any]) -> float:

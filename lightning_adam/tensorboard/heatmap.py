@@ -17,7 +17,8 @@ LIMITS = bands(RunSignals())["update_ratio"]
 LOW, HIGH = -6.0, 0.0
 BLUE, PALE, RED = np.array([33, 102, 172.0]), np.array([247, 247, 240.0]), np.array([178, 24, 43.0])
 """Ends and middle of ColorBrewer's RdBu, which colour-blind readers can tell apart (Brewer 2003)."""
-GREY, MAGENTA = (205, 205, 205), (200, 0, 200)
+GREY, BLACK = (205, 205, 205), (0, 0, 0)
+"""No step at all, and not finite: black is far from the whole scale for every eye; magenta is blue to a protanope."""
 EDGE = 0.3
 """How much of the way to the full colour a cell begins with that is just outside of the limits."""
 
@@ -26,14 +27,14 @@ LEFT, TOP, RIGHT, BOTTOM = 130, 30, 14, 44
 
 
 def colours(ratios: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
-    """RGB [rows, columns, 3] of ‖Δθ‖/‖θ‖: pale within the limits, blue below, red above; grey: zero, magenta: not finite."""
+    """RGB [rows, columns, 3] of ‖Δθ‖/‖θ‖: pale within the limits, blue below, red above; grey: zero, black: not finite."""
     settled = np.full(len(ratios), EARLY_STEPS)  # no row of the picture is judged as a first step
     excess = LIMITS.excess(settled, np.nan_to_num(ratios, nan=LIMITS.high, posinf=LIMITS.high).astype(np.float32))
     share = np.where(excess == 0, 0, EDGE + (1 - EDGE) * np.abs(excess))
     end = np.where((excess < 0)[..., None], BLUE, RED)
     picture: NDArray[np.uint8] = (PALE + (end - PALE) * share[..., None]).astype(np.uint8)
     picture[ratios == 0] = GREY
-    picture[~np.isfinite(ratios)] = MAGENTA
+    picture[~np.isfinite(ratios)] = BLACK
     return picture
 
 
@@ -42,7 +43,7 @@ def few_colours(picture: Image.Image) -> Image.Image:
     scale = colours(np.logspace(LOW, HIGH, 180)[None, :])[0].tolist()
     ink = [(value, value, value) for value in range(0, 256, 17)]
     palette = Image.new("P", (1, 1))
-    palette.putpalette([int(part) for colour in (*scale, *ink, GREY, MAGENTA) for part in colour])
+    palette.putpalette([int(part) for colour in (*scale, *ink, GREY, BLACK) for part in colour])
     return picture.quantize(palette=palette, dither=Image.Dither.NONE)
 
 
@@ -59,8 +60,10 @@ def draw_heatmap(steps: Sequence[int], names: Sequence[str], ratios: NDArray[np.
     font = ImageFont.load_default(size=12)
     size = (WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM)
     fits = len(names) <= size[1] and len(steps) <= size[0]
-    body = Image.fromarray(colours(ratios)).resize(size, Image.Resampling.NEAREST if fits else Image.Resampling.BOX)
-    image.paste(body, (LEFT, TOP))
+    resampling = Image.Resampling.NEAREST if fits else Image.Resampling.BOX
+    image.paste(Image.fromarray(colours(ratios)).resize(size, resampling), (LEFT, TOP))
+    bad = Image.fromarray((~np.isfinite(ratios)).astype(np.float32)).resize(size, resampling)
+    image.paste(BLACK, (LEFT, TOP), Image.fromarray(np.asarray(bad) > 0))  # one among many is not averaged away
     draw.text(
         (8, 6),
         f"update ratio per tensor and step; pale: {LIMITS.low:g} to {LIMITS.high:g}, no finding",
@@ -97,6 +100,6 @@ def _legend(image: Image.Image, draw: ImageDraw.ImageDraw, font: Any) -> None:
     image.paste(Image.fromarray(scale).resize((150, 10)), (LEFT + 26, top))
     draw.text((LEFT + 20, top - 2), "1e-6", fill="black", font=font, anchor="ra")
     draw.text((LEFT + 182, top - 2), "1", fill="black", font=font)
-    for x, colour, text in ((LEFT + 230, GREY, "zero"), (LEFT + 300, MAGENTA, "not finite")):
+    for x, colour, text in ((LEFT + 230, GREY, "zero"), (LEFT + 300, BLACK, "not finite")):
         draw.rectangle((x, top, x + 12, top + 10), fill=colour)
         draw.text((x + 18, top - 2), text, fill="black", font=font)

@@ -14,7 +14,9 @@ from tensorboard.plugins import base_plugin
 from werkzeug import wrappers
 from werkzeug.exceptions import HTTPException
 
+from lightning_adam.explain import codes, explanation
 from lightning_adam.tensorboard.tab.overview import Overviews, losses
+from lightning_adam.tensorboard.tab.report import report_page
 from lightning_adam.tensorboard.tab.series import MATRIX, SeriesReader
 from lightning_adam.tensorboard.tab.tiles import tile
 from lightning_adam.tensorboard.tags import PLUGIN, QUANTITY_TEXTS
@@ -42,6 +44,7 @@ class AdamPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
     def __init__(self, context: Any) -> None:
         self._series = SeriesReader(context.data_provider, context.sampling_hints or {})
         self._overviews = Overviews()
+        self._logdir = getattr(context, "logdir", None) or ""
 
     def is_active(self) -> bool:
         """TensorBoard shows the tab by itself where a run has our series; else it is in the list of inactive ones."""
@@ -60,12 +63,14 @@ class AdamPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
             "/scalars": self._scalars,
             "/rows": self._rows,
             "/histogram": self._histogram,
+            "/explanation": _explanation,
         }
         files = {f"/static/{path.name}": _file(path) for path in STATIC.iterdir() if path.suffix in MIME}
         return (
             files
             | {route: _application(make, "application/json") for route, make in answers.items()}
             | {"/matrix": _application(self._matrix, "application/octet-stream")}
+            | {"/report": _application(self._report, "text/html")}
         )
 
     def _runs(self, request: wrappers.Request) -> dict[str, Any]:
@@ -122,6 +127,19 @@ class AdamPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
     def _histogram(self, request: wrappers.Request) -> dict[str, Any]:
         step = _whole(request, "step") or 0
         return self._series.histogram(*_where(request), request.args["run"], request.args["tag"], step)
+
+    def _report(self, request: wrappers.Request) -> str:
+        """The doctor's page on one run; a name is only taken for a folder where TensorBoard lists such a run."""
+        run = request.args["run"]
+        if run not in self._series.runs(*_where(request)):
+            raise errors.NotFoundError(f"There is no run {run!r}.")
+        return report_page(self._logdir, run)
+
+
+def _explanation(request: wrappers.Request) -> dict[str, str]:
+    """What ``lightning-adam explain`` says, as HTML; empty for a code that this version does not know."""
+    code = request.args["code"]
+    return {"html": explanation(code).as_html() if code in codes() else ""}
 
 
 def _where(request: wrappers.Request) -> Where:

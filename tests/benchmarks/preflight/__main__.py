@@ -1,4 +1,4 @@
-"""``python -m tests.benchmarks.preflight [tuning|held-out|fresh]``: the right names, the false alarms and the time."""
+"""``python -m tests.benchmarks.preflight [tuning|held-out|fresh|strangers]``: right names, false alarms and time."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ import lightning as L
 import torch
 
 import lightning_adam as la
-from tests.benchmarks.preflight import fresh
+from tests.benchmarks.preflight import fresh, strangers_faulty, strangers_healthy
 from tests.benchmarks.preflight.faulty_more import FAULTY
 from tests.benchmarks.preflight.healthy_more import HEALTHY
 
 
 def part_of(name: str) -> str:
-    """Half of the cases are for tuning, by their names alone; of both halves the third round is kept apart."""
+    """Half of the cases are for tuning, by their names alone; the third and the fourth round are kept apart."""
     if hasattr(fresh, name):
         return "fresh"
+    if hasattr(strangers_faulty, name) or hasattr(strangers_healthy, name):
+        return "strangers"
     return "held-out" if hashlib.sha256(name.encode()).digest()[0] % 2 else "tuning"
 
 
@@ -67,7 +69,7 @@ def main(which: str, details: bool) -> None:
     warnings.filterwarnings("ignore")
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    for part in ("tuning", "held-out", "fresh"):
+    for part in ("tuning", "held-out", "fresh", "strangers"):
         if which in (part, "all"):
             print(part)
             for kind, cases in (("healthy", HEALTHY), ("faulty", FAULTY)):

@@ -39,6 +39,10 @@ export const rows = async (name, prefix, row, quantity) =>
   allNumbers(await json('rows', {run: name, prefix, row, quantity}));
 export const histogram = (name, tag, step) => json('histogram', {run: name, tag, step});
 
+export const explanation = (code) => json('explanation', {code});
+/** The doctor's report on a run, as a page of its own. */
+export const report = async (name) => (await request('report', {run: name})).blob();
+
 /**
  * One quantity of all tensors: {rows, columns, first, last, bands, sketch, values, excess, worst}; the last three are Float32Array
  * [rows × columns], excess and worst null where nothing is judged. rate: 'planned' divides the schedule's decay out. With

@@ -8,9 +8,12 @@ const AROUND = {
 };
 const ENTRIES = 256;
 
+// Black is the one colour that stays far from all of both scales under every colour-vision deficiency: a pink, which it was,
+// is to a protanope exactly the blue of steps that are too small (tests/test_tab_limits.py measures it).
+const NOT_FINITE = [0, 0, 0];
 export const SPECIAL = {
-  light: {nan: [214, 0, 147], infinite: [0, 0, 0], zero: [205, 208, 212], never: [243, 226, 237]},
-  dark: {nan: [255, 77, 196], infinite: [255, 255, 255], zero: [92, 96, 102], never: [66, 50, 60]},
+  light: {nan: NOT_FINITE, zero: [205, 208, 212], never: [243, 226, 237]},
+  dark: {nan: NOT_FINITE, zero: [92, 96, 102], never: [66, 50, 60]},
 };
 
 const bytes = (hex) => [0, 2, 4].map((at) => parseInt(hex.slice(at, at + 2), 16));

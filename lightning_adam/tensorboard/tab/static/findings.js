@@ -1,5 +1,6 @@
 // Findings: marks on the step axis, a list, and what one of them says.
 
+import {explanation} from './api.js';
 import {el, perFrame} from './dom.js';
 import {format} from './numbers.js';
 
@@ -22,8 +23,14 @@ export class Findings {
     );
     this.strip = el('div', {className: 'strip'}, label, this.lane);
     this.list = el('div', {className: 'finding-list'});
-    this.detail = el('div', {className: 'finding-detail', 'aria-live': 'polite'});
-    this.card = el('div', {className: 'findings'}, this.list, this.detail);
+    this.detail = el('div', {'aria-live': 'polite'});
+    this.about = new About();
+    this.card = el(
+      'div',
+      {className: 'findings'},
+      this.list,
+      el('div', {className: 'finding-detail'}, this.detail, this.about.element),
+    );
     view.onDraw(() => this.#place());
     new ResizeObserver(perFrame(() => this.#place())).observe(this.lane);
   }
@@ -52,6 +59,7 @@ export class Findings {
         ? 'No findings: the monitor had nothing to complain about.'
         : 'DivergenceMonitor was not attached to this run: add it to Trainer(callbacks=[…]) to get findings.';
       this.detail.replaceChildren(el('p', {className: 'muted', textContent: text}));
+      this.about.of('');
     }
     this.#place();
   }
@@ -109,6 +117,7 @@ export class Findings {
       this.#parameters(finding.parameters),
     ];
     this.detail.replaceChildren(...parts.filter(Boolean));
+    this.about.of(finding.rule);
   }
 
   #parameters(names) {
@@ -146,6 +155,32 @@ export class Findings {
       mark.style.transform = `translate(${x - MARK / 2}px, ${lane * MARK}px)`;
     }
     this.lane.style.height = `${Math.max(1, ends.length) * MARK + 4}px`;
+  }
+}
+
+/** What `lightning-adam explain` says of a code, folded; it is asked for when it is unfolded, and stays so for the next code. */
+class About {
+  constructor() {
+    this.summary = el('summary');
+    this.body = el('div', {className: 'about-code'});
+    this.element = el('details', {hidden: true, ontoggle: () => this.#fill()}, this.summary, this.body);
+  }
+
+  of(code) {
+    if (code === this.code) return;
+    this.code = code;
+    this.element.hidden = !code;
+    this.summary.textContent = `What ${code} means, how it is decided, how often it is right`;
+    this.body.replaceChildren();
+    this.#fill();
+  }
+
+  async #fill() {
+    const {code} = this;
+    if (!this.element.open || !code || this.body.childElementCount) return;
+    const {html} = await explanation(code);
+    // The one place where the page takes HTML: it is made from the package's own files, never from a log.
+    if (code === this.code) this.body.innerHTML = html || '<p>This version does not know the code.</p>';
   }
 }
 

@@ -6,7 +6,7 @@ import {Findings} from './findings.js';
 import {LayerView} from './layer.js';
 import {OVERVIEW} from './quantities.js';
 import {Runs} from './runs.js';
-import {png, save} from './save.js';
+import {download, png, save} from './save.js';
 import {address, addressed, isDark, onAddress, onReload, onTheme} from './tensorboard.js';
 import {Tensors} from './tensors.js';
 import {Timeline, timelineTags} from './timeline.js';
@@ -98,6 +98,7 @@ class App {
         el('h2', {textContent: 'Run'}),
         el('span', {className: 'muted', textContent: 'drag over any chart to zoom all of them; click to choose a step'}),
         save('PNG', 'these charts as a picture', () => png(timeline, `${this.names.run}-run.png`)),
+        save('Report', "the doctor's report on this run as a page of its own", () => this.report(this.#export())),
       ),
       this.findings.strip,
       ...this.timeline.elements,
@@ -335,6 +336,11 @@ class App {
         row,
       ),
     );
+  }
+
+  async #export() {
+    const name = this.names.run;
+    download(await api.report(name), `${name}-report.html`);
   }
 
   /** While the page is visible: is there anything new? */

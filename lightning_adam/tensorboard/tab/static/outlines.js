@@ -1,7 +1,9 @@
-// Findings drawn into a heatmap: around the tensors that they concern, from the step where each was seen first to the last.
+// Findings drawn into a heatmap: hatched over the tensors that they concern, from the step where each was seen first to the
+// last. What no limit of a cell shows, such as a decay that dominates, is seen at a glance too; the colours stay readable.
 
 const LEAST = 5; // pixels: a finding of one step is still seen
 const LABEL = 15;
+const HATCH = 9; // pixels between two lines
 
 /** rows: {node, isOpen} as shown; place: {offset, height, names}. */
 export function outlines(panel, findings, rows, place) {
@@ -41,12 +43,26 @@ function concerned(finding, rows, names) {
 
 function outline(panel, finding, [x, y, width, height]) {
   const {g} = panel;
-  g.fillStyle = g.strokeStyle = panel.colour(finding.severity);
-  g.globalAlpha = 0.1;
-  g.fillRect(x, y, width, height);
-  g.globalAlpha = 1;
+  g.strokeStyle = panel.colour(finding.severity);
+  hatch(g, Math.max(0, x), y, Math.min(width, panel.width), height);
   g.lineWidth = 2;
   g.strokeRect(x + 1, y + 1, Math.max(1, width - 2), height - 2);
+}
+
+function hatch(g, x, y, width, height) {
+  g.save();
+  g.beginPath();
+  g.rect(x, y, width, height);
+  g.clip();
+  g.beginPath();
+  for (let at = Math.floor((x - height) / HATCH) * HATCH; at < x + width; at += HATCH) {
+    g.moveTo(at, y + height);
+    g.lineTo(at + height, y);
+  }
+  g.lineWidth = 1;
+  g.globalAlpha = 0.55;
+  g.stroke();
+  g.restore();
 }
 
 function label(panel, finding, x, y) {

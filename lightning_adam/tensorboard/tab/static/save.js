@@ -70,7 +70,8 @@ function lines(node, draw) {
   if (text.trim()) draw(text, at.left, at.top + at.height / 2);
 }
 
-function download(blob, name) {
+/** Any file. */
+export function download(blob, name) {
   const link = el('a', {href: URL.createObjectURL(blob), download: name.replace(/[^\w.-]+/g, '_')});
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);

@@ -32,12 +32,12 @@ export class ColourScale {
     if (value !== value) return this.specialPixels.nan;
     const at = this.spec.log ? Math.log10(value) : value;
     if (at === -Infinity) return this.specialPixels.zero;
-    if (at === Infinity) return this.specialPixels.infinite;
+    if (at === Infinity) return this.specialPixels.nan;
     return this.#at((at - this.spec.low) / (this.spec.high - this.spec.low));
   }
 
   #judgedPixel(value, excess) {
-    if (excess !== excess) return value === Infinity ? this.specialPixels.infinite : this.specialPixels.nan;
+    if (excess !== excess) return this.specialPixels.nan;
     if (value !== value && excess === 0) return this.specialPixels.never;
     return this.#at(place(excess));
   }
@@ -90,7 +90,6 @@ export class ColourScale {
     for (const matrix of matrices) for (const name of this.#specials(matrix)) seen.add(name);
     const texts = {
       nan: 'not finite',
-      infinite: 'infinite',
       zero: 'exactly 0',
       never: this.judged ? 'no value' : 'NaN throughout',
     };

@@ -174,7 +174,8 @@ export class Tensors {
       this.maps[i].set(matrix, scale, two && !minus ? this.runs[i].name : '');
     });
     this.maps[1].element.hidden = !two || minus;
-    this.legend.replaceChildren(scale.legend(wholes));
+    const named = this.actions.findings().some((finding) => finding.severity !== 'info');
+    this.legend.replaceChildren(scale.legend(wholes), ...(named ? [hatched()] : []));
     this.text.textContent = this.#explain(spec, minus);
     this.drawn = {spec, matrices: pictures(this.shown)};
   }
@@ -285,3 +286,7 @@ function matches(name, text) {
     return false;
   }
 }
+
+/** The legend's entry for what outlines.js draws. */
+const hatched = () =>
+  el('span', {className: 'legend named'}, el('span', {className: 'swatch hatched'}), 'named by a finding');

@@ -5,29 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.optim import Optimizer
 
 Batch = tuple[Tensor, ...]
 """Inputs first, the target last."""
-
-OPTIMIZERS: dict[str, Callable[[Any, float], Optimizer]] = {
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
-    "adam-gan": lambda p, lr: torch.optim.Adam(p, lr, betas=(0.5, 0.999)),
-    "adamw-95": lambda p, lr: torch.optim.AdamW(p, lr, betas=(0.9, 0.95), weight_decay=0.1),
-    "sgd": torch.optim.SGD,
-    "momentum": lambda p, lr: torch.optim.SGD(p, lr, momentum=0.9),
-    "nesterov": lambda p, lr: torch.optim.SGD(p, lr, momentum=0.9, nesterov=True, weight_decay=5e-4),
-    "rmsprop": torch.optim.RMSprop,
-    "adagrad": torch.optim.Adagrad,
-    "nadam": torch.optim.NAdam,
-    "radam": torch.optim.RAdam,
-    "adamax": torch.optim.Adamax,
-}
 
 
 @dataclass(frozen=True)
@@ -52,11 +35,12 @@ class Family:
     Attributes:
         name: unique.
         make: the task; torch's generator is seeded before.
-        optimizer: a key of ``OPTIMIZERS``.
+        optimizer: a key of :data:`tests.benchmarks.divergence.corpus.optimizers.OPTIMIZERS`.
         lr: a rate near the best; the grid around it is tried.
         steps: of one run.
         supervised: whether shuffled targets make it unlearnable.
         continuous: whether the inputs are floats that an upstream mistake may scale.
+        not_in: precisions in which torch cannot compute it: an operation is missing, or constants are of 32 bits.
     """
 
     name: str
@@ -66,6 +50,7 @@ class Family:
     steps: int = 250
     supervised: bool = False
     continuous: bool = False
+    not_in: tuple[str, ...] = ()
 
     @property
     def is_held_out(self) -> bool:
@@ -77,13 +62,18 @@ FAMILIES: dict[str, Family] = {}
 
 
 def family(
-    optimizer: str, lr: float, steps: int = 250, supervised: bool = False, continuous: bool = False
+    optimizer: str,
+    lr: float,
+    steps: int = 250,
+    supervised: bool = False,
+    continuous: bool = False,
+    not_in: tuple[str, ...] = (),
 ) -> Callable[[Callable[[], Task]], Callable[[], Task]]:
     """Register the function under its name."""
 
     def register(make: Callable[[], Task]) -> Callable[[], Task]:
         name = make.__name__.replace("_", "-")
-        FAMILIES[name] = Family(name, make, optimizer, lr, steps, supervised, continuous)
+        FAMILIES[name] = Family(name, make, optimizer, lr, steps, supervised, continuous, not_in)
         return make
 
     return register

@@ -64,7 +64,7 @@ def coupling_flow() -> Task:
     return Task(Flow(), rows_of(64, moons()), loss)
 
 
-@family("adamw", 2e-3, continuous=True)
+@family("adamw", 2e-3, continuous=True, not_in=("bf16",))
 def diffusion_moons() -> Task:
     """Noise prediction: the loss is noisy and never falls far."""
     net = mlp([3, 64, 64, 2], nn.SiLU)
@@ -78,7 +78,7 @@ def diffusion_moons() -> Task:
     return Task(net, rows_of(64, moons()), loss)
 
 
-@family("adam", 2e-3, continuous=True)
+@family("adam", 2e-3, continuous=True, not_in=("bf16",))
 def flow_matching() -> Task:
     """Velocity from noise to digits: a high floor."""
     net = mlp([65, 128, 128, 64], nn.SiLU)
@@ -106,7 +106,7 @@ def mixture_density() -> Task:
     return Task(mlp([1, 48, 15], nn.Tanh), rows_of(64, x, y), loss)
 
 
-@family("adam", 3e-3, continuous=True)
+@family("adam", 3e-3, continuous=True, not_in=("bf16",))
 def masked_autoencoder() -> Task:
     """Half of the pixels from the other half."""
 
@@ -191,7 +191,7 @@ def factorisation() -> Task:
     return Task(Factors(), rows_of(256, i, j, (u[i] * v[j]).sum(1) / 2), loss)
 
 
-@family("adam", 3e-3, continuous=True)
+@family("adam", 3e-3, continuous=True, not_in=("float64", "bf16"))
 def normal_modes_energy() -> Task:
     """An energy to minimise that is negative at its best: a variational ground state."""
     grid = torch.linspace(-4, 4, 200)[:, None]

@@ -118,7 +118,7 @@ def ranking_towers() -> Task:
     return Task(Towers(), rows_of(64, user[kept], item[kept]), loss)
 
 
-@family("adam", 3e-3)
+@family("adam", 3e-3, not_in=("float64", "bf16"))
 def bandit_policy() -> Task:
     """REINFORCE with a baseline: the loss has no level and any sign."""
     arms = torch.randn(8, 6, generator=fixed())
@@ -183,7 +183,7 @@ def temporal_difference() -> Task:
     return Task(Q(), rows_of(64, now, following, action, -(now**2).sum(1) + action[:, 0]), loss)
 
 
-@family("adam", 3e-3)
+@family("adam", 3e-3, not_in=("float64", "bf16"))
 def physics_informed() -> Task:
     """A PINN for u'' = -π² sin(πx): residual and boundary."""
 
@@ -217,7 +217,7 @@ def neural_field() -> Task:
     return Task(Field(), rows_of(256, grid, value), lambda n, b: F.mse_loss(n(b[0])[:, 0], b[1]))
 
 
-@family("adamw", 2e-3, supervised=True, continuous=True)
+@family("adamw", 2e-3, supervised=True, continuous=True, not_in=("float64", "bf16"))
 def experts() -> Task:
     """Four experts, of which each example uses one: some get no gradient for a while."""
 
@@ -232,7 +232,7 @@ def experts() -> Task:
             out = torch.zeros(len(x), 5)
             for k, expert in enumerate(self.experts):
                 rows = (chosen == k).nonzero()[:, 0]
-                out = out.index_add(0, rows, best[rows, None] * expert(x[rows]))
+                out = out.index_add(0, rows, (best[rows, None] * expert(x[rows])).to(out.dtype))
             return out
 
     x, y = make_classification(2000, 16, n_informative=10, n_classes=5, random_state=2)
@@ -262,7 +262,7 @@ def fine_tuning() -> Task:
     return Task(pretrained(), rows_of(32, x[900:], y[900:]), classes)
 
 
-@family("adam", 2e-3, supervised=True, continuous=True)
+@family("adam", 2e-3, supervised=True, continuous=True, not_in=("float64", "bf16"))
 def distillation() -> Task:
     """A small student of a trained teacher."""
     teacher, student = pretrained().eval().requires_grad_(False), mlp([64, 24, 10])

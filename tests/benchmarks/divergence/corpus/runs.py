@@ -5,84 +5,132 @@ from __future__ import annotations
 import copy
 import logging
 import time
-from pathlib import Path
+import warnings
 from typing import Any
 
 import torch
-from torch import Generator, nn
+from torch import Generator, Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_adam.integrations.loop_run import LoopRun
 from lightning_adam.monitoring.monitor import Monitor
 from lightning_adam.monitoring.optimizer_diagnosis import DivergenceOptions
-from tests.benchmarks.divergence.corpus.family import FAMILIES, OPTIMIZERS, Family
-from tests.benchmarks.divergence.corpus.mistakes import MISTAKES, Mistake
+from tests.benchmarks.divergence.corpus.family import Batch
+from tests.benchmarks.divergence.corpus.jobs import Job, Recipe, recipe_of
+from tests.benchmarks.divergence.corpus.optimizers import OPTIMIZERS
+from tests.benchmarks.divergence.corpus.settings import EPOCH, PER_EPOCH, PRECISIONS, SCHEDULES
 from tests.benchmarks.divergence.running import Run, final_loss
 
-GRID = (0.3, 1.0, 3.0)
-"""The family's rate times these: the healthy runs are those that end as low as the best."""
-STORED = Path("runs/corpus")
 
-
-def path_of(family: str, kind: str, seed: int) -> Path:
-    """Where a run is stored; ``kind`` is a mistake's name or ``rate-FACTOR``."""
-    return STORED / f"{family}.{kind}.{seed}.zip"
-
-
-def train_job(job: tuple[str, str, int]) -> tuple[str, str, int]:
+def train_job(job: Job) -> Job:
     """Of a process; what is stored already is not trained again."""
     torch.set_num_threads(1)
     logging.getLogger("lightning_adam").setLevel(logging.ERROR)
-    family, kind, seed = job
-    if not path_of(*job).exists():
-        times = float(kind.removeprefix("healthy-")) if kind.startswith("healthy-") else 1.0
-        train(FAMILIES[family], times, MISTAKES.get(kind), seed).save(path_of(*job))
+    if not job.path.exists():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            train(recipe_of(job), job.seed).save(job.path)
     return job
 
 
-def train(family: Family, times: float, mistake: Mistake | None, seed: int) -> Run:
+def train(recipe: Recipe, seed: int) -> Run:
     """The same arguments give the same run."""
     began = time.perf_counter()
-    torch.manual_seed(seed)
-    task, generator = family.make(), Generator().manual_seed(seed + 1)
-    wrong = mistake or Mistake("")
-    trained = copy.deepcopy(task.net) if wrong.stale else task.net
-    optimizer = _optimizer(family, task.net, times, wrong)
-    kept: list[Any] = []
-    run = LoopRun(trained, [optimizer], None, family.steps, None, 50, 1, wrong.clip, [])
-    monitor = Monitor(run, None, DivergenceOptions(), on_record=lambda position, record: kept.append(record))
-    monitor.begin()
-    base = [group["lr"] for group in optimizer.param_groups]
-    for step in range(family.steps):
-        for group, lr in zip(optimizer.param_groups, base, strict=True):
-            group.setdefault("initial_lr", lr)
-            group["lr"] = lr * (wrong.factor(step, family.steps) if wrong.factor else 1.0)
-        batch = task.draw(generator)
-        batch = wrong.batch(step, family.steps, batch) if wrong.batch else batch
-        if wrong.zeroed:
-            optimizer.zero_grad()
-        loss = task.loss(trained, batch)
-        loss = wrong.loss(step, family.steps, loss) if wrong.loss else loss
-        monitor.begin_batch(batch, step)
-        monitor.loss(loss)
-        loss.backward()
-        if wrong.clip is not None:
-            monitor.before_clipping(optimizer)
-            nn.utils.clip_grad_norm_(trained.parameters(), wrong.clip)
-        optimizer.step()
-        run.steps[0] += 1
-    findings = monitor.findings
-    monitor.end()
-    if monitor.guard.failures:
-        raise RuntimeError(f"{family.name}: the monitor lost {monitor.guard.failures}.")
-    result = Run(family.name, seed, [kept], findings, 0.0, time.perf_counter() - began)
-    return Run(family.name, seed, [kept], findings, final_loss(result.losses), result.seconds)
+    loop = Loop(recipe, seed)
+    loop.monitor.begin()
+    for step in range(recipe.family.steps):
+        loop.step(step)
+    findings = loop.monitor.findings
+    loop.monitor.end()
+    if loop.monitor.guard.failures:
+        raise RuntimeError(f"{recipe.family.name}: the monitor lost {loop.monitor.guard.failures}.")
+    losses = Run("", seed, [loop.kept], findings, 0.0, 0.0).losses
+    return Run(recipe.family.name, seed, [loop.kept], findings, final_loss(losses), time.perf_counter() - began)
 
 
-def _optimizer(family: Family, net: nn.Module, times: float, wrong: Mistake) -> Optimizer:
+class Loop:
+    """The plain loop that a stranger would write, and what is wrong with it.
+
+    Args:
+        recipe: what is trained with what.
+        seed: of weights and batches.
+
+    Attributes:
+        monitor: to begin before the first step and to end after the last.
+        kept: what it has recorded.
+    """
+
+    def __init__(self, recipe: Recipe, seed: int) -> None:
+        torch.manual_seed(seed)
+        self._recipe, self._precision = recipe, PRECISIONS[recipe.precision]
+        self._task, self._generator = recipe.family.make(), Generator().manual_seed(seed + 1)
+        held = self._task.net.to(self._precision.weights)
+        self._net = copy.deepcopy(held) if recipe.mistake.stale else held
+        self._optimizer = _optimizer(recipe, held)
+        schedule = SCHEDULES.get(recipe.schedule)
+        self._scheduler = schedule(self._optimizer, recipe.family.steps) if schedule is not None else None
+        for group in self._optimizer.param_groups:
+            group.setdefault("initial_lr", group["lr"])
+        self._scaler = torch.amp.GradScaler("cpu", enabled=self._precision.scaled)  # type: ignore[attr-defined]
+        self.kept: list[Any] = []
+        scaler = self._scaler if self._precision.scaled else None
+        self._run = LoopRun(self._net, [self._optimizer], scaler, recipe.family.steps, None, 50, 1, recipe.clip, [])
+        options = DivergenceOptions()
+        self.monitor = Monitor(self._run, None, options, on_record=lambda position, record: self.kept.append(record))
+
+    def step(self, step: int) -> None:
+        """One batch."""
+        rates = [group["lr"] for group in self._optimizer.param_groups]
+        for group, rate in zip(self._optimizer.param_groups, rates, strict=True):
+            group["lr"] = min(rate * self._recipe.factor(step), self._recipe.cap or float("inf"))
+        batch = self._batch(step)
+        if self._recipe.mistake.zeroed:
+            self._optimizer.zero_grad()
+        self.monitor.begin_batch(batch, step)
+        loss = self._loss(step, batch)
+        self.monitor.loss(loss, is_scaled=False)
+        self._scaler.scale(loss).backward()
+        self._update()
+        for group, rate in zip(self._optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+        self._schedule(step)
+
+    def _batch(self, step: int) -> Batch:
+        drawn, change = self._task.draw(self._generator), self._recipe.mistake.batch
+        batch = drawn if change is None else change(step, self._recipe.family.steps, drawn)
+        return tuple(t.to(self._precision.weights) if t.is_floating_point() else t for t in batch)
+
+    def _loss(self, step: int, batch: Batch) -> Tensor:
+        with torch.autocast("cpu", self._precision.autocast, enabled=self._precision.autocast is not None):
+            loss = self._task.loss(self._net, batch)
+        change = self._recipe.mistake.loss
+        return loss if change is None else change(step, self._recipe.family.steps, loss)
+
+    def _update(self) -> None:
+        """Clipped if asked; a scaler may leave it out."""
+        if self._recipe.clip is not None:
+            if self._precision.scaled:
+                self._scaler.unscale_(self._optimizer)
+            self.monitor.before_clipping(self._optimizer)
+            nn.utils.clip_grad_norm_(self._net.parameters(), self._recipe.clip)
+        scale = self._scaler.get_scale()
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        if self._scaler.get_scale() < scale:
+            self.monitor.skipped(0)
+        self._run.steps[0] += 1
+
+    def _schedule(self, step: int) -> None:
+        is_due = self._recipe.schedule not in PER_EPOCH or (step + 1) % EPOCH == 0
+        if self._scheduler is not None and is_due:
+            self._scheduler.step()
+
+
+def _optimizer(recipe: Recipe, net: nn.Module) -> Optimizer:
     parameters = [p for p in net.parameters() if p.requires_grad]
-    optimizer = OPTIMIZERS[family.optimizer](parameters, family.lr * times * wrong.rate)
-    changes = {"eps": wrong.eps, "betas": wrong.betas, "weight_decay": wrong.weight_decay}
+    optimizer = OPTIMIZERS[recipe.family.optimizer](parameters, recipe.family.lr * recipe.times)
     for group in optimizer.param_groups:
-        group.update({name: value for name, value in changes.items() if value is not None})
+        group.update(recipe.group)
+    if hasattr(optimizer, "train"):
+        optimizer.train()
     return optimizer
