@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torch.overrides import _get_current_function_mode
 
-from lightning_adam.monitoring import Monitor
 from lightning_adam.monitoring.guard import Guard
-from lightning_adam.preflight.cheap import FirstStep, cheap_checks
-from lightning_adam.preflight.graph import step_of
+
+if TYPE_CHECKING:
+    from lightning_adam.monitoring import Monitor
+    from lightning_adam.preflight.cheap import FirstStep
 
 WHOLE = ("DDPStrategy", "SingleDeviceStrategy", "DataParallelStrategy")
 """Strategies in which the module's parameters are those that the optimizer steps."""
@@ -30,8 +31,8 @@ class FirstStepChecks:
     """
 
     def __init__(self, guard: Guard | None = None) -> None:
-        self._guard, self._watched = guard or Guard(), FirstStep()
-        self._is_over, self._is_recording = guard is None, False
+        self._guard, self._is_over = guard or Guard(), guard is None
+        self._watched: FirstStep | None = None  # while it records
         self._batch: Any = None
         self._reads_graph = False
 
@@ -44,26 +45,32 @@ class FirstStepChecks:
                 self._guard.run("the checks of the first step", self._record, batch)
 
     def _record(self, batch: Any) -> None:
-        self._watched.begin(batch)
-        self._batch, self._is_recording = batch, True
+        from lightning_adam.preflight.cheap import FirstStep
+
+        watched = FirstStep()
+        watched.begin(batch)
+        self._batch, self._watched = batch, watched
 
     def end(self, trainer: Trainer, module: LightningModule, monitor: Monitor, loss: Tensor) -> None:
         """The loss is there: what its making shows goes to the monitor."""
-        if self._is_recording or self._reads_graph:
+        if self._watched is not None or self._reads_graph:
             self._guard.run("the checks of the first step", self._judge, trainer, module, monitor, loss)
 
     def _judge(self, trainer: Trainer, module: LightningModule, monitor: Monitor, loss: Tensor) -> None:
-        is_recording, batch = self._is_recording, self._batch
-        self._batch, self._is_recording, self._reads_graph = None, False, False
-        step = self._watched.end() if is_recording else step_of(loss)
+        from lightning_adam.preflight.cheap import cheap_checks
+        from lightning_adam.preflight.graph import step_of
+
+        watched, batch = self._watched, self._batch
+        self._batch, self._watched, self._reads_graph = None, None, False
+        step = step_of(loss) if watched is None else watched.end()
         with torch.no_grad():
             monitor.know(cheap_checks(module, trainer.optimizers, batch, step))
 
     def stop(self) -> None:
         """The step gave no loss, or the run is over."""
-        if self._is_recording:
-            self._batch, self._is_recording = None, False
-            self._guard.run("the checks of the first step", self._watched.end)
+        if (watched := self._watched) is not None:
+            self._batch = self._watched = None
+            self._guard.run("the checks of the first step", watched.end)
 
 
 def _is_whole(trainer: Trainer) -> bool:

@@ -1,4 +1,4 @@
-"""Asks every rule at every step, and turns what they say into episodes: one sickness, one finding."""
+"""Asks every rule at every step that may show something; what they say becomes episodes: one sickness, one finding."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any, TypeVar
 
 from lightning_adam.diagnosis.case import Case
 from lightning_adam.diagnosis.codec import Record
+from lightning_adam.diagnosis.due import is_due
 from lightning_adam.diagnosis.facts import FACTS, known_facts
 from lightning_adam.diagnosis.finding import SEVERITIES, Finding, readable_findings
 from lightning_adam.diagnosis.harm import FIRST_STEPS, RATES_TOO_SMALL, agrees, blew_up, is_cleared, is_unmoved, judged
-from lightning_adam.diagnosis.history import EARLY, PASSES, History, median
+from lightning_adam.diagnosis.history import EARLY, PASSES, History
 from lightning_adam.diagnosis.ignoring import is_ignored
 from lightning_adam.diagnosis.rules import BETTER, CAUSES, LINTS, NEVER_AFTER, RULES
 from lightning_adam.diagnosis.rules_gradients import stands_out
@@ -57,13 +58,21 @@ class Diagnosis:
         self._suspected: list[bool] = []  # per finding: whether it is information only until the loss agrees
         self._not_over: list[int] = []  # findings' places: a long run has thousands, and few of them go on
         self._since_start = 0
+        self._is_alarmed = False
         if self.run.state is not None:
             self.load_state_dict(self.run.state)
 
     def observe(self, signals: StepSignals) -> list[Finding]:
         """Take in one step; returns the findings that begin with it, or that got a better name."""
         self.history.before_step(signals)
-        case = Case(signals, self.history, self.run)
+        is_asked = self._is_alarmed or is_due(signals, self.history, self.run)
+        fresh = self._judged(Case(signals, self.history, self.run)) if is_asked else []
+        self.history.after_step(signals)
+        self._since_start += 1
+        return fresh
+
+    def _judged(self, case: Case) -> list[Finding]:
+        """All rules, and what they say put in its place."""
         said = self._ask(case)
         if stands_out(case):
             self.history.spikes = [*self.history.spikes, self.history.count][-50:]
@@ -71,9 +80,12 @@ class Diagnosis:
         fresh += self._confirm(case)
         self._close_old()
         self.history.raised = self.history.count if case.rate_was_raised else self.history.raised
-        self.history.after_step(signals)
-        self._since_start += 1
+        self._look_round()
         return fresh
+
+    def _look_round(self) -> None:
+        """While anything is wrong, every step is asked about."""
+        self._is_alarmed = any(finding.severity != "info" for finding in self.lasting)
 
     @property
     def lasting(self) -> list[Finding]:
@@ -230,7 +242,7 @@ class Diagnosis:
             return True
         if len(past.pass_counts) == PASSES and past.count - past.pass_counts[0] < 2 * every:
             return False
-        heavy = gradient_norm > 5 * median(past.norms[-50:])
+        heavy = not math.isnan(gradient_norm) and gradient_norm > 5 * past.usual_norm
         return heavy or (past.count >= 3 * EARLY and past.ratio_average > 0.02)
 
     def went_back(self, steps: int) -> None:
@@ -238,6 +250,7 @@ class Diagnosis:
         for i in self._not_over:
             self.findings[i] = replace(self.findings[i], over=True)
         self._not_over, self._suspected = [], [False] * len(self.findings)
+        self._look_round()
         self.history.forget_last(steps)
 
     def state_dict(self) -> dict[str, Any]:
@@ -263,6 +276,7 @@ class Diagnosis:
         kept = state.get("suspected", [False] * len(stored))  # an older version had no suspicions
         suspected = _matching(bool, kept, stored)
         self._suspected = [False] * len(self.findings) if suspected is None else suspected
+        self._look_round()
         is_list = isinstance(state.get("findings"), list)
         damaged = [name for name, counted in counts.items() if counted is None]
         damaged += ["suspected"] if suspected is None else []

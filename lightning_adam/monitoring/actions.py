@@ -9,7 +9,6 @@ from typing import Any
 from torch.optim import Optimizer
 
 from lightning_adam.diagnosis import Finding
-from lightning_adam.diagnosis.history import median
 from lightning_adam.diagnosis.stored import is_number
 from lightning_adam.errors import say_left_out
 from lightning_adam.monitoring.good_state import RATES, FiniteBuffers, GoodState, is_finite
@@ -43,7 +42,7 @@ class Actions:
     """Carries out one kind of action, at most ``most`` times.
 
     Args:
-        kind: one of :data:`lightning_adam.monitoring.optimizer_diagnosis.ACTIONS`.
+        kind: one of :data:`lightning_adam.monitoring.options.ACTIONS`.
         most: bound.
     """
 
@@ -76,8 +75,8 @@ class Actions:
         """Whether this step is to be left out: its gradient is not finite, or hugely surprising; the same on all ranks."""
         if self.kind != "skip_step" or not self.left:
             return False
-        norm, norms = reader.gradient_norm(), reader.diagnosis.history.norms
-        bad = not math.isfinite(norm) or (len(norms) >= 20 and norm > SURPRISING * median(norms[-50:]))
+        norm, past = reader.gradient_norm(), reader.diagnosis.history
+        bad = not math.isfinite(norm) or (len(past.norms) >= 20 and norm > SURPRISING * past.usual_norm)
         return run.any_rank(bad)
 
     def leave_out(self, run: Run, optimizer: Optimizer) -> None:

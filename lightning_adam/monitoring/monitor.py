@@ -19,8 +19,9 @@ from lightning_adam.monitoring.actions import Actions, DivergenceError, scale_ra
 from lightning_adam.monitoring.all_sinks import AllSinks
 from lightning_adam.monitoring.guard import LOG, Guard
 from lightning_adam.monitoring.monitored_optimizer import MonitoredOptimizer
-from lightning_adam.monitoring.optimizer_diagnosis import DivergenceOptions, OptimizerDiagnosis, Record
-from lightning_adam.monitoring.optimizer_statistics import FEW_TENSORS, OptimizerStatistics, StatisticsOptions
+from lightning_adam.monitoring.optimizer_diagnosis import OptimizerDiagnosis, Record
+from lightning_adam.monitoring.optimizer_statistics import FEW_TENSORS, OptimizerStatistics
+from lightning_adam.monitoring.options import DivergenceOptions, StatisticsOptions
 from lightning_adam.monitoring.parameters import NamedParameters, are_known, named_parameters, prefixes
 from lightning_adam.monitoring.run import Run
 from lightning_adam.monitoring.selection import as_patterns, matching
@@ -338,6 +339,8 @@ class Monitor:
             d.fresh.clear()
 
     def _act(self, fresh: list[Finding]) -> None:
+        if self._actions.kind == "warn":
+            return self._take_fresh(fresh)
         step, diagnoses = self._run.step(0), self._diagnoses()
         new = [f for d in diagnoses for f in d.by_the_clock_of_first(d.fresh)]
         lasting = [f for d in diagnoses for f in d.by_the_clock_of_first(d.diagnosis.lasting)]

@@ -6,24 +6,19 @@ import json
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from torch.optim import Optimizer
 
 from lightning_adam.diagnosis import Diagnosis, Finding, RunSignals, StepSignals, encode
-from lightning_adam.diagnosis.facts import FACTS
-from lightning_adam.diagnosis.finding import SEVERITIES
-from lightning_adam.diagnosis.ignoring import checked_ignore
-from lightning_adam.diagnosis.rules import RULES
-from lightning_adam.errors import ConfigError, check_choice
 from lightning_adam.monitoring.guard import LOG, Guard
+from lightning_adam.monitoring.options import DivergenceOptions
 from lightning_adam.monitoring.parameters import NamedParameters
 from lightning_adam.monitoring.run import Run
 from lightning_adam.monitoring.signal_reader import SignalReader
 from lightning_adam.monitoring.sink import Sink
 
-ACTIONS = ("warn", "stop", "skip_step", "rollback", "reduce_lr")
 REMEMBERED_STEPS = 200
 """Steps whose signals are written to a file when something critical happens."""
 MOST_FILES = 10
@@ -32,39 +27,6 @@ STORED_EVERY = 100
 """Steps whose signals go into one event."""
 
 Record = RunSignals | StepSignals
-
-
-@dataclass(frozen=True)
-class DivergenceOptions:
-    """What :class:`lightning_adam.callbacks.DivergenceMonitor` takes; its docstring says what each means.
-
-    Raises:
-        ConfigError: an argument is not allowed; the message has the nearest right spelling.
-    """
-
-    on_divergence: str = "warn"
-    max_actions: int = 3
-    raise_on: str | None = None
-    trial: Any = None
-    every_n_steps: int = 20
-    logits: Sequence[str] = ()
-    ignore: Sequence[str] = ()
-
-    def __post_init__(self) -> None:
-        check_choice("on_divergence", self.on_divergence, ACTIONS)
-        if self.raise_on is not None:
-            check_choice("raise_on", self.raise_on, SEVERITIES)
-        _check_count("max_actions", self.max_actions)
-        _check_count("every_n_steps", self.every_n_steps)
-        if isinstance(self.logits, str):
-            raise ConfigError(f"logits={self.logits!r}: give a list of globs, such as logits=[{self.logits!r}].")
-        object.__setattr__(self, "logits", tuple(self.logits))
-        object.__setattr__(self, "ignore", checked_ignore(self.ignore, (*RULES, *FACTS)))
-
-
-def _check_count(argument: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(f"{argument}={value!r}: give a positive whole number.")
 
 
 class OptimizerDiagnosis:
@@ -170,7 +132,9 @@ class OptimizerDiagnosis:
         for rule, reason in self.diagnosis.failures.items():
             self._guard.tell(f"the rule {rule} of {self._prefix}", reason)
         self.fresh += fresh
-        self._report(record.step, fresh)
+        every = self._run.log_interval
+        if fresh or len(self._unstored) >= STORED_EVERY or (every > 0 and (record.step + 1) % every == 0):
+            self._report(record.step, fresh)
 
     def _report(self, step: int, fresh: list[Finding]) -> None:
         for finding in fresh if self._run.is_main else ():

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_adam.errors import ConfigError, nearest, say_left_out
+from lightning_adam.errors import say_left_out
 from lightning_adam.monitoring.counters import Number, StepCounters, as_scalars, norms
 from lightning_adam.monitoring.gradients import total_gradient_norm
 from lightning_adam.monitoring.heatmap import Heatmap
+from lightning_adam.monitoring.options import StatisticsOptions
 from lightning_adam.monitoring.parameters import NamedParameters
 from lightning_adam.monitoring.run import Run
-from lightning_adam.monitoring.selection import Patterns, as_patterns, matching
+from lightning_adam.monitoring.selection import as_patterns, matching
 from lightning_adam.monitoring.sink import Sink
 from lightning_adam.monitoring.thinning import Thinning
 from lightning_adam.statistics import (
@@ -41,39 +41,6 @@ IN_FULL = 4096
 HEADLINES = 65536
 """The same of those with the scalars of the model and its groups (about 1 KB each)."""
 QUANTILES = (0.01, 0.5, 0.99)
-
-Granularity = Literal["model", "group", "parameter"]
-
-
-@dataclass(frozen=True)
-class StatisticsOptions:
-    """What :class:`lightning_adam.callbacks.OptimizerMonitor` takes; its docstring says what each means.
-
-    Raises:
-        ConfigError: an argument out of range.
-    """
-
-    every_n_steps: int | None = None
-    tensors: Patterns = None
-    include: Patterns = None
-    exclude: Patterns = None
-    granularity: Granularity = "parameter"
-    top: int = 5
-
-    def __post_init__(self) -> None:
-        every, known = self.every_n_steps, get_args(Granularity)
-        if every is not None and (type(every) is not int or every < 1):
-            raise ConfigError(
-                f"every_n_steps={every!r}: give a positive number of optimizer steps, or None for the trainer's "
-                "log_every_n_steps."
-            )
-        if self.granularity not in known:
-            meant = nearest(str(self.granularity), known)
-            raise ConfigError(f"granularity={self.granularity!r}: give one of {known}.{meant}")
-        if type(self.top) is not int or self.top < 0:
-            raise ConfigError(f"top={self.top!r}: give how many tensors the tables hold, such as 5; 0 for none.")
-        for name in ("tensors", "include", "exclude"):
-            object.__setattr__(self, name, as_patterns(name, getattr(self, name)))
 
 
 class OptimizerStatistics:
