@@ -234,7 +234,7 @@ class Diagnosis:
         return heavy or (past.count >= 3 * EARLY and past.ratio_average > 0.02)
 
     def went_back(self, steps: int) -> None:
-        """Weights and moments are those of so many steps before: findings are over, and what came since is not their past."""
+        """Weights and moments are those of so many steps before: findings are over, and what came since is not past."""
         for i in self._not_over:
             self.findings[i] = replace(self.findings[i], over=True)
         self._not_over, self._suspected = [], [False] * len(self.findings)

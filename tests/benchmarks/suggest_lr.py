@@ -1,4 +1,4 @@
-"""How good a suggested learning rate is: ``python -m tests.benchmarks.suggest_lr [--processes 2] [--only reported]``.
+"""How good a suggested learning rate is: ``python -m tests.benchmarks.suggest_lr [--only reported | --quick]``.
 
 Each task is trained by AdamW and by a second optimizer for 240 steps, constant, without clipping, at every rate of a grid of
 half decades and at every method's suggestion; the loss is the mean of the last twenty. What a suggestion is worth is its
@@ -9,7 +9,8 @@ not above 0 are left out.
 Starts, shares and weights of :mod:`lightning_adam.learning_rate` were chosen on the corpus's families, by cross-validation
 over halves of them. The preflight's models were not looked at before the rule was fixed: their columns are the result.
 Times are the process's own, so that other work on the machine does not count. Records are kept, task by task, in
-``runs/suggest_lr.jsonl``; a run that was cut off goes on from there.
+``runs/suggest_lr.jsonl``; a run that was cut off goes on from there. ``--quick`` judges la.suggest_lr alone, on every second
+task that is reported, under one optimizer each.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import logging
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -43,7 +44,8 @@ GRID = tuple(10 ** (k / 2) for k in range(-8, 0))
 SHIFT = {"lion": 0.1, "sgd": 10.0}
 """Lion's rates are a tenth of Adam's, SGD's ten times as large."""
 SECOND = ("lion", "sgd", "muon", "adam", "lion", "sgd", "muon", "radam")
-STORED = Path("runs/suggest_lr.jsonl")
+ONE_EACH = ("adamw", "lion", "adamw", "sgd", "adamw", "muon", "adamw", "radam")
+STORED, STORED_QUICK = Path("runs/suggest_lr.jsonl"), Path("runs/suggest_lr_quick.jsonl")
 
 
 @dataclass(frozen=True)
@@ -228,25 +230,25 @@ def trainers_step(task: str, optimizer: str) -> float:
     return (took[1] - took[0]) / 60
 
 
-def tried(task: str, optimizer: str) -> Trial:
-    """One task under one optimizer."""
+def tried(task: str, optimizer: str, methods: Sequence[str] = tuple(METHODS)) -> Trial:
+    """One task under one optimizer, by these methods."""
     torch.set_num_threads(1)
     for name in ("lightning", "lightning.pytorch", "lightning.pytorch.tuner.lr_finder", "lightning_adam"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     warnings.simplefilter("ignore")
     try:
-        return _tried(task, optimizer)
+        return _tried(task, optimizer, methods)
     except Exception as error:  # a task that cannot be trained so
         return Trial(task, optimizer, error=f"{type(error).__name__}: {error}"[:200])
 
 
-def _tried(task: str, optimizer: str) -> Trial:
+def _tried(task: str, optimizer: str, methods: Sequence[str]) -> Trial:
     runs = {f"{lr * SHIFT.get(optimizer, 1.0):.3g}": trained(task, optimizer, lr * SHIFT.get(optimizer, 1.0)) for lr in GRID}
     suggested, seconds, reached = dict[str, float](), dict[str, float](), dict[str, float]()
-    for name, method in METHODS.items():
+    for name in methods:
         course = TASKS[task]()
         began = time.process_time()
-        suggested[name] = method(course, optimizer)
+        suggested[name] = METHODS[name](course, optimizer)
         seconds[name] = time.process_time() - began
         at = suggested[name]
         reached[name] = end(trained(task, optimizer, at)[0]) if at > 0 else math.inf
@@ -279,7 +281,7 @@ def report(trials: Sequence[Trial]) -> None:
     names = [f"{name} ({len(of)})" for name, of in parts.items()]
     print(f"| method | {' | '.join(names)} | cost in steps | in steps of a Trainer |")
     print("|---|" + "---:|" * (len(parts) + 2))
-    for name in METHODS:
+    for name in trials[0].suggested or ():
         cells = [interval([t.over_best(name) for t in of]) for of in parts.values()]
         bare, guided = (median(t.seconds[name] / step(t) for t in trials if t.seconds) for step in STEP_TIMES)
         print(f"| {name} | {' | '.join(cells)} | {bare:.0f} | {guided:.0f} |")
@@ -293,27 +295,47 @@ def cost(task: str) -> tuple[bool, int]:
     return task not in REPORTED, sum(p.numel() for p in TASKS[task]().module.parameters())
 
 
-def main() -> None:
-    """Train what is not stored yet, and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--only", choices=("reported",), help="the tasks that were not seen before")
-    asked = parser.parse_args()
-    names = sorted(REPORTED if asked.only else TASKS, key=cost)
-    jobs = [job for i, name in enumerate(names) for job in ((name, "adamw"), (name, SECOND[i % len(SECOND)]))]
-    STORED.parent.mkdir(exist_ok=True)
-    STORED.touch()
-    trials = [Trial(**json.loads(line)) for line in STORED.read_text().splitlines()]
+def quick_jobs() -> list[tuple[str, str]]:
+    """Every second reported task, in the order of their register, under one optimizer each."""
+    return [(name, ONE_EACH[i % len(ONE_EACH)]) for i, name in enumerate([*REPORTED][::2])]
+
+
+def all_jobs(tasks: Iterable[str]) -> list[tuple[str, str]]:
+    """Each task under AdamW and under a second optimizer, the short ones first."""
+    names = sorted(tasks, key=cost)
+    return [job for i, name in enumerate(names) for job in ((name, "adamw"), (name, SECOND[i % len(SECOND)]))]
+
+
+def run(jobs: Sequence[tuple[str, str]], methods: Sequence[str], stored: Path, processes: int) -> list[Trial]:
+    """What is stored, and what is not stored yet."""
+    stored.parent.mkdir(exist_ok=True)
+    stored.touch()
+    trials = [Trial(**json.loads(line)) for line in stored.read_text().splitlines()]
     done = {(t.task, t.optimizer) for t in trials}
     missing = [job for job in jobs if job not in done]
-    with ProcessPoolExecutor(asked.processes) as pool, STORED.open("a") as file:
-        for count, ready in enumerate(as_completed([pool.submit(tried, *job) for job in missing]), 1):
+    with ProcessPoolExecutor(processes) as pool, stored.open("a") as file:
+        for count, ready in enumerate(as_completed([pool.submit(tried, *job, methods) for job in missing]), 1):
             trials.append(ready.result())
             file.write(json.dumps(asdict(trials[-1])) + "\n")
             file.flush()
             print(f"… {count} of {len(missing)}", flush=True)
+    return trials
+
+
+def main() -> None:
+    """Train what is not stored yet, and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--processes", type=int, default=1)
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--only", choices=("reported",), help="the tasks that were not seen before")
+    which.add_argument("--quick", action="store_true", help="half of these, under one optimizer each, and no other method")
+    asked = parser.parse_args()
+    jobs = quick_jobs() if asked.quick else all_jobs(REPORTED if asked.only else TASKS)
+    methods, stored = (["la.suggest_lr"], STORED_QUICK) if asked.quick else ([*METHODS], STORED)
+    trials = run(jobs, methods, stored, asked.processes)
     kept = [t for t in trials if not t.error and (t.task, t.optimizer) in {*jobs}]
-    report(kept)
+    if kept:
+        report(kept)
     for t in trials:
         if t.error:
             print(f"left out: {t.task} under {t.optimizer}: {t.error}")
