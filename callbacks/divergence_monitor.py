@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lightning_adam.callbacks.monitor_callback import MonitorCallback
-from lightning_adam.diagnosis import findings_table
+from lightning_adam.diagnosis.finding import findings_table
 from lightning_adam.monitoring import DivergenceOptions
 
 

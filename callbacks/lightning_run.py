@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from lightning_adam.callbacks._lightning import (
     averages,
     has_flat_shards,
+    has_scaler,
     hyperparameters_of_user,
     log_interval,
     log_step,
@@ -36,6 +37,7 @@ class LightningRun:
         self._trainer, self.module = trainer, module
         self.sinks: Sequence[Sink] = guarded_sinks(trainer)
         self.flat_shards = has_flat_shards(trainer)
+        self._has_scaler = has_scaler(trainer)
 
     @property
     def optimizers(self) -> Sequence[Optimizer]:
@@ -55,7 +57,7 @@ class LightningRun:
     @property
     def loss_scale(self) -> Tensor | float | None:
         """The precision plugin's."""
-        return scale_on_device(self._trainer)
+        return scale_on_device(self._trainer) if self._has_scaler else None
 
     @property
     def clip_norm(self) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
@@ -12,14 +12,14 @@ from typing_extensions import Self, override
 
 from lightning_adam.callbacks._lightning import ATTACHED, forget_module, has_scaler
 from lightning_adam.callbacks.first_step import FirstStepChecks
-from lightning_adam.callbacks.lightning_run import LightningRun, log_hyperparameters
 from lightning_adam.callbacks.outcome import Outcome
-from lightning_adam.diagnosis import Finding
 from lightning_adam.errors import ConfigError
-from lightning_adam.monitoring import DivergenceOptions, Monitor, MonitorState, Record, StatisticsOptions
-from lightning_adam.monitoring.console import print_findings
 from lightning_adam.monitoring.guard import Guard
-from lightning_adam.monitoring.stopping import raise_again
+from lightning_adam.monitoring.state import MonitorState
+
+if TYPE_CHECKING:
+    from lightning_adam.diagnosis import Finding
+    from lightning_adam.monitoring import DivergenceOptions, Monitor, Record, StatisticsOptions
 
 
 class MonitorCallback(Callback):
@@ -54,6 +54,8 @@ class MonitorCallback(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The optimizers exist: their settings go to the loggers' hyper-parameters, once."""
         callbacks: list[Callback] = getattr(trainer, "callbacks", [self])
+        from lightning_adam.callbacks.lightning_run import log_hyperparameters
+
         if next((callback for callback in callbacks if isinstance(callback, MonitorCallback)), self) is self:
             Guard().run("the hyper-parameters", log_hyperparameters, trainer, pl_module)
 
@@ -63,6 +65,9 @@ class MonitorCallback(Callback):
         Guard().run("the whole run", self._begin, trainer, pl_module)
 
     def _begin(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        from lightning_adam.callbacks.lightning_run import LightningRun
+        from lightning_adam.monitoring import Monitor
+
         run, state = LightningRun(trainer, pl_module), self._outcome.begin(trainer.global_step)
         self._monitor = Monitor(run, self.statistics, self.divergence, state, self.on_record)
         self._monitor.begin()
@@ -81,7 +86,7 @@ class MonitorCallback(Callback):
         """The loss, before anything that it may spoil."""
         self._has_backward = True
         if self._monitor is not None:
-            self._first.end(trainer, pl_module, self._monitor)
+            self._first.end(trainer, pl_module, self._monitor, loss)
             self._monitor.loss(loss)
 
     @override
@@ -112,7 +117,10 @@ class MonitorCallback(Callback):
             monitor.end()
         finally:
             monitor.guard.run("its state after the run", self._outcome.keep, monitor)
-            print_findings(self._outcome.findings if trainer.is_global_zero else ())
+            if self._outcome.findings and trainer.is_global_zero:
+                from lightning_adam.monitoring.console import print_findings
+
+                print_findings(self._outcome.findings)
 
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -120,6 +128,8 @@ class MonitorCallback(Callback):
         self.on_train_end(trainer, pl_module)
         forget_module(self)
         if self.divergence is not None:
+            from lightning_adam.monitoring.stopping import raise_again
+
             raise_again(exception, self.divergence.trial)
 
     @override

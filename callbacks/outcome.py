@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lightning_adam.diagnosis import Finding
-from lightning_adam.monitoring import Monitor, MonitorState
+from lightning_adam.monitoring.state import MonitorState
+
+if TYPE_CHECKING:
+    from lightning_adam.diagnosis import Finding
+    from lightning_adam.monitoring import Monitor
 
 
 class Outcome:
@@ -21,7 +24,8 @@ class Outcome:
 
     def __init__(self) -> None:
         self.state, self.has_run = MonitorState(), False
-        self.findings, self.failures = list[Finding](), frozenset[str]()
+        self.findings: list[Finding] = []
+        self.failures = frozenset[str]()
         self.copies: list[Outcome] = []
         self._is_resumed = False
 

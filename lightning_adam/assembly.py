@@ -17,6 +17,7 @@ from lightning_adam.curves import Phases
 from lightning_adam.errors import ConfigError, LightningAdamWarning
 from lightning_adam.guided import GuidedStep, adopted, guided_class
 from lightning_adam.optimizers.choice import Choice, choose, spec_of, unfolded
+from lightning_adam.optimizers.number_kinds import sparse_embeddings
 from lightning_adam.optimizers.spec import OptimizerSpec, build_optimizer
 from lightning_adam.parameter_groups import Split, plain_name, split_parameters
 from lightning_adam.plateau import PlateauSchedule, plateau_mode
@@ -182,6 +183,14 @@ def make_schedule(optimizer: GuidedStep, phases: Phases, config: OptimizerConfig
     if name == "plateau":
         return PlateauSchedule(optimizer, name, phases, plateau_mode(config.monitor, config.mode))
     return Schedule(optimizer, name, phases)
+
+
+def fused_fits(parameters: Sequence[Tensor], module: nn.Module) -> bool:
+    """Whether torch's fused kernel takes them: floats on one device, with gradients that are not sparse."""
+    devices = {p.device.type for p in parameters}
+    sparse = sparse_embeddings(module)
+    dense_floats = all(p.is_floating_point() and id(p) not in sparse for p in parameters)
+    return dense_floats and len(devices) == 1 and devices <= {"cpu", "cuda"}
 
 
 def never(parameters: Sequence[Tensor]) -> bool:

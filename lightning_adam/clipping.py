@@ -24,11 +24,14 @@ class ClipRecord:
         norm_before: total norm before clipping.
         norm_after: total norm after it; NaN where knowing it would take a second pass over the gradients.
         clipped: whether a gradient was changed.
+        norms: of each parameter's gradient before clipping, [n]; None where they were not measured one by one. Monitors
+            read them here, and measure nothing again.
     """
 
     norm_before: Tensor
     norm_after: Tensor
     clipped: Tensor
+    norms: Tensor | None = None
 
 
 @runtime_checkable
@@ -65,7 +68,9 @@ class ClipNorm:
 
     def __call__(self, parameters: Sequence[Tensor]) -> ClipRecord:
         """As ``torch.nn.utils.clip_grad_norm_``, which also divides by norm + 1e-6."""
-        return scale_to(parameters, total_norm(parameters), self.max_norm)
+        gradients = gradients_of(parameters)
+        norm, norms = measured(gradients)
+        return scale_to(gradients, norm, self.max_norm, norms)
 
 
 @dataclass(frozen=True)
@@ -83,12 +88,13 @@ class ClipValue:
 
     def __call__(self, parameters: Sequence[Tensor]) -> ClipRecord:
         """Clamps in place."""
-        gradients = [torch.view_as_real(g) if g.is_complex() else g for g in gradients_of(parameters)]
-        norm = total_norm(parameters)
+        placed = gradients_of(parameters)
+        norm, norms = measured(placed)
+        gradients = [torch.view_as_real(g) if g.is_complex() else g for g in placed]
         largest = torch.stack([whole(n).to(norm.device) for n in torch._foreach_norm(gradients, math.inf)]).max()
         torch._foreach_clamp_min_(gradients, -self.max_value)
         torch._foreach_clamp_max_(gradients, self.max_value)
-        return ClipRecord(norm, torch.full_like(norm, torch.nan), largest > self.max_value)
+        return ClipRecord(norm, torch.full_like(norm, torch.nan), largest > self.max_value, norms)
 
 
 @dataclass(frozen=True)
@@ -111,14 +117,15 @@ class ClipAdaptive:
 
     def __call__(self, parameters: Sequence[Tensor]) -> ClipRecord:
         """Scales units in place."""
-        norm = total_norm(parameters)
+        gradients = gradients_of(parameters)
+        norm, norms = measured(gradients)
         clipped = torch.zeros((), dtype=torch.bool, device=norm.device)
-        for parameter, gradient in zip(parameters, gradients_of(parameters), strict=True):
+        for parameter, gradient in zip(parameters, gradients, strict=True):
             allowed = _unit_norm(parameter.detach()).clamp(min=self.eps) * self.clipping
             actual = _unit_norm(gradient)
             gradient.mul_((allowed / actual.clamp(min=1e-12)).clamp(max=1.0))
             clipped |= whole((actual > allowed).any()).to(norm.device)
-        return ClipRecord(norm, torch.full_like(norm, torch.nan), clipped)
+        return ClipRecord(norm, torch.full_like(norm, torch.nan), clipped, norms)
 
 
 class ZClip:
@@ -154,13 +161,15 @@ class ZClip:
 
     def __call__(self, parameters: Sequence[Tensor]) -> ClipRecord:
         """Scales in place, then takes the norm that is left into the statistics."""
-        norm = _single_at_least(total_norm(parameters))
+        gradients = gradients_of(parameters)
+        norm, norms = measured(gradients)
+        norm = _single_at_least(norm)
         self._seen, self._mean, self._variance = (x.to(norm) for x in (self._seen, self._mean, self._variance))
         deviation = self._variance.sqrt()
         score = (norm - self._mean) / deviation.clamp(min=1e-12)
         stands_out = (self._seen >= self.warmup) & (score > self.z)
         limit = torch.where(stands_out, self._mean + self.z**2 / score * deviation, torch.inf)
-        record = scale_to(parameters, norm, limit)
+        record = scale_to(gradients, norm, limit, norms)
         self._remember(torch.minimum(norm, limit))
         return record
 
@@ -216,12 +225,14 @@ class ClipPercentile:
 
     def __call__(self, parameters: Sequence[Tensor]) -> ClipRecord:
         """Remembers this norm, as the paper does, then scales in place."""
-        norm = _single_at_least(total_norm(parameters))
+        gradients = gradients_of(parameters)
+        norm, norms = measured(gradients)
+        norm = _single_at_least(norm)
         self._norms = self._norms.to(norm)
         self._norms[self._next % len(self._norms)] = torch.where(torch.isfinite(norm), norm, torch.nan)
         self._next += 1
         limit = torch.nanquantile(self._norms, self.percentile / 100)
-        return scale_to(parameters, norm, torch.nan_to_num(limit, nan=torch.inf))
+        return scale_to(gradients, norm, torch.nan_to_num(limit, nan=torch.inf), norms)
 
     def state_dict(self) -> dict[str, Any]:
         """The norms, and how many there were."""
@@ -244,9 +255,16 @@ def gradients_of(parameters: Sequence[Tensor]) -> list[Tensor]:
     return [p.grad for p in parameters if p.grad is not None]
 
 
-def total_norm(parameters: Sequence[Tensor]) -> Tensor:
-    """‖g‖ over all gradients as a plain scalar; over all shards of DTensors."""
-    return whole(torch.nn.utils.get_total_norm(gradients_of(parameters)))
+def measured(gradients: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
+    """‖g‖ over all as a plain scalar (over all shards of DTensors), and of each [n], where they are plain and alike.
+
+    The scalar is ``torch.nn.utils.get_total_norm``'s to the last bit, without sorting them by device and type.
+    """
+    kinds = {(g.dtype, g.layout, g.get_device()) for g in gradients}
+    if set(map(type, gradients)) != {Tensor} or len(kinds) > 1 or gradients[0].layout is not torch.strided:
+        return whole(torch.nn.utils.get_total_norm(gradients)), None
+    norms = torch.stack(torch._foreach_norm(list(gradients)))
+    return torch.linalg.vector_norm(norms), norms
 
 
 def _single_at_least(norm: Tensor) -> Tensor:
@@ -259,15 +277,18 @@ def whole(value: Tensor) -> Tensor:
     return value.full_tensor() if hasattr(value, "full_tensor") else value
 
 
-def scale_to(parameters: Sequence[Tensor], norm: Tensor, limit: Tensor | float) -> ClipRecord:
-    """Scale all gradients from the total ``norm`` to at most ``limit``."""
+def scale_to(gradients: Sequence[Tensor], norm: Tensor, limit: Tensor | float, norms: Tensor | None = None) -> ClipRecord:
+    """Scale all gradients from the total ``norm`` to at most ``limit``; a share of 1 is not multiplied by on the host."""
     share = torch.clamp(limit / (norm + 1e-6), max=1.0)
-    for gradients in _by_device(gradients_of(parameters)):
-        torch._foreach_mul_(gradients, share.to(gradients[0].device))
-    return ClipRecord(norm, norm * share, norm > limit)
+    if not (share.is_cpu and float(share) == 1.0):
+        for several in _by_device(gradients):
+            torch._foreach_mul_(several, share.to(several[0].device))
+    return ClipRecord(norm, norm * share, norm > limit, norms)
 
 
 def _by_device(gradients: Sequence[Tensor]) -> list[list[Tensor]]:
+    if len({gradient.get_device() for gradient in gradients}) == 1:
+        return [list(gradients)]
     lists: dict[torch.device, list[Tensor]] = {}
     for gradient in gradients:
         lists.setdefault(gradient.device, []).append(gradient)

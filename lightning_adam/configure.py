@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from typing_extensions import NotRequired
 
-from lightning_adam.assembly import make_groups, make_optimizer, make_schedule, order_of, settle
+from lightning_adam.assembly import fused_fits, make_groups, make_optimizer, make_schedule, order_of, settle
 from lightning_adam.auto_rate import found_rate, remember_rate
 from lightning_adam.checks import ARGUMENTS, check_arguments
 from lightning_adam.clipping import Clip, ClipAdaptive, ClipNorm, ClipValue, as_clip
@@ -22,7 +22,6 @@ from lightning_adam.guided import guide
 from lightning_adam.names import Mode, OptimizerName, PresetName, ScheduleName
 from lightning_adam.optimizers import OptimizerSpec
 from lightning_adam.optimizers.choice import OptimizerChoice
-from lightning_adam.optimizers.number_kinds import sparse_embeddings
 from lightning_adam.planning import plan, trainer_of
 from lightning_adam.plateau import PlateauSchedule, refuse_plateau
 from lightning_adam.refusals import (
@@ -185,16 +184,9 @@ def _fused_is_right(parameters: Sequence[Tensor], module: nn.Module, trainer: An
 
     Lightning refuses to clip with a fused optimizer under mixed precision, and under fp16 leaves unscaling to its kernel.
     """
-    devices = {p.device.type for p in parameters}
     precision = str(getattr(trainer, "precision", ""))
     trainer_clips = bool(getattr(trainer, "gradient_clip_val", None))
-    sparse = sparse_embeddings(module)
-    allowed = (
-        not any(id(p) in sparse for p in parameters)
-        and precision != "16-mixed"
-        and not (trainer_clips and "mixed" in precision)
-    )
-    return allowed and len(devices) == 1 and devices <= {"cpu", "cuda"} and all(p.is_floating_point() for p in parameters)
+    return precision != "16-mixed" and not (trainer_clips and "mixed" in precision) and fused_fits(parameters, module)
 
 
 def _choose_clip(spec: OptimizerSpec, config: OptimizerConfig, trainer: Any | None) -> Clip | None:

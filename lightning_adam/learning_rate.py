@@ -2,9 +2,10 @@
 
 A step of Adam moves every weight by about α, so that what a network can bear is a share of its weights' size; SGD's step
 is in proportion to the gradient, and Polyak's L/‖g‖² is its unit (Polyak 1987, Introduction to optimization, section 5.3).
-From a start in that unit rates climb or fall by √10 until the loss after five steps gets worse, three rates in all; what is
-fastest for five steps is too fast for hundreds, and is divided (by √10 for the Adam family). How starts and shares were
-chosen and what they are worth prints ``python -m tests.benchmarks.suggest_lr``.
+From a start in that unit rates climb or fall by 10^¾ until the loss after five steps gets worse, three rates in all. What is
+fastest for five steps is too fast for hundreds, and five steps are a noisy witness: the suggestion is a share of the
+weighted geometric mean of the fastest rate and the unit. How starts, shares and weights were chosen and what they are worth
+prints ``python -m tests.benchmarks.suggest_lr``.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from statistics import median
+from functools import partial
+from statistics import geometric_mean
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from lightning_adam.assembly import make_groups, make_optimizer, make_schedule, never, order_of, settle
+from lightning_adam.assembly import fused_fits, make_groups, make_optimizer, make_schedule, order_of, settle
+from lightning_adam.checks import ARGUMENTS, check_arguments
 from lightning_adam.config import OptimizerConfig
 from lightning_adam.errors import ConfigError
 from lightning_adam.guided import GuidedStep, guide
@@ -30,9 +33,9 @@ from lightning_adam.preflight.guard import untouched
 from lightning_adam.preflight.run import quietly
 from lightning_adam.preflight.task import Task, kept, silenced, stand_in
 
-STEPS, HELD_OUT, TRIALS = 5, 4, 3
+STEPS, HELD_OUT, TRIALS = 5, 3, 3
 """Steps at each rate, batches on which the loss after them is taken, and rates that are tried: 15 steps in all."""
-APART = math.sqrt(10)
+APART = 10**0.75
 
 
 @dataclass(frozen=True)
@@ -40,28 +43,33 @@ class Kind:
     """How an optimizer's step depends on its rate.
 
     Attributes:
-        unit: what rates are measured in: the median rms of the weight matrices, Polyak's L/‖g‖², or 1 where the step is a
-            share of the weights by itself.
+        unit: what rates are measured in: the geometric mean of the weight matrices' rms, Polyak's L/‖g‖², or 1 where the
+            step is a share of the weights by itself.
         start: the first rate that is tried, in this unit.
-        share: of the fastest rate, what is suggested.
-        tried: whether rates are tried at all; else the first one, lowered, is suggested.
+        trust: the fastest rate's weight in its geometric mean with the unit, 0 to 1.
+        share: of this mean, what is suggested.
+        tried: whether rates are tried at all; else the start counts as the fastest.
     """
 
     unit: Literal["weights", "polyak", "one"] = "weights"
-    start: float = 0.3
-    share: float = 1 / APART
+    start: float = 0.2
+    trust: float = 0.6
+    share: float = 0.27
     tried: bool = True
 
+    def lasting(self, fastest: float, unit: float) -> float:
+        """The rate for hundreds of steps."""
+        return float(self.share * fastest**self.trust * unit ** (1 - self.trust))
 
-SIGNS = Kind(start=0.09, share=0.18)
-GRADIENT = Kind("polyak", start=0.03, share=0.56)
-RELATIVE = Kind("one")
+
+SIGNS = Kind(start=0.18, trust=1, share=0.17)
+GRADIENT = Kind("polyak", start=0.018, trust=0.5, share=0.15)
+RELATIVE = Kind("one", start=0.3, trust=1, share=0.3)
 KINDS: dict[str, Kind] = {
     **dict.fromkeys(("lion", "lion8bit", "paged_lion"), SIGNS),
     **dict.fromkeys(("sgd", "schedulefree_sgd"), GRADIENT),
     **dict.fromkeys(("adafactor", "lamb", "lamb8bit"), RELATIVE),
-    "muon": Kind(start=0.75, tried=False),
-    "sophia": Kind(start=0.09, tried=False),
+    "sophia": Kind(start=0.09, trust=1, share=0.3, tried=False),
 }
 """By name; all others step as Adam does."""
 OWN = {"prodigy": "it finds its rate itself", "lbfgs": "its line search finds the length of each step"}
@@ -100,18 +108,23 @@ def suggest_lr(module: Any, data: Any, optimizer: str = "adamw", *, trainer: Any
         data: a DataLoader, another iterable of batches, or a datamodule.
         optimizer: a name of the catalogue.
         trainer: whose precision holds.
-        **options: what else :func:`lightning_adam.configure_optimizers` takes, such as ``betas`` or ``param_groups``.
+        **options: what else :func:`lightning_adam.configure_optimizers` takes, such as ``betas``, ``param_groups`` or
+            ``momentum``.
 
     Raises:
-        ConfigError: the module has no training step, the data too few batches, or the optimizer is not in the catalogue.
+        ConfigError: the module has no training step, the data no batch, the optimizer is not in the catalogue or takes no
+            such option, or a rate is given.
 
     Example:
         >>> found = suggest_lr(LitModel(), loader)  # doctest: +SKIP
         >>> print(found)  # doctest: +SKIP
         lr=0.003: 0.001 to 0.1 were tried for 5 steps each, 0.01 was the fastest, and a third of it lasts; steps of 3 % …
     """
-    config = replace(OptimizerConfig(optimizer=optimizer, lr=1.0), **options)
-    return rate_for(module, data, config, trainer)
+    if "lr" in options:
+        raise ConfigError(f"lr={options['lr']!r}: suggest_lr finds it. Leave lr out.")
+    ours = {name: value for name, value in options.items() if name in ARGUMENTS}
+    others = {name: value for name, value in options.items() if name not in ARGUMENTS}
+    return rate_for(module, data, OptimizerConfig(optimizer=optimizer, **ours, options=others), trainer)
 
 
 def look_at_weights(module: nn.Module, optimizer: str = "adamw") -> float:
@@ -120,7 +133,8 @@ def look_at_weights(module: nn.Module, optimizer: str = "adamw") -> float:
     kind = KINDS.get(choice.spec.name, Kind())
     if choice.spec.name in OWN or kind.unit != "weights":
         return choice.spec.lr
-    return weights_rms(module, choice.spec.lr) * kind.start * kind.share
+    unit = weights_rms(module)
+    return kind.lasting(kind.start * unit, unit)
 
 
 def rate_for(module: Any, data: Any, asked: OptimizerConfig, trainer: Any = None) -> SuggestedRate:
@@ -135,6 +149,7 @@ def rate_for(module: Any, data: Any, asked: OptimizerConfig, trainer: Any = None
         raise ConfigError(
             f"lr='auto' knows the optimizers of the catalogue, and optimizer={spec.name} is not one: give a number."
         )
+    check_arguments(config, spec)
     if spec.name in OWN:
         return SuggestedRate(spec.lr, OWN[spec.name])
     if not isinstance(module, nn.Module) or not callable(getattr(module, "training_step", None)):
@@ -152,23 +167,28 @@ def rate_for(module: Any, data: Any, asked: OptimizerConfig, trainer: Any = None
 
 def _by_look(module: nn.Module, spec: OptimizerSpec) -> SuggestedRate:
     lr = _rounded(look_at_weights(module, spec.name))
-    return SuggestedRate(lr, f"steps of {_percent(lr, weights_rms(module, lr))} of the weights")
+    return SuggestedRate(lr, f"steps of {_percent(lr, weights_rms(module))} of the weights")
 
 
-def weights_rms(module: nn.Module, default: float) -> float:
-    """Median rms of the matrices that are trained and are not zero yet; ``default`` where there is none."""
+def weights_rms(module: nn.Module) -> float:
+    """Geometric mean of the rms of the matrices that are trained and are not zero.
+
+    Where all of them are zero yet, what ``nn.Linear`` would have begun with, 1/√(3·inputs); without a matrix 0.1.
+    """
     shaped = [p for p in module.parameters() if p.requires_grad and not nn.parameter.is_lazy(p) and p.dim() > 1]
     sizes = [size for p in shaped if (size := float(p.detach().abs().square().float().mean().sqrt())) > 0]
-    return median(sizes) if sizes else default
+    usual = [1 / math.sqrt(3 * p[0].numel()) for p in shaped]
+    return geometric_mean(sizes or usual or [0.1])
 
 
 def _by_trials(task: Task, config: OptimizerConfig, choice: Choice) -> SuggestedRate:
     kind = KINDS.get(choice.spec.name, Kind())
+    trial = _Trial(task, config, choice, *_split(task.usable()))
     try:
-        unit = _unit(task, kind, choice.spec)
+        unit = _unit(task, kind, trial.trained[0])
         trials: dict[float, float] = {}
         for rate in _climb(kind.start * unit, trials):
-            trials[rate] = _loss_after(task, config, choice, rate)
+            trials[rate] = trial.loss_after(rate)
     except ConfigError:
         raise
     except Exception as error:  # the user's code may raise anything
@@ -177,22 +197,26 @@ def _by_trials(task: Task, config: OptimizerConfig, choice: Choice) -> Suggested
         raise ConfigError(
             f"lr='auto': the loss is not finite at any of {_listed(trials)}: something else is wrong; la.preflight names it."
         )
+    return _told(trials, kind, unit)
+
+
+def _told(trials: Mapping[float, float], kind: Kind, unit: float) -> SuggestedRate:
     fastest = min(trials, key=trials.__getitem__)
-    lr = _rounded(fastest * kind.share)
+    lr = _rounded(kind.lasting(fastest, unit))
     moves = f"; steps of {_percent(lr, unit)} of the weights" if kind.unit != "polyak" else ""
     tried = f"{_listed(trials)} were tried for {STEPS} steps each, {fastest:.2g} was the fastest"
-    return SuggestedRate(lr, f"{tried}, and {kind.share:.2g} of it lasts{moves}", trials)
+    return SuggestedRate(lr, f"{tried}, and {lr / fastest:.2g} of it lasts{moves}", trials)
 
 
-def _unit(task: Task, kind: Kind, spec: OptimizerSpec) -> float:
+def _unit(task: Task, kind: Kind, batch: Any) -> float:
     if kind.unit == "weights":
-        return weights_rms(task.module, spec.lr)
-    return 1.0 if kind.unit == "one" else _polyak(task)
+        return weights_rms(task.module)
+    return 1.0 if kind.unit == "one" else _polyak(task, batch)
 
 
-def _polyak(task: Task) -> float:
-    """L/‖g‖² of the first batch; of a loss that has no floor at zero its size."""
-    loss = task.loss(task.usable()[0])
+def _polyak(task: Task, batch: Any) -> float:
+    """L/‖g‖² of a batch; of a loss that has no floor at zero its size."""
+    loss = task.loss(batch)
     parameters = list(task.trainable().values())
     found = torch.autograd.grad(loss, parameters, allow_unused=True)
     squared = sum(float(g.float().square().sum()) for g in found if g is not None)
@@ -211,18 +235,33 @@ def _climb(start: float, trials: Mapping[float, float]) -> Iterator[float]:
         rate = best * APART if best == max(trials) else best / APART
 
 
-def _loss_after(task: Task, config: OptimizerConfig, choice: Choice, rate: float) -> float:
-    """The mean loss of batches that were not trained on."""
-    batches = task.usable()
-    trained, judged = _split(batches)
-    with kept(task.module):
-        optimizer = _made(task.module, config, choice, rate)
-        for index in range(STEPS):
-            _step(task, optimizer, trained[index % len(trained)], index)
-        losses = [float(task.loss(batch).detach()) for batch in judged]  # a physics-informed loss needs its gradients
-        optimizer.zero_grad()
-    mean = sum(losses) / len(losses)
-    return mean if math.isfinite(mean) else math.inf
+@dataclass(frozen=True)
+class _Trial:
+    """What one rate is tried on, the same for all.
+
+    Attributes:
+        task: whose weights are put back after each.
+        config, choice: of the optimizer.
+        trained: batches of the steps.
+        judged: batches whose mean loss is compared; not trained on.
+    """
+
+    task: Task
+    config: OptimizerConfig
+    choice: Choice
+    trained: Sequence[Any]
+    judged: Sequence[Any]
+
+    def loss_after(self, rate: float) -> float:
+        """Infinite where it is not finite."""
+        with kept(self.task.module):
+            optimizer = _made(self.task.module, self.config, self.choice, rate)
+            for index in range(STEPS):
+                _step(self.task, optimizer, self.trained[index % len(self.trained)], index)
+            losses = [float(self.task.loss(batch).detach()) for batch in self.judged]  # may be made of derivatives
+            optimizer.zero_grad()
+        mean = sum(losses) / len(losses)
+        return mean if math.isfinite(mean) else math.inf
 
 
 def _split(batches: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
@@ -234,7 +273,7 @@ def _made(module: nn.Module, config: OptimizerConfig, choice: Choice, rate: floa
     """The optimizer as the helper would make it, at a constant rate and without clipping."""
     left_open = dict.fromkeys(("decay", "min_lr", "schedule_options"))
     plain = replace(config, lr=rate, schedule="constant", warmup=0, total_steps=1000, **left_open)  # type: ignore[arg-type]
-    optimizer = make_optimizer(choice, plain, make_groups(module, plain, choice), 1000, never)
+    optimizer = make_optimizer(choice, plain, make_groups(module, plain, choice), 1000, partial(fused_fits, module=module))
     guide(optimizer, None, make_schedule(optimizer, plan(plain, None), plain), order_of(module))
     if "modes" in choice.spec.needs:
         optimizer.train()  # type: ignore[attr-defined]

@@ -83,7 +83,7 @@ class Picture:
         height = (HEIGHT + GAP) * len(self.series) + 20
         x = LEFT + self._share() * (WIDTH - LEFT)
         name = html.escape(f"{', '.join(s.name for s in self.series)} over {self.steps} steps; found at step {self.at}")
-        mark = f'<line x1="{x:.1f}" x2="{x:.1f}" y1="4" y2="{height - 20}" stroke="#c2570c" stroke-dasharray="4 3"/>'
+        mark = f'<line x1="{x:.1f}" x2="{x:.1f}" y1="4" y2="{height - 20}" stroke="#d9650f" stroke-dasharray="4 3"/>'
         anchor = "end" if x > WIDTH / 2 else "start"
         label = f'<text x="{x:.1f}" y="{height - 4}" text-anchor="{anchor}">▲ found at step {self.at}</text>'
         drawn = "".join(_drawn(s, at * (HEIGHT + GAP) + 6) for at, s in enumerate(self.series))
@@ -132,10 +132,9 @@ class Rates:
         """In two or three sentences."""
         where = AMONG[self.among]
         parts = [f"Among {where}:", self._of_faults() if self.faults else "no run has this as its planted fault;"]
-        if self.first:
-            parts.append(f"as the first warning of a sick run it was right {self.right} of {self.first} times;")
+        parts.append(f"{self.first - self.right or 'none'} with another fault got it first;")
         if self.healthy:
-            parts.append(f"of {self.healthy} healthy ones {self.alarmed} got a warning of it;")
+            parts.append(f"of {self.healthy} healthy ones {self.alarmed or 'none'} got a warning of it;")
         return " ".join(parts).removesuffix(";") + "."
 
     def _of_faults(self) -> str:
@@ -215,4 +214,4 @@ def _drawn(series: Series, top: float) -> str:
     )
     name = f'<text x="0" y="{top + 14:.0f}">{html.escape(series.name)}</text>'
     ends = f'<text x="0" y="{top + 30:.0f}" opacity="0.75">{html.escape(series.ends())}</text>'
-    return f"{lines}{''.join(crosses[:12])}{name}{ends}"
+    return f"{lines}{''.join(crosses)}{name}{ends}"

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lightning_adam.errors import ConfigError, LightningAdamWarning
 from lightning_adam.fresh_state import completed, fresh_states, is_like, unwrapped
+from lightning_adam.once_per_class import once_per_class
 from lightning_adam.saved_record import names_of, parameter_names, read_record, record_of
 
 Group = Mapping[str, Any]
@@ -31,6 +32,7 @@ OWN = frozenset({"rule", "nesterov", "ns_coefficients", "adjust_lr_fn"})
 """Options that AdamZ and Muon keep in a group under names that their constructors do not have."""
 
 
+@once_per_class
 def options_of(kind: type) -> frozenset[str]:
     """The entries of a group that the user sets: what the class and those that it derives from take.
 

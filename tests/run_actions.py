@@ -18,7 +18,8 @@ from lightning_adam.callbacks import DivergenceMonitor
 from tests.digits import Digits, digits_loader, trainer
 from tests.run_distributed import strategy
 
-ACTIONS = ("stop", "rollback", "skip_step")
+ACTIONS = ("stop", "rollback", "skip_step", "reduce_lr", "two rollback", "two skip_step")
+"""Those of ``two`` with a second optimizer, stepped by hand."""
 
 
 class OneSided(Digits):
@@ -30,9 +31,36 @@ class OneSided(Digits):
         return super().training_step(batch, batch_idx) * (torch.nan if sick else 1.0)
 
 
+class Halves(OneSided):
+    """The body and the head have an optimizer each."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.automatic_optimization = False
+
+    def configure_optimizers(self) -> Any:
+        """Of different kinds."""
+        body, head = self.net[:-1].parameters(), self.net[-1].parameters()
+        return torch.optim.AdamW(body, lr=1e-3), torch.optim.Adam(head, lr=1e-3)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Both take the same backward."""
+        loss = torch.nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+        optimizers = self.optimizers()
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        sick = self.global_rank == 1 and self.global_step == 30
+        self.manual_backward(loss * (torch.nan if sick else 1.0))
+        for optimizer in optimizers:
+            optimizer.step()
+        return loss
+
+
 def result(action: str, folder: Path) -> dict[str, Any]:
     """What this rank ended with."""
-    module, monitor = OneSided(total_steps=50), DivergenceMonitor(on_divergence=action)
+    kind = Halves if action.startswith("two") else OneSided
+    action = action.removeprefix("two ")
+    module, monitor = kind(total_steps=50), DivergenceMonitor(on_divergence=action)
     logger = TensorBoardLogger(folder, name=action)
     options: dict[str, Any] = {"max_steps": 50, "use_distributed_sampler": False, "logger": logger, "callbacks": [monitor]}
     fit = trainer(**options, **strategy("ddp"))
@@ -40,6 +68,8 @@ def result(action: str, folder: Path) -> dict[str, Any]:
     return {
         "steps": fit.global_step,
         "finite": all(bool(torch.isfinite(p).all()) for p in module.parameters()),
+        "rates": [group["lr"] for o in fit.optimizers for group in o.param_groups],
+        "failures": sorted(monitor.failures),
         "actions": [f.message for f in monitor.findings if f.message.startswith(action)],
         "weights": float(sum(p.double().sum() for p in module.parameters())),
         "rank": fit.global_rank,

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, StochasticWeightAveraging
+from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import Tensor, nn
 
 import lightning_adam as la
@@ -55,14 +56,16 @@ FAULTS: dict[str, Callable[[nn.Module, Any], None]] = {
 STEPS = 100
 
 
-def drill(action: str, fault: str, at: Sequence[int]) -> tuple[Any, nn.Module, Any, list[float]]:
+def drill(
+    action: str, fault: str, at: Sequence[int], steps: int = STEPS, most: int = 8
+) -> tuple[Any, nn.Module, Any, list[float]]:
     """Regression on noise-free data, with the fault right before the optimizer's step."""
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 1))
     optimizer = torch.optim.AdamW(module.parameters(), lr=3e-2)
     losses: list[float] = []
-    with la.watch(module, optimizer, on_divergence=action, max_actions=8, check_every_n_steps=5) as watch:
-        for step in range(STEPS):
+    with la.watch(module, optimizer, on_divergence=action, max_actions=most, check_every_n_steps=5) as watch:
+        for step in range(steps):
             x = torch.randn(32, 8)
             optimizer.zero_grad()
             loss = (module(x) - x.sum(1, keepdim=True)).square().mean()
@@ -97,6 +100,46 @@ def test_twenty_faults_end_as_promised(action: str, tmp_path: Path, monkeypatch:
             assert finite and len(losses) == STEPS and losses[-1] < 0.3 * losses[0], case
         if action in ("stop", "reduce_lr") and fault != "spiked weights":
             assert watch.should_stop, case
+
+
+@pytest.mark.parametrize("second", [72, 79, 85])
+def test_a_spike_soon_after_an_action_is_answered_too(
+    second: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was usual before the first one is known still, so that the second one stands out."""
+    monkeypatch.chdir(tmp_path)
+    watch, _, _, losses = drill("rollback", "spiked weights", (60, second), steps=110)
+
+    done = [finding.step for finding in watch.findings if "action" in finding.evidence]
+    assert len(done) == 2 and 0 <= done[1] - second <= 8
+    assert losses[-1] < 0.3 * losses[0]
+
+
+def test_an_action_that_does_not_help_ends_the_run_with_all_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lower rate mends no weights that have exploded: when none is left to lower it again, the run stops."""
+    monkeypatch.chdir(tmp_path)
+    watch, _, _, losses = drill("reduce_lr", "spiked weights", (60,), steps=140, most=2)
+
+    assert watch.should_stop and len(losses) < 140
+    assert len(list(tmp_path.glob("adam_stopped_step_*.pt"))) == 1
+    assert "no action is left" in watch.findings[-1].message
+
+
+def test_optimizers_that_step_at_different_paces_are_gone_back_with(tmp_path: Path) -> None:
+    """The second one takes a step in ten: a NaN in it is answered, each time."""
+    torch.manual_seed(0)
+    module = nn.ModuleList([nn.Linear(4, 1), nn.Linear(4, 1)])
+    often, seldom = (torch.optim.AdamW(part.parameters(), lr=1e-2) for part in module)
+    with la.watch(module, [often, seldom], on_divergence="rollback", check_every_n_steps=5) as watch:
+        for step in range(300):
+            now, part = (seldom, module[1]) if step % 10 == 9 else (often, module[0])
+            now.zero_grad()
+            loss = (part(torch.randn(16, 4)) - 1).square().mean() * (NAN if step in (199, 259) else 1.0)
+            watch.loss(loss).backward()
+            now.step()
+
+    assert len([finding for finding in watch.findings if "action" in finding.evidence]) == 2
+    assert are_finite(list(module.parameters()))
 
 
 @pytest.mark.parametrize("at", [(0,), (60,), (60, 61), (60, 65), (60, 85)])
@@ -184,3 +227,57 @@ def test_every_optimizer_survives_a_nan_batch(optimizer: str, action: str) -> No
 
 SKIPPING = ("adamw", "lion", "ranger21", "sophia", "schedulefree_adamw", "prodigy", "soap", "adafactor", "lbfgs")
 """Whose steps without a gradient are each another library's, or another kind."""
+
+
+class Halves(Digits):
+    """The body and the head have an optimizer of the same kind each, stepped by hand."""
+
+    automatic_optimization = False  # type: ignore[assignment]
+
+    def configure_optimizers(self) -> Any:
+        """Two calls of the helper."""
+        parts = ("net.0.*", "net.2.*")
+        made = [la.configure_optimizers(self, **{**self.options, "parameters": part}) for part in parts]
+        return [m["optimizer"] for m in made]
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Both take the same backward."""
+        loss, optimizers = super().training_step(batch, batch_idx), self.optimizers()
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        self.manual_backward(loss)
+        for optimizer in optimizers:
+            optimizer.step()
+        return loss
+
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "accumulation": {"accumulate_grad_batches": 2},
+    "EMA first": {"callbacks": EMAWeightAveraging},
+    "fp16": {"plugins": lambda: MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=16.0))},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("setting", [*SETTINGS, "two optimizers"])
+@pytest.mark.parametrize("optimizer", [spec.name for spec in available_optimizers() if spec.name != "lbfgs"])
+def test_every_optimizer_is_saved_in_every_setting(optimizer: str, setting: str, action: str, tmp_path: Path) -> None:
+    """After a NaN batch all that is kept is finite and the run has its last step, or it has stopped with a checkpoint."""
+    kind = Halves if setting == "two optimizers" else Digits
+    module, monitor = kind(poison=(12, 13), optimizer=optimizer, total_steps=40), DivergenceMonitor(action, max_actions=8)
+    made = {name: [make()] if callable(make) else make for name, make in SETTINGS.get(setting, {}).items()}
+    callbacks = [*made.pop("callbacks", []), monitor]
+    fit = trainer(max_steps=24, callbacks=callbacks, default_root_dir=tmp_path, **made)
+    try:
+        fit.fit(module, digits_loader())
+    except la.ConfigError as refusal:
+        pytest.skip(f"refused beforehand: {refusal}")
+
+    kept = [moment for o in fit.optimizers for parameter in o.state for moment in moments_of(o, parameter)]
+    finite, saved = are_finite([*module.parameters(), *kept]), list(tmp_path.glob("adam_stopped_step_*.ckpt"))
+    assert monitor.failures == frozenset()
+    assert fit.should_stop == bool(saved) or fit.global_step >= 24
+    assert saved or finite
+    assert saved or fit.global_step >= 24

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import nn
 
 import lightning_adam as la
-from lightning_adam.clipping import total_norm
 from tests.digits import Digits, digits_loader, trainer
 from tests.test_configure import ByHand
 
@@ -108,6 +108,11 @@ def test_optimizer_keeps_its_class() -> None:
     assert isinstance(optimizer, torch.optim.AdamW)
     assert (type(optimizer).__name__, type(optimizer).__module__) == ("AdamW", torch.optim.AdamW.__module__)
     assert inspect.signature(type(optimizer)) == inspect.signature(torch.optim.AdamW)
+
+
+def total_norm(parameters: Iterable[nn.Parameter]) -> torch.Tensor:
+    """torch's own, of the gradients that there are."""
+    return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
 
 
 class Seen:

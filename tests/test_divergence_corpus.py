@@ -88,7 +88,7 @@ def test_epochs_schedule_steps_at_the_end_of_an_epoch_only() -> None:
 
 def test_remedys_rate_takes_the_place_of_the_configured_one() -> None:
     """In a run whose rate was thirty times too high."""
-    changes = json.dumps({"configured": 30 * RATE, "lr": 2 * RATE})
+    changes = json.dumps({"lr": 2 * RATE, "times": 2 / 30})
     run = short(Job("wine-mlp", "rate-times-30", changes=changes))
 
     assert [s.lr for s in run.steps] == [pytest.approx(2 * RATE)] * 12
@@ -96,10 +96,17 @@ def test_remedys_rate_takes_the_place_of_the_configured_one() -> None:
 
 def test_rate_that_the_users_schedule_leads_to_is_held_under_the_remedys() -> None:
     """It rises as before, and no further."""
-    changes = json.dumps({"configured": RATE, "lr": RATE})
+    changes = json.dumps({"lr": RATE})
     run = train(recipe_of(Job("wine-mlp", "rate-jumps", changes=changes)), 0)
 
     assert max(s.lr for s in run.steps) == pytest.approx(RATE)
+
+
+def test_advised_warmup_takes_the_place_of_the_mistaken_one() -> None:
+    """One that rises by a thousandth each hundred steps."""
+    run = short(Job("wine-mlp", "warmup-by-epoch", changes=json.dumps({"warmup": 4})))
+
+    assert [s.lr / RATE for s in run.steps[:6]] == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1])
 
 
 def test_advised_warmup_clip_and_betas_are_applied() -> None:
@@ -132,6 +139,13 @@ def test_mistake_counts_where_it_did_harm_or_is_a_fact() -> None:
     assert [v.is_sick for v in verdicts_of(runs)] == [False, False, True, True]
 
 
+def test_mistake_that_ends_as_low_as_the_run_without_it_is_no_sickness() -> None:
+    """Though another rate would have ended lower."""
+    runs = [outcome("healthy-1", 0.5), outcome("healthy-3", 0.1), outcome("beta2-half", 0.5), outcome("eps-one", 0.7)]
+
+    assert [v.is_sick for v in verdicts_of(runs)] == [False, False, False, True]
+
+
 def test_what_was_said_before_the_mistake_does_not_count_as_found() -> None:
     """The rate jumps at step 125: a warning of step 30 that is over is none of it."""
     early, late = warned("LR-HIGH", 30), warned("LR-HIGH", 130)
@@ -156,7 +170,7 @@ def test_remedy_recovers_if_it_closes_four_fifths_of_the_gap(
 ) -> None:
     """From the start of a run that ended above it: a loss of 1e9 would make each remedy look good."""
     monkeypatch.setattr("tests.benchmarks.divergence.corpus.jobs.STORED", tmp_path)
-    sick = Verdict(outcome("rate-times-30", 1e9, warned("LR-HIGH", 3, lr=RATE)), best=0.1, way=0.9)
+    sick = Verdict(outcome("rate-times-30", 1e9, warned("LR-HIGH", 3, lr=RATE)), best=0.1, way=0.9, ought=0.1)
     (trial,) = trials_of([sick])
     Run("wine-mlp", 0, [], [], final, 0.0).save(trial.job.path)
 

@@ -111,10 +111,14 @@ def test_a_picture_is_small_and_drawn_in_the_pages_own_colour(code: str) -> None
     assert len(drawn) < 6000 and "currentColor" in drawn and "\n\n" not in drawn
 
 
+NEVER_SEEN = {"EVAL-MODE", "LOGIT-GROWTH", "LOSS-DIVERGED", "OSCILLATION", "PLATEAU"}
+"""Codes of the monitor that no run of the benchmarks gets."""
+
+
 @pytest.mark.parametrize("code", RULES)
 def test_a_code_of_the_monitor_shows_a_real_run_and_its_error_rates(code: str) -> None:
     text = explanation(code).text
-    assert "A real run: " in text
+    assert ("A real run: " in text) == (code not in NEVER_SEEN)
     assert "## Measured error rates" in text
 
 
@@ -150,4 +154,4 @@ def test_rates_count_the_first_warning_after_the_fault_began() -> None:
     told = rates("LR-HIGH", cases, "corpus")
     assert (told.faults, told.named, told.related, told.silent) == (4, 2, 1, 1)
     assert (told.first, told.right, told.healthy, told.alarmed) == (3, 2, 2, 1)
-    assert "of 2 healthy ones 1 got a warning of it." in told.as_text()
+    assert told.as_text().endswith("1 with another fault got it first; of 2 healthy ones 1 got a warning of it.")

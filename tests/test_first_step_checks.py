@@ -103,8 +103,11 @@ def test_nothing_is_recorded_after_the_first_step() -> None:
     assert not nn.modules.module._global_forward_pre_hooks
 
 
-def test_manual_optimization_is_left_alone() -> None:
-    assert fit(ByHand()).findings == []
+def test_manual_optimization_is_read_off_the_graph_of_its_first_loss() -> None:
+    """Nothing is recorded while the step runs."""
+    (finding,) = fit(ByHand()).findings
+
+    assert finding.rule == "DOUBLE-SOFTMAX"
 
 
 def test_a_resumed_run_is_not_checked_again(tmp_path: Any) -> None:

@@ -128,7 +128,7 @@ def take_heatmap(state: dict[str, Any]) -> None:
 def monitor_state() -> dict[str, Any]:
     """Of one optimizer."""
     findings = [finding.to_dict() for finding in diagnosed().findings]
-    counted = {"adam": {"clipped": 3, "heatmap": heatmap()}}
+    counted = {"adam": {"clipped": 3, "logged": 7, "heatmap": heatmap()}}
     return MonitorState(counted, [diagnosed().state_dict()], findings, {"taken": 1, "factor": 0.3, "last": 5}).to_dict()
 
 
@@ -175,6 +175,25 @@ def take_optimizer_state(record: dict[str, Any]) -> None:
     optimizer.step()
 
 
+def watched() -> la.Watch:
+    """One number in a plain loop."""
+    module = nn.Linear(1, 1, bias=False)
+    return la.watch(module, torch.optim.AdamW(module.parameters()), on_divergence="rollback")
+
+
+def watch_state() -> dict[str, Any]:
+    """Before its first step; the monitor's is that of a run."""
+    with watched() as watch:
+        return {**watch.state_dict(), "monitor": monitor_state()}
+
+
+def take_watch(state: dict[str, Any]) -> None:
+    """And close it."""
+    with watched() as watch:
+        watch.load_state_dict(state)
+        assert watch.failures == frozenset()
+
+
 def take_finding(state: dict[str, Any]) -> None:
     """One that cannot be read is None."""
     assert len(readable_findings([state])) == 1
@@ -187,6 +206,7 @@ KINDS: dict[str, tuple[dict[str, Any], Callable[[dict[str, Any]], None]]] = {
     "heatmap": (heatmap(), take_heatmap),
     "monitor": (monitor_state(), take_monitor_state),
     "earlier fit": (monitor_state(), take_earlier_fit),
+    "watch": (watch_state(), take_watch),
     "actions": ({"taken": 1, "factor": 0.3, "last": 5}, take_actions),
     "optimizer": (optimizer_state(), take_optimizer_state),
     "schedule": (scheduled("cosine")["lr_scheduler"]["scheduler"].state_dict(), take_schedule("cosine")),

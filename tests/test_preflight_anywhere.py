@@ -37,14 +37,14 @@ def planned(precision: Any) -> L.Trainer:
 def test_plain_module_is_judged_with_its_loss_and_optimizer() -> None:
     """Its own names stand in the finding, and nothing of ours is left on it."""
     net = perceptron(12, 4)
-    before = fingerprint(net, None)
-    stale = torch.optim.AdamW(perceptron(12, 4).parameters(), lr=1e-3)
+    stale, data = torch.optim.AdamW(perceptron(12, 4).parameters(), lr=1e-3), loader(*clusters())
+    before = fingerprint(net, data)
 
-    report = la.preflight(net, loader(*clusters()), loss=F.cross_entropy, optimizer=stale)
+    report = la.preflight(net, data, loss=F.cross_entropy, optimizer=stale)
 
     assert report.findings[0].rule == "OPTIMIZER-STALE"
     assert report.findings[0].parameters == tuple(name for name, _ in net.named_parameters())
-    assert fingerprint(net, None) == before
+    assert fingerprint(net, data) == before
 
 
 def test_healthy_plain_module_is_let_pass() -> None:
@@ -130,9 +130,8 @@ def test_rounding_of_bfloat16_is_not_taken_for_a_leak() -> None:
     """Interventions are compared without autocast."""
     tokens = chains()
 
-    report = la.preflight(
-        Learner(Words(), next_word), loader(tokens[:, :-1], tokens[:, 1:], size=16), trainer=planned("bf16-mixed")
-    )
+    module, data = Learner(Words(), next_word), loader(tokens[:, :-1], tokens[:, 1:], size=16)
+    report = la.preflight(module, data, trainer=planned("bf16-mixed"), budget=5)
 
     assert graves(report) == []
 
@@ -185,7 +184,7 @@ def test_healthy_stranger_is_let_pass(name: str) -> None:
     """A dict per sample, samples mixed on purpose, and layers that ``configure_model`` makes."""
     L.seed_everything(0, verbose=False)
 
-    report = la.preflight(*getattr(strangers_healthy, name)())
+    report = la.preflight(*getattr(strangers_healthy, name)(), budget=5)
 
     assert graves(report) == []
     assert "NO-GRADIENT" not in report.not_judged

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import math
+import random
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -66,24 +68,69 @@ def loss_at(lr: float, steps: int = 120) -> float:
 
 
 def test_the_rate_is_near_the_best_of_a_grid() -> None:
-    """On the digits within a fifth of the best loss of six rates from 1e-4 to 0.3, or under 1 % of the first loss."""
+    """On the digits within a fifth of the best loss of five rates from 1e-3 to 0.1, or under 1 % of the first loss."""
     torch.manual_seed(0)
     found = la.suggest_lr(Digits(), digits_loader())
 
-    best = min(loss_at(10**k) for k in (-4, -3.5, -3, -2.5, -2, -1.5, -1, -0.5))
+    best = min(loss_at(10**k) for k in (-3, -2.5, -2, -1.5, -1))
     assert loss_at(found.lr) <= max(1.2 * best, 0.023)
 
 
-def test_fifteen_steps_and_twelve_evaluations_are_all_it_takes() -> None:
+def test_fifteen_steps_and_nine_evaluations_are_all_it_takes() -> None:
     module = Counting()
     la.suggest_lr(module, digits_loader())
 
-    assert (module.steps, module.backwards) == (27, 15)
+    assert (module.steps, module.backwards) == (24, 15)
 
 
 def test_a_loss_made_of_derivatives_can_be_tried() -> None:
     """As that of a physics-informed network."""
     assert la.suggest_lr(Physics(), digits_loader()).trials
+
+
+def test_no_seed_is_queued_for_a_device_that_nobody_has_used() -> None:
+    """It would be what the device begins with, instead of the user's own, and cannot be taken back."""
+    before = len(torch.cuda._queued_calls)
+    la.suggest_lr(Digits(), digits_loader())
+
+    assert len(torch.cuda._queued_calls) == before
+
+
+class Dice(Digits):
+    """Draws from Python's and NumPy's random numbers, as augmentation does, and has a gradient from before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net[0].weight.grad = torch.ones_like(self.net[0].weight)
+
+    def training_step(self, batch: Any, index: int) -> Tensor:
+        return super().training_step(batch, index) * (1 + 0.1 * random.random()) + 0.1 * float(np.random.rand())
+
+
+def test_random_numbers_of_python_and_numpy_and_a_gradient_are_as_before() -> None:
+    module, before = Dice(), (random.getstate(), np.random.get_state()[1].tolist())
+    gradient = module.net[0].weight.grad
+    la.suggest_lr(module, digits_loader())
+
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == before
+    assert module.net[0].weight.grad is gradient
+    assert gradient is not None
+    assert torch.equal(gradient, torch.ones_like(gradient))
+
+
+def test_everything_is_as_before_where_a_step_raises() -> None:
+    module = Counting()
+    before = copy.deepcopy(module.state_dict())
+
+    def third_step_raises(batch: Any, index: int) -> Tensor:
+        if index == 2:
+            raise KeyError("pixels")
+        return Digits.training_step(module, batch, index)
+
+    module.training_step = third_step_raises  # type: ignore[method-assign]
+    with pytest.raises(la.ConfigError, match="pixels"):
+        la.suggest_lr(module, digits_loader())
+    assert all(torch.equal(module.state_dict()[name], value) for name, value in before.items())
 
 
 def test_everything_is_bit_for_bit_as_before() -> None:
@@ -135,6 +182,8 @@ def test_a_hundred_times_larger_weights_want_larger_rates() -> None:
     with torch.no_grad():
         large.weight.copy_(100 * small.weight)
     assert look_at_weights(large) == pytest.approx(100 * look_at_weights(small))
+    nn.init.zeros_(small.weight)
+    assert look_at_weights(small) == pytest.approx(look_at_weights(large) / 100, rel=0.5), "as it would usually begin"
     assert look_at_weights(large, "prodigy") == look_at_weights(small, "prodigy") == 1.0
 
 
@@ -189,12 +238,18 @@ class Data(L.LightningDataModule):
 
 
 def test_data_may_come_from_a_datamodule() -> None:
-    torch.manual_seed(0)
-    by_hand = la.suggest_lr(Digits(), Data()).lr
+    """The digits come in order and there is no dropout: the rate is the same to the last bit."""
+    by_hand = la.suggest_lr(Digits(), Data(), schedule="constant", warmup=0).lr
     fit = trainer(max_steps=3, max_epochs=-1)
-    torch.manual_seed(0)
     fit.fit(Auto(), datamodule=Data())
-    assert fit.optimizers[0].param_groups[0]["lr"] == pytest.approx(by_hand, rel=3)
+    assert fit.optimizers[0].param_groups[0]["lr"] == by_hand
+
+
+def test_options_of_the_optimizer_are_tried_too() -> None:
+    plain = la.suggest_lr(Digits(), digits_loader(), "sgd", momentum=0.0, nesterov=False)
+    fast = la.suggest_lr(Digits(), digits_loader(), "sgd", momentum=0.99)
+
+    assert all(plain.trials[rate] != fast.trials[rate] for rate in plain.trials)
 
 
 class NotFinite(Digits):
@@ -218,6 +273,9 @@ class Broken(Digits):
         (lambda: la.suggest_lr(NotFinite(), digits_loader()), r"not finite at any of .*la\.preflight"),
         (lambda: la.suggest_lr(Broken(), digits_loader()), "trying rates raised KeyError: 'pixels'"),
         (lambda: la.suggest_lr(Digits(), []), "has no batch"),
+        (lambda: la.suggest_lr(Digits(), digits_loader(), lr=1e-3), "lr=0.001: suggest_lr finds it"),
+        (lambda: la.suggest_lr(Digits(), digits_loader(), beta=(0.9, 0.9)), "Did you mean 'betas'"),
+        (lambda: la.suggest_lr(Digits(), digits_loader(), betas=(1.9, 0.9)), r"betas=\(1\.9, 0\.9\)"),
         (lambda: la.suggest_lr(Digits(), digits_loader(), "adamww"), "Did you mean 'adamw'"),
         (lambda: la.configure_optimizers(Digits(), lr="auto", total_steps=9), "there is no trainer: write lr=float"),
         (lambda: la.configure_optimizers(Digits(), lr="automatic", total_steps=9), "Did you mean 'auto'"),  # type: ignore[arg-type]

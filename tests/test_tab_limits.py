@@ -28,6 +28,9 @@ from lightning_adam.tensorboard.heatmap import (
     draw_heatmap,
     few_colours,
 )
+from lightning_adam.tensorboard.heatmap import (
+    judged as judged_picture,
+)
 from lightning_adam.tensorboard.tab import series
 from lightning_adam.tensorboard.tab.judged import GRADIENT, OVERVIEW, Judge
 from lightning_adam.tensorboard.tab.limits import bands, planned_share
@@ -254,3 +257,9 @@ def test_not_finite_is_darker_than_every_colour_of_the_scale_for_every_eye(theme
     darkest = lightness([[int(colour[i : i + 2], 16) for i in (0, 2, 4)] for colour in scale], deficiency).min()
 
     assert (darkest + 0.05) / (not_finite + 0.05) > 1.5
+
+
+def test_picture_of_the_heatmap_minds_neither_a_bias_nor_the_usual_first_steps() -> None:
+    steps, names = [0, 10, 100], ["a.weight", "a.bias"]
+    ratios = np.array([[0.1, 0.1, 0.1], [0.5, 0.5, 0.5]])
+    assert (judged_picture(steps, names, ratios) > 0).tolist() == [[False, False, True], [False, False, False]]

@@ -32,15 +32,15 @@ class Case:
         """Where the loss is going."""
         return loss_course(self.past)
 
-    @cached_property
+    @property
     def usual_norm(self) -> float:
         """The median of the last 50 gradient norms."""
-        return median(self.past.norms[-50:])
+        return self.past.usual_norm
 
-    @cached_property
+    @property
     def usual_loss(self) -> float:
         """The median of the last 50 losses."""
-        return median(self.past.losses[-50:])
+        return self.past.usual_loss
 
     @cached_property
     def guesses(self) -> tuple[float, ...]:

@@ -10,6 +10,7 @@ import json
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
+from operator import attrgetter
 from typing import Any
 
 from lightning_adam.diagnosis.signals import HeavySignals, NonFinite, RunSignals, StepSignals
@@ -23,6 +24,12 @@ MOST_STEPS = 2**63
 
 _KINDS: dict[str, type] = {"run": RunSignals, "step": StepSignals, "heavy": HeavySignals, "non_finite": NonFinite}
 _NAMES = {kind: name for name, kind in _KINDS.items()}
+_VALUES = {name: attrgetter(*(f.name for f in fields(kind))) for name, kind in _KINDS.items()}
+_PARTS = {
+    name: [index for index, f in enumerate(fields(kind)) if f.name in ("non_finite", "heavy")]
+    for name, kind in _KINDS.items()
+}
+"""By the kind of a record, which of its fields may hold another one."""
 
 
 def encode(records: Iterable[Record]) -> bytes:
@@ -97,7 +104,12 @@ _TYPES = {kind: {f.name: _IS_OF[str(f.type)] for f in fields(kind)} for kind in 
 
 def _plain(value: Any) -> Any:
     name = _NAMES.get(type(value))
-    return value if name is None else [name, *(_plain(getattr(value, f.name)) for f in fields(value))]
+    if name is None:
+        return value
+    values = list(_VALUES[name](value))
+    for index in _PARTS[name]:
+        values[index] = _plain(values[index])
+    return [name, *values]
 
 
 def _restored(stored: Sequence[Any], layout: Mapping[str, Sequence[str]]) -> Any:

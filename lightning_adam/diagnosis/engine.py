@@ -1,4 +1,4 @@
-"""Asks every rule at every step, and turns what they say into episodes: one sickness, one finding."""
+"""Asks every rule at every step that may show something; what they say becomes episodes: one sickness, one finding."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any, TypeVar
 
 from lightning_adam.diagnosis.case import Case
 from lightning_adam.diagnosis.codec import Record
+from lightning_adam.diagnosis.due import is_due
 from lightning_adam.diagnosis.facts import FACTS, known_facts
 from lightning_adam.diagnosis.finding import SEVERITIES, Finding, readable_findings
 from lightning_adam.diagnosis.harm import FIRST_STEPS, RATES_TOO_SMALL, agrees, blew_up, is_cleared, is_unmoved, judged
-from lightning_adam.diagnosis.history import EARLY, PASSES, History, median
+from lightning_adam.diagnosis.history import EARLY, PASSES, History
 from lightning_adam.diagnosis.ignoring import is_ignored
 from lightning_adam.diagnosis.rules import BETTER, CAUSES, LINTS, NEVER_AFTER, RULES
 from lightning_adam.diagnosis.rules_gradients import stands_out
@@ -55,14 +56,23 @@ class Diagnosis:
         self._seen: list[int] = []  # per finding: the count of steps when it was seen last
         self._began: list[int] = []  # per finding: the count of steps when it began
         self._suspected: list[bool] = []  # per finding: whether it is information only until the loss agrees
+        self._not_over: list[int] = []  # findings' places: a long run has thousands, and few of them go on
         self._since_start = 0
+        self._is_alarmed = False
         if self.run.state is not None:
             self.load_state_dict(self.run.state)
 
     def observe(self, signals: StepSignals) -> list[Finding]:
         """Take in one step; returns the findings that begin with it, or that got a better name."""
         self.history.before_step(signals)
-        case = Case(signals, self.history, self.run)
+        is_asked = self._is_alarmed or is_due(signals, self.history, self.run)
+        fresh = self._judged(Case(signals, self.history, self.run)) if is_asked else []
+        self.history.after_step(signals)
+        self._since_start += 1
+        return fresh
+
+    def _judged(self, case: Case) -> list[Finding]:
+        """All rules, and what they say put in its place."""
         said = self._ask(case)
         if stands_out(case):
             self.history.spikes = [*self.history.spikes, self.history.count][-50:]
@@ -70,9 +80,17 @@ class Diagnosis:
         fresh += self._confirm(case)
         self._close_old()
         self.history.raised = self.history.count if case.rate_was_raised else self.history.raised
-        self.history.after_step(signals)
-        self._since_start += 1
+        self._look_round()
         return fresh
+
+    def _look_round(self) -> None:
+        """While anything is wrong, every step is asked about."""
+        self._is_alarmed = any(finding.severity != "info" for finding in self.lasting)
+
+    @property
+    def lasting(self) -> list[Finding]:
+        """Those that are not over."""
+        return [self.findings[i] for i in self._not_over]
 
     def _ask(self, case: Case) -> list[Finding]:
         rules = [*LINTS, *RULES.values()] if self.history.count == 0 else RULES.values()
@@ -93,7 +111,7 @@ class Diagnosis:
         finding, suspected = judged(said, case)
         if self._is_silenced(finding):
             return None
-        open_ = {f.rule: i for i, f in enumerate(self.findings) if self._is_open(i)}
+        open_ = {self.findings[i].rule: i for i in self._not_over if self._is_open(i)}
         if (known := open_.get(finding.rule)) is not None and self._is_same(known, finding, suspected):
             return self._continue(known, finding)
         causes = [open_[rule] for rule in _causes_of(finding, case) if rule in open_]
@@ -145,6 +163,7 @@ class Diagnosis:
         earlier = next((f for f in self.findings if f.rule == finding.rule and f.severity != "info" and f.changes), None)
         if earlier is not None:
             finding = replace(finding, remedy=earlier.remedy, changes=earlier.changes)
+        self._not_over.append(len(self.findings))
         self.findings.append(finding)
         self._seen.append(self.history.count)
         self._began.append(self.history.count)
@@ -178,10 +197,10 @@ class Diagnosis:
 
     def _confirm(self, case: Case) -> list[Finding]:
         """The first suspicion that the loss agrees with becomes a warning, the others are its consequences."""
-        waiting = [i for i, suspected in enumerate(self._suspected) if suspected]
+        waiting = [i for i in self._not_over if self._suspected[i]]
         for i in waiting:
             settled = self.history.count - self._seen[i] > SETTLED and is_cleared(self.findings[i].rule, case)
-            self._suspected[i] = not (self.findings[i].over or settled)
+            self._suspected[i] = not settled
         agreed = [i for i in waiting if self._suspected[i] and agrees(self.findings[i].rule, case)]
         if not agreed:
             return []
@@ -203,9 +222,12 @@ class Diagnosis:
         return renamed
 
     def _close_old(self) -> None:
-        for index, finding in enumerate(self.findings):
-            if not finding.over and not self._is_open(index):
-                self.findings[index] = replace(finding, over=True)
+        silent = [i for i in self._not_over if not self._is_open(i)]
+        for i in silent:
+            self.findings[i] = replace(self.findings[i], over=True)
+            self._suspected[i] = False
+        if silent:
+            self._not_over = [i for i in self._not_over if i not in silent]
 
     def wants_measurement(self, every: int, gradient_norm: float = math.nan, ahead: int = 0) -> bool:
         """Whether the next step is worth the pass over all tensors: one of the first ten, every n-th, or a suspicion.
@@ -220,14 +242,16 @@ class Diagnosis:
             return True
         if len(past.pass_counts) == PASSES and past.count - past.pass_counts[0] < 2 * every:
             return False
-        heavy = gradient_norm > 5 * median(past.norms[-50:])
+        heavy = not math.isnan(gradient_norm) and gradient_norm > 5 * past.usual_norm
         return heavy or (past.count >= 3 * EARLY and past.ratio_average > 0.02)
 
-    def went_back(self) -> None:
-        """Weights and moments are those of an earlier step: findings are over, and the passes since are not their past."""
-        self.findings = [replace(finding, over=True) for finding in self.findings]
-        self._suspected = [False] * len(self.findings)
-        self.history.forget_course()
+    def went_back(self, steps: int) -> None:
+        """Weights and moments are those of so many steps before: findings are over, and what came since is not past."""
+        for i in self._not_over:
+            self.findings[i] = replace(self.findings[i], over=True)
+        self._not_over, self._suspected = [], [False] * len(self.findings)
+        self._look_round()
+        self.history.forget_last(steps)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain types: Lightning loads checkpoints with ``weights_only=True``."""
@@ -245,12 +269,14 @@ class Diagnosis:
         self.history, lost = History.restore(history) if isinstance(history, Mapping) else (History(), ["history"])
         stored = readable_findings(state.get("findings"))
         self.findings = [finding for finding in stored if finding is not None]
+        self._not_over = [i for i, finding in enumerate(self.findings) if not finding.over]
         counts = {name: _matching(int, state.get(name), stored) for name in ("seen", "began")}
         just_now = [self.history.count] * len(self.findings)
         self._seen, self._began = (list(just_now) if counted is None else counted for counted in counts.values())
         kept = state.get("suspected", [False] * len(stored))  # an older version had no suspicions
         suspected = _matching(bool, kept, stored)
         self._suspected = [False] * len(self.findings) if suspected is None else suspected
+        self._look_round()
         is_list = isinstance(state.get("findings"), list)
         damaged = [name for name, counted in counts.items() if counted is None]
         damaged += ["suspected"] if suspected is None else []

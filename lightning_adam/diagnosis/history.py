@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import copy
 import math
+from bisect import bisect_left, insort
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, TypeVar
 
 from lightning_adam.diagnosis.signals import HeavySignals, StepSignals
 from lightning_adam.diagnosis.stored import is_alike
 
 WINDOW = 200
 """Steps of loss and gradient norm that are remembered."""
+USUAL = 50
+"""Of these, the last ones: their median is what is usual."""
 RATES = 25
 """Learning rates that are remembered: whether a rate was raised shortly before something broke."""
 LEVELS = 40
@@ -23,6 +27,36 @@ PASSES = 24
 """Passes over all tensors that are remembered."""
 EARLY = 10
 """Steps at the beginning that all get the pass: missing warmup and a hopeless rate show there, and nowhere earlier."""
+
+
+class Window:
+    """The last values in order of size: their median costs two insertions per step, and no sort.
+
+    Args:
+        values: so far, oldest first.
+        length: how many of them count.
+    """
+
+    def __init__(self, values: Sequence[float], length: int) -> None:
+        self._length, self._by_age = length, deque(value for value in values[-length:] if math.isfinite(value))
+        self._by_size = sorted(self._by_age)
+
+    def push(self, value: float) -> float | None:
+        """Take in one more; what leaves for it."""
+        self._by_age.append(value)
+        insort(self._by_size, value)
+        if len(self._by_age) <= self._length:
+            return None
+        oldest = self._by_age.popleft()
+        del self._by_size[bisect_left(self._by_size, oldest)]
+        return oldest
+
+    def median(self) -> float:
+        """The median; NaN for nothing."""
+        ordered, half = self._by_size, len(self._by_size) // 2
+        if not ordered:
+            return math.nan
+        return ordered[half] if len(ordered) % 2 else 0.5 * (ordered[half - 1] + ordered[half])
 
 
 @dataclass
@@ -105,6 +139,25 @@ class History:
     finite: int = 0
     is_signed: bool = False
 
+    def __post_init__(self) -> None:
+        """The windows are made anew from the lists whenever a state is restored."""
+        self._order()
+
+    def _order(self) -> None:
+        self._usual_norm = Window(self.norms, USUAL)
+        self._usual_loss, self._level = Window(self.losses, USUAL), Window(self.losses, 25)
+        self._former_level = Window(self.losses[-50:-25], 25)
+
+    @property
+    def usual_norm(self) -> float:
+        """The median of the last 50 gradient norms."""
+        return self._usual_norm.median()
+
+    @property
+    def usual_loss(self) -> float:
+        """The median of the last 50 losses."""
+        return self._usual_loss.median()
+
     @property
     def initial_loss(self) -> float:
         """L0: the median of the first five losses; the very first one where they have exploded from it."""
@@ -114,7 +167,12 @@ class History:
     @property
     def level(self) -> float:
         """The median of the last 25 losses: where the loss is now."""
-        return median(self.losses[-25:])
+        return self._level.median()
+
+    @property
+    def has_learnt(self) -> bool:
+        """Whether the loss is not above its start; where zero is no floor of it, or nothing is known, so it counts."""
+        return self.is_signed or not self.level > self.initial_loss
 
     def recent(self, signal: str, passes: int) -> list[float]:
         """A heavy signal on the last passes, oldest first, NaN left out."""
@@ -150,7 +208,8 @@ class History:
         self.peak_lr = max(self.peak_lr, now.lr) if math.isfinite(now.lr) else self.peak_lr
         if len(self.rates) == RATES:
             self.former_peak = max(self.rates[0], self.first_lr if math.isnan(self.former_peak) else self.former_peak)
-        self.rates = [*self.rates, now.lr][-RATES:] if math.isfinite(now.lr) else self.rates
+        if math.isfinite(now.lr):
+            _keep(self.rates, now.lr, RATES)
         self.low_lr = self.low_lr + 1 if now.lr < 0.01 * self.peak_lr else 0
         if now.heavy is not None:
             self._remember_pass(now, now.heavy)
@@ -161,12 +220,14 @@ class History:
         self.taken += not now.skipped
         self.non_finite = self.non_finite or now.non_finite is not None
         if math.isfinite(now.clip_coefficient):
-            self.clips = [*self.clips, now.clip_coefficient][-50:]
+            _keep(self.clips, now.clip_coefficient, 50)
         if math.isfinite(now.logit_max) and len(self.logits) < 10:
             self.logits.append(now.logit_max)
         if math.isfinite(now.gradient_norm):
-            self.norms = [*self.norms, now.gradient_norm][-WINDOW:]
-            self.first_norms = [*self.first_norms, now.gradient_norm][:5]
+            _keep(self.norms, now.gradient_norm, WINDOW)
+            self._usual_norm.push(now.gradient_norm)
+            if len(self.first_norms) < 5:
+                self.first_norms.append(now.gradient_norm)
         if math.isfinite(now.loss):
             self._remember_loss(now.loss)
 
@@ -181,8 +242,8 @@ class History:
         if heavy.input_max > ODD_INPUT * median(self.recent("input_max", 16)):
             self.odd_input = self.count
         for name in _NUMBERS:
-            self.passes[name] = [*self.passes.get(name, []), float(getattr(heavy, name))][-PASSES:]
-        self.pass_counts = [*self.pass_counts, self.count][-PASSES:]
+            _keep(self.passes.setdefault(name, []), float(getattr(heavy, name)), PASSES)
+        _keep(self.pass_counts, self.count, PASSES)
         if not math.isnan(heavy.update_ratio_p50):
             self._average_ratio(heavy.update_ratio_p50)
         if self.count < EARLY and heavy.update_ratio_max > self.early_ratio:
@@ -196,7 +257,11 @@ class History:
         self.ratio_average = keep * (self.ratio_average if keep else 0.0) + (1 - keep) * ratio
 
     def _remember_loss(self, loss: float) -> None:
-        self.losses = [*self.losses, loss][-WINDOW:]
+        _keep(self.losses, loss, WINDOW)
+        self._usual_loss.push(loss)
+        former = self._level.push(loss)
+        if former is not None:
+            self._former_level.push(former)
         if len(self.first_losses) < 50:
             self.first_losses.append(loss)
         self.is_signed = self.is_signed or loss < 0 or (self.finite == 4 and not self.initial_loss > 0)
@@ -204,7 +269,7 @@ class History:
         if len(self.losses) >= 25:
             self.best_loss = min(self.best_loss, self.level)
         if len(self.losses) >= 50:
-            self.best_level = min(self.best_level, median(self.losses[-50:-25]))
+            self.best_level = min(self.best_level, self._former_level.median())
 
     def _remember_level(self) -> None:
         """Of each stretch; when there are too many, every other is kept and stretches are twice as long."""
@@ -214,11 +279,17 @@ class History:
         if len(self.levels) > LEVELS:
             self.levels, self.stretch = self.levels[1::2], 2 * self.stretch
 
-    def forget_course(self) -> None:
-        """The weights are those of an earlier step: what came since is not their past, and their loss is another."""
+    def forget_last(self, steps: int) -> None:
+        """The weights are those of so many steps before: what came since is not their past.
+
+        Of what came before that, losses and gradient norms stay: without them nothing would be unusual for a while, and
+        what goes wrong right after would not be seen.
+        """
         self.passes, self.pass_counts, self.ratio_average = {}, [], math.nan
-        self.losses, self.norms, self.levels, self.spikes = [], [], [], []
-        self.best_loss = self.best_level = math.inf
+        self.losses, self.norms = (values[: max(0, len(values) - steps)] for values in (self.losses, self.norms))
+        self.levels, self.spikes = [], [count for count in self.spikes if count < self.count - steps]
+        self._order()
+        self.best_loss = self.best_level = self.level if len(self.losses) >= 25 else math.inf
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types, for a checkpoint."""
@@ -243,6 +314,16 @@ class History:
 _PASSES_TOGETHER = frozenset({"passes", "pass_counts"})
 """What belongs to the same passes: one without the other says nothing."""
 _NUMBERS = tuple(f.name for f in fields(HeavySignals) if f.type in ("float", "int"))
+
+
+N = TypeVar("N", int, float)
+
+
+def _keep(values: list[N], value: N, most: int) -> None:
+    """One more, and no more than so many: in place, for a step copies no list."""
+    values.append(value)
+    if len(values) > most:
+        del values[0]
 
 
 def median(values: Sequence[float]) -> float:

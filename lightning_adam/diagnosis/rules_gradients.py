@@ -6,12 +6,11 @@ import math
 
 from lightning_adam.diagnosis.advice import Advice, clip_to, lower_rate
 from lightning_adam.diagnosis.case import Case
+from lightning_adam.diagnosis.due import HEAVY as HEAVY
+from lightning_adam.diagnosis.due import LARGE_LOGIT
 from lightning_adam.diagnosis.finding import Finding
 from lightning_adam.diagnosis.history import ODD_INPUT, WINDOW, median, spread
 from lightning_adam.diagnosis.wording import loss_clause, named, number, percent
-
-HEAVY = 20
-"""Times the median of 50 gradient norms. Healthy: 95th percentile 15; sick: 540 and more."""
 
 
 def stands_out(case: Case) -> bool:
@@ -169,7 +168,7 @@ def logit_growth(case: Case) -> Finding | None:
     Dehghani et al. 2023 (arXiv:2302.05442); Wortsman et al. 2023 (arXiv:2309.14322).
     """
     past, now = case.past, case.now
-    if past.count < 10 or not now.logit_max > max(100.0, 5 * median(past.logits)) or not math.isfinite(now.logit_max):
+    if past.count < 10 or not now.logit_max > max(LARGE_LOGIT, 5 * median(past.logits)) or not math.isfinite(now.logit_max):
         return None
     advice = lower_rate(case, 1 / 3)
     return Finding(

@@ -211,10 +211,11 @@ class StepSignals:
 
 
 def _round_floats(signals: StepSignals | HeavySignals) -> None:
+    values = signals.__dict__  # it is frozen to others
     for name in _FLOATS[type(signals)]:
-        value = getattr(signals, name)
+        value = values[name]
         if value != 0.0 and math.isfinite(value):
-            object.__setattr__(signals, name, float(f"{value:.{DIGITS}g}"))
+            values[name] = float(f"{value:.{DIGITS}g}")
 
 
 _FLOATS: dict[type, tuple[str, ...]] = {

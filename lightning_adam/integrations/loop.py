@@ -17,6 +17,7 @@ from lightning_adam.describe import hyperparameters
 from lightning_adam.diagnosis import Finding, findings_table
 from lightning_adam.diagnosis.stored import is_list_of
 from lightning_adam.errors import ConfigError, say_left_out
+from lightning_adam.integrations.first_look import first_look
 from lightning_adam.integrations.loop_run import LoopRun, unwrapped
 from lightning_adam.monitoring import DivergenceOptions, Granularity, Monitor, MonitorState, Sink, StatisticsOptions
 from lightning_adam.monitoring.console import print_findings
@@ -135,7 +136,7 @@ class Watch:
         self._counting, self._clip_hooks = StepHooks(), list[RemovableHandle]()
         self._losses, self._last_scale, self._steps_before = 0, math.nan, list(run.steps)
         self._after_end: tuple[list[Finding], dict[str, Any]] = ([], {})
-        self._failures, self._has_stopped = frozenset[str](), False
+        self._failures, self._has_stopped, self._has_looked = frozenset[str](), False, False
         for sink in run.sinks:
             Guard().run("the hyper-parameters", sink.hyperparameters, hyperparameters(run.optimizers))
         self._monitor: Monitor | None = None
@@ -169,12 +170,26 @@ class Watch:
             batch: what it was computed from, for the rules that look at the inputs' scale.
             batch_index: its index in the epoch, for messages; by default the losses are counted.
         """
+        self.look_at(loss, batch)
         if self._monitor is not None and self._run is not None:
             self._monitor.guard.run("skipped steps", self._see_skipped_steps, self._run, self._monitor)
             self._monitor.begin_batch(batch, self._losses if batch_index is None else batch_index)
             self._losses += 1
             self._monitor.guard.run("a loss", self._hand_over, loss, self._run, self._monitor)
         return loss
+
+    def look_at(self, loss: Tensor, batch: Any = None) -> None:
+        """See how the very first loss was made, and what is wrong with the module; :meth:`loss` does it by itself.
+
+        Args:
+            loss: with its autograd graph.
+            batch: what it was computed from.
+        """
+        if self._has_looked or self._monitor is None or self._run is None:
+            return
+        self._has_looked = True
+        if not any(self._run.steps):
+            self._monitor.guard.run("the checks of the first step", first_look, loss, batch, self._run, self._monitor)
 
     def before_clipping(self, optimizer: Optimizer | None = None) -> None:
         """Call it before ``clip_grad_norm_`` (and after ``scaler.unscale_``) in a loop that clips by hand.

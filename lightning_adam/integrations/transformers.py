@@ -103,6 +103,8 @@ class AdamCallback(TrainerCallback):  # type: ignore[misc]
         loss = output.get("loss") if isinstance(output, dict) else getattr(output, "loss", None)
         if not (module.training and isinstance(loss, Tensor) and loss.requires_grad):
             return
+        if self._watch is not None:
+            self._watch.look_at(loss)
         self._are_summands = kwargs.get("num_items_in_batch") is not None
         self._parts.append(loss.detach())
         if len(self._parts) == self._accumulation:

@@ -9,7 +9,6 @@ from typing import Any
 from torch.optim import Optimizer
 
 from lightning_adam.diagnosis import Finding
-from lightning_adam.diagnosis.history import median
 from lightning_adam.diagnosis.stored import is_number
 from lightning_adam.errors import say_left_out
 from lightning_adam.monitoring.good_state import RATES, FiniteBuffers, GoodState, is_finite
@@ -43,7 +42,7 @@ class Actions:
     """Carries out one kind of action, at most ``most`` times.
 
     Args:
-        kind: one of :data:`lightning_adam.monitoring.optimizer_diagnosis.ACTIONS`.
+        kind: one of :data:`lightning_adam.monitoring.options.ACTIONS`.
         most: bound.
     """
 
@@ -51,7 +50,7 @@ class Actions:
         self.kind, self.most, self.taken = kind, most, 0
         self.factor = 1.0
         self.last = -PAUSE
-        self.has_gone_back = False
+        self.gone_back = 0  # steps, until those who count them are told
         self._good_states: list[GoodState] = []
         self._buffers = FiniteBuffers()
         self._has_stopped = False
@@ -76,8 +75,8 @@ class Actions:
         """Whether this step is to be left out: its gradient is not finite, or hugely surprising; the same on all ranks."""
         if self.kind != "skip_step" or not self.left:
             return False
-        norm, norms = reader.gradient_norm(), reader.diagnosis.history.norms
-        bad = not math.isfinite(norm) or (len(norms) >= 20 and norm > SURPRISING * median(norms[-50:]))
+        norm, past = reader.gradient_norm(), reader.diagnosis.history
+        bad = not math.isfinite(norm) or (len(past.norms) >= 20 and norm > SURPRISING * past.usual_norm)
         return run.any_rank(bad)
 
     def leave_out(self, run: Run, optimizer: Optimizer) -> None:
@@ -100,48 +99,78 @@ class Actions:
         if is_finite(run):
             self._good_states = [*self._good_states, GoodState.of(run, step)][-2:]
 
-    def answer(self, run: Run, step: int, fresh: Sequence[Finding], lasting: Sequence[Finding]) -> str:
-        """Act on fresh findings, and on those that an action has not mended; returns what was done, in words, or nothing."""
+    def answer(
+        self,
+        run: Run,
+        step: int,
+        fresh: Sequence[Finding],
+        lasting: Sequence[Finding],
+        has_learnt: Callable[[], bool],
+    ) -> str:
+        """Act on fresh findings, and on those that an action has not mended; returns what was done, in words, or nothing.
+
+        Args:
+            run: whose it is.
+            step: of the log.
+            fresh: that nobody has acted on.
+            lasting: that are not over.
+            has_learnt: whether the loss is under where it began. Where it is not, a warning that outlives the last action
+                is enough to stop: what a lower rate does not mend may have been silenced by having become usual.
+        """
         if self.kind == "warn" or self._has_stopped:
             return ""
         grave = [f for f in (*fresh, *lasting) if f.severity == "critical" and step - f.last_step <= LATEST]
         lost = bool(grave) and not is_finite(run)  # NON-FINITE may stand under its cause's name
-        due = self._is_due(step, fresh, lasting)
+        due = self._is_due(step, fresh, lasting, has_learnt)
         if not run.any_rank(due or lost):
             return ""
-        lost = run.any_rank(lost)
-        if lost and not (self.kind == "rollback" and self.left):
-            return self._stop(
-                run, "" if self.kind == "stop" else "weights or moments are not finite, which it cannot mend; "
-            )
+        if reason := self._cannot_mend(run.any_rank(lost)):
+            return self._stop(run, reason)
         self.taken += 1
-        self.last = step
-        act: dict[str, Callable[[Run], str]] = {"stop": self._stop, "rollback": self._roll_back, "reduce_lr": self._reduce}
-        return act[self.kind](run)
+        before, self.last = self.last, step
+        act: dict[str, Callable[[], str]] = {
+            "stop": lambda: self._stop(run),
+            "rollback": lambda: self._roll_back(run, since=step - before),
+            "reduce_lr": lambda: self._reduce(run),
+        }
+        return act[self.kind]()
 
-    def _is_due(self, step: int, fresh: Sequence[Finding], lasting: Sequence[Finding]) -> bool:
-        """Whether a finding asks for it, and the run has had its time to answer the last one."""
-        if self.kind == "skip_step" or not self.left or step - self.last < PAUSE:
+    def _cannot_mend(self, lost: bool) -> str:
+        """Why the run stops instead, with all saved; empty where the action may help."""
+        if self.kind == "stop":
+            return ""
+        if lost and self.kind != "rollback":
+            return "weights or moments are not finite, which it cannot mend; "
+        return "" if self.left else "no action is left, and the run is still sick; "
+
+    def _is_due(
+        self, step: int, fresh: Sequence[Finding], lasting: Sequence[Finding], has_learnt: Callable[[], bool]
+    ) -> bool:
+        """Whether a finding asks for it.
+
+        What was found before the last action asks for nothing more, unless it goes on when the run has had its time to
+        answer. Where all went back, a new finding is another sickness, which nothing would mend: it is not waited for.
+        """
+        if self.kind == "skip_step":
             return False
+        may_wait = self.taken and self.kind != "rollback" and step - self.last < PAUSE
+        new = [] if may_wait else [f for f in fresh if f.step > self.last]
         seen_since = [f for f in lasting if f.last_step >= self.last + PAUSE and step - f.last_step <= LATEST]
-        warned = self.kind == "reduce_lr" and any(
-            f.severity == "warning" for f in (*fresh, *(seen_since if self.taken else ()))
-        )
-        return warned or any(
-            f.severity == "critical" for f in (*fresh, *seen_since)
-        )  # it may have become so after it was told
+        asking = {f.severity for f in (*new, *seen_since)}  # it may have become critical after it was told
+        warned = self.kind == "reduce_lr" and "warning" in asking
+        return "critical" in asking or (warned and (self.left > 0 or not has_learnt()))
 
     def _stop(self, run: Run, why: str = "") -> str:
         self._has_stopped = True
         return why + run.stop()
 
-    def _roll_back(self, run: Run) -> str:
+    def _roll_back(self, run: Run, since: int) -> str:
         self._good_states = [state for state in self._good_states if state.fits(run)][:1]
         if not self._good_states:
             return self._stop(run, "found no good state with the present parameter groups to go back to; ")
         good = self._good_states[0]
         good.restore(run)
-        self.has_gone_back = True
+        self.gone_back = min(self.last - good.step, since)
         where = f"step {good.step}" if good.step >= 0 else "the beginning"
         kept = "the data goes on where it was, and so do random numbers and what other callbacks count"
         return f"went back to the weights and moments of {where}; {self._reduce(run)}; {kept}"

@@ -57,8 +57,10 @@ class AllSinks(Sink):
         self._each(f"the file {name}", lambda sink: sink.file(name, content))
 
     def end(self) -> None:
-        self._each("the end of its log", lambda sink: sink.end())
+        self._each("the end of its log", lambda sink: sink.end(), is_over=True)
 
-    def _each(self, what: str, tell: Callable[[Sink], Any]) -> None:
+    def _each(self, what: str, tell: Callable[[Sink], Any], is_over: bool = False) -> None:
         for sink in self.sinks:
-            self._guard.run(f"{what} in {type(sink).__name__}", tell, sink)
+            name = type(sink).__name__
+            if not self._guard.run(f"{what} in {name}", tell, sink):
+                self._guard.run(f"a new beginning of {name}", sink.has_failed, is_over)

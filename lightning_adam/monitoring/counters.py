@@ -38,7 +38,7 @@ class StepCounters:
         """Adds on the device: a host read at every step would stall a GPU."""
         record = getattr(optimizer, "adam_clip", None)
         if record is not None:
-            self.clipped = (0 if self.clipped is None else self.clipped) + record.clipped.detach().to(torch.int64)
+            self.clipped = (0 if self.clipped is None else self.clipped) + _count(record.clipped)
         found = getattr(optimizer, "found_inf", None)
         if isinstance(found, Tensor):  # a fused optimizer is called, and leaves the weights alone by itself
             self.add_skips((found.detach() > 0).to(torch.int64).sum())
@@ -47,6 +47,11 @@ class StepCounters:
         """By tag; only what there is."""
         found = {f"{prefix}/clipped_steps_total": self.clipped, f"{prefix}.amp/skipped_steps_total": self.skipped}
         return {tag: count for tag, count in found.items() if count is not None}
+
+
+def _count(flag: Tensor) -> Number:
+    """0 or 1; of a GPU's flag without waiting for it."""
+    return int(flag) if flag.is_cpu else flag.detach().to(torch.int64)
 
 
 def norms(prefix: str, optimizer: Optimizer, before: Number) -> dict[str, Number]:

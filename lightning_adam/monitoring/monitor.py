@@ -19,8 +19,9 @@ from lightning_adam.monitoring.actions import Actions, DivergenceError, scale_ra
 from lightning_adam.monitoring.all_sinks import AllSinks
 from lightning_adam.monitoring.guard import LOG, Guard
 from lightning_adam.monitoring.monitored_optimizer import MonitoredOptimizer
-from lightning_adam.monitoring.optimizer_diagnosis import DivergenceOptions, OptimizerDiagnosis, Record
-from lightning_adam.monitoring.optimizer_statistics import FEW_TENSORS, OptimizerStatistics, StatisticsOptions
+from lightning_adam.monitoring.optimizer_diagnosis import OptimizerDiagnosis, Record
+from lightning_adam.monitoring.optimizer_statistics import FEW_TENSORS, OptimizerStatistics
+from lightning_adam.monitoring.options import DivergenceOptions, StatisticsOptions
 from lightning_adam.monitoring.parameters import NamedParameters, are_known, named_parameters, prefixes
 from lightning_adam.monitoring.run import Run
 from lightning_adam.monitoring.selection import as_patterns, matching
@@ -338,21 +339,28 @@ class Monitor:
             d.fresh.clear()
 
     def _act(self, fresh: list[Finding]) -> None:
+        if self._actions.kind == "warn":
+            return self._take_fresh(fresh)
+        step, diagnoses = self._run.step(0), self._diagnoses()
+        new = [f for d in diagnoses for f in d.by_the_clock_of_first(d.fresh)]
+        lasting = [f for d in diagnoses for f in d.by_the_clock_of_first(d.diagnosis.lasting)]
         self._take_fresh(fresh)
-        lasting = [f for d in self._diagnoses() for f in d.diagnosis.findings if not f.over and f.rule not in FACTS]
-        step = self._run.step(0)
-        done = self._actions.answer(self._run, step, [f for f in fresh if f.rule not in FACTS], lasting)
+        new, lasting = _without_facts(new), _without_facts(lasting)
+        done = self._actions.answer(self._run, step, new, lasting, self._has_learnt)
         if done:
             found = [*lasting, *fresh]
             rule = found[-1].rule if found else "LOSS-DIVERGED"
             self._tell_action(rule, done if found else f"{done} (another rank's finding)")
-            for d in self._diagnoses():
+            for d in diagnoses:
                 d.diagnosis.history.non_finite = False
-                if self._actions.has_gone_back:
-                    d.went_back()
-            self._actions.has_gone_back = False
+                if self._actions.gone_back:
+                    d.went_back(self._actions.gone_back)
+            self._actions.gone_back = 0
         is_critical = any(f.severity == "critical" for f in lasting)
         self._actions.keep(self._run, step, healthy=not done and not is_critical)
+
+    def _has_learnt(self) -> bool:
+        return all(d.diagnosis.history.has_learnt for d in self._diagnoses())
 
     def _tell_action(self, rule: str, what: str) -> None:
         evidence: dict[str, float | str] = {"action": self._actions.kind, "actions_left": float(self._actions.left)}
@@ -370,3 +378,8 @@ class Monitor:
         grave = [f for f in fresh if asked and reach([f], asked)]
         if grave:
             raise DivergenceError(grave[0].line())
+
+
+def _without_facts(findings: Sequence[Finding]) -> list[Finding]:
+    """No action mends how the loss is made."""
+    return [finding for finding in findings if finding.rule not in FACTS]

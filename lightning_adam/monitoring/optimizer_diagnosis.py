@@ -6,24 +6,19 @@ import json
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from torch.optim import Optimizer
 
 from lightning_adam.diagnosis import Diagnosis, Finding, RunSignals, StepSignals, encode
-from lightning_adam.diagnosis.facts import FACTS
-from lightning_adam.diagnosis.finding import SEVERITIES
-from lightning_adam.diagnosis.ignoring import checked_ignore
-from lightning_adam.diagnosis.rules import RULES
-from lightning_adam.errors import ConfigError, check_choice
 from lightning_adam.monitoring.guard import LOG, Guard
+from lightning_adam.monitoring.options import DivergenceOptions
 from lightning_adam.monitoring.parameters import NamedParameters
 from lightning_adam.monitoring.run import Run
 from lightning_adam.monitoring.signal_reader import SignalReader
 from lightning_adam.monitoring.sink import Sink
 
-ACTIONS = ("warn", "stop", "skip_step", "rollback", "reduce_lr")
 REMEMBERED_STEPS = 200
 """Steps whose signals are written to a file when something critical happens."""
 MOST_FILES = 10
@@ -32,39 +27,6 @@ STORED_EVERY = 100
 """Steps whose signals go into one event."""
 
 Record = RunSignals | StepSignals
-
-
-@dataclass(frozen=True)
-class DivergenceOptions:
-    """What :class:`lightning_adam.callbacks.DivergenceMonitor` takes; its docstring says what each means.
-
-    Raises:
-        ConfigError: an argument is not allowed; the message has the nearest right spelling.
-    """
-
-    on_divergence: str = "warn"
-    max_actions: int = 3
-    raise_on: str | None = None
-    trial: Any = None
-    every_n_steps: int = 20
-    logits: Sequence[str] = ()
-    ignore: Sequence[str] = ()
-
-    def __post_init__(self) -> None:
-        check_choice("on_divergence", self.on_divergence, ACTIONS)
-        if self.raise_on is not None:
-            check_choice("raise_on", self.raise_on, SEVERITIES)
-        _check_count("max_actions", self.max_actions)
-        _check_count("every_n_steps", self.every_n_steps)
-        if isinstance(self.logits, str):
-            raise ConfigError(f"logits={self.logits!r}: give a list of globs, such as logits=[{self.logits!r}].")
-        object.__setattr__(self, "logits", tuple(self.logits))
-        object.__setattr__(self, "ignore", checked_ignore(self.ignore, (*RULES, *FACTS)))
-
-
-def _check_count(argument: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(f"{argument}={value!r}: give a positive whole number.")
 
 
 class OptimizerDiagnosis:
@@ -125,9 +87,15 @@ class OptimizerDiagnosis:
         """What preflight's checks of the first step have found; told with the first step that is seen."""
         self._facts = tuple(json.dumps(fact.to_dict()) for fact in facts)
 
-    def went_back(self) -> None:
-        """An action has restored weights and moments; the next record says so, and a replay finds the same."""
-        self.diagnosis.went_back()
+    def by_the_clock_of_first(self, findings: Sequence[Finding]) -> Sequence[Finding]:
+        """With the steps of the run's first optimizer, by which actions count: in a plain loop each has its own."""
+        ahead = self._run.step(0) - self._run.step(self._position)
+        return [replace(f, step=f.step + ahead, last_step=f.last_step + ahead) for f in findings] if ahead else findings
+
+    def went_back(self, steps: int) -> None:
+        """An action has restored weights and moments of so many steps before; the next record says so: a replay finds the
+        same."""
+        self.diagnosis.went_back(steps)
         self.reader.begin_again()
 
     def end(self) -> None:
@@ -151,6 +119,8 @@ class OptimizerDiagnosis:
         """One record: into the diagnosis, the log, and the memory of the last steps."""
         if isinstance(record, RunSignals):
             record = replace(record, ignore=self._ignore, facts=self._facts)
+            if self._last_steps:  # after an action: the run did not begin here, and its state may be that of its beginning
+                record = replace(record, first_step=self.diagnosis.run.first_step)
         if self._on_record is not None:
             self._on_record(self._position, record)
         self._unstored.append(record)
@@ -162,7 +132,9 @@ class OptimizerDiagnosis:
         for rule, reason in self.diagnosis.failures.items():
             self._guard.tell(f"the rule {rule} of {self._prefix}", reason)
         self.fresh += fresh
-        self._report(record.step, fresh)
+        every = self._run.log_interval
+        if fresh or len(self._unstored) >= STORED_EVERY or (every > 0 and (record.step + 1) % every == 0):
+            self._report(record.step, fresh)
 
     def _report(self, step: int, fresh: list[Finding]) -> None:
         for finding in fresh if self._run.is_main else ():

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_adam.errors import ConfigError, nearest, say_left_out
+from lightning_adam.errors import say_left_out
 from lightning_adam.monitoring.counters import Number, StepCounters, as_scalars, norms
 from lightning_adam.monitoring.gradients import total_gradient_norm
 from lightning_adam.monitoring.heatmap import Heatmap
+from lightning_adam.monitoring.options import StatisticsOptions
 from lightning_adam.monitoring.parameters import NamedParameters
 from lightning_adam.monitoring.run import Run
-from lightning_adam.monitoring.selection import Patterns, as_patterns, matching
+from lightning_adam.monitoring.selection import as_patterns, matching
 from lightning_adam.monitoring.sink import Sink
+from lightning_adam.monitoring.thinning import Thinning
 from lightning_adam.statistics import (
     Before,
     RepeatedPass,
@@ -35,40 +36,11 @@ from lightning_adam.statistics import (
 )
 
 FEW_TENSORS = 32
+IN_FULL = 4096
+"""Logged steps with histograms and all that is written per tensor (8 to 40 KB each), before they are thinned out."""
+HEADLINES = 65536
+"""The same of those with the scalars of the model and its groups (about 1 KB each)."""
 QUANTILES = (0.01, 0.5, 0.99)
-
-Granularity = Literal["model", "group", "parameter"]
-
-
-@dataclass(frozen=True)
-class StatisticsOptions:
-    """What :class:`lightning_adam.callbacks.OptimizerMonitor` takes; its docstring says what each means.
-
-    Raises:
-        ConfigError: an argument out of range.
-    """
-
-    every_n_steps: int | None = None
-    tensors: Patterns = None
-    include: Patterns = None
-    exclude: Patterns = None
-    granularity: Granularity = "parameter"
-    top: int = 5
-
-    def __post_init__(self) -> None:
-        every, known = self.every_n_steps, get_args(Granularity)
-        if every is not None and (type(every) is not int or every < 1):
-            raise ConfigError(
-                f"every_n_steps={every!r}: give a positive number of optimizer steps, or None for the trainer's "
-                "log_every_n_steps."
-            )
-        if self.granularity not in known:
-            meant = nearest(str(self.granularity), known)
-            raise ConfigError(f"granularity={self.granularity!r}: give one of {known}.{meant}")
-        if type(self.top) is not int or self.top < 0:
-            raise ConfigError(f"top={self.top!r}: give how many tensors the tables hold, such as 5; 0 for none.")
-        for name in ("tensors", "include", "exclude"):
-            object.__setattr__(self, name, as_patterns(name, getattr(self, name)))
 
 
 class OptimizerStatistics:
@@ -101,6 +73,7 @@ class OptimizerStatistics:
         self._options, self._sinks = options, sinks
         self._every = options.every_n_steps or run.log_interval
         self._counters, self._heatmap = _restored(state or {})
+        self._headlines, self._in_full = _thinnings(state or {})
         if run.loss_scale is not None:
             self._counters.expect_skips()
         self._latest: Snapshot | None = None
@@ -152,7 +125,7 @@ class OptimizerStatistics:
         """The counters and the heatmap, as plain types and tensors."""
         clipped, skipped = self._counters.clipped, self._counters.skipped
         counted = {name: int(n) for name, n in (("clipped", clipped), ("skipped", skipped)) if n is not None}
-        return {**counted, "heatmap": self._heatmap.state_dict()}
+        return {**counted, "logged": self._in_full.seen, "heatmap": self._heatmap.state_dict()}
 
     def _write_totals(self) -> None:
         """The counters without a logged step: of a step that was skipped, or of a run that has taken none."""
@@ -221,8 +194,11 @@ class OptimizerStatistics:
             values = headline(snapshot, group).items()
             scalars |= {f"{self.prefix}.groups/{name}/{group}": value for name, value in values}
         each = self._options.granularity == "parameter"
-        self._has_written = True
-        self._sinks.snapshot(self.prefix, scalars, snapshot, self._own_scalars(snapshot), matrix=each)
+        self._has_written, is_headline, in_full = True, self._headlines.take(), self._in_full.take()
+        if in_full:
+            self._sinks.snapshot(self.prefix, scalars, snapshot, self._own_scalars(snapshot), matrix=each)
+        elif is_headline:
+            self._sinks.scalars(snapshot.step, scalars)
         if each:
             self._remember(snapshot)
 
@@ -253,6 +229,14 @@ def _restored(state: Mapping[str, Any]) -> tuple[StepCounters, Heatmap]:
     counted = {name: state[name] for name in ("clipped", "skipped") if type(state.get(name)) is int}
     say_left_out("counters", [name for name in ("clipped", "skipped") if name in state and name not in counted])
     return StepCounters(**counted), heatmap
+
+
+def _thinnings(state: Mapping[str, Any]) -> tuple[Thinning, Thinning]:
+    """Of the headlines, and of what is written in full."""
+    logged = state.get("logged", 0)
+    is_count = type(logged) is int and logged >= 0
+    say_left_out("statistics", [] if is_count else ["logged"])
+    return Thinning(HEADLINES, logged if is_count else 0), Thinning(IN_FULL, logged if is_count else 0)
 
 
 def _quantiles(prefix: str, snapshot: Snapshot) -> dict[str, float]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lightning_adam.clipping import ClipRecord
 from lightning_adam.diagnosis import Diagnosis, HeavySignals, NonFinite, RunSignals, StepSignals
 from lightning_adam.moments import read_moments
 from lightning_adam.monitoring.first_look import FirstLook
@@ -22,6 +22,7 @@ from lightning_adam.monitoring.parameters import NamedParameters
 from lightning_adam.monitoring.pass_signals import batch_scale, heavy_signals
 from lightning_adam.monitoring.run import Run
 from lightning_adam.monitoring.run_signals import betas_of, run_signals
+from lightning_adam.monitoring.step_gradients import StepGradients, on_device
 from lightning_adam.monitoring.zeroing import ZeroingWatch
 from lightning_adam.statistics import Before, copy_parameters, read_optimizer
 
@@ -54,7 +55,10 @@ class StepInputs:
 
 @dataclass(frozen=True)
 class _StepInFlight:
-    """One step's numbers on their way to the host, and what the host knew already."""
+    """One step's numbers on their way to the host, and what the host knew already.
+
+    Norms of single tensors are among them where the host does not know the total, or it is not finite.
+    """
 
     values: Tensor | list[float]
     arrived: Any
@@ -63,6 +67,7 @@ class _StepInFlight:
     has_loss: bool
     spoilt: NonFinite | None
     vetoed: bool
+    total: float = math.nan
 
 
 class SignalReader:
@@ -103,14 +108,10 @@ class SignalReader:
         self._in_flight: deque[_StepInFlight] = deque()
         self._has_begun, self._zero_tensors = False, 0
         self._planned: Any = None
-        self._unused: tuple[str, ...] = ()
-        self._missing = 0
+        self._gradients = StepGradients(optimizer, parameters.names)
         self._copies: Before | None = None
         self._has_copied, self._measured = False, False
-        self._norms: Tensor | None = None
         self._norms_before: dict[str, float] = {}
-        self._with_gradient: list[Tensor] = []
-        self._graded: tuple[str, ...] = ()
         self._spoilt_before: NonFinite | None = None
 
     def detach(self) -> None:
@@ -133,33 +134,14 @@ class SignalReader:
         """Gradients are complete, unscaled and not yet clipped: take what is gone after the step."""
         self.is_vetoed = False
         self._arrive(everything=len(self._in_flight) >= MOST_AHEAD)
-        self._norms = norms_of(self._take_gradients())
+        self._gradients.take()
         self._spoilt_before = None
-        on_host = self._norms is None or self._norms.device.type == "cpu"
-        if on_host and losses and not all(bool(torch.isfinite(loss).all()) for loss in losses):
+        if self._gradients.device.type == "cpu" and not math.isfinite(sum(map(_mean, losses))):
             self._spoilt_before = self._spoilt()
         if not self._has_copied:
             self._measured = self.diagnosis.wants_measurement(self._every, ahead=len(self._in_flight))
             self._copy()
         self._has_copied = False
-
-    def _take_gradients(self) -> list[Tensor]:
-        """All that there are; whose they are is looked up anew only where that has changed."""
-        graded, gradients, missing = [], [], []
-        for group in self.optimizer.param_groups:
-            for parameter in group["params"]:
-                if (gradient := parameter.grad) is not None:
-                    graded.append(parameter)
-                    gradients.append(gradient)
-                elif parameter.requires_grad:
-                    missing.append(parameter)
-        if len(graded) != len(self._with_gradient) or not all(map(operator.is_, graded, self._with_gradient)):
-            self._with_gradient = graded
-            self._graded = tuple(self._names.get(id(p), "a parameter") for p in graded)
-        if len(missing) != self._missing:
-            self._missing = len(missing)
-            self._unused = tuple(self._names.get(id(p), "a parameter") for p in missing[:5])
-        return gradients
 
     def _copy(self) -> None:
         self._copies = copy_parameters(self.optimizer) if self._measured else None
@@ -169,17 +151,17 @@ class SignalReader:
 
     def gradient_norm(self) -> float:
         """‖g‖ now, before clipping; waits for the device."""
-        if self._norms is None:
-            return math.nan
-        return float(torch.linalg.vector_norm(self._norms) / self._run.gradient_scale(self.optimizer))
+        self._gradients.ask()
+        return self._gradients.total(self._run.gradient_scale(self.optimizer))
 
     def after_step(self, inputs: StepInputs) -> None:
         """The step was taken."""
+        self._gradients.after_step()
         known = self._known(inputs.batch_index)
         self._zeroing.after_step()
         step = self._send(inputs, {**known, "skipped": self.is_vetoed})
         if step.arrived is None and not self._measured:
-            norm = math.nan if self._norms is None else _total(self._unscaled_norms())
+            norm = self._gradients.total(self._run.gradient_scale(self.optimizer))
             self._measured = self.diagnosis.wants_measurement(self._every, norm)
         if self._measured and not self.is_vetoed:
             self._arrive(everything=True)
@@ -191,6 +173,7 @@ class SignalReader:
 
     def after_skip(self, inputs: StepInputs) -> None:
         """The gradient scaler left the step out."""
+        self._gradients.after_step(was_taken=False)
         self._in_flight.append(self._send(inputs, {**self._known(inputs.batch_index), "skipped": True}))
         self._arrive(everything=True)
 
@@ -206,26 +189,21 @@ class SignalReader:
             "beta1": beta1,
             "beta2": beta2,
             "not_zeroed": self._zeroing.not_zeroed,
-            "without_gradient": 0 if self.is_vetoed else self._missing,
-            "unused": () if self.is_vetoed else self._unused,
+            "without_gradient": 0 if self.is_vetoed else self._gradients.missing,
+            "unused": () if self.is_vetoed else self._gradients.unused,
         }
 
     def _send(self, inputs: StepInputs, known: Mapping[str, Any]) -> _StepInFlight:
         """All numbers of the step in one vector, on its way to pinned memory where the device is a GPU."""
-        losses, logit = inputs.losses, inputs.largest_logit
-        device = self._norms.device if self._norms is not None else torch.device("cpu")
-        loss = torch.stack([part.float().mean().to(device) for part in losses]).mean() if losses else math.nan
-        scale = math.nan if self._run.loss_scale is None else self._run.loss_scale
-        overflowed = getattr(self.optimizer, "found_inf", 0.0)  # GradScaler tells a fused optimizer, and calls it
-        rates = [g["lr"] for g in self.optimizer.param_groups if isinstance(g["lr"], Tensor)]
-        lr = torch.stack([r.float().to(device) for r in rates]).max() if rates else math.nan
-        watched = math.nan if logit is None else logit
-        scalars = [loss, scale, self._clip_coefficient(), watched, lr, overflowed]
-        rest = (self._graded, known, bool(losses), self._spoilt_before, self.is_vetoed)
+        device, scale = self._gradients.device, self._run.gradient_scale(self.optimizer)
+        scalars, each = self._scalars(inputs), self._gradients.each(scale)
+        graded = () if each is None else self._gradients.graded
+        rest = (graded, known, bool(inputs.losses), self._spoilt_before, self.is_vetoed)
         if device.type == "cpu":  # nothing to wait for, and Python's floats are quicker than small tensors
-            return _StepInFlight([float(s) for s in scalars] + self._unscaled_norms().tolist(), None, *rest)
-        numbers = torch.stack([_on(s, device).float().reshape(()) for s in scalars])
-        values = torch.cat([numbers, self._unscaled_norms()])
+            norms = [] if each is None else each.tolist()
+            return _StepInFlight([float(s) for s in scalars] + norms, None, *rest, self._gradients.total(scale))
+        numbers = torch.stack([on_device(s, device).float().reshape(()) for s in scalars])
+        values = numbers if each is None else torch.cat([numbers, each])
         if device.type != "cuda":
             return _StepInFlight(values.tolist(), None, *rest)
         host = torch.empty(values.shape, pin_memory=True)
@@ -234,24 +212,38 @@ class SignalReader:
         arrived.record()
         return _StepInFlight(host, arrived, *rest)
 
-    def _unscaled_norms(self) -> Tensor:
-        """‖g‖ of each tensor before clipping, without fp16's scale."""
-        if self._norms is None:
-            return torch.zeros(0)
-        left = self._run.gradient_scale(self.optimizer)
-        return self._norms / _on(left, self._norms.device) if isinstance(left, Tensor) or left != 1.0 else self._norms
+    def _scalars(self, inputs: StepInputs) -> list[Tensor | float]:
+        """As :data:`LIGHT` names them."""
+        device, logit = self._gradients.device, inputs.largest_logit
+        scale = self._run.loss_scale
+        overflowed = getattr(self.optimizer, "found_inf", 0.0)  # GradScaler tells a fused optimizer, and calls it
+        rates = [g["lr"] for g in self.optimizer.param_groups if isinstance(g["lr"], Tensor)]
+        lr = torch.stack([r.float().to(device) for r in rates]).max() if rates else math.nan
+        watched = math.nan if logit is None else logit
+        scale = math.nan if scale is None else scale
+        return [self._loss(inputs.losses), scale, self._clip_coefficient(), watched, lr, overflowed]
+
+    def _loss(self, losses: Sequence[Tensor]) -> Tensor | float:
+        """The mean of the step's backward passes."""
+        if not losses:
+            return math.nan
+        device = self._gradients.device
+        if device.type == "cpu":
+            return sum(map(_mean, losses)) / len(losses)
+        return torch.stack([part.float().mean().to(device) for part in losses]).mean()
 
     def _clip_coefficient(self) -> Tensor | float:
         """What the helper's rule says, or the trainer's clipping; 1 where there is none."""
         record = getattr(self.optimizer, "adam_clip", None)
         if record is not None:
-            after = torch.where(record.norm_after.isnan(), record.norm_before, record.norm_after)
-            left: Tensor = after / record.norm_before.clamp(min=1e-30)
-            return left
+            return _left_by(record)
         limit = self._run.clip_norm
-        if math.isnan(limit) or self._norms is None:
+        if math.isnan(limit):
             return 1.0
-        scale: Tensor = (limit / (torch.linalg.vector_norm(self._norms) + 1e-6)).clamp(max=1.0)
+        each, total = self._gradients.each(1.0), self._gradients.total
+        if each is None or each.is_cpu:
+            return 1.0 if each is None and math.isnan(total(1.0)) else _share(limit, total(1.0))
+        scale: Tensor = (limit / (torch.linalg.vector_norm(each) + 1e-6)).clamp(max=1.0)
         return scale
 
     def _arrive(self, everything: bool) -> None:
@@ -271,7 +263,7 @@ class SignalReader:
         known = {**step.known, "lr": rate if math.isfinite(rate) else step.known["lr"]}
         known["skipped"] = known["skipped"] or overflowed
         bad = self._first_non_finite(step, numbers["loss"], norms, bool(known["skipped"]), heavy)
-        norm = math.sqrt(sum(n * n for n in norms)) if norms else math.nan
+        norm = math.sqrt(sum(n * n for n in norms)) if norms else step.total
         self._begin(known["step"])
         self._tell(StepSignals(**{**numbers, **known}, gradient_norm=norm, non_finite=bad, heavy=heavy))
 
@@ -341,11 +333,21 @@ class SignalReader:
         return heavy_signals(readings, self._norms_before, self._embeddings, scale, self._look.order)
 
 
-def _total(norms: Tensor) -> float:
-    return float(torch.linalg.vector_norm(norms)) if norms.numel() else math.nan
+def _mean(loss: Tensor) -> float:
+    """Of a loss; a loss is a single number but for a slip."""
+    return float(loss) if loss.numel() == 1 else float(loss.float().mean())
 
 
-def _on(value: Tensor | float, device: torch.device) -> Tensor:
-    if isinstance(value, Tensor):
-        return value.to(device, non_blocking=True)
-    return torch.full((), value, device=device)
+def _left_by(record: ClipRecord) -> Tensor | float:
+    """The share of the gradient that clipping has left; 1 where its rule does not tell."""
+    if record.norm_before.is_cpu:
+        norm, rest = float(record.norm_before), float(record.norm_after)
+        return (norm if math.isnan(rest) else rest) / max(norm, 1e-30)
+    after = torch.where(record.norm_after.isnan(), record.norm_before, record.norm_after)
+    left: Tensor = after / record.norm_before.clamp(min=1e-30)
+    return left
+
+
+def _share(limit: float, norm: float) -> float:
+    """As ``torch.nn.utils.clip_grad_norm_``; what is not finite stays so."""
+    return norm if math.isnan(norm) else min(1.0, limit / (norm + 1e-6))

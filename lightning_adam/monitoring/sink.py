@@ -82,3 +82,10 @@ class Sink:
 
     def end(self) -> None:
         """The run is over, or broke: nothing comes any more."""
+
+    def has_failed(self, is_over: bool) -> None:
+        """One of the calls above has raised: see to it that the logger can go on, or at least end, without raising again.
+
+        Args:
+            is_over: whether that was the last one.
+        """

@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from lightning_adam.diagnosis import Finding
-from lightning_adam.diagnosis.finding import readable_findings
+from lightning_adam.diagnosis.finding import Finding, readable_findings
 from lightning_adam.errors import say_left_out
 
 VERSION = 2

@@ -8,6 +8,7 @@ import inspect
 import io
 import logging
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from typing import Any, Literal
 from torch.optim import Optimizer
 
 from lightning_adam.errors import ConfigError, nearest
+from lightning_adam.once_per_class import once_per_class
 from lightning_adam.quiet import without_warnings
 
 Need = Literal["closure", "hessian", "loss", "matrices", "modes", "total_steps"]
@@ -76,8 +78,14 @@ class OptimizerSpec:
 
     def options(self) -> list[str]:
         """The names that its class takes, besides the parameters."""
-        names = inspect.signature(self.load()).parameters.items()
+        names = signature_of(self.load()).items()
         return [name for name, p in names if name not in ("self", "params") and p.kind is not p.VAR_KEYWORD]
+
+
+@once_per_class
+def signature_of(kind: type[Optimizer]) -> Mapping[str, inspect.Parameter]:
+    """What its class takes, by name: reading it anew takes longer than a step of a small network."""
+    return inspect.signature(kind).parameters
 
 
 def build_optimizer(
@@ -122,7 +130,7 @@ def _refuse_unknown(spec: OptimizerSpec, options: Mapping[str, Any]) -> None:
 
 
 def _refuse_missing(spec: OptimizerSpec, given: Mapping[str, Any]) -> None:
-    _, *parameters = inspect.signature(spec.load()).parameters.values()
+    _, *parameters = signature_of(spec.load()).values()
     named = [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
     missing = [p.name for p in named if p.default is p.empty and p.name not in given]
     if missing:
@@ -164,6 +172,8 @@ def import_quietly(module: str, package: str) -> Any:
     Raises:
         ConfigError: the library is missing, or lacks what the optimizer is made of.
     """
+    if module in sys.modules:  # setting a logger's level, even to what it is, empties the caches of all
+        return sys.modules[module]
     logger = logging.getLogger(package)
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -110,9 +110,8 @@ def preflight(
         _begin(facts, None if running else known, is_setup=module is data)
         _measure(facts, begun + budget, bar)
         findings = _judge(facts)
-    return PreflightReport(
-        tuple(findings), _gaps(facts, {f.rule for f in findings}), time.monotonic() - begun, len(reading.batches)
-    )
+    gaps, seconds = _gaps(facts, {f.rule for f in findings}), time.monotonic() - begun
+    return PreflightReport(tuple(findings), gaps, seconds, len(reading.batches))
 
 
 @contextmanager
@@ -200,7 +199,7 @@ def _measure(facts: Facts, deadline: float, bar: Display) -> None:
         "gradients": lambda: gradients.measure(task),
         "behaviour": lambda: behaviour.measure(task, step, batch),
         "parts": lambda: additivity.measure(task, batch),
-        "trial": lambda: _try(facts, left) if facts.has("gradients") else None,
+        "trial": lambda: _try(facts, left),
     }
     if step.error is not None:
         reason = f"training_step raised {type(step.error).__name__}: {_short(step.error)}"
@@ -212,9 +211,12 @@ def _measure(facts: Facts, deadline: float, bar: Display) -> None:
         _attempt(facts, part, stage)
 
 
-def _try(facts: Facts, left: Callable[[], float]) -> trial.Trial:
+def _try(facts: Facts, left: Callable[[], float]) -> trial.Trial | None:
     """The runs; the long ones only where nothing worse is known yet."""
     task = facts.task
+    if not facts.has("gradients"):
+        facts.missing["trial"] = facts.missing["gradients"]
+        return None
     found = trial.Trial()
     if facts.has("plan"):
         found = trial.measure_rates(task, facts.plan, gradients.matrices(task), facts.gradients, left() / 3)

@@ -48,3 +48,11 @@ class CsvSink(Sink):
 
     def file(self, name: str, content: str) -> None:
         self._files.write(name, content)
+
+    def end(self) -> None:
+        self._logger.save()
+
+    def has_failed(self, is_over: bool) -> None:
+        """What is not saved yet is saved when the logger closes, which would raise again."""
+        if is_over:
+            self._logger.experiment.metrics = []

@@ -38,6 +38,7 @@ class TensorBoardSink(Sink):
 
     def __init__(self, writer: Any, logger: Any = None) -> None:
         self._writer, self._logger = writer, logger
+        self._failures = 0
 
     @property
     def address(self) -> str | None:
@@ -86,12 +87,23 @@ class TensorBoardSink(Sink):
 
     def records(self, prefix: str, step: int, payload: bytes) -> None:
         self._tags(prefix).write_signals(step, payload)
+        self._writer.flush()  # a process that is killed loses one stretch, and not what the writer holds for two minutes
 
     def file(self, name: str, content: str) -> None:
         RunFiles(self._writer.log_dir).write(name, content)
 
     def end(self) -> None:
         self._writer.flush()
+
+    def has_failed(self, is_over: bool) -> None:
+        """The thread that writes a file ends at its first error (a full disk), and whoever uses the file gets that error
+        from then on, also the logger when it closes it. A new file begins where the writer has none.
+
+        Each takes a few bytes: there is one at the first, second, fourth, eighth failure and so on.
+        """
+        self._failures += 1
+        if is_over or self._failures & (self._failures - 1) == 0:
+            self._writer.file_writer = self._writer.all_writers = None
 
     def _tags(self, prefix: str = "adam") -> TensorBoardWriter:
         return TensorBoardWriter(self._writer, prefix)

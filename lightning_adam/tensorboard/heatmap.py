@@ -10,9 +10,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from lightning_adam.diagnosis import RunSignals
+from lightning_adam.tensorboard.tab.judged import Judge
 from lightning_adam.tensorboard.tab.limits import EARLY_STEPS, bands
+from lightning_adam.tensorboard.tab.tiles import Matrix
 
-LIMITS = bands(RunSignals())["update_ratio"]
+RATIO = "update_ratio"
+LIMITS = bands(RunSignals())[RATIO]
 """What LR-LOW and LR-HIGH leave alone, at a constant rate and β₁ = 0.9: the picture knows neither."""
 LOW, HIGH = -6.0, 0.0
 BLUE, PALE, RED = np.array([33, 102, 172.0]), np.array([247, 247, 240.0]), np.array([178, 24, 43.0])
@@ -26,10 +29,23 @@ WIDTH, HEIGHT = 620, 400
 LEFT, TOP, RIGHT, BOTTOM = 130, 30, 14, 44
 
 
-def colours(ratios: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
+def judged(steps: Sequence[int], names: Sequence[str], ratios: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    """How far each cell is outside of the limits, as in the Adam tab: vectors are not judged, first steps by what harms.
+
+    What is not known here is not judged either: the schedule, and whether small steps agree.
+    """
+    matrix = Matrix(np.asarray(steps, np.int64), ratios.T.astype(np.float32))
+    excess = Judge({RATIO: LIMITS}, names).judge(RATIO, {RATIO: matrix}).excess
+    assert excess is not None
+    return excess.T
+
+
+def colours(ratios: NDArray[np.floating[Any]], excess: NDArray[np.float32] | None = None) -> NDArray[np.uint8]:
     """RGB [rows, columns, 3] of ‖Δθ‖/‖θ‖: pale within the limits, blue below, red above; grey: zero, black: not finite."""
-    settled = np.full(len(ratios), EARLY_STEPS)  # no row of the picture is judged as a first step
-    excess = LIMITS.excess(settled, np.nan_to_num(ratios, nan=LIMITS.high, posinf=LIMITS.high).astype(np.float32))
+    if excess is None:
+        settled = np.full(len(ratios), EARLY_STEPS)
+        excess = LIMITS.excess(settled, np.nan_to_num(ratios, nan=LIMITS.high, posinf=LIMITS.high).astype(np.float32))
+    excess = np.nan_to_num(excess)
     share = np.where(excess == 0, 0, EDGE + (1 - EDGE) * np.abs(excess))
     end = np.where((excess < 0)[..., None], BLUE, RED)
     picture: NDArray[np.uint8] = (PALE + (end - PALE) * share[..., None]).astype(np.uint8)
@@ -61,7 +77,8 @@ def draw_heatmap(steps: Sequence[int], names: Sequence[str], ratios: NDArray[np.
     size = (WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM)
     fits = len(names) <= size[1] and len(steps) <= size[0]
     resampling = Image.Resampling.NEAREST if fits else Image.Resampling.BOX
-    image.paste(Image.fromarray(colours(ratios)).resize(size, resampling), (LEFT, TOP))
+    body = colours(ratios, judged(steps, names, ratios))
+    image.paste(Image.fromarray(body).resize(size, resampling), (LEFT, TOP))
     bad = Image.fromarray((~np.isfinite(ratios)).astype(np.float32)).resize(size, resampling)
     image.paste(BLACK, (LEFT, TOP), Image.fromarray(np.asarray(bad) > 0))  # one among many is not averaged away
     draw.text(

@@ -35,6 +35,11 @@ _NAMED: WeakKeyDictionary[Any, dict[str, list[str]]] = WeakKeyDictionary()
 numbers."""
 
 
+_DESCRIBED: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
+"""The scalars and histograms that a file has described: readers keep what the first one says, and repeated with each step it
+is half of the file."""
+
+
 class TensorBoardWriter:
     """The tags of one optimizer in one run.
 
@@ -129,6 +134,12 @@ class TensorBoardWriter:
         return matrix_row(tag, values, None if known else names)
 
     def _add(self, step: int, values: Sequence[Any]) -> None:
+        described = _DESCRIBED.setdefault(self._files, set())
+        for value in values:
+            if value.WhichOneof("value") in ("simple_value", "histo"):
+                if value.tag in described:
+                    value.ClearField("metadata")
+                described.add(value.tag)
         self._files.add_summary(Summary(value=values), step)
 
 

@@ -17,7 +17,8 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -182,7 +183,8 @@ def process_bytes(key: str) -> float:
 class Stopwatch(L.Callback):
     """Times the steps of a training, and every hook that some callbacks and their optimizer hooks spend time in."""
 
-    def __init__(self, watched: Sequence[L.Callback]) -> None:
+    def __init__(self, watched: Sequence[L.Callback], clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
         self.steps: list[float] = []
         self.inside: list[float] = []
         self._now, self._inside = math.nan, 0.0
@@ -192,12 +194,14 @@ class Stopwatch(L.Callback):
                     setattr(callback, name, self._timed(getattr(callback, name)))
 
     def _timed(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        clock = self._clock
+
         def timed(*args: Any, **kwargs: Any) -> Any:
-            start = time.perf_counter()
+            start = clock()
             try:
                 return call(*args, **kwargs)
             finally:
-                self._inside += time.perf_counter() - start
+                self._inside += clock() - start
 
         return timed
 
@@ -214,7 +218,7 @@ class Stopwatch(L.Callback):
 
     def on_train_batch_start(self, *args: Any) -> None:
         """One step is over and the next begins."""
-        now = time.perf_counter()
+        now = self._clock()
         self.steps.append(now - self._now)
         self.inside.append(self._inside)
         self._now, self._inside = now, 0.0
@@ -261,21 +265,28 @@ def trimmed(times: Sequence[float]) -> list[float]:
 def fit_demo(steps: int, callbacks: list[L.Callback]) -> None:
     """Train the demo's GPT with a TensorBoard logger, at the trainer's default interval of 50."""
     L.seed_everything(0, verbose=False)
+    with quiet_trainer(steps + 1, callbacks) as trainer:
+        trainer.fit(CharGPT(), loaders(standard_library_text(300_000), steps + 1)[0])
+
+
+@contextmanager
+def quiet_trainer(steps: int, callbacks: list[L.Callback], **options: Any) -> Iterator[L.Trainer]:
+    """With a TensorBoard logger in a folder of its own, and no word to the terminal."""
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch", "lightning_adam"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as folder:
-        trainer = L.Trainer(
-            max_steps=steps + 1,
+        yield L.Trainer(
+            max_steps=steps,
             max_epochs=-1,
             accelerator="auto",
             devices=1,
             logger=TensorBoardLogger(folder),
             callbacks=callbacks,
-            **quiet,  # type: ignore[arg-type]
+            **quiet,
+            **options,
         )
-        trainer.fit(CharGPT(), loaders(standard_library_text(300_000), steps + 1)[0])
 
 
 class Operations(TorchDispatchMode):
@@ -417,7 +428,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    for part in (pass_against_step, peers, writes, callbacks_in_training):
+    from tests.benchmarks.light_step import imports, light_steps, under_lightning
+
+    for part in (pass_against_step, peers, writes, light_steps, under_lightning, imports, callbacks_in_training):
         print(part(arguments.quick).text(arguments.markdown), flush=True)
 
 

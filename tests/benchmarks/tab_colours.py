@@ -63,7 +63,7 @@ class Shares:
 
     Attributes:
         coloured: outside of a limit, or not finite.
-        outlined: the same, or inside the outline of a finding above ``info``.
+        outlined: the same, or hatched: named by a finding above ``info``.
     """
 
     coloured: float

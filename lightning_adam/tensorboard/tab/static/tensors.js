@@ -289,4 +289,4 @@ function matches(name, text) {
 
 /** The legend's entry for what outlines.js draws. */
 const hatched = () =>
-  el('span', {className: 'legend special'}, el('span', {className: 'swatch hatched'}), 'named by a finding');
+  el('span', {className: 'legend named'}, el('span', {className: 'swatch hatched'}), 'named by a finding');

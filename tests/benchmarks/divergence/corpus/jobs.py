@@ -124,15 +124,17 @@ def recipe_of(job: Job) -> Recipe:
 def remedied(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     """With a finding's ``changes``.
 
-    A rate that is configured is replaced; where the user's own schedule has led to another one, it is held under what was
-    said. A schedule that is advised takes the place of the mistaken one.
+    A rate that is configured is multiplied (``times``); where the user's own schedule has led to another one, it is held
+    under what was said. A schedule or a warmup that is advised alone takes the place of the mistaken one.
     """
-    if changes.get("schedule"):
-        recipe = replace(recipe, mistake=replace(recipe.mistake, factor=None), schedule=_known(changes["schedule"]))
-    if "lr" in changes:
-        held = recipe.mistake.factor is not None or changes["lr"] > changes["configured"]
-        scaled = recipe.times * changes["lr"] / changes["configured"]
-        recipe = replace(recipe, cap=changes["lr"]) if held else replace(recipe, times=scaled)
+    if "schedule" in changes or ("warmup" in changes and "lr" not in changes):
+        recipe = replace(recipe, mistake=replace(recipe.mistake, factor=None))
+    if changes.get("schedule") in SCHEDULES:
+        recipe = replace(recipe, schedule=changes["schedule"])
+    if "times" in changes:
+        recipe = replace(recipe, times=recipe.times * changes["times"])
+    elif "lr" in changes:
+        recipe = replace(recipe, cap=changes["lr"])
     if changes.get("optimizer") in OPTIMIZERS:
         recipe = replace(recipe, family=replace(recipe.family, optimizer=changes["optimizer"]))
     if changes.get("precision") == "bf16-mixed":
@@ -140,7 +142,3 @@ def remedied(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     group = {k: tuple(v) if k == "betas" else v for k, v in changes.items() if k in ("betas", "eps", "weight_decay")}
     clip, warmup = changes.get("clip", recipe.clip), changes.get("warmup", recipe.warmup)
     return replace(recipe, clip=clip, warmup=warmup, group={**recipe.group, **group})
-
-
-def _known(schedule: str) -> str:
-    return schedule if schedule in SCHEDULES else ""

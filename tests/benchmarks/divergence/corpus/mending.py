@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from tests.benchmarks.divergence.running import Run
 SICK, HEALTHY = 110, 40
 """At most so many of each are trained again."""
 RECOVERED = 0.8
-"""The share of the gap to the best that a remedy has to close."""
+"""The share of the gap to the run without the mistake that a remedy has to close."""
 ARGUMENTS = frozenset({"lr", "betas", "eps", "weight_decay", "schedule", "warmup", "clip", "precision", "optimizer"})
 
 
@@ -41,7 +41,7 @@ class Trial:
         """From where the sick run ended, or started if that was lower."""
         verdict = self.verdict
         sick = min(verdict.outcome.final, verdict.outcome.start)
-        return self.final <= sick - RECOVERED * (sick - verdict.best)
+        return self.final <= sick - RECOVERED * (sick - verdict.ought)
 
     @property
     def is_worse(self) -> bool:
@@ -51,7 +51,7 @@ class Trial:
     def line(self) -> str:
         """The run, the remedy and what it led to."""
         verdict = self.verdict
-        course = f"{verdict.outcome.final:.3g} -> {self.final:.3g}, best {verdict.best:.3g}"
+        course = f"{verdict.outcome.final:.3g} -> {self.final:.3g}, without {verdict.ought:.3g}"
         return f"{verdict.outcome.job.name}: {self.finding.rule} {dict(self.finding.changes)} ({course})"
 
 
@@ -82,16 +82,19 @@ def tell_trials(trials: Sequence[Trial]) -> None:
 def _trial(verdict: Verdict, findings: Sequence[Finding]) -> Trial | None:
     """Of the first finding that says what to change in arguments."""
     for finding in findings:
-        changes = {name: value for name, value in finding.changes.items() if name in ARGUMENTS}
-        if changes:
-            return Trial(verdict, finding, _job(verdict, changes))
+        if ARGUMENTS & finding.changes.keys():
+            changes = json.dumps(_applied(verdict, finding), sort_keys=True)
+            return Trial(verdict, finding, replace(verdict.outcome.job, changes=changes))
     return None
 
 
-def _job(verdict: Verdict, changes: Mapping[str, Any]) -> Job:
-    configured = verdict.outcome.configured
-    known = {**changes, "configured": configured} if math.isfinite(configured) else changes
-    return replace(verdict.outcome.job, changes=json.dumps(known, sort_keys=True))
+def _applied(verdict: Verdict, finding: Finding) -> dict[str, Any]:
+    """A rate instead of the configured one as a multiple of it: a scheduler of torch may be built on a part of it."""
+    changes = {name: value for name, value in finding.changes.items() if name in ARGUMENTS}
+    configured, lr = verdict.outcome.configured, changes.get("lr", math.nan)
+    if verdict.mistake.factor is None and (lr <= configured or finding.rule == "LR-LOW"):
+        changes["times"] = lr / configured
+    return changes
 
 
 def _sample(trials: Sequence[Trial | None], count: int) -> list[Trial]:

@@ -22,7 +22,7 @@ from tests.benchmarks.divergence.scoring import diagnoses
 AS_LOW = 0.05
 """A healthy run ends within so much of the way from the best end to the start."""
 LOST = 0.2
-"""A sick run's label stands where it ends by so much of that way above the best."""
+"""A sick run's label stands where it ends by so much of that way above its sibling without the mistake."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +74,13 @@ class Verdict:
         outcome: of the run.
         best: where the family's tuned runs end.
         way: from their start to there.
+        ought: where its sibling ends, the same run without the mistake; the best, where that is not known or higher.
     """
 
     outcome: Outcome
     best: float
     way: float
+    ought: float
 
     @property
     def mistake(self) -> Mistake:
@@ -93,7 +95,7 @@ class Verdict:
     @property
     def is_sick(self) -> bool:
         """The mistake did harm, or is a fact that needs none."""
-        lost = not self.outcome.final <= self.best + LOST * self.way
+        lost = not self.outcome.final <= self.ought + LOST * self.way
         return bool(self.mistake.cause) and (lost or self.mistake.exact)
 
     @property
@@ -139,7 +141,7 @@ class Verdict:
     def line(self) -> str:
         """The run and what was said, for a report of those that went wrong."""
         told = _told(self.grave) or "nothing; info: " + _told(self.outcome.findings)
-        course = f"{self.outcome.start:.3g} -> {self.outcome.final:.3g}, best {self.best:.3g}"
+        course = f"{self.outcome.start:.3g} -> {self.outcome.final:.3g}, without {self.ought:.3g}"
         cause = f"{self.mistake.cause} named " if self.mistake.cause else ""
         mark = "ALARM" if not self.mistake.cause else "     " if self.is_accepted else "WRONG"
         return f"{mark} {self.outcome.job.name}: {cause}{told} ({course})"
@@ -156,7 +158,9 @@ def verdicts_of(outcomes: Sequence[Outcome]) -> list[Verdict]:
         return []
     best = float(np.quantile([o.final for o in tuned], 0.1, method="lower"))
     start = float(np.median([o.start for o in tuned if math.isfinite(o.start)]))
-    return [Verdict(outcome, best, max(start - best, 1e-9)) for outcome in outcomes]
+    siblings = {o.job.setting: max(best, o.final) for o in tuned if (o.job.kind, o.job.seed) == ("healthy-1", 0)}
+    way = max(start - best, 1e-9)
+    return [Verdict(outcome, best, way, siblings.get(outcome.job.setting, best)) for outcome in outcomes]
 
 
 def _told(findings: Sequence[Finding]) -> str:

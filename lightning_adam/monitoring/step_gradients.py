@@ -1,0 +1,173 @@
+"""The gradients of an optimizer's present step: whose they are, and how long, measured once.
+
+Clipping by the helper measures every gradient: what it found is read from its record, and nothing is measured beside it. Of
+small models on a CPU the total alone is measured, in one copy of all gradients; each of them is looked at only where the
+total is not finite.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lightning_adam.monitoring.gradients import norms_of
+
+SMALL = 1 << 18
+"""Elements of all gradients that are copied into one for their norm: a megabyte, which stays in a core's cache."""
+EACH_SMALL = 1 << 13
+"""Elements of a gradient under which a norm of its own costs more than the copy."""
+NAMES = 5
+"""Parameters without a gradient that are named."""
+HOST = torch.device("cpu")
+
+
+class StepGradients:
+    """Looked up anew in each step: a gradient that is cleared is another tensor afterwards.
+
+    Args:
+        optimizer: whose gradients they are.
+        names: of the parameters by identity.
+
+    Attributes:
+        graded: names of those with a gradient.
+        missing: how many trainable ones have none.
+        unused: the first of their names.
+        device: where the gradients are.
+        is_told: whether the helper's clipping will tell of the norms, as it did in the step before.
+    """
+
+    def __init__(self, optimizer: Optimizer, names: Mapping[int, str]) -> None:
+        self._optimizer, self._names = optimizer, names
+        self._placed: list[Tensor] = []
+        self._has_none: list[bool] = []
+        self._gradients: list[Tensor] = []
+        self._each: Tensor | None = None
+        self._total = math.nan
+        self._record: Any = None
+        self._is_unscaled = False  # what the helper's clipping tells is
+        self._is_small = False
+        self.graded: tuple[str, ...] = ()
+        self.missing, self.unused = 0, tuple[str, ...]()
+        self.device, self.is_told = HOST, False
+
+    def take(self) -> None:
+        """They are complete and not yet clipped."""
+        self._each, self._total, self._is_unscaled = None, math.nan, False
+        self._record = getattr(self._optimizer, "adam_clip", None)
+        repeats = getattr(self._optimizer, "adam_repeats", False)  # L-BFGS: it tells of its last evaluation
+        self.is_told = getattr(self._record, "norms", None) is not None and not repeats
+        if not self.is_told:
+            self._gather()
+            self._measure()
+
+    def _gather(self) -> None:
+        """All that there are now."""
+        placed = [p for group in self._optimizer.param_groups for p in group["params"]]
+        found = [p.grad for p in placed]
+        has_none = [gradient is None for gradient in found]
+        self._gradients = [gradient for gradient in found if gradient is not None]
+        same = len(placed) == len(self._placed) and all(map(operator.is_, placed, self._placed))
+        if not same or has_none != self._has_none:
+            self._placed, self._has_none = placed, has_none
+            self._look_up()
+        if any(has_none):
+            self._count_missing()
+
+    def _look_up(self) -> None:
+        """Whose they are, where that has changed."""
+        graded = [p for p, none in zip(self._placed, self._has_none, strict=True) if not none]
+        self.graded = tuple(self._names.get(id(p), "a parameter") for p in graded)
+        self.device = self._gradients[0].device if graded else HOST
+        numels, kinds = [p.numel() for p in graded], {p.dtype for p in graded}
+        self._is_small = (
+            self.device.type == "cpu"
+            and len(graded) > 1
+            and kinds <= {torch.float32, torch.float64}
+            and sum(numels) <= min(SMALL, EACH_SMALL * len(graded))
+        )
+        self.missing, self.unused = 0, ()
+
+    def _count_missing(self) -> None:
+        """Of those without a gradient, the trainable ones: freezing may change them at any time."""
+        idle = [p for p, none in zip(self._placed, self._has_none, strict=True) if none and p.requires_grad]
+        if len(idle) != self.missing:
+            self.missing = len(idle)
+            self.unused = tuple(self._names.get(id(p), "a parameter") for p in idle[:NAMES])
+
+    def _measure(self) -> None:
+        if not self._gradients:
+            return
+        if self._is_small and set(map(type, self._gradients)) == {Tensor} and not _any_sparse(self._gradients):
+            self._total = float(torch.linalg.vector_norm(torch._C._nn.flatten_dense_tensors(self._gradients)))
+        if not math.isfinite(self._total):
+            self._total, self._each = math.nan, norms_of(self._gradients)
+
+    def after_step(self, was_taken: bool = True) -> None:
+        """Read what clipping told, and let go of the gradients.
+
+        Args:
+            was_taken: whether the step was called; a gradient scaler leaves it out, and nobody clips.
+        """
+        if self.is_told:
+            self._read(getattr(self._optimizer, "adam_clip", None), was_taken)
+        self._gradients, self._record = [], None
+
+    def _read(self, record: Any, was_taken: bool) -> None:
+        norms = getattr(record, "norms", None)
+        if norms is None or record is self._record or not was_taken:
+            self.ask()
+            return
+        self._is_unscaled = True
+        self._total = float(record.norm_before) if norms.is_cpu else math.nan
+        if not math.isfinite(self._total):
+            self._total, self._each = math.nan, norms.float()
+        if self._has_changed(len(norms)) or self._each is not None:
+            self._gather()
+        if len(self.graded) != len(norms):
+            self.graded = ("a parameter",) * len(norms)
+
+    def _has_changed(self, graded: int) -> bool:
+        """Whether others than before may have a gradient: nobody looks where all have one and had one."""
+        placed = sum(len(group["params"]) for group in self._optimizer.param_groups)
+        return graded != placed or len(self.graded) != graded
+
+    def ask(self) -> None:
+        """Somebody wants to know before clipping, or nobody clips."""
+        if self.is_told and math.isnan(self._total) and self._each is None:
+            self._gather()
+            self._measure()
+
+    def total(self, scale: Tensor | float) -> float:
+        """‖g‖ over all without fp16's scale; NaN where there is none. Waits for the device.
+
+        Args:
+            scale: what the gradients still carried of it when they were complete.
+        """
+        scale = 1.0 if self._is_unscaled else scale
+        if not math.isnan(self._total):
+            return self._total / float(scale)
+        return math.nan if self._each is None else float(torch.linalg.vector_norm(self._each) / scale)
+
+    def each(self, scale: Tensor | float) -> Tensor | None:
+        """‖g‖ of each in float32 on their device, without fp16's scale; None where the host knows a finite total."""
+        scale = 1.0 if self._is_unscaled else scale
+        if self._each is None or (not isinstance(scale, Tensor) and scale == 1.0):
+            return self._each
+        return self._each / on_device(scale, self._each.device)
+
+
+def _any_sparse(gradients: Sequence[Tensor]) -> bool:
+    return {gradient.layout for gradient in gradients} != {torch.strided}
+
+
+def on_device(value: Tensor | float, device: torch.device) -> Tensor:
+    """A number as a tensor there, without waiting."""
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    return torch.full((), value, device=device)
