@@ -15,11 +15,12 @@ NAMES = {
     "gradient_magnitude": ("GRAD-EXPLODING",),
     "initial_loss": ("INITIAL-LOSS", "INIT-SCALE"),
     "input_dependency": ("IGNORES-INPUT",),
+    "loss": ("NO-GRADIENT",),
     "optimizer_coverage": ("OPTIMIZER-STALE", "OPTIMIZER-MISSES"),
     "output_finite": ("DATA-NONFINITE",),
     "output_varies": ("INPUT-CONSTANT", "IGNORES-INPUT"),
     "overfit_batch": ("CANNOT-OVERFIT", "PROBE-DIVERGES"),
-    "params_change": ("UPDATE-LOST",),
+    "params_change": ("UPDATE-LOST", "LR-LOW"),
 }
 """What each check says, generously, in the codes of the cases. That the batch is not learnt names no cause."""
 
