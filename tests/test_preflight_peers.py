@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 
 from lightning_adam.explain import codes
 from tests.benchmarks.preflight.peers import environment, judge, ours
-from tests.benchmarks.preflight.peers.__main__ import ADAPTERS, Verdict, row
+from tests.benchmarks.preflight.peers.__main__ import ADAPTERS, Verdict, row, verdicts_of
 
 
 @pytest.mark.parametrize("adapter", ADAPTERS.values())
@@ -77,7 +78,13 @@ def test_a_tool_that_does_not_install_says_why(tmp_path: Path, monkeypatch: pyte
     """The table skips it with pip's last words, and the next run tries again."""
     monkeypatch.setattr(environment, "CACHE", tmp_path)
 
-    with pytest.raises(environment.NotInstalled, match="missing"):
+    with pytest.raises(environment.Unusable, match="missing"):
         environment.interpreter("peer", (f"{tmp_path}/missing-1.0-py3-none-any.whl",))
 
     assert not (tmp_path / "peer" / "installed").exists()
+
+
+def test_a_tool_that_dies_gets_no_line_of_half_the_cases() -> None:
+    """Half of the verdicts would read as a table of fewer cases."""
+    with pytest.raises(environment.Unusable, match="ended with 1 after 0 of 2 cases"):
+        verdicts_of("no_such_adapter", Path(sys.executable), ["raw_prices", "cnn_plain"])

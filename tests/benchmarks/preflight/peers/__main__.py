@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks.preflight.cases import FAULTY, HEALTHY, part_of
-from tests.benchmarks.preflight.peers.environment import NotInstalled, interpreter
+from tests.benchmarks.preflight.peers.environment import Unusable, interpreter
 
 ROOT = Path(__file__).parents[4]
 ADAPTERS = {
@@ -66,7 +66,10 @@ def verdicts_of(adapter: str, python: Path, names: list[str]) -> list[Verdict]:
     command = [str(python), "-m", "tests.benchmarks.preflight.peers.judge", adapter, *names]
     quiet = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
     said = subprocess.run(command, cwd=ROOT, env={**os.environ, **quiet}, stdout=subprocess.PIPE, text=True)
-    return [Verdict(**json.loads(line)) for line in said.stdout.splitlines()]
+    lines = said.stdout.splitlines()
+    if len(lines) != len(names):
+        raise Unusable(f"ended with {said.returncode} after {len(lines)} of {len(names)} cases")
+    return [Verdict(**json.loads(line)) for line in lines]
 
 
 def tell(verdicts: list[Verdict], known: dict[str, tuple[str, ...]]) -> None:
@@ -84,11 +87,10 @@ def main(parts: list[str], details: bool) -> None:
     for peer, adapter in ADAPTERS.items():
         module: Any = importlib.import_module(f"tests.benchmarks.preflight.peers.{adapter}")
         try:
-            python = interpreter(adapter, module.REQUIREMENTS)
-        except NotInstalled as why:
+            verdicts = verdicts_of(adapter, interpreter(adapter, module.REQUIREMENTS), names)
+        except Unusable as why:
             print(f"| {peer} | skipped: {why} |", flush=True)
             continue
-        verdicts = verdicts_of(adapter, python, names)
         print(row(peer, verdicts, module.NAMES), flush=True)
         tell(verdicts, module.NAMES) if details else None
 

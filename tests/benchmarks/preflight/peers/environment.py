@@ -11,8 +11,8 @@ from pathlib import Path
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lightning_adam" / "peers"
 
 
-class NotInstalled(Exception):
-    """What pip said last."""
+class Unusable(Exception):
+    """A tool that does not install, or does not get through: with pip's last words, or how it ended."""
 
 
 def interpreter(name: str, requirements: tuple[str, ...]) -> Path:
@@ -40,4 +40,4 @@ def _make(home: Path, requirements: tuple[str, ...]) -> None:
     pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", *requirements]
     said = subprocess.run(pip, capture_output=True, text=True)
     if said.returncode:
-        raise NotInstalled((said.stderr or said.stdout).strip().splitlines()[-1])
+        raise Unusable((said.stderr or said.stdout).strip().splitlines()[-1])
