@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -87,4 +86,4 @@ def test_a_tool_that_does_not_install_says_why(tmp_path: Path, monkeypatch: pyte
 def test_a_tool_that_dies_gets_no_line_of_half_the_cases() -> None:
     """Half of the verdicts would read as a table of fewer cases."""
     with pytest.raises(environment.Unusable, match="ended with 1 after 0 of 2 cases"):
-        verdicts_of("no_such_adapter", Path(sys.executable), ["raw_prices", "cnn_plain"])
+        verdicts_of("ours", Path("/bin/false"), ["raw_prices", "cnn_plain"])
