@@ -103,9 +103,7 @@ def test_twenty_faults_end_as_promised(action: str, tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize("second", [72, 79, 85])
-def test_a_spike_soon_after_an_action_is_answered_too(
-    second: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_spike_soon_after_an_action_is_answered_too(second: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was usual before the first one is known still, so that the second one stands out."""
     monkeypatch.chdir(tmp_path)
     watch, _, _, losses = drill("rollback", "spiked weights", (60, second), steps=110)
