@@ -197,8 +197,7 @@ def loaded_by(code: str) -> set[str]:
 def test_options_of_the_monitors_are_checked_without_torch() -> None:
     """They are all that a callback needs before its first fit."""
     loaded = loaded_by(
-        "from lightning_adam.monitoring import DivergenceOptions as D, StatisticsOptions as S; from lightning_adam.monitoring "
-        "import state; D(), S(), state.MonitorState()"
+        "import lightning_adam.monitoring as m; m.DivergenceOptions(), m.StatisticsOptions(), m.MonitorState()"
     )
 
     assert "lightning_adam.monitoring.options" in loaded and not {"torch", "numpy"} & loaded

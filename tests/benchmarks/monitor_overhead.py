@@ -40,6 +40,7 @@ from lightning_adam.statistics import (
     Snapshot,
     headline,
     kernel,
+    library,
     read_optimizer,
     take_snapshot,
     tensor_names,
@@ -47,6 +48,7 @@ from lightning_adam.statistics import (
 )
 from lightning_adam.tensorboard import TensorBoardWriter
 
+library.PATIENCE = 60.0  # what is measured is the compiled pass, not its build
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 

@@ -6,9 +6,10 @@ loss over the best of all of these runs, as a geometric mean. Losses under 1 % o
 minds which of two learnt runs is the more learnt, and those above three times the first as three times. Tasks whose loss is
 not above 0 are left out.
 
-Starts, shares and weights of :mod:`lightning_adam.learning_rate` were chosen on the corpus's families, by cross-validation
-over halves of them. The preflight's models were not looked at before the rule was fixed: their columns are the result.
-Times are the process's own, so that other work on the machine does not count. Records are kept, task by task, in
+Starts, shares and weights of :mod:`lightning_adam.learning_rate` were chosen on the corpus's families, all of them: AdamW's
+by cross-validation over halves, those of Lion and SGD on a dozen each. The preflight's models were not looked at before the
+rule was fixed: their columns are the result. Times are the process's own: other work on the machine counts less, but its
+claim on the caches does. Records are kept, task by task, in
 ``runs/suggest_lr.jsonl``; a run that was cut off goes on from there. ``--quick`` judges la.suggest_lr alone, on every second
 task that is reported, under one optimizer each.
 """

@@ -1,0 +1,7 @@
+"""Tests wait for the compiled statistics: what they show is not to depend on how quick a build is."""
+
+from __future__ import annotations
+
+from lightning_adam.statistics import library
+
+library.PATIENCE = 60.0
