@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_adam.callbacks import Preflight
-from tests.benchmarks.preflight.parts import Learner, clusters, loader, perceptron
+from tests.benchmarks.preflight.data import clusters, loader
+from tests.benchmarks.preflight.parts import Learner, perceptron
 
 
 class Talking(Learner):

@@ -14,7 +14,8 @@ from torch.nn import functional as F
 import lightning_adam as la
 from lightning_adam.preflight.cheap import cheap_checks
 from lightning_adam.preflight.graph import step_of
-from tests.benchmarks.preflight.parts import clusters, loader, perceptron, rows
+from tests.benchmarks.preflight.data import clusters, loader, rows
+from tests.benchmarks.preflight.parts import perceptron
 from tests.benchmarks.preflight.strangers_parts import bert, reviews
 
 Made = Callable[[Tensor, Tensor], Tensor]

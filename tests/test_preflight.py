@@ -22,9 +22,9 @@ from lightning_adam.callbacks import Preflight
 from lightning_adam.callbacks.preflight import PreflightError
 from lightning_adam.preflight.cheap import FirstStep, cheap_checks
 from lightning_adam.testing import assert_trains
-from tests.benchmarks.preflight.faulty_more import FAULTY
-from tests.benchmarks.preflight.healthy_more import HEALTHY
-from tests.benchmarks.preflight.parts import Learner, clusters, convnet, loader, perceptron, pictures
+from tests.benchmarks.preflight.cases import FAULTY, HEALTHY
+from tests.benchmarks.preflight.data import clusters, loader, pictures
+from tests.benchmarks.preflight.parts import Learner, convnet, perceptron
 
 SEVERITIES = ("critical", "warning")
 

@@ -17,7 +17,8 @@ import lightning_adam as la
 from lightning_adam.preflight import progress
 from lightning_adam.testing import assert_trains
 from tests.benchmarks.preflight import strangers_faulty, strangers_healthy
-from tests.benchmarks.preflight.parts import Learner, Words, chains, clusters, loader, next_word, perceptron, rows
+from tests.benchmarks.preflight.data import chains, clusters, loader, rows
+from tests.benchmarks.preflight.parts import Learner, Words, next_word, perceptron
 from tests.benchmarks.preflight.strangers_parts import reviews
 from tests.test_preflight import fingerprint, graves
 

@@ -35,9 +35,8 @@ from tests.benchmarks.divergence.running import Run
 from tests.benchmarks.divergence.scenario import Scenario
 from tests.benchmarks.divergence.scoring import diagnoses
 from tests.benchmarks.divergence.sick import SICK
-from tests.benchmarks.preflight.__main__ import judge, part_of
-from tests.benchmarks.preflight.faulty_more import FAULTY
-from tests.benchmarks.preflight.healthy_more import HEALTHY
+from tests.benchmarks.preflight.__main__ import judge
+from tests.benchmarks.preflight.cases import FAULTY, HEALTHY, part_of
 
 STRETCHES = 48
 """Points of a picture's curve."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import statistics
 import sys
@@ -14,18 +13,7 @@ import lightning as L
 import torch
 
 import lightning_adam as la
-from tests.benchmarks.preflight import fresh, strangers_faulty, strangers_healthy
-from tests.benchmarks.preflight.faulty_more import FAULTY
-from tests.benchmarks.preflight.healthy_more import HEALTHY
-
-
-def part_of(name: str) -> str:
-    """Half of the cases are for tuning, by their names alone; the third and the fourth round are kept apart."""
-    if hasattr(fresh, name):
-        return "fresh"
-    if hasattr(strangers_faulty, name) or hasattr(strangers_healthy, name):
-        return "strangers"
-    return "held-out" if hashlib.sha256(name.encode()).digest()[0] % 2 else "tuning"
+from tests.benchmarks.preflight.cases import FAULTY, HEALTHY, part_of
 
 
 def judge(build: Any) -> tuple[la.PreflightReport, float]:

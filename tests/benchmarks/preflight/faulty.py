@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,41 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from tests.benchmarks.preflight.parts import (
-    Built,
-    Learner,
-    Words,
-    adam,
-    chains,
-    clusters,
-    convnet,
-    curve,
-    generator,
-    loader,
-    next_word,
-    perceptron,
-    pictures,
-    sgd,
-    value,
-)
-
-FAULTY: dict[str, tuple[tuple[str, ...], Callable[[], Built]]] = {}
-
-
-def faulty(*codes: str) -> Callable[[Callable[[], Built]], Callable[[], Built]]:
-    """Enter it by its name, with the codes that name its cause."""
-
-    def enter(build: Callable[[], Built]) -> Callable[[], Built]:
-        FAULTY[build.__name__] = (codes, build)
-        return build
-
-    return enter
-
-
-def classes(net: nn.Module | None = None, loss: Any = F.cross_entropy, **options: Any) -> Built:
-    """Clusters and a perceptron, with one thing changed."""
-    return Learner(net or perceptron(12, 4), loss, **options), loader(*clusters())
-
+from tests.benchmarks.preflight.data import chains, clusters, curve, generator, loader, pictures
+from tests.benchmarks.preflight.parts import Built, Learner, Words, adam, classes, convnet, next_word, perceptron, sgd, value
+from tests.benchmarks.preflight.register import faulty
 
 # --- data
 

@@ -1,54 +1,32 @@
-"""Healthy models of many makes."""
+"""Healthy nets of many makes, taught by examples."""
 
 from __future__ import annotations
 
-import copy
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-import lightning as L
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset
 
+from tests.benchmarks.preflight.data import chains, clusters, curve, generator, loader, pictures, rows, waves
 from tests.benchmarks.preflight.parts import (
     Attention,
+    Bare,
     Built,
     Learner,
     Recurrent,
+    Stepped,
     Words,
     adam,
-    chains,
-    clusters,
     convnet,
-    curve,
-    generator,
-    loader,
     next_word,
     perceptron,
-    pictures,
-    rows,
     sgd,
     value,
-    waves,
 )
-
-HEALTHY: dict[str, Callable[[], Built]] = {}
-
-
-def healthy(build: Callable[[], Built]) -> Callable[[], Built]:
-    """Enter it by its name."""
-    HEALTHY[build.__name__] = build
-    return build
-
-
-class Bare(L.LightningModule):
-    """Without forward: the step calls its parts."""
-
-    def configure_optimizers(self) -> Any:
-        return torch.optim.AdamW(self.parameters(), lr=1e-3)
+from tests.benchmarks.preflight.register import healthy
 
 
 @healthy
@@ -86,16 +64,11 @@ def vision_transformer() -> Built:
 
 @healthy
 def gpt_shifts_in_step() -> Built:
-    class Model(Bare):
-        def __init__(self) -> None:
-            super().__init__()
-            self.net = Words()
+    def step(model: Any, batch: Any) -> Tensor:
+        tokens = batch["input_ids"]
+        return next_word(model.net(tokens[:, :-1]), tokens[:, 1:])
 
-        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-            tokens = batch["input_ids"]
-            return next_word(self.net(tokens[:, :-1]), tokens[:, 1:])
-
-    return Model(), rows(16, input_ids=chains())
+    return Stepped(step, net=Words()), rows(16, input_ids=chains())
 
 
 @healthy
@@ -175,181 +148,6 @@ def graph_of_nodes() -> Built:
 
 
 @healthy
-def vae_with_sums() -> Built:
-    class Model(Bare):
-        def __init__(self) -> None:
-            super().__init__()
-            self.encoder, self.decoder = perceptron(144, 16), perceptron(8, 144)
-
-        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-            x = batch[0]
-            mean, log_var = self.encoder(x).chunk(2, 1)
-            z = mean + torch.randn_like(mean) * (0.5 * log_var).exp()
-            fit = F.binary_cross_entropy_with_logits(self.decoder(z), x, reduction="sum")
-            return fit - 0.5 * (1 + log_var - mean**2 - log_var.exp()).sum()
-
-    return Model(), loader((pictures()[0].flatten(1) > 0).float())
-
-
-@healthy
-def gan_by_hand() -> Built:
-    class Model(L.LightningModule):
-        def __init__(self) -> None:
-            super().__init__()
-            self.automatic_optimization = False
-            self.g, self.d = perceptron(8, 2), perceptron(2, 1, act=nn.SiLU)
-
-        def training_step(self, batch: Any, batch_idx: int) -> None:
-            (x,) = batch
-            opt_g, opt_d = self.optimizers()
-            fake, ones = self.g(torch.randn(len(x), 8)), torch.ones(len(x), 1)
-            self.toggle_optimizer(opt_d)
-            loss = F.binary_cross_entropy_with_logits(self.d(x), ones) + F.binary_cross_entropy_with_logits(
-                self.d(fake.detach()), 0 * ones
-            )
-            opt_d.zero_grad()
-            self.manual_backward(loss)
-            opt_d.step()
-            self.untoggle_optimizer(opt_d)
-            loss = F.binary_cross_entropy_with_logits(self.d(fake), ones)
-            self.log("g", loss)
-            opt_g.zero_grad()
-            self.manual_backward(loss)
-            opt_g.step()
-
-        def configure_optimizers(self) -> Any:
-            return [torch.optim.Adam(part.parameters(), 2e-4, betas=(0.5, 0.999)) for part in (self.g, self.d)]
-
-    return Model(), loader(torch.randn(640, 2, generator=generator()) * 0.5 + 1)
-
-
-@healthy
-def critic_with_penalty() -> Built:
-    class Model(L.LightningModule):
-        def __init__(self) -> None:
-            super().__init__()
-            self.automatic_optimization = False
-            self.g, self.d = perceptron(8, 2), perceptron(2, 1, act=nn.SiLU)
-
-        def training_step(self, batch: Any, batch_idx: int) -> None:
-            opt_g, opt_d = self.optimizers()
-            x, fake = batch[0], self.g(torch.randn(len(batch[0]), 8))
-            between = (0.5 * x + 0.5 * fake.detach()).requires_grad_()
-            slope = torch.autograd.grad(self.d(between).sum(), between, create_graph=True)[0]
-            self.manual_backward(
-                self.d(fake.detach()).mean() - self.d(x).mean() + 10 * (slope.norm(dim=1) - 1).pow(2).mean()
-            )
-            opt_d.step()
-            opt_d.zero_grad()
-            self.manual_backward(-self.d(fake).mean())
-            opt_g.step()
-            opt_g.zero_grad()
-            opt_d.zero_grad()
-
-        def configure_optimizers(self) -> Any:
-            return [torch.optim.Adam(part.parameters(), 1e-4, betas=(0.0, 0.9)) for part in (self.g, self.d)]
-
-    return Model(), loader(torch.randn(640, 2, generator=generator()))
-
-
-@healthy
-def diffusion() -> Built:
-    class Model(Bare):
-        def __init__(self) -> None:
-            super().__init__()
-            self.net = perceptron(144 + 16, 144, 96, nn.SiLU)
-
-        def forward(self, x: Tensor, t: Tensor) -> Tensor:
-            angle = t[:, None].float() * torch.exp(-torch.arange(8) * 0.9)
-            return self.net(torch.cat([x, angle.sin(), angle.cos()], 1))
-
-        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-            x = batch[0]
-            t, noise = torch.randint(0, 1000, (len(x),)), torch.randn_like(x)
-            keep = torch.cos(t / 1000 * math.pi / 2)[:, None]
-            return F.mse_loss(self(keep * x + (1 - keep**2).sqrt() * noise, t), noise)
-
-    return Model(), loader(pictures()[0].flatten(1))
-
-
-@healthy
-def contrastive_with_norm() -> Built:
-    class Model(Bare):
-        def __init__(self) -> None:
-            super().__init__()
-            self.net = nn.Sequential(nn.Linear(12, 64), nn.BatchNorm1d(64), nn.ReLU(), nn.Linear(64, 16))
-
-        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-            x = batch[0]
-            one, two = (F.normalize(self.net(x + 0.2 * torch.randn_like(x)), dim=1) for _ in range(2))
-            similar = one @ two.T / 0.2
-            return (F.cross_entropy(similar, torch.arange(len(x))) + F.cross_entropy(similar.T, torch.arange(len(x)))) / 2
-
-    return Model(), loader(*clusters(), size=64)
-
-
-@healthy
-def byol() -> Built:
-    class Model(Bare):
-        def __init__(self) -> None:
-            super().__init__()
-            self.net, self.guess = perceptron(12, 16), nn.Linear(16, 16)
-            self.slow = copy.deepcopy(self.net)
-
-        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-            x = batch[0]
-            with torch.no_grad():
-                goal = self.slow(x + 0.1 * torch.randn_like(x))
-            return 1 - F.cosine_similarity(self.guess(self.net(x + 0.1 * torch.randn_like(x))), goal).mean()
-
-        def on_train_batch_end(self, *_: Any) -> None:
-            for p, q in zip(self.slow.parameters(), self.net.parameters(), strict=True):
-                p.data.lerp_(q.data, 0.01)
-
-        def configure_optimizers(self) -> Any:
-            return torch.optim.AdamW([*self.net.parameters(), *self.guess.parameters()], lr=1e-3)
-
-    return Model(), loader(*clusters())
-
-
-@healthy
-def ctc() -> Built:
-    class Model(Bare):
-        def __init__(self) -> None:
-            super().__init__()
-            self.cell, self.head = nn.GRU(3, 32, batch_first=True, bidirectional=True), nn.Linear(64, 7)
-
-        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-            x, y = batch
-            logs = self.head(self.cell(x)[0]).log_softmax(-1).transpose(0, 1)
-            sizes = [torch.full((len(x),), k) for k in (x.shape[1], y.shape[1])]
-            return F.ctc_loss(logs, y, *sizes)
-
-    return Model(), loader(waves()[0], torch.randint(1, 7, (640, 5), generator=generator()))
-
-
-@healthy
-def detection() -> Built:
-    class Model(Bare):
-        def __init__(self) -> None:
-            super().__init__()
-            self.body, self.box, self.kind = convnet(32), nn.Linear(32, 4), nn.Linear(32, 3)
-
-        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-            images, targets = batch
-            h = F.relu(self.body(torch.stack(images)))
-            boxes, kinds = torch.stack([t["boxes"][0] for t in targets]), torch.stack([t["labels"][0] for t in targets])
-            return F.smooth_l1_loss(self.box(h), boxes) + F.cross_entropy(self.kind(h), kinds)
-
-    x, g = pictures()[0], generator()
-    items = [
-        (x[i], {"boxes": torch.rand(1, 4, generator=g), "labels": torch.randint(0, 3, (1,), generator=g)})
-        for i in range(320)
-    ]
-    return Model(), DataLoader(items, batch_size=16, shuffle=True, collate_fn=lambda pairs: tuple(zip(*pairs, strict=True)))  # type: ignore[arg-type, var-annotated]
-
-
-@healthy
 def segmentation_two_pictures() -> Built:
     net = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 3, 1))
     x = pictures()[0]
@@ -383,23 +181,6 @@ def scaled_output() -> Built:
 
     x, y = curve()
     return Learner(Net(), lambda o, t: F.mse_loss(o.squeeze(-1), t) / 6400), loader(x, y * 80 + 250)
-
-
-@healthy
-def survival() -> Built:
-    class Model(Bare):
-        def __init__(self) -> None:
-            super().__init__()
-            self.net = perceptron(6, 1)
-
-        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-            x, time, event = batch
-            risk = self.net(x).squeeze(-1)[time.argsort(descending=True)]
-            seen = event[time.argsort(descending=True)]
-            return -((risk - risk.logcumsumexp(0)) * seen).sum() / seen.sum().clamp_min(1)
-
-    x, y = curve()
-    return Model(), loader(x, y.exp(), (torch.rand(960, generator=generator()) < 0.7).float())
 
 
 @healthy
@@ -451,38 +232,16 @@ def autoencoder_of_pixels() -> Built:
 
 @healthy
 def recommender() -> Built:
-    class Model(Bare):
-        def __init__(self) -> None:
-            super().__init__()
-            self.users, self.items, self.bias = nn.Embedding(50, 16), nn.Embedding(80, 16), nn.Embedding(80, 1)
-
-        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-            user, item, liked = batch
-            score = (self.users(user) * self.items(item)).sum(1) / 4 + self.bias(item)[:, 0]
-            return F.binary_cross_entropy_with_logits(score, liked)
+    def step(model: Any, batch: Any) -> Tensor:
+        user, item, liked = batch
+        score = (model.users(user) * model.items(item)).sum(1) / 4 + model.bias(item)[:, 0]
+        return F.binary_cross_entropy_with_logits(score, liked)
 
     g = generator()
     user, item = torch.randint(0, 50, (960,), generator=g), torch.randint(0, 80, (960,), generator=g)
-    return Model(), loader(user, item, ((user + item) % 3 == 0).float())
-
-
-@healthy
-def policy_gradient() -> Built:
-    class Model(Bare):
-        def __init__(self) -> None:
-            super().__init__()
-            self.policy = perceptron(6, 3)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.policy(x)
-
-        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-            state, action, gain = batch
-            chosen = torch.distributions.Categorical(logits=self(state))
-            return -(chosen.log_prob(action) * gain).mean() - 0.01 * chosen.entropy().mean()
-
-    x, y = curve()
-    return Model(), loader(x, torch.randint(0, 3, (960,), generator=generator()), y)
+    return Stepped(step, users=nn.Embedding(50, 16), items=nn.Embedding(80, 16), bias=nn.Embedding(80, 1)), loader(
+        user, item, ((user + item) % 3 == 0).float()
+    )
 
 
 @healthy
@@ -501,24 +260,6 @@ def table_in_dicts() -> Built:
     x, y = curve()
     numbers = x[:, :3] * torch.tensor([1.0, 500.0, 1e4]) + torch.tensor([0.0, 2000.0, 5e4])
     return Model(), rows(numbers=numbers, city=torch.randint(0, 9, (960,), generator=generator()), price=y)
-
-
-@healthy
-def physics_informed() -> Built:
-    class Model(Bare):
-        def __init__(self) -> None:
-            super().__init__()
-            self.u = perceptron(1, 1, 32, nn.Tanh)
-
-        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-            x = torch.rand(64, 1).requires_grad_()
-            u = self.u(x)
-            slope = torch.autograd.grad(u.sum(), x, create_graph=True)[0]
-            bend = torch.autograd.grad(slope.sum(), x, create_graph=True)[0]
-            edge = self.u(torch.tensor([[0.0], [1.0]])).pow(2).sum()
-            return (bend + math.pi**2 * torch.sin(math.pi * x)).pow(2).mean() + 10 * edge
-
-    return Model(), loader(torch.zeros(64, 1), size=1)
 
 
 @healthy
@@ -542,21 +283,6 @@ def experts() -> Built:
             return self.head(out)
 
     return Learner(Net(), F.cross_entropy), loader(*clusters())
-
-
-@healthy
-def triplets() -> Built:
-    class Model(Bare):
-        def __init__(self) -> None:
-            super().__init__()
-            self.net = perceptron(12, 8)
-
-        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-            anchor, near, far = (F.normalize(self.net(x), dim=1) for x in batch)
-            return F.triplet_margin_loss(anchor, near, far, margin=0.3)
-
-    x, _ = clusters()
-    return Model(), loader(x, x + 0.1 * torch.randn(x.shape, generator=generator()), x.roll(1, 0))
 
 
 @healthy

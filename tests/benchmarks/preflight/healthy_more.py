@@ -12,25 +12,9 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
 
 import lightning_adam as la
-from tests.benchmarks.preflight.healthy import HEALTHY, Bare, healthy
-from tests.benchmarks.preflight.parts import (
-    Built,
-    Learner,
-    Words,
-    adam,
-    chains,
-    clusters,
-    convnet,
-    curve,
-    generator,
-    loader,
-    next_word,
-    perceptron,
-    pictures,
-    sgd,
-)
-
-__all__ = ["HEALTHY"]
+from tests.benchmarks.preflight.data import chains, clusters, curve, generator, loader, pictures
+from tests.benchmarks.preflight.parts import Built, Learner, Stepped, Words, adam, convnet, next_word, perceptron, sgd
+from tests.benchmarks.preflight.register import healthy
 
 
 @healthy
@@ -110,18 +94,15 @@ def mean_and_variance() -> Built:
 
 @healthy
 def distillation() -> Built:
-    class Model(Bare):
-        def __init__(self) -> None:
-            super().__init__()
-            self.student, self.teacher = perceptron(12, 4), perceptron(12, 4, 96).requires_grad_(False).eval()
+    def step(model: Any, batch: Any) -> Tensor:
+        x, y = batch
+        own, taught = model.student(x), model.teacher(x)
+        soft = F.kl_div(F.log_softmax(own / 2, 1), F.softmax(taught / 2, 1), reduction="batchmean")
+        return F.cross_entropy(own, y) + 4 * soft
 
-        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-            x, y = batch
-            own, taught = self.student(x), self.teacher(x)
-            soft = F.kl_div(F.log_softmax(own / 2, 1), F.softmax(taught / 2, 1), reduction="batchmean")
-            return F.cross_entropy(own, y) + 4 * soft
-
-    return Model(), loader(*clusters())
+    return Stepped(step, student=perceptron(12, 4), teacher=perceptron(12, 4, 96).requires_grad_(False).eval()), loader(
+        *clusters()
+    )
 
 
 @healthy
@@ -217,16 +198,11 @@ def counts() -> Built:
 def few_classes_per_batch() -> Built:
     """Metric learning draws four classes of twenty for each batch."""
 
-    class Model(Bare):
-        def __init__(self) -> None:
-            super().__init__()
-            self.net = perceptron(12, 8)
-
-        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-            z = F.normalize(self.net(batch[0]), dim=1)
-            same = batch[1][:, None] == batch[1][None]
-            logs = F.log_softmax((z @ z.T / 0.2).masked_fill(torch.eye(len(z), dtype=torch.bool), -1e9), 1)
-            return -(logs * same).sum() / same.sum()
+    def step(model: Any, batch: Any) -> Tensor:
+        z = F.normalize(model.net(batch[0]), dim=1)
+        same = batch[1][:, None] == batch[1][None]
+        logs = F.log_softmax((z @ z.T / 0.2).masked_fill(torch.eye(len(z), dtype=torch.bool), -1e9), 1)
+        return -(logs * same).sum() / same.sum()
 
     x, y = clusters(1280, classes=20)
     g = generator()
@@ -237,25 +213,24 @@ def few_classes_per_batch() -> Built:
         ).tolist()
         for _ in range(30)
     ]
-    return Model(), DataLoader(TensorDataset(x, y), batch_sampler=batches)
+    return Stepped(step, net=perceptron(12, 8)), DataLoader(TensorDataset(x, y), batch_sampler=batches)
 
 
 @healthy
 def translation() -> Built:
-    class Model(Bare):
-        def __init__(self) -> None:
-            super().__init__()
-            self.table, self.head = nn.Embedding(24, 32), nn.Linear(32, 24)
-            self.net = nn.Transformer(32, 4, 1, 1, 64, dropout=0.1, batch_first=True)
+    def step(model: Any, batch: Any) -> Tensor:
+        source, target = batch
+        given, wanted = target[:, :-1], target[:, 1:]
+        mask = nn.Transformer.generate_square_subsequent_mask(given.shape[1])
+        out = model.head(model.net(model.table(source), model.table(given), tgt_mask=mask))
+        return F.cross_entropy(out.flatten(0, 1), wanted.flatten(), ignore_index=0)
 
-        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-            source, target = batch
-            given, wanted = target[:, :-1], target[:, 1:]
-            mask = nn.Transformer.generate_square_subsequent_mask(given.shape[1])
-            out = self.head(self.net(self.table(source), self.table(given), tgt_mask=mask))
-            return F.cross_entropy(out.flatten(0, 1), wanted.flatten(), ignore_index=0)
-
-    return Model(), loader(chains(), chains().flip(1).contiguous(), size=16)
+    return Stepped(
+        step,
+        table=nn.Embedding(24, 32),
+        head=nn.Linear(32, 24),
+        net=nn.Transformer(32, 4, 1, 1, 64, dropout=0.1, batch_first=True),
+    ), loader(chains(), chains().flip(1).contiguous(), size=16)
 
 
 @healthy
@@ -322,20 +297,13 @@ def fine_tuning_slowly() -> Built:
 
 @healthy
 def learnt_prompt() -> Built:
-    class Model(Bare):
-        def __init__(self) -> None:
-            super().__init__()
-            self.body, self.prompt, self.head = (
-                Words().requires_grad_(False),
-                nn.Parameter(torch.randn(1, 4, 32) * 0.02),
-                nn.Linear(32, 2),
-            )
-
-        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-            x = torch.cat([self.prompt.expand(len(batch[0]), -1, -1), self.body.table(batch[0])], 1)
-            for block in self.body.blocks:
-                x = block(x)
-            return F.cross_entropy(self.head(x[:, -1]), batch[1])
+    def step(model: Any, batch: Any) -> Tensor:
+        x = torch.cat([model.prompt.expand(len(batch[0]), -1, -1), model.body.table(batch[0])], 1)
+        for block in model.body.blocks:
+            x = block(x)
+        return F.cross_entropy(model.head(x[:, -1]), batch[1])
 
     tokens = chains()
-    return Model(), loader(tokens, (tokens[:, -1] > 12).long(), size=16)
+    return Stepped(
+        step, body=Words().requires_grad_(False), prompt=nn.Parameter(torch.randn(1, 4, 32) * 0.02), head=nn.Linear(32, 2)
+    ), loader(tokens, (tokens[:, -1] > 12).long(), size=16)

@@ -1,4 +1,4 @@
-"""Data, nets and the module that the cases are built of."""
+"""Nets, losses, optimizers and modules that the cases are built of."""
 
 from __future__ import annotations
 
@@ -9,15 +9,11 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+from tests.benchmarks.preflight.data import clusters, loader
 
 Built = tuple[Any, ...]
 """Module and data, and arguments of ``preflight`` where they matter."""
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    """Its own random numbers for each case."""
-    return torch.Generator().manual_seed(seed)
 
 
 class Learner(L.LightningModule):
@@ -50,70 +46,26 @@ class Learner(L.LightningModule):
         return optimizer if self.schedule is None else {"optimizer": optimizer, "lr_scheduler": self.schedule(optimizer)}
 
 
-class Rows(Dataset[dict[str, Tensor]]):
-    """Batches that are dicts."""
+class Bare(L.LightningModule):
+    """Without forward: the step calls its parts."""
 
-    def __init__(self, **columns: Tensor) -> None:
-        self.columns = columns
-
-    def __len__(self) -> int:
-        return len(next(iter(self.columns.values())))
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return {name: column[index] for name, column in self.columns.items()}
+    def configure_optimizers(self) -> Any:
+        """AdamW over everything."""
+        return torch.optim.AdamW(self.parameters(), lr=1e-3)
 
 
-def loader(*tensors: Tensor, size: int = 32, shuffle: bool = True) -> DataLoader[Any]:
-    """Of tensors side by side."""
-    return DataLoader(TensorDataset(*tensors), batch_size=size, shuffle=shuffle, drop_last=True)
+class Stepped(Bare):
+    """Parts by their names, and the step that calls them."""
 
+    def __init__(self, step: Callable[[Any, Any], Any], **parts: nn.Module | nn.Parameter) -> None:
+        super().__init__()
+        self.step = step
+        for name, part in parts.items():
+            setattr(self, name, part)
 
-def rows(size: int = 32, **columns: Tensor) -> DataLoader[Any]:
-    """Of named columns."""
-    return DataLoader(Rows(**columns), batch_size=size, shuffle=True, drop_last=True)
-
-
-def clusters(n: int = 960, features: int = 12, classes: int = 4) -> tuple[Tensor, Tensor]:
-    """Points around centres, standardised."""
-    g = generator()
-    y = torch.randint(0, classes, (n,), generator=g)
-    x = 1.5 * torch.randn(classes, features, generator=g)[y] + torch.randn(n, features, generator=g)
-    return (x - x.mean(0)) / x.std(0), y
-
-
-def curve(n: int = 960, features: int = 6) -> tuple[Tensor, Tensor]:
-    """A smooth function with noise, standardised."""
-    g = generator()
-    x = torch.randn(n, features, generator=g)
-    y = torch.sin(x[:, 0]) + 0.5 * x[:, 1] * x[:, 2] + 0.1 * torch.randn(n, generator=g)
-    return x, (y - y.mean()) / y.std()
-
-
-def pictures(n: int = 640, classes: int = 4, channels: int = 1, side: int = 12) -> tuple[Tensor, Tensor]:
-    """Noisy patterns."""
-    g = generator()
-    y = torch.randint(0, classes, (n,), generator=g)
-    return torch.randn(classes, channels, side, side, generator=g)[y] + 0.7 * torch.randn(
-        n, channels, side, side, generator=g
-    ), y
-
-
-def chains(n: int = 480, length: int = 17, words: int = 24) -> Tensor:
-    """Tokens of a Markov chain."""
-    g = generator()
-    moves = torch.softmax(2 * torch.randn(words, words, generator=g), -1)
-    tokens = torch.zeros(n, length, dtype=torch.long)
-    tokens[:, 0] = torch.randint(0, words, (n,), generator=g)
-    for place in range(1, length):
-        tokens[:, place] = torch.multinomial(moves[tokens[:, place - 1]], 1, generator=g)[:, 0]
-    return tokens
-
-
-def waves(n: int = 640, length: int = 16, features: int = 3) -> tuple[Tensor, Tensor]:
-    """Sequences, and which of two kinds each is."""
-    g = generator()
-    x = torch.randn(n, length, features, generator=g)
-    return x, (x[:, :, 0].mean(1) > 0).long() + 2 * (x[:, -1, 1] > 0).long()
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        """As given."""
+        return self.step(self, batch)
 
 
 def perceptron(inputs: int, outputs: int, width: int = 48, act: type[nn.Module] = nn.ReLU) -> nn.Sequential:
@@ -198,3 +150,8 @@ def sgd(lr: float, momentum: float = 0.9) -> Callable[[Iterable[Any]], torch.opt
 def adam(lr: float, **options: Any) -> Callable[[Iterable[Any]], torch.optim.Optimizer]:
     """A maker of AdamW."""
     return lambda parameters: torch.optim.AdamW(parameters, lr=lr, **options)
+
+
+def classes(net: nn.Module | None = None, loss: Any = F.cross_entropy, **options: Any) -> Built:
+    """Clusters and a perceptron, with one thing changed."""
+    return Learner(net or perceptron(12, 4), loss, **options), loader(*clusters())

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset
 
-from tests.benchmarks.preflight.healthy import Bare, healthy
-from tests.benchmarks.preflight.parts import Built, Learner, chains, clusters, generator, loader, perceptron, pictures, rows
+from tests.benchmarks.preflight.data import chains, clusters, generator, loader, pictures, rows
+from tests.benchmarks.preflight.parts import Bare, Built, Learner, perceptron
+from tests.benchmarks.preflight.register import healthy
 from tests.benchmarks.preflight.strangers_parts import (
     WORDS,
     Hosted,

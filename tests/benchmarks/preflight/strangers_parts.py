@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tests.benchmarks.preflight.parts import chains, generator, pictures
+from tests.benchmarks.preflight.data import chains, generator, pictures
 
 WORDS = 32
 

@@ -1,0 +1,19 @@
+"""All cases: importing this enters every round of them."""
+
+from __future__ import annotations
+
+from tests.benchmarks.preflight import (  # noqa: F401
+    faulty,
+    faulty_behaviour,
+    faulty_more,
+    fresh_faulty,
+    fresh_healthy,
+    healthy,
+    healthy_more,
+    healthy_tasks,
+    strangers_faulty,
+    strangers_healthy,
+)
+from tests.benchmarks.preflight.register import FAULTY, HEALTHY, part_of
+
+__all__ = ["FAULTY", "HEALTHY", "part_of"]
