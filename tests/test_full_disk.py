@@ -14,8 +14,9 @@ import pytest
 from lightning.pytorch import Callback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-import lightning_adam as la
 from lightning_adam.callbacks import DivergenceMonitor, OptimizerMonitor
+from lightning_adam.doctor.evidence import recorded
+from lightning_adam.doctor.sources import read_runs
 from tests.digits import Digits, digits_loader, trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -74,7 +75,7 @@ def test_full_disk_ends_no_fit(kind: Any, tmp_path: Path, caplog: pytest.LogCapt
 def test_what_follows_a_full_disk_is_logged(tmp_path: Path) -> None:
     """TensorBoard's writer never writes again after an error: a new file is begun, and the doctor reads both."""
     train_on_full_disk(TensorBoardLogger(tmp_path), tmp_path, end=40)
-    report = la.report(tmp_path)
+    (run,) = read_runs(tmp_path)
 
     assert len(list(tmp_path.rglob("*tfevents*"))) > 1
-    assert [run.last_step for run in report.runs] == [59]
+    assert [int(run.scalars["adam/log10_lr"].steps[-1]), recorded(run, "adam")[-1].step] == [59, 59]  # type: ignore[union-attr]
