@@ -110,7 +110,7 @@ def search_space(optimizer: str = "adamw", module: nn.Module | None = None) -> S
 
     Example:
         >>> search_space("lion").dimensions["lr"]
-        Range(low=1e-05, high=0.001, log=True)
+        Range(low=3e-05, high=0.003, log=True)
     """
     spec = get_optimizer(optimizer)
     return SearchSpace(optimizer, {"lr": _rates(spec, module), **_others(spec)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import pytest
@@ -14,6 +15,12 @@ from lightning_adam.callbacks import DivergenceMonitor
 from lightning_adam.diagnosis import RunSignals, replay
 from lightning_adam.diagnosis.facts import FACTS
 from tests.digits import Digits, digits_loader, trainer
+
+
+@pytest.fixture(autouse=True)
+def nothing_compiled() -> None:
+    """What another test has compiled in this process would keep the recorder away."""
+    torch._dynamo.reset()
 
 
 class Softened(Digits):
@@ -125,7 +132,7 @@ def test_what_fails_costs_one_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any) -> Any:
         raise ZeroDivisionError("a check")
 
-    monkeypatch.setattr("lightning_adam.callbacks.first_step.cheap_checks", broken)
+    monkeypatch.setattr(importlib.import_module("lightning_adam.preflight.cheap"), "cheap_checks", broken)
     monitor = DivergenceMonitor()
     module = Softened()
     trainer(max_steps=5, callbacks=[monitor]).fit(module, digits_loader())

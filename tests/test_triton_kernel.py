@@ -27,7 +27,7 @@ from lightning_adam.statistics.raw import MAXIMA, SUMS, RawTable, empty_table
 from lightning_adam.statistics.snapshot import snapshot_of
 from tests.statistics_reference import expected, reading
 from tests.test_repeated_pass import Stepped, are_equal
-from tests.test_statistics import EAGER_ONLY, FITTING, Launches, agrees, mapped, of_moments, shards
+from tests.test_statistics import FITTING, ODD, Launches, agrees, mapped, of_moments, shards
 
 NAME = "lightning_adam.statistics.triton_program"
 KERNELS = ("add_units", "add_units_again", "draw", "add_rows")
@@ -147,10 +147,10 @@ def test_all_columns_agree_with_float64(case: str, program: Any) -> None:
     agrees(snapshot_of(0, Columns.of(readings), raw), readings)
 
 
-@pytest.mark.parametrize("case", sorted(EAGER_ONLY.keys() - {"fp16 moments"}))
+@pytest.mark.parametrize("case", sorted(ODD.keys() - {"fp16 moments"}))
 def test_what_does_not_fit_is_left_alone(case: str, program: Any) -> None:
     """Measured steps, missing parts, complex numbers and layouts: no row, no count, no launch."""
-    of = EAGER_ONLY[case]()
+    of = ODD[case]()
     columns = Columns.of([of])
     table = empty_table(columns.sampling, CPU)
 
@@ -168,7 +168,7 @@ def untouched(table: RawTable) -> None:
 
 def test_mixed_tensors_keep_their_rows(program: Any) -> None:
     """Kinds are launched together, whatever their order, and each tensor gets its own row."""
-    readings = [make() for pair in itertools.zip_longest(FITTING.values(), EAGER_ONLY.values()) for make in pair if make]
+    readings = [make() for pair in itertools.zip_longest(FITTING.values(), ODD.values()) for make in pair if make]
 
     agrees(snapshot_of(0, Columns.of(readings), fused(readings, len(FITTING) + 1)), readings)
 
