@@ -7,6 +7,7 @@ Clipping happens inside ``optimizer.step``, after the closure and after unscalin
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +27,9 @@ from lightning_adam.optimizers.sophia import refuse_missing_estimate
 from lightning_adam.resume import count_of, matched, options_of
 from lightning_adam.saved_record import names_of, read_memory, with_record
 from lightning_adam.schedules import Schedule
+
+FAR_TOO_HIGH = 1e15
+"""A loss whose square is finite in 32 bits, too: the line search interpolates with it."""
 
 
 class GuidedStep(Optimizer):
@@ -109,7 +113,8 @@ class GuidedStep(Optimizer):
         """L-BFGS evaluates the batch several times: each time, clip.
 
         How often, the losses tell its line search: with the mean over the ranks, as the gradients are, all evaluate as
-        often, and none waits for ever in an all-reduce that the others do not call.
+        often, and none waits for ever in an all-reduce that the others do not call. A point where the loss is not finite
+        counts as one far too high: torch's search would take it for the lowest, or find none at all (IndexError).
         """
         if closure is None:
             name = type(self).__name__
@@ -120,8 +125,9 @@ class GuidedStep(Optimizer):
             nonlocal is_first
             loss = closure()
             self._clip(call_hooks=is_first)
-            is_first = False
-            return mean_over_ranks(loss, self.param_groups[0]["params"][0].device)
+            mean = mean_over_ranks(loss, self.param_groups[0]["params"][0].device)
+            is_trial, is_first = not is_first, False
+            return mean if math.isfinite(float(mean)) or not is_trial else FAR_TOO_HIGH
 
         loss = super().step(evaluate)
         self.adam_schedule.advance()

@@ -126,6 +126,24 @@ def test_prodigy_refuses_what_it_would_not_do(options: dict[str, Any]) -> None:
     la.configure_optimizers(Bowl(), "prodigy", total_steps=9, param_groups={"head.*": {"weight_decay": 0.3}})
 
 
+def test_lbfgs_steps_back_from_where_the_loss_is_no_number() -> None:
+    """-log(1-x) - 6x has none beyond 1, where the first steps from -3 lead, and is lowest at 5/6."""
+    module = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(module.weight, -3.0)
+    made: Any = la.configure_optimizers(module, "lbfgs", schedule="constant", warmup=0, total_steps=20)["optimizer"]
+
+    def closure() -> Tensor:
+        made.zero_grad()
+        x = module.weight
+        loss = (-(1 - x).log() - 6 * x).sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    for _ in range(15):
+        made.step(closure)
+    assert float(module.weight) == pytest.approx(5 / 6, abs=1e-3)
+
+
 def test_prodigy_refuses_another_rate_in_mid_run_too() -> None:
     """A group that is added later has the first one's rate, or says nothing of it."""
     module, head = nn.Linear(2, 2), nn.Linear(2, 2)

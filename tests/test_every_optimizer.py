@@ -42,10 +42,10 @@ def split_digits() -> tuple[DataLoader[Any], Tensor, Tensor]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_reaches_95_per_cent_on_digits(name: str) -> None:
-    """With its recommended settings, in thirty epochs (L-BFGS: fifteen)."""
+    """With its recommended settings, in thirty epochs (L-BFGS: five)."""
     loader, images, labels = split_digits()
     module = WideDigits(optimizer=name, lr=None)
-    trainer(max_epochs=15 if name == "lbfgs" else 30).fit(module, loader)
+    trainer(max_epochs=5 if name == "lbfgs" else 30).fit(module, loader)
 
     assert (module.net(images).argmax(1) == labels).float().mean() >= 0.95
 

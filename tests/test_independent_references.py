@@ -234,7 +234,7 @@ def slope(x: Array) -> Array:
 
 
 def test_lbfgs_goes_where_the_two_loop_recursion_points() -> None:
-    """Each of twelve iterations, from the last ten pairs; how far, no two libraries agree on, so that there its length is
+    """Each of twelve iterations, from the last eight pairs; how far, no two libraries agree on, so that there its length is
     checked: it fulfils the strong Wolfe conditions (Nocedal & Wright 2006, equation 3.7) with c₁ = 1e-4 and c₂ = 0.9."""
     torch.manual_seed(0)
     theta = nn.Parameter(torch.randn(8, dtype=torch.float64))
@@ -249,7 +249,7 @@ def test_lbfgs_goes_where_the_two_loop_recursion_points() -> None:
         heights.append(float(made["optimizer"].step(lambda: valley(theta))))
         slopes.append(slope(points[-1]))
     for k in range(12):
-        pairs = range(max(0, k - 10), k)
+        pairs = range(max(0, k - 8), k)
         steps, changes = [points[i + 1] - points[i] for i in pairs], [slopes[i + 1] - slopes[i] for i in pairs]
         moved, direction = points[k + 1] - points[k], others.lbfgs_direction(slopes[k], steps, changes)
         along = moved @ direction / (direction @ direction)

@@ -72,11 +72,17 @@ class Actions:
         self.factor = float(known.get("factor", 1.0))
 
     def vetoes(self, run: Run, reader: SignalReader) -> bool:
-        """Whether this step is to be left out: its gradient is not finite, or hugely surprising; the same on all ranks."""
-        if self.kind != "skip_step" or not self.left:
+        """Whether this step is to be left out: its gradient is not finite, or hugely surprising; the same on all ranks.
+
+        Before its first step an optimizer has nothing to go back to but where it is: a rollback leaves the step out, too, if
+        its gradient is not finite. (SOAP would raise in that step, before anybody could answer.)
+        """
+        at_start = self.kind == "rollback" and not reader.optimizer.state
+        if not (at_start or self.kind == "skip_step") or not self.left:
             return False
         norm, past = reader.gradient_norm(), reader.diagnosis.history
-        bad = not math.isfinite(norm) or (len(past.norms) >= 20 and norm > SURPRISING * past.usual_norm)
+        surprises = not at_start and len(past.norms) >= 20 and norm > SURPRISING * past.usual_norm
+        bad = not math.isfinite(norm) or surprises
         return run.any_rank(bad)
 
     def leave_out(self, run: Run, optimizer: Optimizer) -> None:

@@ -21,7 +21,7 @@ RULES: dict[str, str] = {
     "θ ← (1-αλ)θ - max(10⁻³, rms(θ))·min(α, 1/√t)·u/max(1, rms(u))",
     "rmsprop": "g ← g + λθ;  v = ⟨g²⟩_0.99;  θ ← θ - α·g/(√v + ε)",
     "sgd": "g ← g + λθ;  b ← μb + g;  θ ← θ - α·(g + μb)",
-    "lbfgs": "θ ← θ - τ·H·g, H from the last ten pairs of steps and gradient changes, τ by a strong-Wolfe line search",
+    "lbfgs": "θ ← θ - τ·H·g, H from the last eight pairs of steps and gradient changes, τ by a strong-Wolfe line search",
     "muon": "hidden matrices: b = ⟨g⟩_μ, O = orthogonalised((1-μ)g + μb) by five Newton-Schulz iterations;\n"
     f"θ ← (1-αλ)θ - 0.2·√max(rows, columns)·α·O;  all else: {_ADAMW}",
     "adam8bit": f"g ← g + λθ;  {_ADAM}, m and v in blocks of 8 bit",
