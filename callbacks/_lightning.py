@@ -100,10 +100,14 @@ def has_flat_shards(trainer: Trainer) -> bool:
 
 
 def training_data(trainer: Trainer) -> Any:
-    """The training loader, made anew: when optimizers are configured, Lightning has not made its own yet."""
-    return trainer.fit_loop._data_source.dataloader()
+    """The training loader, made anew: when optimizers are configured, Lightning has not made its own yet.
+
+    Preflight's stand-in for a trainer has the loader that it was given.
+    """
+    source = getattr(trainer.fit_loop, "_data_source", None)
+    return trainer.train_dataloader if source is None else source.dataloader()
 
 
 def checkpoint_being_loaded(trainer: Trainer) -> Mapping[str, Any]:
     """What a run is resumed from, while it is."""
-    return trainer._checkpoint_connector._loaded_checkpoint or {}
+    return getattr(getattr(trainer, "_checkpoint_connector", None), "_loaded_checkpoint", None) or {}

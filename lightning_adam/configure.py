@@ -84,8 +84,8 @@ def configure_optimizers(
         optimizer: a name of :func:`available_optimizers` (``adamw`` by default) or of pytorch_optimizer, an optimizer class,
             its dotted path, a callable that takes the parameters, an optimizer (its groups and rates stay as they are), a
             mapping with ``_target_`` or ``name`` and options; or an :class:`OptimizerConfig` with all arguments.
-        lr: learning rate; the catalogue's by default. ``"auto"`` tries a few on the trainer's data in less time than twenty
-            steps (:func:`lightning_adam.suggest_lr`), says which it took and why, and keeps to it when the run is resumed.
+        lr: learning rate; the catalogue's by default. ``"auto"`` tries three on the trainer's data, for five steps each
+            (:func:`lightning_adam.suggest_lr`), says what it took and why, and keeps to it when the run is resumed.
         betas: decay rates of the first and second moment, each in [0, 1).
         eps: added to √v̂; adafactor has two.
         weight_decay: for tensors of two or more dimensions; vectors get none.
@@ -141,7 +141,7 @@ def _build(module: nn.Module, asked: OptimizerConfig) -> OptimizerAndSchedule:
     refuse_beside_instance(choice, config)
     trainer = trainer_of(module)
     if config.lr == "auto":
-        config = replace(config, lr=found_rate(module, config, trainer))
+        config = replace(config, lr=found_rate(module, config, choice, trainer))
     check_arguments(config, choice.spec)
     refuse_combinations(choice.spec, config, trainer)
     refuse_plateau(config, trainer)

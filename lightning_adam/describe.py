@@ -19,6 +19,7 @@ from lightning_adam.monitoring.run import Plan
 from lightning_adam.optimizers import OPTIMIZERS
 from lightning_adam.optimizers.choice import ClassSpec
 from lightning_adam.planning import ASSUMED_LENGTH, plan, steps_per_epoch, trainer_of
+from lightning_adam.saved_record import FOUND_LR
 from lightning_adam.schedules import Schedule, factor
 
 
@@ -82,10 +83,13 @@ def _assuming(module: nn.Module, length: float) -> list[Optimizer]:
 def _unattached(one: Optimizer, other: Optimizer) -> str:
     schedules = [getattr(optimizer, "adam_schedule", None) for optimizer in (one, other)]
     short, long = (schedule.phases if isinstance(schedule, Schedule) else None for schedule in schedules)
-    if short is None or long is None or short.total == long.total:
-        return describe_optimizer(one)
-    lines = describe_optimizer(one).replace(describe_phases(short), _shares(short, long))
-    return f"{lines}\nnot known yet: the length of the run, until a trainer is attached"
+    lines, unknown = describe_optimizer(one), list[str]()
+    if short is not None and long is not None and short.total != long.total:
+        lines = lines.replace(describe_phases(short), _shares(short, long))
+        unknown.append("the length of the run")
+    if any(FOUND_LR in group for group in one.param_groups):
+        unknown.append("lr='auto', for which stands what the weights alone suggest")
+    return f"{lines}\nnot known yet: {'; '.join(unknown)}, until a trainer is attached" if unknown else lines
 
 
 def _shares(short: Phases, long: Phases) -> str:

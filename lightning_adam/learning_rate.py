@@ -98,7 +98,7 @@ class SuggestedRate:
 
 
 def suggest_lr(module: Any, data: Any, optimizer: str = "adamw", *, trainer: Any = None, **options: Any) -> SuggestedRate:
-    """A learning rate near the best, in less time than twenty training steps.
+    """A learning rate near the best, from fifteen training steps and nine evaluations without a backward pass.
 
     Weights, buffers, gradients, modes, optimizers and random states are bit by bit as before.
 
@@ -118,7 +118,7 @@ def suggest_lr(module: Any, data: Any, optimizer: str = "adamw", *, trainer: Any
     Example:
         >>> found = suggest_lr(LitModel(), loader)  # doctest: +SKIP
         >>> print(found)  # doctest: +SKIP
-        lr=0.003: 0.001 to 0.1 were tried for 5 steps each, 0.01 was the fastest, and a third of it lasts; steps of 3 % …
+        lr=0.0082: 0.0098, 0.055, 0.31 were tried for 5 steps each, 0.055 was the fastest, and 0.15 of it lasts; steps of …
     """
     if "lr" in options:
         raise ConfigError(f"lr={options['lr']!r}: suggest_lr finds it. Leave lr out.")
@@ -160,7 +160,7 @@ def rate_for(module: Any, data: Any, asked: OptimizerConfig, trainer: Any = None
     with untouched(module, data, attached), quietly(), torch.compiler.set_stance("force_eager"):
         reading = read(train_loader(data), seconds=30, most=STEPS + HELD_OUT)
         running = hasattr(attached, "precision_plugin")
-        task = Task(module, reading, attached if running else stand_in(attached, reading.length))
+        task = Task(module, reading, attached if running else stand_in(attached, reading))
         with silenced(task):
             return _by_trials(task, config, choice)
 

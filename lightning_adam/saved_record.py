@@ -17,6 +17,8 @@ from torch.optim import Optimizer
 from lightning_adam.clipping import AdaptiveClip, describe_rule
 
 NAMES = "adam_names"
+FOUND_LR = "adam_found_lr"
+"""Where a group keeps the rate that ``lr="auto"`` has found, for a resumed run to go on with."""
 OLD_CLIP_STATE = "adam_clip_rule"
 """Where earlier versions kept the clipping rule's memory."""
 _PLAIN = (bool, int, float, str, type(None))

@@ -204,6 +204,38 @@ def test_auto_in_a_trainer_says_what_it_took_and_keeps_it_on_resume(
     assert "lr='auto'" not in caplog.text
 
 
+def test_another_optimizer_after_a_reset_gets_a_rate_of_its_own(tmp_path: Path) -> None:
+    """The checkpoint's is AdamW's; Lion's is a tenth of it or so."""
+    first = trainer(max_steps=5, max_epochs=-1)
+    first.fit(Auto(), digits_loader())
+    first.save_checkpoint(tmp_path / "last.ckpt")
+
+    class Another(Digits):
+        def configure_optimizers(self) -> Any:
+            return la.configure_optimizers(self, "lion", lr="auto", schedule="constant", warmup=0, reset_optimizer=True)
+
+    again = trainer(max_steps=10, max_epochs=-1)
+    with pytest.warns(la.LightningAdamWarning, match="reset_optimizer"):
+        again.fit(Another(), digits_loader(), ckpt_path=tmp_path / "last.ckpt")
+    assert again.optimizers[0].param_groups[0]["lr"] != first.optimizers[0].param_groups[0]["lr"]
+
+
+def test_preflight_judges_a_module_that_leaves_the_rate_to_the_helper() -> None:
+    """It finds the rate on the batches that preflight was given."""
+    report = la.preflight(Auto(), digits_loader())
+
+    assert not report.findings
+    assert "OPTIMIZER-STALE" not in report.not_judged
+    assert "LR-HIGH" not in report.not_judged
+
+
+def test_a_description_before_training_says_that_the_rate_is_not_known_yet() -> None:
+    told = str(la.describe(Auto()))
+
+    assert "not known yet: " in told
+    assert "lr='auto'" in told
+
+
 @pytest.mark.parametrize("precision", ["bf16-mixed", "64-true", "bf16-true"])
 def test_auto_under_a_precision(precision: Any) -> None:
     module = Auto()

@@ -104,7 +104,7 @@ def preflight(
         stack.enter_context(torch.compiler.set_stance("force_eager"))
         reading = read(train_loader(data), budget / 5)
         running = attached is not None and bool(getattr(attached, "optimizers", None))
-        task = Task(module, reading, attached if running else stand_in(known, reading.length))
+        task = Task(module, reading, attached if running else stand_in(known, reading))
         facts = Facts(task)
         stack.enter_context(silenced(task))
         _begin(facts, None if running else known, is_setup=module is data)

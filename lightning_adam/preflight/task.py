@@ -223,13 +223,14 @@ def silenced(task: Task) -> Iterator[None]:
         yield
 
 
-def stand_in(asked: Any, length: int | None) -> Any:
+def stand_in(asked: Any, reading: Reading) -> Any:
     """What a module may ask of a trainer that is not running: its settings, and the run's length.
 
     Args:
         asked: the user's trainer, or None.
-        length: batches of an epoch.
+        reading: the batches.
     """
+    length = reading.length
     epochs, steps = getattr(asked, "max_epochs", None), getattr(asked, "max_steps", -1)
     accumulate = getattr(asked, "accumulate_grad_batches", 1)
     epochs = epochs if epochs is not None and epochs > 0 else ASSUMED_EPOCHS
@@ -244,7 +245,7 @@ def stand_in(asked: Any, length: int | None) -> Any:
         strategy=SimpleNamespace(), world_size=1, global_rank=0, local_rank=0, num_devices=1, is_global_zero=True,
         is_last_batch=False, training=True, sanity_checking=False, validating=False, testing=False, logger=None, loggers=[],
         callback_metrics={}, logged_metrics={}, datamodule=None, optimizers=[], lr_scheduler_configs=[], log_dir=None,
-        is_known=asked is not None, precision_plugin=planned_precision(asked),
+        is_known=asked is not None, train_dataloader=reading.loader, precision_plugin=planned_precision(asked),
     )  # fmt: skip
 
 
