@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
+
+from lightning_adam.errors import ConfigError
 
 ATTACHED = ("log", "log_dict")
 """Methods of the module that Lightning gives to each callback for a run: through them it would hold the module for ever."""
@@ -97,6 +99,19 @@ def has_flat_shards(trainer: Trainer) -> bool:
     model = trainer.strategy.model
     wrapped = [m for m in model.modules() if isinstance(m, FullyShardedDataParallel)] if model is not None else []
     return any(getattr(m.sharding_strategy, "name", "") in ("FULL_SHARD", "SHARD_GRAD_OP") for m in wrapped)
+
+
+def refuse_fabric(callback: Callback) -> NoReturn:
+    """Of a callback that was given to Fabric.
+
+    Raises:
+        ConfigError: always, with what to write instead.
+    """
+    raise ConfigError(
+        f"{type(callback).__name__} listens to Lightning's Trainer; Fabric would never tell it of a step. Write "
+        "watch = la.watch(module, optimizer, log_dir=...) after fabric.setup, and watch.loss(loss) before "
+        "fabric.backward(loss)."
+    )
 
 
 def training_data(trainer: Trainer) -> Any:

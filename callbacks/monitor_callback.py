@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -10,10 +9,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 from typing_extensions import Self, override
 
-from lightning_adam.callbacks._lightning import ATTACHED, forget_module, has_scaler
+from lightning_adam.callbacks._lightning import forget_module, has_scaler, refuse_fabric
+from lightning_adam.callbacks.copying import deep_copy, state_without_run
 from lightning_adam.callbacks.first_step import FirstStepChecks
 from lightning_adam.callbacks.outcome import Outcome
-from lightning_adam.errors import ConfigError
 from lightning_adam.monitoring.guard import Guard
 from lightning_adam.monitoring.state import MonitorState
 
@@ -53,10 +52,9 @@ class MonitorCallback(Callback):
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The optimizers exist: their settings go to the loggers' hyper-parameters, once."""
-        callbacks: list[Callback] = getattr(trainer, "callbacks", [self])
         from lightning_adam.callbacks.lightning_run import log_hyperparameters
 
-        if next((callback for callback in callbacks if isinstance(callback, MonitorCallback)), self) is self:
+        if next((c for c in getattr(trainer, "callbacks", ()) if isinstance(c, MonitorCallback)), self) is self:
             Guard().run("the hyper-parameters", log_hyperparameters, trainer, pl_module)
 
     @override
@@ -92,12 +90,9 @@ class MonitorCallback(Callback):
     @override
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Gradients are complete, unscaled and not yet clipped; or there is no step, for ``training_step`` gave no loss."""
-        if self._monitor is None:
-            return
-        if has_scaler(trainer) and pl_module.automatic_optimization and not self._has_backward:
-            self._monitor.forget_losses()
-        else:
-            self._monitor.before_clipping(optimizer)
+        has_no_loss = has_scaler(trainer) and pl_module.automatic_optimization and not self._has_backward
+        if self._monitor is not None:
+            self._monitor.forget_losses() if has_no_loss else self._monitor.before_clipping(optimizer)
 
     @override
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
@@ -111,26 +106,17 @@ class MonitorCallback(Callback):
         """The run is over: write what is left, and let go of everything."""
         self._first.stop()
         monitor, self._monitor = self._monitor, None
-        if monitor is None:
-            return
-        try:
-            monitor.end()
-        finally:
-            monitor.guard.run("its state after the run", self._outcome.keep, monitor)
-            if self._outcome.findings and trainer.is_global_zero:
-                from lightning_adam.monitoring.console import print_findings
-
-                print_findings(self._outcome.findings)
+        if monitor is not None:
+            self._outcome.end(monitor, trainer.is_global_zero)
 
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """The run broke; Lightning calls nothing else then, and the pictures are wanted all the more."""
         self.on_train_end(trainer, pl_module)
         forget_module(self)
-        if self.divergence is not None:
-            from lightning_adam.monitoring.stopping import raise_again
+        from lightning_adam.monitoring.stopping import raise_again
 
-            raise_again(exception, self.divergence.trial)
+        raise_again(exception, self.divergence)
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -151,24 +137,12 @@ class MonitorCallback(Callback):
 
     def on_after_setup(self, **kwargs: Any) -> None:
         """Fabric's hook: it tells its callbacks of no step, so that this one would see nothing (ConfigError)."""
-        raise ConfigError(
-            f"{type(self).__name__} listens to Lightning's Trainer; Fabric would never tell it of a step. Write "
-            "watch = la.watch(module, optimizer, log_dir=...) after fabric.setup, and watch.loss(loss) before "
-            "fabric.backward(loss)."
-        )
+        refuse_fabric(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the run that it follows, and what Lightning has attached for it: a copy follows its own."""
-        return {
-            **{k: v for k, v in self.__dict__.items() if k not in ATTACHED},
-            "_monitor": None,
-            "_first": FirstStepChecks(),
-        }
+        """For a copy, which follows a run of its own."""
+        return state_without_run(self)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """A copy with an outcome of its own, which the original shows as long as it has none itself."""
-        copied = type(self).__new__(type(self))
-        memo[id(self)] = copied
-        copied.__dict__.update(copy.deepcopy(self.__getstate__(), memo))
-        self._outcome.copies.append(copied._outcome)
-        return copied
+        """As Lightning's tuner makes one."""
+        return deep_copy(self, memo)  # type: ignore[no-any-return]

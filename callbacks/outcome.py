@@ -43,6 +43,17 @@ class Outcome:
         self.findings, self.failures = monitor.findings, frozenset(monitor.guard.failures)
         self.state = monitor.state()
 
+    def end(self, monitor: Monitor, is_main: bool) -> None:
+        """The run is over: what is left is written, kept and, on the main rank, printed, whatever raises."""
+        try:
+            monitor.end()
+        finally:
+            monitor.guard.run("its state after the run", self.keep, monitor)
+            if self.findings and is_main:
+                from lightning_adam.monitoring.console import print_findings
+
+                print_findings(self.findings)
+
     def __getstate__(self) -> dict[str, Any]:
         """A copy shows its own copies, not the original's."""
         return {**self.__dict__, "copies": []}
