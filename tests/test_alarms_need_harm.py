@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from lightning_adam.diagnosis import Diagnosis, Finding, HeavySignals, NonFinite, RunSignals, StepSignals, findings_table
 from lightning_adam.diagnosis.course import loss_course
+from lightning_adam.diagnosis.finding import as_told
 from lightning_adam.diagnosis.history import History
 from tests.test_every_rule import HEAVY, RUN, SICK, Example, both, diagnose, healthy, heavy, light
 
@@ -224,3 +225,16 @@ def test_no_rule_raises_on_signals_that_jump(losses: list[float], ratios: list[f
         diagnosis.observe(StepSignals(step, loss=loss, gradient_norm=ratio, lr=1e-3, beta1=0.9, beta2=0.999, heavy=odd))
     for finding in diagnosis.findings:
         assert not NOT_A_NUMBER.search(finding.message + " " + finding.remedy), finding
+
+
+def test_the_advice_of_a_suspicion_is_for_the_case_that_the_loss_agrees() -> None:
+    """Applied to a run that learns it would harm; when the loss agrees, it is told in full."""
+    rate = {"lr": 1e-4}
+    suspected = Finding("LR-HIGH", "info", 3, "steps are large.", remedy="Try lr=0.0001 instead of 0.01.", changes=rate)
+    told = as_told(suspected)
+
+    assert told.remedy == "Only if the loss does not fall: Try lr=0.0001 instead of 0.01."
+    assert told.changes == {}
+    assert as_told(told) == told
+    confirmed = replace(suspected, severity="warning")
+    assert as_told(confirmed) == confirmed

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_adam.diagnosis import Diagnosis, Finding, HeavySignals, NonFinite, RunSignals, StepSignals, decode
+from lightning_adam.diagnosis.finding import as_told
 from lightning_adam.doctor.configuration import run_signals
 from lightning_adam.doctor.roles import find
 from lightning_adam.tensorboard.names import is_vector
@@ -72,7 +73,7 @@ class Evidence:
             diagnosis.history.count = signals.step - self.run.first_step
             diagnosis.observe(signals)
         notes += failed_rules(diagnosis)
-        return [_without_unknowns(finding) for finding in diagnosis.findings]
+        return [_without_unknowns(as_told(finding)) for finding in diagnosis.findings]
 
     def _beginning(self) -> list[StepSignals]:
         """The first step, for advice on the configuration; its rate is 0 where the logged ones rise: a warmup."""

@@ -10,6 +10,7 @@ from dataclasses import replace
 from lightning_adam.diagnosis import Finding, StepSignals, replay
 from lightning_adam.diagnosis.codec import MOST_STEPS
 from lightning_adam.diagnosis.finding import SEVERITIES as FROM_THE_MILDEST
+from lightning_adam.diagnosis.finding import as_told
 from lightning_adam.doctor.evidence import Record, failed_rules
 from lightning_adam.tensorboard.reader import EVENTS, RunLog
 
@@ -81,7 +82,7 @@ def replayed(run: RunLog, prefix: str, records: Sequence[Record], optimizers: in
     """
     diagnosis = replay(records)
     run.notes += failed_rules(diagnosis)
-    found = diagnosis.findings
+    found = [as_told(finding) for finding in diagnosis.findings]
     if optimizers > 1:
         found = [replace(finding, optimizer=prefix) for finding in found]
     last = max(record.step for record in records if isinstance(record, StepSignals))

@@ -12,6 +12,7 @@ from typing import Any
 from torch.optim import Optimizer
 
 from lightning_adam.diagnosis import Diagnosis, Finding, RunSignals, StepSignals, encode
+from lightning_adam.diagnosis.finding import as_told
 from lightning_adam.monitoring.guard import LOG, Guard
 from lightning_adam.monitoring.options import DivergenceOptions
 from lightning_adam.monitoring.parameters import NamedParameters
@@ -113,7 +114,8 @@ class OptimizerDiagnosis:
         self._sinks.findings(self._prefix, finding.step, [finding], [*self.findings, *self.actions_taken])
 
     def _with_prefix(self, finding: Finding) -> Finding:
-        return finding if len(self._run.optimizers) == 1 else replace(finding, optimizer=self._prefix)
+        told = as_told(finding)
+        return told if len(self._run.optimizers) == 1 else replace(told, optimizer=self._prefix)
 
     def _take_in(self, record: Record) -> None:
         """One record: into the diagnosis, the log, and the memory of the last steps."""
