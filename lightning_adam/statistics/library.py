@@ -104,7 +104,7 @@ def obtain(recipe: Recipe) -> ctypes.CDLL | None:
         library = _in_cache(recipe, troubles) or _in_passing(recipe)
     except Exception as error:  # whatever systems, compilers and the loader come up with: eager torch does the same
         troubles.append(_in_words(error))
-    if troubles:
+    if troubles and not _is_ending.is_set():
         outcome = "statistics are computed in plain torch, slower" if library is None else "it is built anew"
         LOG.warning("The compiled statistics: %s; %s.", "; ".join(troubles), outcome)
     return library
@@ -232,6 +232,8 @@ def _python() -> str:
 
 
 _running: set[subprocess.Popen[bytes]] = set()
+_is_ending = threading.Event()
+"""What is killed because this process ends is no trouble of anybody's."""
 
 
 def run(command: Sequence[str], seconds: float, scratch: Path | None = None) -> bytes:
@@ -278,6 +280,7 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 @atexit.register
 def _kill_all() -> None:
+    _is_ending.set()
     for process in tuple(_running):
         _kill(process)
 
