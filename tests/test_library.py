@@ -315,11 +315,12 @@ def test_a_forked_process_loads_for_itself(monkeypatch: pytest.MonkeyPatch, tmp_
     kernel._loading(slow)._done.wait(60)
 
 
-def test_a_run_that_ends_before_the_build_says_nothing_of_it(tmp_path: Path) -> None:
-    """The compiler is killed with it, which is nobody's trouble."""
+def test_a_run_that_ends_before_the_build_leaves_no_word_and_no_process(tmp_path: Path) -> None:
+    """The compiler is killed with it, which is nobody's trouble, and is not started once more."""
     lingers = "import atexit, time; atexit.register(time.sleep, 1)"  # so that the thread that builds could say it
     code = f"{lingers}; from lightning_adam.statistics import kernel; kernel.load(); time.sleep(1)"
     env = {**os.environ, "CXX": script(tmp_path / "slow", "sleep 30"), "XDG_CACHE_HOME": str(tmp_path / "cache")}
     ended = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60, check=True)
 
     assert "compiled statistics" not in ended.stdout + ended.stderr
+    assert str(tmp_path) not in _processes()

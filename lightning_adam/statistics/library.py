@@ -246,10 +246,12 @@ def run(command: Sequence[str], seconds: float, scratch: Path | None = None) -> 
         scratch: for its temporary files.
 
     Raises:
-        OSError: it cannot be started.
+        OSError: it cannot be started, or nothing is to be started any more.
         subprocess.SubprocessError: it failed, or took too long.
     """
     env = os.environ if scratch is None else {**os.environ, "TMPDIR": str(scratch)}
+    if _is_ending.is_set():
+        raise OSError("this process ends")
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     process = subprocess.Popen(command, env=env, start_new_session=True, **pipes)  # type: ignore[call-overload]
     _running.add(process)
