@@ -1,4 +1,4 @@
-"""What is wrong with the data. The thresholds' false alarms were measured: see tests/benchmarks/preflight.py."""
+"""What is wrong with the data. The thresholds' false alarms were measured by ``python -m tests.benchmarks.preflight``."""
 
 from __future__ import annotations
 
