@@ -72,22 +72,25 @@ class Actions:
         self.factor = float(known.get("factor", 1.0))
 
     def vetoes(self, run: Run, reader: SignalReader) -> bool:
-        """Whether this step is to be left out: its gradient is not finite, or hugely surprising; the same on all ranks.
-
-        Before its first step an optimizer has nothing to go back to but where it is: a rollback leaves the step out, too, if
-        its gradient is not finite. (SOAP would raise in that step, before anybody could answer.)
-        """
-        at_start = self.kind == "rollback" and not reader.optimizer.state
-        if not (at_start or self.kind == "skip_step") or not self.left:
+        """Whether this step is to be left out: its gradient is not finite, or hugely surprising; the same on all ranks."""
+        if self.kind != "skip_step" or not self.left:
             return False
         norm, past = reader.gradient_norm(), reader.diagnosis.history
-        surprises = not at_start and len(past.norms) >= 20 and norm > SURPRISING * past.usual_norm
-        bad = not math.isfinite(norm) or surprises
+        bad = not math.isfinite(norm) or (len(past.norms) >= 20 and norm > SURPRISING * past.usual_norm)
         return run.any_rank(bad)
+
+    def spares_first_step(self, run: Run, reader: SignalReader) -> bool:
+        """Whether a rollback will answer this step, and the optimizer has no state yet: it need not take the step first.
+
+        SOAP would raise in it, on the eigenvalues of a gradient that is not finite, before anybody could answer.
+        """
+        has_begun = bool(reader.optimizer.state) or len(self._good_states) > 1  # plain SGD never has any state
+        if self.kind != "rollback" or has_begun or not self.left:
+            return False
+        return run.any_rank(not math.isfinite(reader.gradient_norm()))
 
     def leave_out(self, run: Run, optimizer: Optimizer) -> None:
         """Without gradients the optimizer moves nothing, counts nothing, and the helper's schedule waits."""
-        self.taken += 1
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 parameter.grad = None

@@ -279,9 +279,13 @@ class Monitor:
             self.guard.run("an action", self._leave_out_if_bad, watched, watched.diagnosis)
 
     def _leave_out_if_bad(self, watched: MonitoredOptimizer, diagnosis: OptimizerDiagnosis) -> None:
-        if self._actions.vetoes(self._run, diagnosis.reader):
-            norm, diagnosis.reader.is_vetoed = diagnosis.reader.gradient_norm(), True
-            self._actions.leave_out(self._run, watched.optimizer)
+        spared = self._actions.spares_first_step(self._run, diagnosis.reader)
+        if not spared and not self._actions.vetoes(self._run, diagnosis.reader):
+            return
+        norm, diagnosis.reader.is_vetoed = diagnosis.reader.gradient_norm(), True
+        self._actions.leave_out(self._run, watched.optimizer)
+        if not spared:
+            self._actions.taken += 1
             rule = "NON-FINITE" if norm != norm else "BAD-BATCH"
             self._tell_action(rule, f"left out a step whose gradient norm is {norm:.3g}")
 
