@@ -66,11 +66,9 @@ def lr_high(case: Case) -> Finding | None:
     if case.rate_was_raised and (stands_out(case) or case.now.non_finite is not None):
         return _rate_raised(case)
     past, heavy = case.past, case.now.heavy
-    if heavy is None or past.count < 30:
-        return None
     limit = LARGE_RATIO * _floor_scale(case.now.beta1)
     recent = min(past.recent("update_ratio_p50", 2), default=math.nan)
-    if not past.ratio_average > limit or not recent > 0.7 * limit:
+    if heavy is None or past.count < 30 or not past.ratio_average > limit or not recent > 0.7 * limit:
         return None
     if not case.now.lr >= 0.3 * past.peak_lr or median(past.recent("decay_ratio", 3)) > 0.5:
         return None
