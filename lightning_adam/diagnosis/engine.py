@@ -15,7 +15,7 @@ from lightning_adam.diagnosis.finding import SEVERITIES, Finding, readable_findi
 from lightning_adam.diagnosis.harm import FIRST_STEPS, RATES_TOO_SMALL, agrees, blew_up, is_cleared, is_unmoved, judged
 from lightning_adam.diagnosis.history import EARLY, PASSES, History
 from lightning_adam.diagnosis.ignoring import is_ignored
-from lightning_adam.diagnosis.rules import BETTER, CAUSES, LINTS, NEVER_AFTER, RULES
+from lightning_adam.diagnosis.rules import BETTER, CAUSES, LINTS, NEVER_AFTER, OF_A_PASS, RULES
 from lightning_adam.diagnosis.rules_gradients import stands_out
 from lightning_adam.diagnosis.signals import RunSignals, StepSignals
 from lightning_adam.diagnosis.stored import is_list_of
@@ -93,8 +93,9 @@ class Diagnosis:
         return [self.findings[i] for i in self._not_over]
 
     def _ask(self, case: Case) -> list[Finding]:
-        rules = [*LINTS, *RULES.values()] if self.history.count == 0 else RULES.values()
-        said = known_facts(case) if self.history.count == 0 else []
+        is_first, has_pass = self.history.count == 0, case.now.heavy is not None
+        rules = [rule for code, rule in RULES.items() if has_pass or code not in OF_A_PASS]
+        rules, said = ([*LINTS, *rules], known_facts(case)) if is_first else (rules, [])
         said += [finding for rule in rules if (finding := self._asked(rule, case)) is not None]
         return [finding for finding in said if not is_ignored(finding, self.run.ignore)]
 
