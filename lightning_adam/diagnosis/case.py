@@ -34,7 +34,7 @@ class Case:
     def course(self) -> Course:
         """Where the loss is going; a start that was far off makes no success of what guessing gives."""
         course = loss_course(self.past)
-        if course == "rising" and self.curve.now / self.targets_growth <= self.curve.start:
+        if course == "rising" and self.targets_growth > 1 and self.curve.now <= self.targets_growth * self.curve.best:
             return "unknown"
         is_start = course == "falling" and self.curve.count >= ENOUGH and not falls(self.curve, self.past.losses)
         return "standing" if is_start and self.only_guesses(self.curve.now) else course

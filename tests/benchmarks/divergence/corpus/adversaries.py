@@ -1,4 +1,4 @@
-"""Where no loss tells how well a run does: networks that train against each other, control; each has a measure of its own."""
+"""Where no loss tells how well a run does: networks against each other, and control; each has a measure of its own."""
 
 from __future__ import annotations
 

@@ -147,7 +147,9 @@ class Loop:
 
     def _is_left_out(self, optimizer: Optimizer) -> bool:
         """Gradients that are not finite make the scaler leave the step out."""
-        return any(p.grad is not None and not bool(p.grad.isfinite().all()) for g in optimizer.param_groups for p in g["params"])
+        return any(
+            p.grad is not None and not bool(p.grad.isfinite().all()) for g in optimizer.param_groups for p in g["params"]
+        )
 
     def _schedule(self, step: int) -> None:
         is_due = self._recipe.schedule not in PER_EPOCH or (step + 1) % EPOCH == 0

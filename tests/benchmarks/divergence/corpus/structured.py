@@ -1,4 +1,4 @@
-"""Losses whose course is odd in healthy runs: they rise by plan, are mostly noise, have a high floor, or an enormous rate."""
+"""Losses whose course is odd in healthy runs: they rise by plan, are mostly noise, have a high floor, or a huge rate."""
 
 from __future__ import annotations
 
