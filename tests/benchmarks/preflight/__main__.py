@@ -1,4 +1,4 @@
-"""``python -m tests.benchmarks.preflight [tuning|held-out|fresh|strangers|newcomers]``: right names, false alarms and time."""
+"""``python -m tests.benchmarks.preflight [tuning|held-out|fresh|strangers|newcomers]``: right names and false alarms."""
 
 from __future__ import annotations
 

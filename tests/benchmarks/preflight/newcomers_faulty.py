@@ -343,7 +343,8 @@ def tenth_off_at_every_step() -> Built:
             schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
             return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
-    return Model(GraphNet(), lambda net, batch: F.cross_entropy(net(batch), batch.y)), graphs()
+    module = Model(GraphNet(), lambda net, batch: F.cross_entropy(net(batch), batch.y))
+    return module, graphs(), {"trainer": L.Trainer(max_epochs=10, logger=False)}
 
 
 @faulty("LR-HIGH", "PROBE-DIVERGES")

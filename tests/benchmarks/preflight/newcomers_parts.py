@@ -32,7 +32,7 @@ class GraphBatch:
 class GraphNet(nn.Module):
     """One round of messages, then a mean over each graph."""
 
-    def __init__(self, classes: int = 3, drops: Callable[[Tensor], Tensor] = nn.Identity()) -> None:
+    def __init__(self, classes: int = 3, drops: Callable[[Tensor], Tensor] = F.relu) -> None:
         super().__init__()
         self.own, self.near, self.head, self.drops = nn.Linear(6, 32), nn.Linear(6, 32), nn.Linear(32, classes), drops
 
@@ -40,7 +40,7 @@ class GraphNet(nn.Module):
         """A row for each graph."""
         start, stop = graphs.edges
         gathered = torch.zeros_like(graphs.x).index_add(0, stop, graphs.x[start]) / 4
-        h = self.drops(F.relu(self.own(graphs.x) + self.near(gathered)))
+        h = F.relu(self.drops(self.own(graphs.x) + self.near(gathered)))
         count = int(graphs.owner.max()) + 1
         pooled = h.new_zeros(count, 32).index_add(0, graphs.owner, h)
         return self.head(pooled / torch.bincount(graphs.owner)[:, None])
