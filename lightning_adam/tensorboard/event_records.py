@@ -9,20 +9,24 @@ whatever is in them.
 from __future__ import annotations
 
 import struct
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from tensorboard.compat.proto.event_pb2 import Event
 
+from lightning_adam.tensorboard.plain_scalars import NO_SCALARS, PlainScalars, TagNumbers, plain_scalars
+
 _LENGTH = struct.Struct("<Q")
 _HEADER, _FOOTER = 12, 4
 _WINDOW = 1 << 20
 MOST_RECORD = 1 << 28
 """Bytes of a record that is looked into."""
+WORTH_IT = 64
+"""Records in a stretch from which on plain numbers are taken out of it all at once."""
 
 
 @dataclass
@@ -81,17 +85,30 @@ class _Bytes:
         return self.size
 
 
-def records(file: BinaryIO, size: int, problems: Problems) -> Iterator[Any]:
+class Stretch(NamedTuple):
+    """Consecutive events of a file.
+
+    Attributes:
+        scalars: those that hold one number and nothing else.
+        others: which of the stretch's records each of the others is, and the event.
+    """
+
+    scalars: PlainScalars
+    others: list[tuple[int, Any]]
+
+
+def stretches(file: BinaryIO, size: int, problems: Problems, numbers: TagNumbers) -> Iterator[Stretch]:
     """Every event of a file; damage and a cut-off end are noted and skipped.
 
     Args:
         file: at its beginning.
         size: of it in bytes; what was added since is left for another time.
         problems: what is wrong is added there.
+        numbers: of the tags.
     """
     source, place = _Bytes(file, size), 0
     while place + _HEADER <= size:
-        place = yield from _undamaged(source, place)
+        place = yield from _undamaged(source, place, numbers)
         if place + _HEADER <= size:
             following = _after_damage(source, place, problems)
             if following is None:
@@ -100,29 +117,60 @@ def records(file: BinaryIO, size: int, problems: Problems) -> Iterator[Any]:
     problems.cut_off += size - place
 
 
-def _undamaged(source: _Bytes, place: int) -> Generator[Any, None, int]:
+def _undamaged(source: _Bytes, place: int, numbers: TagNumbers) -> Generator[Stretch, None, int]:
     """The events up to the first that makes no sense; gives the place where it begins, or where too little is left.
 
-    Hundreds of thousands go through here: what the loop needs is looked up before it.
+    Each stretch has twice as many as the one before: what is looked at behind damage, and again after it, is never more
+    than what was sound before it.
     """
-    unpack, parse, size = _LENGTH.unpack_from, Event.FromString, source.size
+    size, most = source.size, WORTH_IT
     while place + _HEADER <= size:
-        (length,) = unpack(source.at(place, _HEADER))
+        (length,) = _LENGTH.unpack_from(source.at(place, _HEADER))
         if not 0 < length <= MOST_RECORD or place + _HEADER + length + _FOOTER > size:
             return place
         held, begin = source.held(place, _HEADER + length + _FOOTER)
-        last = len(held) - _FOOTER
-        try:
-            while length > 0 and begin + _HEADER + length <= last:
-                yield parse(held[begin + _HEADER : begin + _HEADER + length])
-                moved = _HEADER + length + _FOOTER
-                begin, place = begin + moved, place + moved
-                if begin + _HEADER > last:
-                    break
-                (length,) = unpack(held, begin)
-        except DecodeError:
+        borders = _borders(held, begin, min(len(held), begin + size - place), most)
+        found, sound = _taken_out(held, borders, numbers)
+        yield found
+        place, most = place + borders[sound] - begin, 2 * most
+        if sound < len(borders) - 1:
             return place
     return place
+
+
+def _borders(held: bytes, begin: int, end: int, most: int) -> list[int]:
+    """Where records between two places begin, as far as they are whole, and where the last of them ends.
+
+    Hundreds of thousands go through this loop: what it needs is looked up before it.
+    """
+    unpack, borders = _LENGTH.unpack_from, [begin]
+    add, last = borders.append, end - _HEADER
+    for _ in range(most):
+        if begin > last:
+            break
+        (length,) = unpack(held, begin)
+        begin += length + _HEADER + _FOOTER
+        if begin > end or not length:
+            break
+        add(begin)
+    return borders
+
+
+def _taken_out(held: bytes, borders: list[int], numbers: TagNumbers) -> tuple[Stretch, int]:
+    """The events between these borders up to the first that is none, and how many records that are."""
+    scalars, count = NO_SCALARS, len(borders) - 1
+    rest: Iterable[int] = range(count)
+    if count >= WORTH_IT:
+        places = np.array(borders)
+        scalars = plain_scalars(held, places[:-1] + _HEADER, places[1:] - _FOOTER, numbers)
+        rest = np.delete(np.arange(count), scalars.records).tolist()
+    others: list[tuple[int, Any]] = []
+    for record in rest:
+        try:
+            others.append((record, Event.FromString(held[borders[record] + _HEADER : borders[record + 1] - _FOOTER])))
+        except DecodeError:
+            return Stretch(scalars.before(record), others), record
+    return Stretch(scalars, others), count
 
 
 def _after_damage(source: _Bytes, place: int, problems: Problems) -> int | None:

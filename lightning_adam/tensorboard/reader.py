@@ -14,8 +14,9 @@ from tensorboard.compat.proto.event_pb2 import SessionLog
 from tensorboard.compat.proto.types_pb2 import DT_FLOAT, DT_STRING
 
 from lightning_adam.diagnosis import Finding
-from lightning_adam.tensorboard.event_records import Problems, masked_crc32c, records
+from lightning_adam.tensorboard.event_records import Problems, Stretch, masked_crc32c, stretches
 from lightning_adam.tensorboard.files import find_event_files, open_plain
+from lightning_adam.tensorboard.scalar_columns import Number, ScalarColumns, kept, latest
 
 __all__ = ["EVENTS", "RECORDS", "RunLog", "Series", "Table", "find_event_files", "latest", "masked_crc32c", "read_run"]
 
@@ -101,7 +102,7 @@ def read_run(name: str, path: Path, files: Sequence[Path]) -> RunLog:
     run, collected = RunLog(name, path), _Collected()
     for file in files:
         _read_file(file, run, collected)
-    run.scalars = {tag: _series(points, collected.purged) for tag, points in collected.scalars.items()}
+    run.scalars = {tag: Series(steps, values) for tag, steps, values in collected.scalars.kept(collected.purged)}
     run.tables = {tag: _table(tag, points, collected.purged_own, run.notes) for tag, points in collected.tables.items()}
     run.texts = {tag: _texts(tag, points, collected.purged_own) for tag, points in collected.texts.items()}
     return run
@@ -117,8 +118,8 @@ def _read_file(file: Path, run: RunLog, collected: _Collected) -> None:
     problems = Problems()
     collected.begin_file()
     with opened:
-        for record in records(opened, size, problems):
-            _take_in(record, collected, problems)
+        for stretch in stretches(opened, size, problems, collected.scalars.tags):
+            _take_in(stretch, collected, problems)
     run.damaged |= problems.corrupt > 0
     run.notes += [f"{file.name}: {note}" for note in problems.notes()]
 
@@ -136,23 +137,16 @@ class _Points:
         self.values.append(value)
         self.epochs.append(epoch)
 
-    def unpurged(self, purged: Sequence[int]) -> NDArray[np.intp]:
-        """Which are left when each purge has taken what was there from its step on."""
-        steps, epochs = np.asarray(self.steps, dtype=np.int64), np.asarray(self.epochs, dtype=np.int64)
-        lowest_later = np.minimum.accumulate(np.array([*purged, 2**63 - 1], dtype=np.int64)[::-1])[::-1]
-        return np.flatnonzero((epochs == len(purged)) | (steps < lowest_later[epochs]))
-
     def kept(self, purged: Sequence[int]) -> NDArray[np.intp]:
-        """Of these the ones that no later point replaces."""
-        left = self.unpurged(purged)
-        return left[latest(np.asarray(self.steps, dtype=np.int64)[left])]
+        """Those that are neither purged nor replaced by a later one."""
+        return kept(np.array(self.steps, dtype=np.int64), np.array(self.epochs, dtype=np.int64), purged)
 
 
 class _Collected:
     """The points of a run by tag, and the steps from which on everything before, or all of ours before, was purged."""
 
     def __init__(self) -> None:
-        self.scalars: dict[str, _Points] = {}
+        self.scalars = ScalarColumns()
         self.tables: dict[str, _Points] = {}
         self.texts: dict[str, _Points] = {}
         self.purged: list[int] = []
@@ -177,15 +171,6 @@ class _Collected:
             self.purged_own.append(step)
         self._own_step, self._new_file = step, False
 
-    def add_scalar(self, step: int, tag: str, value: float) -> None:
-        """A number."""
-        points = self.scalars.get(tag)
-        if points is None:
-            points = self.scalars[tag] = _Points()
-        points.steps.append(step)
-        points.values.append(value)
-        points.epochs.append(len(self.purged))
-
     def add_tensor(self, step: int, value: Any) -> None:
         """A float vector is a table's row, strings are texts; anything else is somebody else's."""
         tensor, tag = value.tensor, value.tag
@@ -201,36 +186,28 @@ class _Collected:
             self.tables.setdefault(tag, _Points()).append(step, (self._names[tag], values), len(self.purged_own))
 
 
-def _take_in(event: Any, collected: _Collected, problems: Problems) -> None:
-    step, what = event.step, event.WhichOneof("what")
-    if what == "session_log" and event.session_log.status == SessionLog.START:
-        collected.purge_all(step)
-    if what != "summary":
-        return
+def _take_in(stretch: Stretch, collected: _Collected, problems: Problems) -> None:
+    """What has another form than a plain number is looked at one by one, in the order in which it was written."""
+    purges, before, numbers = list[int](), len(collected.purged), list[Number]()
+    for record, event in stretch.others:
+        what = event.WhichOneof("what")
+        if what == "session_log" and event.session_log.status == SessionLog.START:
+            collected.purge_all(event.step)
+            purges.append(record)
+        elif what == "summary":
+            _take_summary(record, event, collected, numbers, problems)
+    collected.scalars.add(stretch.scalars, numbers, before, purges)
+
+
+def _take_summary(record: int, event: Any, collected: _Collected, numbers: list[Number], problems: Problems) -> None:
     for value in event.summary.value:
         if value.HasField("simple_value"):
-            collected.add_scalar(step, value.tag, value.simple_value)
+            numbers.append((record, collected.scalars.tags[value.tag.encode()], event.step, value.simple_value))
         elif value.HasField("tensor"):
             try:
-                collected.add_tensor(step, value)
+                collected.add_tensor(event.step, value)
             except ValueError:
                 problems.corrupt += 1
-
-
-def latest(steps: NDArray[np.int64]) -> NDArray[np.intp]:
-    """Which points stay when a step that is written again, or goes back, replaces all from there on.
-
-    Example:
-        >>> latest(np.array([0, 10, 20, 30, 20, 30, 40])).tolist()
-        [0, 1, 4, 5, 6]
-    """
-    lowest_after = np.minimum.accumulate(steps[::-1])[::-1]
-    return np.flatnonzero(np.append(steps[:-1] < lowest_after[1:], np.ones(min(len(steps), 1), dtype=bool)))
-
-
-def _series(points: _Points, purged: Sequence[int]) -> Series:
-    kept = points.kept(purged)
-    return Series(np.asarray(points.steps, dtype=np.int64)[kept], np.asarray(points.values, dtype=np.float64)[kept])
 
 
 def _texts(tag: str, points: _Points, purged: Sequence[int]) -> list[tuple[int, bytes]]:
