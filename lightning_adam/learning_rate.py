@@ -31,7 +31,6 @@ from lightning_adam.planning import plan
 from lightning_adam.preflight.batches import read, train_loader
 from lightning_adam.preflight.guard import untouched
 from lightning_adam.preflight.run import quietly
-from lightning_adam.preflight.step import EMBEDDINGS
 from lightning_adam.preflight.task import Task, kept, silenced, stand_in
 
 STEPS, HELD_OUT, TRIALS = 5, 3, 3
@@ -44,8 +43,8 @@ class Kind:
     """How an optimizer's step depends on its rate.
 
     Attributes:
-        unit: what rates are measured in: the geometric mean of the layers' rms (:func:`weights_rms`), Polyak's L/‖g‖², or
-            1 where the step is a share of the weights by itself.
+        unit: what rates are measured in: the geometric mean of the weight matrices' rms, Polyak's L/‖g‖², or 1 where the
+            step is a share of the weights by itself.
         start: the first rate that is tried, in this unit.
         trust: the fastest rate's weight in its geometric mean with the unit, 0 to 1.
         share: of this mean, what is suggested.
@@ -172,16 +171,12 @@ def _by_look(module: nn.Module, spec: OptimizerSpec) -> SuggestedRate:
 
 
 def weights_rms(module: nn.Module) -> float:
-    """Geometric mean of the rms of the matrices that are trained and are not zero, tables of embeddings aside.
+    """Geometric mean of the rms of the matrices that are trained and are not zero.
 
-    A layer's rms follows from its inputs, so that the layer can bear a share of it; a table begins with whatever its rows
-    are drawn from, and torch draws them from N(0, 1), whatever their width. Where there are only tables, or all matrices
-    are zero yet, what ``nn.Linear`` would have begun with stands for it, 1/√(3·inputs); without a matrix 0.1.
+    Where all of them are zero yet, what ``nn.Linear`` would have begun with, 1/√(3·inputs); without a matrix 0.1.
     """
-    tables = {id(p) for m in module.modules() if isinstance(m, EMBEDDINGS) for p in m.parameters()}
     shaped = [p for p in module.parameters() if p.requires_grad and not nn.parameter.is_lazy(p) and p.dim() > 1]
-    layers = [p.detach() for p in shaped if id(p) not in tables]
-    sizes = [size for p in layers if (size := float(p.abs().square().float().mean().sqrt())) > 0]
+    sizes = [size for p in shaped if (size := float(p.detach().abs().square().float().mean().sqrt())) > 0]
     usual = [1 / math.sqrt(3 * p[0].numel()) for p in shaped]
     return geometric_mean(sizes or usual or [0.1])
 

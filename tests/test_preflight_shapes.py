@@ -77,13 +77,23 @@ def two_hooks() -> Any:
 
 
 BUILT: dict[str, Callable[[], Any]] = {
-    **{build.__name__: build for build in (normalised, old_weight_norm, lazy_inside, compiled_outside, compiled_inside, two_hooks)},
+    **{
+        build.__name__: build
+        for build in (normalised, old_weight_norm, lazy_inside, compiled_outside, compiled_inside, two_hooks)
+    },
     **{
         name: HEALTHY[name]
-        for name in ("wrapped_lightning_module", "weights_in_polar_form", "orthogonal_recurrence", "hooks_of_its_own",
-                     "conditional_gan_by_hand", "graphs_with_their_own_batch", "ordered_grades")
+        for name in (
+            "wrapped_lightning_module",
+            "weights_in_polar_form",
+            "orthogonal_recurrence",
+            "hooks_of_its_own",
+            "conditional_gan_by_hand",
+            "graphs_with_their_own_batch",
+            "ordered_grades",
+        )
     },
-}  # fmt: skip
+}
 
 
 def ended(build: Callable[[], Any], precision: Any, *callbacks: L.Callback) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import lightning_adam as la
-from lightning_adam.learning_rate import KINDS, OWN, look_at_weights, weights_rms
+from lightning_adam.learning_rate import KINDS, OWN, look_at_weights
 from tests.digits import Digits, digits_loader, trainer
 
 NAMES = [row.name for row in la.available_optimizers() if row.name != "paged_ademamix"]
@@ -260,15 +260,6 @@ def test_auto_with_manual_optimization_looks_at_the_weights_alone() -> None:
     fit = trainer(max_steps=3, max_epochs=-1)
     fit.fit(module, digits_loader())
     assert fit.optimizers[0].param_groups[0]["lr"] == pytest.approx(look_at_weights(Digits()), rel=0.3)
-
-
-def test_tables_of_embeddings_say_nothing_of_the_size_of_layers() -> None:
-    """torch draws their rows from N(0, 1), whatever their width; of tables alone a layer's usual size counts."""
-    layer, table = nn.Linear(16, 8), nn.Embedding(100, 12)
-    own = float(layer.weight.detach().square().mean().sqrt())
-
-    assert weights_rms(nn.ModuleList([layer, table])) == pytest.approx(own)
-    assert weights_rms(nn.ModuleList([table, nn.EmbeddingBag(50, 12)])) == pytest.approx(1 / math.sqrt(3 * 12))
 
 
 class Data(L.LightningDataModule):
