@@ -297,7 +297,8 @@ def encoder_switched_off_in_forward() -> Built:
 
     class Model(Learner):
         def on_train_epoch_start(self) -> None:
-            self.net[0].eval()
+            net: Any = self.net
+            net[0].eval()
 
     x, y = pictures()
     net = nn.Sequential(convnet(32, norm=True), nn.ReLU(), nn.Dropout(0.1), nn.Linear(32, 4))

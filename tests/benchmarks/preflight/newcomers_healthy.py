@@ -324,7 +324,7 @@ def hooks_of_its_own() -> Built:
     """Activations are kept by a hook, and their size goes into the loss; gradients are clipped by another."""
 
     class Model(Learner):
-        def __init__(self, net: nn.Sequential, loss: Callable[..., Tensor]) -> None:
+        def __init__(self, net: Any, loss: Callable[..., Tensor]) -> None:
             super().__init__(net, loss)
             self.seen: list[Tensor] = []
             net[1].register_forward_hook(lambda _, __, output: self.seen.append(output))
