@@ -32,19 +32,22 @@ THEMES = "\n".join(
     f"{','.join(f'{theme} .la-report' for theme in themes)}{{{colours}}}" for colours, themes in NOTEBOOKS.items()
 )
 
-STYLE = f"""
+STYLE = (
+    f"""
 .la-report{{{LIGHT}}}
 @media(prefers-color-scheme:dark){{.la-report{{{DARK}}}}}
-{THEMES}""" + """
-.la-report{color:var(--ink);background:var(--paper);font:15px/1.5 system-ui,sans-serif;max-width:960px;margin:0 auto;padding:24px}
+{THEMES}"""
+    + """
+.la-report{color:var(--ink);background:var(--paper);font:15px/1.5 system-ui,sans-serif;max-width:960px;margin:0 auto;
+padding:24px}
 .la-report tr{background:none!important}
 .la-report h1{font-size:20px;margin:0 0 4px;overflow-wrap:anywhere}
 .la-report h2{font-size:17px;margin:36px 0 4px;padding-top:16px;border-top:1px solid var(--line);overflow-wrap:anywhere}
 .la-report p{margin:4px 0}.la-report a{color:inherit!important}
 .la-soft{color:var(--soft);font-size:13px;overflow-wrap:anywhere}
 .la-report table{border-collapse:collapse;width:100%;margin:16px 0 0;color:inherit}
-.la-report th,.la-report td{text-align:left!important;padding:5px 12px 5px 0;border-bottom:1px solid var(--line);vertical-align:top;
-overflow-wrap:anywhere;background:none;font-size:14px}
+.la-report th,.la-report td{text-align:left!important;padding:5px 12px 5px 0;border-bottom:1px solid var(--line);
+vertical-align:top;overflow-wrap:anywhere;background:none;font-size:14px}
 .la-report th{color:var(--soft);font-weight:500}
 .la-finding{background:var(--card);border-left:4px solid var(--edge);border-radius:4px;padding:10px 14px;margin:12px 0;
 overflow-wrap:anywhere}
@@ -67,6 +70,7 @@ overflow-wrap:anywhere}
 .la-about details{border-bottom:1px solid var(--line)}.la-about figure{margin:8px 0}.la-about pre{overflow-x:auto}
 .la-about [id]{scroll-margin-top:56px}
 """
+)
 
 PAGE = """<!doctype html>
 <html lang="en">

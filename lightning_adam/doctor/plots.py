@@ -114,7 +114,11 @@ def _healthy(curve: Curve, axis: Axis) -> str:
 
 def _title(curve: Curve) -> str:
     """With what the dotted line is: beside the line, the words would lie on the curve."""
-    healthy = "" if curve.healthy is None else f'<tspan class="la-aside" dx="10">dotted: about {curve.healthy:g} is healthy</tspan>'
+    healthy = (
+        ""
+        if curve.healthy is None
+        else f'<tspan class="la-aside" dx="10">dotted: about {curve.healthy:g} is healthy</tspan>'
+    )
     return f'<text class="la-title" x="{LEFT}" y="14">{escaped(curve.title)}{healthy}</text>'
 
 

@@ -108,9 +108,9 @@ def _columns_of(matrix: Tensor) -> list[Column]:
 def _judged_by(stored: Mapping[str, Any], count: int) -> tuple[list[float], list[Column]]:
     """Rates and agreement; not known in a checkpoint of a version that did not keep them."""
     rates, agreement = stored.get("rates"), stored.get("agreement")
-    if is_list_of(float, rates) and len(rates) == count and isinstance(agreement, Tensor):
-        if agreement.shape == stored["columns"].shape:
-            return list(rates), _columns_of(agreement) if count else []
+    there = is_list_of(float, rates) and len(rates) == count and isinstance(agreement, Tensor)
+    if there and agreement.shape == stored["columns"].shape:
+        return list(rates), _columns_of(agreement) if count else []
     unknown = np.full(len(stored["names"]), np.nan, dtype=np.float16)
     return [math.nan] * count, [unknown] * count
 

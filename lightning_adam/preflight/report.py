@@ -79,7 +79,8 @@ class PreflightReport:
         gaps = "".join(
             f"<p><small>not judged: {html.escape(f'{codes} ({why})')}</small></p>" for why, codes in self._gaps().items()
         )
-        return f"<div><b>preflight: {html.escape(self._headline())}</b><table style="color:inherit;margin:0">{rows}</table>{gaps}</div>"
+        table = f'<table style="color:inherit;margin:0">{rows}</table>'
+        return f"<div><b>preflight: {html.escape(self._headline())}</b>{table}{gaps}</div>"
 
     def _headline(self) -> str:
         looked = f"{self.batches} batches, {self.seconds:.1f} s"

@@ -11,10 +11,10 @@ from lightning_adam.diagnosis import Finding, findings_table
 from lightning_adam.diagnosis.finding import MOST_ROWS
 from lightning_adam.monitoring.heatmap import Heatmap
 from lightning_adam.monitoring.sink import Sink
+from lightning_adam.sinks.pictures import picture_of
 from lightning_adam.sinks.run_files import RunFiles
 from lightning_adam.statistics import Snapshot
 from lightning_adam.tensorboard import TensorBoardWriter, top_tables
-from lightning_adam.sinks.pictures import picture_of
 
 LONGEST_ADDRESS = 120
 

@@ -12,10 +12,10 @@ from lightning_adam.monitoring.heatmap import Heatmap
 from lightning_adam.monitoring.sink import Sink
 from lightning_adam.sinks.hyperparameters import new_hyperparameters
 from lightning_adam.sinks.known_findings import KnownFindings
+from lightning_adam.sinks.pictures import picture_of
 from lightning_adam.sinks.run_files import RunFiles
 from lightning_adam.sinks.wandb_history import WandbHistory
 from lightning_adam.statistics import LOG10_EDGES, Snapshot
-from lightning_adam.sinks.pictures import picture_of
 
 COLUMNS = ["first step", "last step", "rule", "severity", "what", "evidence", "parameters", "what to do", "over"]
 

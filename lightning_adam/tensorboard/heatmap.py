@@ -86,7 +86,7 @@ def shades(excess: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
 def colours(
     ratios: NDArray[np.floating[Any]], excess: NDArray[np.float32] | None = None, band: Band = NOTHING.band
 ) -> NDArray[np.uint8]:
-    """RGB [rows, columns, 3] of ‖Δθ‖/‖θ‖: pale within the limits, blue below, orange above; grey: zero, black: not finite."""
+    """RGB [rows, columns, 3] of ‖Δθ‖/‖θ‖: pale within limits, blue below, orange above; grey: zero, black: not finite."""
     if excess is None:
         settled = np.full(len(ratios), EARLY_STEPS)
         excess = band.excess(settled, np.nan_to_num(ratios, nan=band.high, posinf=band.high).astype(np.float32))

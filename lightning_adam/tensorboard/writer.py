@@ -104,7 +104,7 @@ class TensorBoardWriter:
         self._add(step, [Summary.Value(tag=tag, metadata=plugin_metadata(tag, ""), tensor=tensor)])
 
     def write_heatmap(self, step: int, picture: Image.Image) -> None:
-        """The update ratios so far, see :func:`~lightning_adam.tensorboard.heatmap.draw_heatmap`; TensorBoard keeps the last."""
+        """The update ratios so far, see :func:`~lightning_adam.tensorboard.heatmap.draw_heatmap`."""
         buffer = io.BytesIO()
         few_colours(picture).save(buffer, "PNG", optimize=True)
         tag = f"{self.prefix}.dist/update_ratio_heatmap"

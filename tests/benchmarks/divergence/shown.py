@@ -23,7 +23,8 @@ SHOWN: tuple[Scenario, ...] = (
         steps=800, cause="PLATEAU",
     ),
     replace(
-        next(s for s in SICK if s.name == "lr-high-text"), name="a transformer on text, at a rate of 0.1", cause="LOGIT-GROWTH",
+        next(s for s in SICK if s.name == "lr-high-text"), name="a transformer on text, at a rate of 0.1",
+        cause="LOGIT-GROWTH",
     ),
     Scenario(
         "digits whose labels become random from step 200 on", **DIGITS, lr=1e-3, steps=500, onset=200,
