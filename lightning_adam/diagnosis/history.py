@@ -89,6 +89,7 @@ class History:
         passes: per heavy signal its last values, oldest first.
         pass_counts: the count of steps before each of these passes.
         ratio_average: moving average of the median update ratio, over about five steps.
+        first_target: rms of the targets in the first ten steps, the highest of them.
         non_finite: whether something was not finite before.
         beta2: of the last step.
         beta2_changed: the count of steps when it was changed last; -1 where it has always been the same.
@@ -127,6 +128,7 @@ class History:
     passes: dict[str, list[float]] = field(default_factory=dict)
     pass_counts: list[int] = field(default_factory=list)
     ratio_average: float = math.nan
+    first_target: float = math.nan
     non_finite: bool = False
     beta2: float = math.nan
     beta2_changed: int = -1
@@ -246,6 +248,8 @@ class History:
         _keep(self.pass_counts, self.count, PASSES)
         if not math.isnan(heavy.update_ratio_p50):
             self._average_ratio(heavy.update_ratio_p50)
+        if self.count < EARLY and heavy.target_rms > (0.0 if math.isnan(self.first_target) else self.first_target):
+            self.first_target = heavy.target_rms
         if self.count < EARLY and heavy.update_ratio_max > self.early_ratio:
             self.early_ratio, self.early_ratio_in = heavy.update_ratio_max, heavy.update_ratio_max_in
             self.early_lr = now.lr
