@@ -108,9 +108,13 @@ def _columns_of(matrix: Tensor) -> list[Column]:
 def _judged_by(stored: Mapping[str, Any], count: int) -> tuple[list[float], list[Column]]:
     """Rates and agreement; not known in a checkpoint of a version that did not keep them."""
     rates, agreement = stored.get("rates"), stored.get("agreement")
-    is_whole = isinstance(agreement, Tensor) and agreement.shape == stored["columns"].shape
-    if is_whole and isinstance(rates, list) and is_list_of(float, rates) and len(rates) == count:
-        return list(rates), _columns_of(agreement) if count else []
+    if isinstance(rates, list) and isinstance(agreement, Tensor) and is_list_of(float, rates):
+        fits = len(rates) == count and agreement.shape == stored["columns"].shape
+        return (list(rates), _columns_of(agreement) if count else []) if fits else _unknown(stored, count)
+    return _unknown(stored, count)
+
+
+def _unknown(stored: Mapping[str, Any], count: int) -> tuple[list[float], list[Column]]:
     unknown = np.full(len(stored["names"]), np.nan, dtype=np.float16)
     return [math.nan] * count, [unknown] * count
 
