@@ -12,7 +12,16 @@ from lightning_adam.diagnosis.codec import Record
 from lightning_adam.diagnosis.due import is_due
 from lightning_adam.diagnosis.facts import FACTS, known_facts
 from lightning_adam.diagnosis.finding import SEVERITIES, Finding, readable_findings
-from lightning_adam.diagnosis.harm import FIRST_STEPS, RATES_TOO_SMALL, agrees, blew_up, is_cleared, is_unmoved, judged
+from lightning_adam.diagnosis.harm import (
+    FIRST_STEPS,
+    RATES_TOO_SMALL,
+    agrees,
+    blew_up,
+    is_cleared,
+    is_unmoved,
+    judged,
+    rises_after_a_fall,
+)
 from lightning_adam.diagnosis.history import EARLY, PASSES, History
 from lightning_adam.diagnosis.ignoring import is_ignored
 from lightning_adam.diagnosis.rules import BETTER, CAUSES, LINTS, NEVER_AFTER, RULES
@@ -201,7 +210,7 @@ class Diagnosis:
         for i in waiting:
             settled = self.history.count - self._seen[i] > SETTLED and is_cleared(self.findings[i].rule, case)
             self._suspected[i] = not settled
-        agreed = [i for i in waiting if self._suspected[i] and agrees(self.findings[i].rule, case)]
+        agreed = [i for i in waiting if self._suspected[i] and self._has_harmed(i, case)]
         if not agreed:
             return []
         first, *rest = sorted(agreed, key=lambda i: (self._began[i], ORDER.get(self.findings[i].rule, len(ORDER))))
@@ -212,6 +221,12 @@ class Diagnosis:
         message = f"{found.message} The loss agrees: {course_clause(case)} at step {case.now.step}."
         self.findings[first] = replace(found, severity="warning", message=message)
         return [self.findings[first]]
+
+    def _has_harmed(self, index: int, case: Case) -> bool:
+        """The loss agrees; what was seen in the first steps only is not blamed for what a later one did."""
+        rule, silent_for = self.findings[index].rule, self.history.count - self._seen[index]
+        is_late = rule in FIRST_STEPS and silent_for > SETTLED and rises_after_a_fall(case)
+        return agrees(rule, case) and not is_late
 
     def _rename(self, index: int, finding: Finding, suspected: bool) -> Finding:
         first = self.findings[index]

@@ -147,6 +147,7 @@ class History:
         self._usual_norm = Window(self.norms, USUAL)
         self._usual_loss, self._level = Window(self.losses, USUAL), Window(self.losses, 25)
         self._former_level = Window(self.losses[-50:-25], 25)
+        self._initial_loss = _level_of_first(self.first_losses[:5])
 
     @property
     def usual_norm(self) -> float:
@@ -161,8 +162,7 @@ class History:
     @property
     def initial_loss(self) -> float:
         """L0: the median of the first five losses; the very first one where they have exploded from it."""
-        level = median(self.first_losses[:5])
-        return self.first_losses[0] if self.first_losses and 0 < 2 * self.first_losses[0] < level else level
+        return self._initial_loss
 
     @property
     def level(self) -> float:
@@ -264,6 +264,8 @@ class History:
             self._former_level.push(former)
         if len(self.first_losses) < 50:
             self.first_losses.append(loss)
+        if len(self.first_losses) <= 5:
+            self._initial_loss = _level_of_first(self.first_losses)
         self.is_signed = self.is_signed or loss < 0 or (self.finite == 4 and not self.initial_loss > 0)
         self._remember_level()
         if len(self.losses) >= 25:
@@ -324,6 +326,11 @@ def _keep(values: list[N], value: N, most: int) -> None:
     values.append(value)
     if len(values) > most:
         del values[0]
+
+
+def _level_of_first(losses: Sequence[float]) -> float:
+    level = median(losses)
+    return losses[0] if losses and 0 < 2 * losses[0] < level else level
 
 
 def median(values: Sequence[float]) -> float:
