@@ -20,7 +20,7 @@ from torch import nn
 import lightning_adam as la
 from lightning_adam.statistics import read_optimizer, take_snapshot, tensor_names
 from lightning_adam.statistics.reading import Before, copy_parameters
-from tests.benchmarks.monitor_overhead import Table, interleaved, path_taken
+from tests.benchmarks.measuring import Table, interleaved, path_taken
 
 SIDE = 256
 
