@@ -52,7 +52,7 @@ class Outcome:
             if self.findings and is_main:
                 from lightning_adam.monitoring.console import print_findings
 
-                print_findings(self.findings)
+                monitor.guard.run("the table of findings", print_findings, self.findings)
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy shows its own copies, not the original's."""

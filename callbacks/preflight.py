@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from lightning_adam.diagnosis.finding import SEVERITIES
 from lightning_adam.errors import ConfigError, check_choice
+from lightning_adam.monitoring.guard import Guard
 from lightning_adam.preflight import PreflightReport, preflight
 from lightning_adam.preflight.placing import is_sharded
 
@@ -53,7 +54,8 @@ class Preflight(Callback):
             raise RuntimeError(f"preflight failed in the first process: {found}")
         self.report = found
         if trainer.is_global_zero:
-            Console(highlight=False, soft_wrap=False).print(self.report)
+            console = Console(highlight=False, soft_wrap=False)
+            Guard().run("the printed report", console.print, self.report)
         if self.raise_on is not None and self.report is not None and self.report.reaches(self.raise_on):
             raise PreflightError(f"raise_on={self.raise_on!r}:\n{self.report}")
 

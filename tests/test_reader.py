@@ -191,6 +191,17 @@ def test_purge_step_is_obeyed(tmp_path: Path) -> None:
     assert [step for step, _ in points(read(tmp_path))] == [0, 1, 2, 3]
 
 
+def test_files_of_one_second_are_read_in_the_order_of_their_count(tmp_path: Path) -> None:
+    """A process numbers its event files; a resume within the second may be the tenth."""
+    for count in (9, 10):
+        written(tmp_path, scalars([float(count)], start=count), f".{count}")
+    for file in tmp_path.glob("*tfevents*"):
+        file.rename(tmp_path / f"events.out.tfevents.1000000000.host.1{file.suffix}")
+
+    (files,) = find_event_files(tmp_path).values()
+    assert [file.suffix for file in files] == [".9", ".10"]
+
+
 def test_runs_are_found_below_and_through_links(tmp_path: Path) -> None:
     """Any depth, links too, and a link back to the top is no endless way."""
     written(tmp_path / "logs/a/version_0", scalars([1.0]))

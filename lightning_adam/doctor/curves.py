@@ -108,13 +108,18 @@ def update_ratio_band(run: RunLog, prefix: str, title: str) -> Curve | None:
     """10th percentile, median and 90th percentile over the tensors."""
     table = run.tables.get(f"{prefix}_matrix/update_ratio")
     if table is not None and table.values.size:
-        finite = np.where(np.isfinite(table.values), table.values, np.nan)
-        bands = np.full((3, len(finite)), np.nan)
-        some = ~np.isnan(finite).all(axis=1)  # of a step without a number there is no quantile, and NumPy would warn
-        bands[:, some] = np.nanquantile(finite[some], (0.1, 0.5, 0.9), axis=1)
-        low, middle, high = bands
+        low, middle, high = _quantiles(np.where(np.isfinite(table.values), table.values, np.nan))
         return Curve(title, f"{prefix}_matrix/update_ratio", table.steps, middle, low, high, HEALTHY_RATIO)
     return _logged_band(run, prefix, title)
+
+
+def _quantiles(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """10 %, 50 % and 90 % of each row's numbers; NaN where there is none. NumPy takes rows with a gap one by one."""
+    found, gaps = np.full((3, len(rows)), np.nan), np.isnan(rows)
+    whole, some = ~gaps.any(axis=1), gaps.any(axis=1) & ~gaps.all(axis=1)
+    for chosen, quantile in ((whole, np.quantile), (some, np.nanquantile)):
+        found[:, chosen] = quantile(rows[chosen], (0.1, 0.5, 0.9), axis=1)
+    return found
 
 
 def _logged_band(run: RunLog, prefix: str, title: str) -> Curve | None:

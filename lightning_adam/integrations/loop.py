@@ -135,7 +135,7 @@ class Watch:
         self._run: LoopRun | None = run
         self._counting, self._clip_hooks = StepHooks(), list[RemovableHandle]()
         self._losses, self._last_scale, self._steps_before = 0, math.nan, list(run.steps)
-        self._after_end: tuple[list[Finding], dict[str, Any]] = ([], {})
+        self._kept: tuple[list[Finding], dict[str, Any]] = ([], {})
         self._failures, self._has_stopped, self._has_looked = frozenset[str](), False, False
         for sink in run.sinks:
             Guard().run("the hyper-parameters", sink.hyperparameters, hyperparameters(run.optimizers))
@@ -150,7 +150,7 @@ class Watch:
     @property
     def findings(self) -> list[Finding]:
         """All findings so far, in order."""
-        return self._after_end[0] if self._monitor is None else self._monitor.findings
+        return self._kept[0] if self._monitor is None else self._monitor.findings
 
     @property
     def should_stop(self) -> bool:
@@ -211,9 +211,9 @@ class Watch:
 
     def state_dict(self) -> dict[str, Any]:
         """For the checkpoint, beside the optimizers' states: plain types and tensors."""
-        if self._monitor is None or self._run is None:
-            return self._after_end[1]
-        return {"monitor": self._monitor.state().to_dict(), "steps": list(self._run.steps), "losses": self._losses}
+        if self._monitor is not None and self._run is not None:
+            self._monitor.guard.run("its state in a checkpoint", self._keep, self._monitor, self._run)
+        return self._kept[1]
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a checkpoint, before the first step."""
@@ -238,19 +238,25 @@ class Watch:
             self._detach(monitor)
             monitor.end()
         finally:
-            self._after_end = monitor.findings, self.state_dict()
-            self._failures, self._has_stopped = frozenset(monitor.guard.failures), run.should_stop
+            self.state_dict()
             self._monitor = self._run = None
             if self._own_writer is not None:
-                self._own_writer.close()
+                monitor.guard.run("the end of its log", self._own_writer.close)
             if run.is_main:
-                print_findings(self.findings)
+                monitor.guard.run("the table of findings", print_findings, self.findings)
+            self._failures, self._has_stopped = frozenset(monitor.guard.failures), run.should_stop
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+    def _keep(self, monitor: Monitor, run: LoopRun) -> None:
+        """What is known now, for a checkpoint or for the time after the end."""
+        self._kept = monitor.findings, self._kept[1]  # whatever becomes of the state
+        state = {"monitor": monitor.state().to_dict(), "steps": list(run.steps), "losses": self._losses}
+        self._kept = self._kept[0], state
 
     def _started(self, run: LoopRun, state: MonitorState) -> Monitor:
         monitor = Monitor(run, *self._options, state)

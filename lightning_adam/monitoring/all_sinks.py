@@ -8,6 +8,7 @@ from typing import Any
 from lightning_adam.diagnosis import Finding
 from lightning_adam.monitoring.guard import Guard
 from lightning_adam.monitoring.heatmap import Heatmap
+from lightning_adam.monitoring.signals import signals_wait
 from lightning_adam.monitoring.sink import Sink
 from lightning_adam.statistics import Snapshot
 
@@ -60,7 +61,11 @@ class AllSinks(Sink):
         self._each("the end of its log", lambda sink: sink.end(), is_over=True)
 
     def _each(self, what: str, tell: Callable[[Sink], Any], is_over: bool = False) -> None:
-        for sink in self.sinks:
-            name = type(sink).__name__
-            if not self._guard.run(f"{what} in {name}", tell, sink):
-                self._guard.run(f"a new beginning of {name}", sink.has_failed, is_over)
+        with signals_wait():
+            for sink in self.sinks:
+                self._tell(sink, what, tell, is_over)
+
+    def _tell(self, sink: Sink, what: str, tell: Callable[[Sink], Any], is_over: bool) -> None:
+        name = type(sink).__name__
+        if not self._guard.run(f"{what} in {name}", tell, sink):
+            self._guard.run(f"a new beginning of {name}", sink.has_failed, is_over)

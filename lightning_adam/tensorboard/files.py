@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -36,9 +37,14 @@ def find_event_files(root: Path) -> dict[Path, list[Path]]:
 
 
 def event_files(folder: Path, names: Iterable[str]) -> list[Path]:
-    """Those of a folder's files; pipes and devices are none, and reading them would not end."""
-    files = [folder / name for name in names if EVENT_FILE in name]
+    """Those of a folder's files, oldest first; pipes and devices are none, and reading them would not end."""
+    files = [folder / name for name in sorted(names, key=_by_numbers) if EVENT_FILE in name]
     return [file for file in files if file.is_file() or not file.exists()]
+
+
+def _by_numbers(name: str) -> list[tuple[int, str]]:
+    """Sorts ``….9`` before ``….10``: event files end in a count, which alone tells apart those of one second."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"([0-9]{1,18})", name)]
 
 
 def open_plain(place: Path) -> tuple[BinaryIO, int]:

@@ -73,9 +73,20 @@ def _train(pool: Executor, jobs: Sequence[Job]) -> None:
     """In an order that mixes families: what has been trained when it is interrupted is a fair sample."""
     began = time.perf_counter()
     due = sorted((job for job in jobs if not job.path.exists()), key=lambda job: digest(job.name))
-    for count, job in enumerate(pool.map(train_job, due), 1):
+    for count, (job, error) in enumerate(zip(due, pool.map(_tried, due), strict=True), 1):
+        if error:
+            print(f"left out: {job.name}: {error}", flush=True)
         if count % 50 == 0:
             print(f"{count}/{len(due)} {job.name} {time.perf_counter() - began:.0f} s", flush=True)
+
+
+def _tried(job: Job) -> str:
+    """What torch itself refuses (a gradient scaler without any gradient, say) is no run; the others go on."""
+    try:
+        train_job(job)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
 
 
 def _tell(verdicts: Sequence[Verdict], options: argparse.Namespace) -> None:
