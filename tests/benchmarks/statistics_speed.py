@@ -77,7 +77,7 @@ def by_kind(millions: int) -> Table:
     rows = []
     plain = logged(*stepped(KINDS[0], millions))
     for kind in KINDS:
-        base, own = interleaved([plain, logged(*stepped(kind, millions))], 5)
+        base, own = interleaved([plain, logged(*stepped(kind, millions))], 12)
         rows.append((kind.title, f"{1e3 * own:.1f}", f"{own / base:.1f}"))
     title = f"A logged step over {millions}M elements in matrices of {SIDE} x {SIDE} ({path_taken()})"
     return Table(title, ("optimizer", "ms", "÷ AdamW, 32-bit"), rows)
