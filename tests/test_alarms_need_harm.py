@@ -103,6 +103,43 @@ def test_suspicion_that_the_loss_clears_stays_information() -> None:
     assert [(f.rule, f.severity) for f in diagnose(large_first_steps(4.1, until=2))] == [("LR-HIGH", "info")]
 
 
+def test_first_step_that_forgets_the_weights_is_named_where_the_loss_only_guesses() -> None:
+    """From ln 100 down to the labels' entropy, and no further: not the labels, where a step was three times the weights."""
+    change = both(heavy(until=10, update_ratio_max=3.0), heavy(target_entropy=2.9), light(loss=2.95), light(0, 8, loss=4.6))
+
+    assert [f.rule for f in diagnose(map(change, healthy())) if f.severity != "info"] == ["LR-HIGH"]
+
+
+def test_large_first_steps_are_not_blamed_for_a_loss_that_rises_a_hundred_steps_later() -> None:
+    """The loss had halved until then: who made it rise came later, and is found by a name of its own."""
+    change = both(heavy(until=10, update_ratio_max=3.0), light(150, loss=3.9))
+    found = diagnose(map(change, healthy()))
+
+    assert [(f.rule, f.severity) for f in found if f.rule == "LR-HIGH"] == [("LR-HIGH", "info")]
+    assert [f.rule for f in found if f.severity != "info"] == ["LOSS-DIVERGED"]
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "found"),
+    [(-4.6, -27.0, ["WRONG-SIGN"]), (-2.3, -7.0, ["WRONG-SIGN"]), (0.0, -1.0, []), (-2.4, -4.0, []), (-138.0, -300.0, [])],
+    ids=["language", "images", "similarity", "similarities", "returns"],
+)
+def test_negative_cross_entropy_is_a_wrong_sign(first: float, last: float, found: list[str]) -> None:
+    """Labels of entropy 2.5: what begins at minus their loss and doubles; neither similarities nor returns do that."""
+    change = both(heavy(target_entropy=2.5), lambda s: replace(s, loss=first + (last - first) * s.step / 259))
+
+    assert [f.rule for f in diagnose(map(change, healthy())) if f.severity != "info"] == found
+
+
+@pytest.mark.parametrize(("ratio", "found"), [(2e-5, ["LR-LOW"]), (2e-4, [])])
+def test_what_has_not_moved_has_not_learnt(ratio: float, found: list[str]) -> None:
+    """All 260 steps together are half a percent of the weights: the rate is too low, however much gradients disagree."""
+    change = both(heavy(update_ratio_p50=ratio, normalised_rms=0.3), light(loss=4.0))
+    rules = [f.rule for f in diagnose(map(change, healthy())) if f.severity != "info"]
+
+    assert [rule for rule in rules if rule == "LR-LOW"] == found
+
+
 def test_rate_in_the_remedy_is_the_configured_one() -> None:
     """During the warmup the rate is a tenth: what is named is what the user wrote, and what to write instead."""
     found = diagnose(large_first_steps(4.1), replace(RUN, lr=1e-3))

@@ -244,3 +244,11 @@ def test_optimizers_without_adams_moments_are_watched_quietly(optimizer: str) ->
     assert monitor.failures == set()
     assert all(s.heavy is not None and s.heavy.update_ratio_p50 > 0 for s in monitor.steps[1:10])
     assert [f.rule for f in monitor.findings if f.severity != "info"] == []
+
+
+@pytest.mark.parametrize(("optimizer", "like"), [("adafactor", "adam"), ("prodigy", "adapted"), ("adamw", "adam")])
+def test_who_finds_its_own_rate_is_told_from_who_clips_by_d(optimizer: str, like: str) -> None:
+    """torch's Adafactor calls its clipping threshold d, as Prodigy calls its estimate."""
+    (run,) = (r for r in record(Digits(optimizer=optimizer), 2).told if isinstance(r, RunSignals))
+
+    assert run.steps_like == like

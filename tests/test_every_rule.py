@@ -20,6 +20,7 @@ from lightning_adam.diagnosis import (
     StepSignals,
     decode,
     encode,
+    engine,
     findings_table,
     replay,
 )
@@ -214,6 +215,15 @@ def test_fires_on_its_sickness(example: Example) -> None:
 def test_is_silent_on_what_only_looks_like_it(example: Example) -> None:
     """The rule says nothing on a run that is a step away from its sickness."""
     assert example.rule not in [f.rule for f in found_in(example) if f.severity != "info"]
+
+
+@pytest.mark.parametrize("example", [*SICK, *LOOKALIKES], ids=lambda e: e.rule)
+def test_rules_of_a_pass_have_nothing_to_say_without_one(example: Example, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked in every step, they find the same to the last word."""
+    found = list(map(repr, found_in(example)))
+    monkeypatch.setattr(engine, "OF_A_PASS", frozenset())
+
+    assert list(map(repr, found_in(example))) == found
 
 
 def test_healthy_run_is_silent() -> None:

@@ -6,17 +6,23 @@ import math
 import random
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.tensorboard import SummaryWriter
 
 import lightning_adam as la
 from lightning_adam.clipping import measured
 from lightning_adam.diagnosis import Diagnosis, RunSignals, StepSignals, engine
 from lightning_adam.diagnosis.history import Window, median
+from lightning_adam.monitoring import optimizer_diagnosis, pass_signals
+from lightning_adam.statistics import read_optimizer, tensor_names
+from lightning_adam.statistics.headline import _quantile
 
 
 class Norms(TorchDispatchMode):
@@ -209,3 +215,55 @@ def test_importing_the_callbacks_loads_neither_rules_nor_statistics() -> None:
     loaded = loaded_by("from lightning_adam.callbacks import DivergenceMonitor, OptimizerMonitor; DivergenceMonitor()")
 
     assert not {"lightning_adam.diagnosis.rules", "lightning_adam.statistics", "lightning_adam.configure"} & loaded
+
+
+@pytest.mark.parametrize("is_logged", [True, False])
+def test_signals_are_encoded_where_somebody_keeps_them(
+    is_logged: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a log nobody would ever read them."""
+    encoded, original = list[int](), optimizer_diagnosis.encode
+
+    def counting(records: list[Any]) -> bytes:
+        encoded.append(len(records))
+        return original(records)
+
+    monkeypatch.setattr(optimizer_diagnosis, "encode", counting)
+    module = network()
+    optimizer = la.configure_optimizers(module, total_steps=300)["optimizer"]
+    with la.watch(module, optimizer, writer=SummaryWriter(str(tmp_path)) if is_logged else None) as watch:
+        for _ in range(120):
+            step(module, optimizer, watch)
+
+    assert (sum(encoded) > 120) if is_logged else encoded == []
+
+
+@pytest.mark.parametrize("bunch", [1, 30, 1 << 18], ids=lambda elements: f"bunches of {elements}")
+def test_alignment_is_the_cosine_with_the_momentum_before(bunch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over all weight matrices, however many of them are reckoned with as one, and of two groups with a β₁ of their own."""
+    monkeypatch.setattr(pass_signals, "BUNCH", bunch)
+    module = network()
+    matrices, vectors = ([p for p in module.parameters() if (p.dim() > 1) is is_matrix] for is_matrix in (True, False))
+    groups = [{"params": [*vectors, matrices[0]], "betas": (0.8, 0.99)}, {"params": matrices[1:]}]
+    optimizer = torch.optim.AdamW(groups, lr=1e-2)
+    for _ in range(4):
+        before = [optimizer.state[p]["exp_avg"].double().clone() for p in matrices if p in optimizer.state]
+        step(module, optimizer, None)
+    gradients = torch.cat([p.grad.double().flatten() for p in matrices if p.grad is not None])
+    momentum = torch.cat([m.flatten() for m in before])
+
+    found = pass_signals._alignment(read_optimizer(optimizer, tensor_names(module.named_parameters())))
+    assert found == pytest.approx(float(torch.cosine_similarity(gradients, momentum, dim=0)), rel=1e-4)
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 40])
+def test_quantiles_of_the_headline_are_numpys(count: int) -> None:
+    """To the last bit, with values that are missing or infinite."""
+    values = np.random.default_rng(count).normal(size=count) * 10.0 ** np.arange(count)
+    for holes in ([], [math.nan], [math.inf, math.nan, math.inf], [-math.inf]):
+        all_ = np.array([*values, *holes])
+        known = all_[~np.isnan(all_)]
+        for q in (0.1, 0.5, 0.9):
+            with np.errstate(invalid="ignore"):
+                expected = np.quantile(known, q)
+            assert np.array_equal(_quantile(all_, q), expected, equal_nan=True)

@@ -6,12 +6,15 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 
-from lightning_adam.diagnosis.course import Course, Curve, curve_of, loss_course
+from lightning_adam.diagnosis.course import ENOUGH, Course, Curve, curve_of, falls, loss_course
 from lightning_adam.diagnosis.history import EARLY, PASSES, RATES, History, median
 from lightning_adam.diagnosis.signals import RunSignals, StepSignals
 
 BETTER_THAN, WORSE_THAN = 0.03, 0.12
 """Around the loss of a constant answer, as a share of it: what estimates of it err by, and what noisy steps add."""
+
+GROWN = 2
+"""Times the rms of the first targets: batches of one distribution differ by less."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +32,22 @@ class Case:
 
     @cached_property
     def course(self) -> Course:
-        """Where the loss is going."""
-        return loss_course(self.past)
+        """Where the loss is going; a start that was far off makes no success of what guessing gives."""
+        course = loss_course(self.past)
+        if course == "rising" and self.targets_growth > 1 and self.curve.now <= self.targets_growth * self.curve.best:
+            return "unknown"
+        is_start = course == "falling" and self.curve.count >= ENOUGH and not falls(self.curve, self.past.losses)
+        return "standing" if is_start and self.only_guesses(self.curve.now) else course
+
+    @cached_property
+    def targets_growth(self) -> float:
+        """How much larger the targets' mean square is than in the first steps, at least 1: a reward that grows, mostly.
+
+        A loss that rises no more than they did is no worse than it was.
+        """
+        now = median(self.past.recent("target_rms", 5))
+        ratio = now / self.past.first_target if self.past.first_target > 0 else math.nan
+        return ratio * ratio if ratio > GROWN else 1.0
 
     @property
     def usual_norm(self) -> float:

@@ -69,5 +69,7 @@ def _has_left_its_range(loss: float, past: History) -> bool:
     first = past.initial_loss
     if past.is_signed and past.losses[-1] < -100 * max(1.0, abs(first)):
         return True
-    level = median([*past.losses[-9:], loss]) if math.isfinite(loss) else math.inf
-    return level > (first if past.is_signed else min(2 * past.best_loss, first))
+    last, limit = [*past.losses[-9:], loss], first if past.is_signed else min(2 * past.best_loss, first)
+    if not math.isfinite(loss):
+        return math.inf > limit
+    return max(last) > limit and median(last) > limit

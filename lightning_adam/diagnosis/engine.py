@@ -12,10 +12,19 @@ from lightning_adam.diagnosis.codec import Record
 from lightning_adam.diagnosis.due import is_due
 from lightning_adam.diagnosis.facts import FACTS, known_facts
 from lightning_adam.diagnosis.finding import SEVERITIES, Finding, readable_findings
-from lightning_adam.diagnosis.harm import FIRST_STEPS, RATES_TOO_SMALL, agrees, blew_up, is_cleared, is_unmoved, judged
+from lightning_adam.diagnosis.harm import (
+    FIRST_STEPS,
+    RATES_TOO_SMALL,
+    agrees,
+    blew_up,
+    is_cleared,
+    is_unmoved,
+    judged,
+    rises_after_a_fall,
+)
 from lightning_adam.diagnosis.history import EARLY, PASSES, History
 from lightning_adam.diagnosis.ignoring import is_ignored
-from lightning_adam.diagnosis.rules import BETTER, CAUSES, LINTS, NEVER_AFTER, RULES
+from lightning_adam.diagnosis.rules import BETTER, CAUSES, LINTS, NEVER_AFTER, OF_A_PASS, RULES
 from lightning_adam.diagnosis.rules_gradients import stands_out
 from lightning_adam.diagnosis.signals import RunSignals, StepSignals
 from lightning_adam.diagnosis.stored import is_list_of
@@ -93,8 +102,9 @@ class Diagnosis:
         return [self.findings[i] for i in self._not_over]
 
     def _ask(self, case: Case) -> list[Finding]:
-        rules = [*LINTS, *RULES.values()] if self.history.count == 0 else RULES.values()
-        said = known_facts(case) if self.history.count == 0 else []
+        is_first, has_pass = self.history.count == 0, case.now.heavy is not None
+        rules = [rule for code, rule in RULES.items() if has_pass or code not in OF_A_PASS]
+        rules, said = ([*LINTS, *rules], known_facts(case)) if is_first else (rules, [])
         said += [finding for rule in rules if (finding := self._asked(rule, case)) is not None]
         return [finding for finding in said if not is_ignored(finding, self.run.ignore)]
 
@@ -201,7 +211,7 @@ class Diagnosis:
         for i in waiting:
             settled = self.history.count - self._seen[i] > SETTLED and is_cleared(self.findings[i].rule, case)
             self._suspected[i] = not settled
-        agreed = [i for i in waiting if self._suspected[i] and agrees(self.findings[i].rule, case)]
+        agreed = [i for i in waiting if self._suspected[i] and self._has_harmed(i, case)]
         if not agreed:
             return []
         first, *rest = sorted(agreed, key=lambda i: (self._began[i], ORDER.get(self.findings[i].rule, len(ORDER))))
@@ -212,6 +222,12 @@ class Diagnosis:
         message = f"{found.message} The loss agrees: {course_clause(case)} at step {case.now.step}."
         self.findings[first] = replace(found, severity="warning", message=message)
         return [self.findings[first]]
+
+    def _has_harmed(self, index: int, case: Case) -> bool:
+        """The loss agrees; what was seen in the first steps only is not blamed for what a later one did."""
+        rule, silent_for = self.findings[index].rule, self.history.count - self._seen[index]
+        is_late = rule in FIRST_STEPS and silent_for > SETTLED and rises_after_a_fall(case)
+        return agrees(rule, case) and not is_late
 
     def _rename(self, index: int, finding: Finding, suspected: bool) -> Finding:
         first = self.findings[index]

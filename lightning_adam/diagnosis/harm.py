@@ -32,6 +32,8 @@ INFLATED = 20
 BOUNCING = frozenset({"OSCILLATION"})
 """Rules that noise looks like: only a loss that rises agrees."""
 
+FALLEN = 0.25
+"""Of its start: a loss that has fallen by so much was not ruined by the first steps."""
 STUCK = 0.6
 """Of its start: a loss that stands still above it has learnt little, or only how often each class comes."""
 CLEARED = 0.5
@@ -86,9 +88,9 @@ def _agrees_of_several(rule: str, case: Case) -> bool:
 
 
 def patience(case: Case) -> float:
-    """Losses that a healthy run may need before it begins to fall: 15 % of the run, 40 to 90."""
+    """Losses that a healthy run may need before it begins to fall: a quarter of the run, 40 to 90."""
     total = case.run.total_steps
-    return min(LONGEST_PATIENCE, max(ENOUGH, 0.15 * total)) if math.isfinite(total) else ENOUGH
+    return min(LONGEST_PATIENCE, max(ENOUGH, 0.25 * total)) if math.isfinite(total) else ENOUGH
 
 
 def is_stuck(case: Case) -> bool:
@@ -102,9 +104,14 @@ def is_stuck(case: Case) -> bool:
 
 
 def is_unmoved(case: Case) -> bool:
-    """At what guessing gives, and never above it by more than noise: large steps that ruin a model show in its loss."""
+    """At what guessing gives, and never above it by more than noise: large steps that ruin a model show in its loss.
+
+    Not where a first step moved the weights by a multiple of their norm: that is enough to forget what was initialised.
+    """
     first, start = case.past.first_losses, case.curve.start
     highest = max(first, default=math.nan)
+    if case.past.early_ratio > HOPELESS:
+        return False
     return case.only_guesses(case.curve.now) and highest < max(1.2 * start, start + 4 * noise_of(first))
 
 
@@ -172,6 +179,12 @@ def is_cleared(rule: str, case: Case) -> bool:
     """The loss has fallen far enough to say that a suspicion was none; a start that raw values inflate says nothing."""
     curve = case.curve
     return rule != "INPUT-SCALE" and case.course == "falling" and (curve.signed or curve.now < CLEARED * curve.start)
+
+
+def rises_after_a_fall(case: Case) -> bool:
+    """It had fallen by a quarter first: what ruins the first steps does not let it."""
+    curve = case.curve
+    return case.course == "rising" and not curve.signed and curve.best < (1 - FALLEN) * curve.start
 
 
 def blew_up(case: Case) -> bool:

@@ -89,6 +89,7 @@ class History:
         passes: per heavy signal its last values, oldest first.
         pass_counts: the count of steps before each of these passes.
         ratio_average: moving average of the median update ratio, over about five steps.
+        first_target: rms of the targets in the first ten steps, the highest of them.
         non_finite: whether something was not finite before.
         beta2: of the last step.
         beta2_changed: the count of steps when it was changed last; -1 where it has always been the same.
@@ -127,6 +128,7 @@ class History:
     passes: dict[str, list[float]] = field(default_factory=dict)
     pass_counts: list[int] = field(default_factory=list)
     ratio_average: float = math.nan
+    first_target: float = math.nan
     non_finite: bool = False
     beta2: float = math.nan
     beta2_changed: int = -1
@@ -147,6 +149,7 @@ class History:
         self._usual_norm = Window(self.norms, USUAL)
         self._usual_loss, self._level = Window(self.losses, USUAL), Window(self.losses, 25)
         self._former_level = Window(self.losses[-50:-25], 25)
+        self._initial_loss = _level_of_first(self.first_losses[:5])
 
     @property
     def usual_norm(self) -> float:
@@ -161,8 +164,7 @@ class History:
     @property
     def initial_loss(self) -> float:
         """L0: the median of the first five losses; the very first one where they have exploded from it."""
-        level = median(self.first_losses[:5])
-        return self.first_losses[0] if self.first_losses and 0 < 2 * self.first_losses[0] < level else level
+        return self._initial_loss
 
     @property
     def level(self) -> float:
@@ -246,6 +248,8 @@ class History:
         _keep(self.pass_counts, self.count, PASSES)
         if not math.isnan(heavy.update_ratio_p50):
             self._average_ratio(heavy.update_ratio_p50)
+        if self.count < EARLY and heavy.target_rms > (0.0 if math.isnan(self.first_target) else self.first_target):
+            self.first_target = heavy.target_rms
         if self.count < EARLY and heavy.update_ratio_max > self.early_ratio:
             self.early_ratio, self.early_ratio_in = heavy.update_ratio_max, heavy.update_ratio_max_in
             self.early_lr = now.lr
@@ -264,6 +268,8 @@ class History:
             self._former_level.push(former)
         if len(self.first_losses) < 50:
             self.first_losses.append(loss)
+        if len(self.first_losses) <= 5:
+            self._initial_loss = _level_of_first(self.first_losses)
         self.is_signed = self.is_signed or loss < 0 or (self.finite == 4 and not self.initial_loss > 0)
         self._remember_level()
         if len(self.losses) >= 25:
@@ -324,6 +330,11 @@ def _keep(values: list[N], value: N, most: int) -> None:
     values.append(value)
     if len(values) > most:
         del values[0]
+
+
+def _level_of_first(losses: Sequence[float]) -> float:
+    level = median(losses)
+    return losses[0] if losses and 0 < 2 * losses[0] < level else level
 
 
 def median(values: Sequence[float]) -> float:

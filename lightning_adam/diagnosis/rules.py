@@ -54,6 +54,12 @@ RULES: dict[str, Rule] = {
 }
 """In the order in which causes precede consequences within one step."""
 
+OF_A_PASS = frozenset({
+    "STATE-LOST", "STATE-CORRUPT", "INPUT-CONSTANT", "INPUT-SCALE", "DECAY-DOMINATES", "BF16-STALL", "GRAD-VANISHING",
+    "CLIP-ALWAYS", "EPS-HIGH", "DEAD-PARAMETER", "BETA2-STALE", "LR-LOW", "OSCILLATION",
+})  # fmt: skip
+"""Rules that have nothing to say of a step without the pass over all tensors: they are not asked there."""
+
 _WIRING = ("OPTIMIZER-STALE", "NO-GRADIENT", "GRAD-NOT-ZEROED", "INPUT-CONSTANT", "INPUT-SCALE", "WRONG-SIGN")
 _ROOTS = ("NON-FINITE", "BETA2-LOW", "STATE-LOST", "STATE-CORRUPT", *_WIRING, "SCALER-SKIPS")
 _LARGE_STEPS = (*_ROOTS, "LR-HIGH", "NO-WARMUP", "BETA2-STALE", "LOGIT-GROWTH")

@@ -9,10 +9,12 @@ from lightning_adam.diagnosis.advice import clip_to, higher_rate, lower_rate
 from lightning_adam.diagnosis.case import Case
 from lightning_adam.diagnosis.course import noise_of
 from lightning_adam.diagnosis.finding import Finding
-from lightning_adam.diagnosis.history import median, spread
+from lightning_adam.diagnosis.history import PASSES, median, spread
 from lightning_adam.diagnosis.theory import SMALL_RATIO
 from lightning_adam.diagnosis.wording import number, percent
 
+MIRRORED = (0.75, 2.5)
+"""What an untrained classifier costs, in entropies of the labels: 1 for equal classes, more where many never come."""
 LOOKED_AT = 10
 """Steps between two looks at what changes over hundreds."""
 NON_FINITE_REMEDY = {
@@ -63,7 +65,7 @@ def loss_diverged(case: Case) -> Finding | None:
     level, best, first = median(recent), past.best_loss, past.initial_loss
     if not level > (first if past.is_signed else min(2 * best, first)):  # the limit is higher, and dear
         return None
-    limit = _diverged_limit(case)
+    limit = _diverged_limit(case) * case.targets_growth
     if not level > limit:
         return None
     advice = lower_rate(case, 1 / 3, " or a schedule that decays")
@@ -226,7 +228,7 @@ def wrong_sign(case: Case) -> Finding | None:
     past = case.past
     if case.run.optimizers > 1 or not past.losses or not past.losses[-1] < 0:
         return None
-    regular = past.count % 25 == 0 and (_accelerates(case) or _runs_straight_down(case))
+    regular = past.count % 25 == 0 and (_accelerates(case) or _runs_straight_down(case) or _is_mirrored(case))
     if not (regular or _plunges(case)):
         return None
     now = median(past.losses[-3:])
@@ -265,6 +267,13 @@ def _runs_straight_down(case: Case) -> bool:
         return False
     middle = past.levels[len(past.levels) // 2 - 1]
     return middle - past.levels[-1] > 0.9 * (past.initial_loss - middle) and median(past.recent("alignment", 5)) > 0.8
+
+
+def _is_mirrored(case: Case) -> bool:
+    """A cross entropy is not negative: it began at minus what an untrained classifier's costs, and is twice as far down."""
+    entropy, first = median(case.past.recent("target_entropy", PASSES)), case.past.initial_loss
+    low, high = MIRRORED
+    return entropy > 0 and low * entropy < -first < high * entropy and median(case.past.losses[-10:]) < 2 * first
 
 
 def _plunges(case: Case) -> bool:

@@ -22,6 +22,8 @@ LARGE_RATIO = 0.03
 """Median ‖Δθ‖/‖θ‖ in a running training: healthy at most 0.025, rising rates cross it 59-144 steps before the loss."""
 STILL_THERE = 0.93
 """Of its start: a loss that stands there has learnt next to nothing."""
+HARDLY = 0.01
+"""Of a weight's norm, by all steps together: healthy runs move it by a half and more."""
 HEALTHY_RATIO = 0.002
 """The median of 84 healthy runs is 0.0021 (p10 0.0012, p90 0.0049)."""
 
@@ -141,11 +143,11 @@ def lr_low(case: Case) -> Finding | None:
     if past.level < 0.5 * past.initial_loss or median(past.recent("eps_share", 3)) > 0.3 or case.run.steps_like == "adapted":
         return None
     ratios, rms = past.recent("update_ratio_p50", 3), median(past.recent("normalised_rms", 3))
-    if len(ratios) < 3 or not _steps_agree(case, rms):
+    if len(ratios) < 3 or not (_steps_agree(case, rms) or _has_hardly_moved(case, median(ratios))):
         return None
     if 3 * _promised(case) < 0.2 * past.level:
         return _too_little_promised(case)
-    if not (0 < median(ratios) < SMALL_RATIO or _has_hardly_moved(case, median(ratios))):
+    if not (0 < median(ratios) < SMALL_RATIO or _shrinks_to_nothing(case, median(ratios))):
         return None
     if past.peak_lr < 0.5 * configured_rate(case):
         return _never_arrives(case)
@@ -187,6 +189,15 @@ def _too_little_promised(case: Case) -> Finding:
 
 
 def _has_hardly_moved(case: Case, ratio: float) -> bool:
+    """All steps together are under 1 % of the weights after 40 % of the run, and the loss stands where it began.
+
+    Small batches' gradients do not agree, however small the rate is; and what has not moved cannot have learnt.
+    """
+    stands = case.course == "standing" and case.past.level > STILL_THERE * case.past.initial_loss
+    return case.progress >= 0.4 and stands and 0 < case.past.count * ratio < HARDLY
+
+
+def _shrinks_to_nothing(case: Case, ratio: float) -> bool:
     """Adagrad's steps shrink as 1/√t: all of them together, about 2·t·(the last), are under a tenth of the weights."""
     return case.run.steps_like == "accumulated" and 0 < 2 * case.past.count * ratio < 0.1
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 NAN = math.nan
 DIGITS = 6
 """Significant digits that a signal keeps: what is stored is what the rules saw, and a replay finds the same."""
+_SHORTENED = f"%.{DIGITS}g"
 
 
 @dataclass(frozen=True)
@@ -215,7 +216,7 @@ def _round_floats(signals: StepSignals | HeavySignals) -> None:
     for name in _FLOATS[type(signals)]:
         value = values[name]
         if value != 0.0 and math.isfinite(value):
-            values[name] = float(f"{value:.{DIGITS}g}")
+            values[name] = float(_SHORTENED % value)
 
 
 _FLOATS: dict[type, tuple[str, ...]] = {

@@ -24,6 +24,11 @@ class AllSinks(Sink):
     def __init__(self, sinks: Sequence[Sink], guard: Guard) -> None:
         self.sinks, self._guard = sinks, guard
 
+    @property
+    def keeps_records(self) -> bool:
+        """Whether any of them does."""
+        return any(sink.keeps_records for sink in self.sinks)
+
     def addresses(self) -> Iterator[str]:
         """What to tell the user to open."""
         return (sink.address for sink in self.sinks if sink.address)

@@ -99,7 +99,8 @@ def scale_of(values: Tensor) -> Floats:
     """Largest |x|, rms, and |mean|/standard deviation."""
     values = values.detach().float()
     spread, mean = torch.std_mean(values)
-    numbers = torch.stack([values.abs().max(), torch.sqrt(spread**2 + mean**2), mean.abs() / spread])
+    largest = torch.linalg.vector_norm(values, math.inf)
+    numbers = torch.stack([largest, torch.sqrt(spread**2 + mean**2), mean.abs() / spread])
     found: Floats = numbers.cpu().numpy().astype(np.float64)
     return found
 

@@ -275,7 +275,7 @@ class Monitor:
 
     def _gradients_complete(self, watched: MonitoredOptimizer) -> None:
         watched.before_clipping(self._inputs)
-        if watched.diagnosis is not None:
+        if watched.diagnosis is not None and self._actions.kind != "warn":
             self.guard.run("an action", self._leave_out_if_bad, watched, watched.diagnosis)
 
     def _leave_out_if_bad(self, watched: MonitoredOptimizer, diagnosis: OptimizerDiagnosis) -> None:

@@ -157,5 +157,5 @@ class OptimizerDiagnosis:
     def _store(self) -> None:
         records, self._unstored = self._unstored, []
         step = next((r.step for r in reversed(records) if isinstance(r, StepSignals)), 0)
-        if records:
+        if records and self._sinks.keeps_records:
             self._sinks.records(self._prefix, step, encode(records))

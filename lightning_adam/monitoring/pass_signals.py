@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,8 @@ Floats = NDArray[np.float64]
 
 MOST_LABELS, MOST_CLASSES = 10_000, 1000
 """Looked at in a batch; of more classes a batch holds too few examples to say how often each comes."""
+BUNCH = 1 << 18
+"""Elements of small tensors that are copied into one: what many small operations cost, one costs."""
 TINY_START = 0.1
 """A matrix that begins under so many times 1/√fan-in began at zero on purpose (heads, LoRA's B): its ratio says nothing."""
 
@@ -169,34 +173,49 @@ def _bound(reading: TensorReading) -> float:
 
 
 def _largest(values: Floats, names: Sequence[str]) -> tuple[float, str]:
-    if np.isnan(values).all():
+    missing = np.isnan(values)
+    if missing.all():
         return math.nan, ""
-    index = int(np.nanargmax(values))
+    index = int(np.argmax(np.where(missing, -np.inf, values)))
     return float(values[index]), names[index]
 
 
 def _middle(values: Floats) -> float:
-    return float(np.nanmedian(values)) if not np.isnan(values).all() else math.nan
+    known = np.sort(values[~np.isnan(values)])
+    half = len(known) // 2
+    if not len(known):
+        return math.nan
+    return float(known[half] if len(known) % 2 else 0.5 * (known[half - 1] + known[half]))
 
 
 def _mean(values: Floats, weights: Floats) -> float:
     known = ~np.isnan(values)
-    return float(np.average(values[known], weights=weights[known])) if known.any() else math.nan
+    return float((values[known] * weights[known]).sum() / weights[known].sum()) if known.any() else math.nan
 
 
-@torch.no_grad()
-def _alignment(readings: Iterable[TensorReading]) -> float:
-    """cos(gₜ, mₜ₋₁) over the weight matrices, with mₜ₋₁ = (mₜ - (1-β₁)·gₜ)/β₁: needs no copy of the last gradient."""
-    sums = []
+def _gradients_with_moments(readings: Iterable[TensorReading]) -> Iterator[tuple[tuple[Any, ...], tuple[Tensor, Tensor]]]:
+    """g and m of each weight matrix, with β₁ and what small neighbours have in common: these are reckoned with as one."""
+    end = 0
     for r in readings:
         m = r.moments
         if m is None or m.first is None or r.gradient is None or r.parameter.dim() < 2 or not m.beta1 > 0:
             continue
         if m.step < 2 or m.first.shape != r.gradient.shape or m.first.is_complex():
             continue
-        g = r.gradient.float()
-        before = torch.sub(m.first.float(), g, alpha=1 - m.beta1).div_(m.beta1)
-        sums.append(torch.stack([torch.dot(g.flatten(), before.flatten()), g.square().sum(), before.square().sum()]))
+        begin, end = end, end + r.gradient.numel()
+        bunch = (begin // BUNCH, end // BUNCH)  # a tensor that reaches into the next one, as a large one does, is alone
+        yield (m.beta1, bunch, r.gradient.device, r.gradient.dtype, m.first.dtype), (r.gradient, m.first)
+
+
+@torch.no_grad()
+def _alignment(readings: Iterable[TensorReading]) -> float:
+    """cos(gₜ, mₜ₋₁) over the weight matrices, with mₜ₋₁ = (mₜ - (1-β₁)·gₜ)/β₁: needs no copy of the last gradient."""
+    sums = []
+    for (beta1, *_), bunch in groupby(_gradients_with_moments(readings), itemgetter(0)):
+        pairs = [pair for _, pair in bunch]
+        g, m = (torch._C._nn.flatten_dense_tensors(list(part)).float() for part in zip(*pairs, strict=True))
+        before = torch.sub(m, g, alpha=1 - beta1).div_(beta1)
+        sums.append(torch.stack([torch.dot(g, before), g.square().sum(), before.square().sum()]))
     if not sums:
         return math.nan
     dot, gradient, momentum = torch.stack([s.to(sums[0].device) for s in sums]).sum(0).tolist()

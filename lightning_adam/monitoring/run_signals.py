@@ -94,7 +94,7 @@ def configured_rate(group: Mapping[str, Any]) -> float:
 def steps_like(optimizer: Optimizer, has_moments: bool) -> str:
     """What its steps follow, by what it keeps: see :class:`RunSignals`."""
     group, name = optimizer.param_groups[0], type(optimizer).__name__
-    if "d" in group or "d0" in group:
+    if "d0" in group or ("d" in group and "beta2_decay" not in group):  # torch's Adafactor calls its clipping d
         return "adapted"
     if "lr_decay" in group:
         return "accumulated"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,8 +26,9 @@ from lightning_adam.monitoring.step_gradients import StepGradients, on_device
 from lightning_adam.monitoring.zeroing import ZeroingWatch
 from lightning_adam.statistics import Before, copy_parameters, read_optimizer
 
-LIGHT = ("loss", "scale", "clip_coefficient", "logit_max", "lr", "overflowed")
-"""The numbers of a light step that come from the device, before the tensors' gradient norms."""
+LIGHT = 6
+"""Numbers of a light step that come from the device, before the tensors' gradient norms: loss, scale, clip coefficient,
+largest logit, learning rate, and whether the step overflowed."""
 MOST_AHEAD = 8
 """Steps whose numbers may still be on their way from a GPU: then the host waits for the oldest."""
 
@@ -53,7 +54,7 @@ class StepInputs:
     largest_logit: Tensor | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class _StepInFlight:
     """One step's numbers on their way to the host, and what the host knew already.
 
@@ -63,7 +64,7 @@ class _StepInFlight:
     values: Tensor | list[float]
     arrived: Any
     names: tuple[str, ...]
-    known: Mapping[str, Any]
+    known: dict[str, Any]
     has_loss: bool
     spoilt: NonFinite | None
     vetoed: bool
@@ -159,10 +160,9 @@ class SignalReader:
         self._gradients.after_step()
         known = self._known(inputs.batch_index)
         self._zeroing.after_step()
-        step = self._send(inputs, {**known, "skipped": self.is_vetoed})
+        step = self._send(inputs, known)
         if step.arrived is None and not self._measured:
-            norm = self._gradients.total(self._run.gradient_scale(self.optimizer))
-            self._measured = self.diagnosis.wants_measurement(self._every, norm)
+            self._measured = self.diagnosis.wants_measurement(self._every, step.total)
         if self._measured and not self.is_vetoed:
             self._arrive(everything=True)
             self._finish(step, self._heavy(inputs.batch))
@@ -174,7 +174,7 @@ class SignalReader:
     def after_skip(self, inputs: StepInputs) -> None:
         """The gradient scaler left the step out."""
         self._gradients.after_step(was_taken=False)
-        self._in_flight.append(self._send(inputs, {**self._known(inputs.batch_index), "skipped": True}))
+        self._in_flight.append(self._send(inputs, self._known(inputs.batch_index) | {"skipped": True}))
         self._arrive(everything=True)
 
     def _known(self, batch_index: int) -> dict[str, Any]:
@@ -188,12 +188,13 @@ class SignalReader:
             "lr": max(map(float, rates), default=math.nan),
             "beta1": beta1,
             "beta2": beta2,
+            "skipped": self.is_vetoed,
             "not_zeroed": self._zeroing.not_zeroed,
             "without_gradient": 0 if self.is_vetoed else self._gradients.missing,
             "unused": () if self.is_vetoed else self._gradients.unused,
         }
 
-    def _send(self, inputs: StepInputs, known: Mapping[str, Any]) -> _StepInFlight:
+    def _send(self, inputs: StepInputs, known: dict[str, Any]) -> _StepInFlight:
         """All numbers of the step in one vector, on its way to pinned memory where the device is a GPU."""
         device, scale = self._gradients.device, self._run.gradient_scale(self.optimizer)
         scalars, each = self._scalars(inputs), self._gradients.each(scale)
@@ -205,7 +206,7 @@ class SignalReader:
         numbers = torch.stack([on_device(s, device).float().reshape(()) for s in scalars])
         values = numbers if each is None else torch.cat([numbers, each])
         if device.type != "cuda":
-            return _StepInFlight(values.tolist(), None, *rest)
+            return _StepInFlight(values.tolist(), None, *rest, self._gradients.total(scale))
         host = torch.empty(values.shape, pin_memory=True)
         host.copy_(values, non_blocking=True)
         arrived: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
@@ -213,7 +214,7 @@ class SignalReader:
         return _StepInFlight(host, arrived, *rest)
 
     def _scalars(self, inputs: StepInputs) -> list[Tensor | float]:
-        """As :data:`LIGHT` names them."""
+        """As :data:`LIGHT` counts them."""
         device, logit = self._gradients.device, inputs.largest_logit
         scale = self._run.loss_scale
         overflowed = getattr(self.optimizer, "found_inf", 0.0)  # GradScaler tells a fused optimizer, and calls it
@@ -258,14 +259,18 @@ class SignalReader:
         if step.arrived is not None:
             step.arrived.synchronize()
         values = step.values if isinstance(step.values, list) else step.values.tolist()
-        numbers, norms = dict(zip(LIGHT, values, strict=False)), values[len(LIGHT) :]
-        rate, overflowed = numbers.pop("lr"), numbers.pop("overflowed") > 0
-        known = {**step.known, "lr": rate if math.isfinite(rate) else step.known["lr"]}
-        known["skipped"] = known["skipped"] or overflowed
-        bad = self._first_non_finite(step, numbers["loss"], norms, bool(known["skipped"]), heavy)
+        loss, scale, clip, logit, rate, overflowed = values[:LIGHT]
+        norms, known = values[LIGHT:], step.known
+        known["lr"] = rate if math.isfinite(rate) else known["lr"]
+        known["skipped"] = known["skipped"] or overflowed > 0
+        bad = self._first_non_finite(step, loss, norms, known["skipped"], heavy)
         norm = math.sqrt(sum(n * n for n in norms)) if norms else step.total
         self._begin(known["step"])
-        self._tell(StepSignals(**{**numbers, **known}, gradient_norm=norm, non_finite=bad, heavy=heavy))
+        light = StepSignals(
+            loss=loss, scale=scale, clip_coefficient=clip, logit_max=logit, gradient_norm=norm, non_finite=bad, heavy=heavy,
+            **known,
+        )  # fmt: skip
+        self._tell(light)
 
     def _begin(self, step: int) -> None:
         """The run's record comes before its first step's, and again where the helper has planned the run anew."""
@@ -285,8 +290,8 @@ class SignalReader:
             return step.spoilt
         if step.has_loss and not math.isfinite(loss):
             return NonFinite("loss")
-        bad = tuple(name for name, norm in zip(step.names, norms, strict=True) if not math.isfinite(norm))
-        if bad:
+        if not math.isfinite(sum(norms)):
+            bad = tuple(name for name, norm in zip(step.names, norms, strict=True) if not math.isfinite(norm))
             return None if skipped and not step.vetoed else NonFinite("gradient", bad)
         if heavy is not None and not math.isfinite(sum(self._parameter_norms().values())):
             return self._spoilt()

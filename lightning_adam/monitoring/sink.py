@@ -22,6 +22,11 @@ class Sink:
         """What to tell the user to open, in one short sentence; None for nothing."""
         return None
 
+    @property
+    def keeps_records(self) -> bool:
+        """Whether it does anything with :meth:`records`: where no sink does, nobody encodes any."""
+        return type(self).records is not Sink.records
+
     def hyperparameters(self, values: Mapping[str, Any], trainer_follows: bool = False) -> None:
         """Before training, once: what the runs of a project are sorted by (``lr``, ``betas``, ``schedule``, …).
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -71,12 +72,13 @@ class StepGradients:
         placed = [p for group in self._optimizer.param_groups for p in group["params"]]
         found = [p.grad for p in placed]
         has_none = [gradient is None for gradient in found]
-        self._gradients = [gradient for gradient in found if gradient is not None]
+        is_whole = not any(has_none)
+        self._gradients = found if is_whole else [gradient for gradient in found if gradient is not None]
         same = len(placed) == len(self._placed) and all(map(operator.is_, placed, self._placed))
         if not same or has_none != self._has_none:
             self._placed, self._has_none = placed, has_none
             self._look_up()
-        if any(has_none):
+        if not is_whole:
             self._count_missing()
 
     def _look_up(self) -> None:
@@ -103,8 +105,9 @@ class StepGradients:
     def _measure(self) -> None:
         if not self._gradients:
             return
-        if self._is_small and set(map(type, self._gradients)) == {Tensor} and not _any_sparse(self._gradients):
-            self._total = float(torch.linalg.vector_norm(torch._C._nn.flatten_dense_tensors(self._gradients)))
+        if self._is_small and set(map(type, self._gradients)) == {Tensor}:
+            with suppress(RuntimeError):  # a sparse one cannot be flattened
+                self._total = float(torch.linalg.vector_norm(torch._C._nn.flatten_dense_tensors(self._gradients)))
         if not math.isfinite(self._total):
             self._total, self._each = math.nan, norms_of(self._gradients)
 
@@ -127,10 +130,11 @@ class StepGradients:
         self._total = float(record.norm_before) if norms.is_cpu else math.nan
         if not math.isfinite(self._total):
             self._total, self._each = math.nan, norms.float()
-        if self._has_changed(len(norms)) or self._each is not None:
+        count = norms.numel()
+        if self._has_changed(count) or self._each is not None:
             self._gather()
-        if len(self.graded) != len(norms):
-            self.graded = ("a parameter",) * len(norms)
+        if len(self.graded) != count:
+            self.graded = ("a parameter",) * count
 
     def _has_changed(self, graded: int) -> bool:
         """Whether others than before may have a gradient: nobody looks where all have one and had one."""
@@ -160,10 +164,6 @@ class StepGradients:
         if self._each is None or (not isinstance(scale, Tensor) and scale == 1.0):
             return self._each
         return self._each / on_device(scale, self._each.device)
-
-
-def _any_sparse(gradients: Sequence[Tensor]) -> bool:
-    return {gradient.layout for gradient in gradients} != {torch.strided}
 
 
 def on_device(value: Tensor | float, device: torch.device) -> Tensor:

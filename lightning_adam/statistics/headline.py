@@ -81,11 +81,14 @@ def log10(value: float) -> float:
 
 
 def _quantile(values: Sequence[float] | NDArray[np.float64], q: float) -> float:
-    """NaN left out, and of nothing; between infinities there is nothing to interpolate, and NumPy would warn."""
+    """As ``numpy.quantile``, which takes long for a few numbers; NaN left out, of nothing, and beside infinities."""
     known = np.asarray(values, dtype=np.float64)
-    known = known[~np.isnan(known)]
-    with np.errstate(invalid="ignore"):
-        return float(np.quantile(known, q)) if known.size else math.nan
+    ordered = np.sort(known[~np.isnan(known)])
+    if not ordered.size:
+        return math.nan
+    place = (ordered.size - 1) * q
+    share, low, high = place % 1, float(ordered[int(place)]), float(ordered[min(int(place) + 1, ordered.size - 1)])
+    return low + (high - low) * share if share < 0.5 else high - (high - low) * (1 - share)
 
 
 def _average(values: NDArray[np.float64], weights: NDArray[np.float64]) -> float:

@@ -41,6 +41,7 @@ class Run:
         findings: what the monitor found, live.
         final: the median of the last losses; infinite where they are not finite.
         seconds: of training, with everything.
+        start: what ``final`` was before, where it is a measure of the task's own.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Run:
     findings: list[Finding]
     final: float
     seconds: float
+    start: float = math.nan
 
     @property
     def steps(self) -> list[StepSignals]:
@@ -63,7 +65,8 @@ class Run:
     def save(self, path: Path) -> None:
         """One zip file."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        meta = {"name": self.name, "seed": self.seed, "final": self.final, "seconds": self.seconds}
+        numbers = {"final": self.final, "seconds": self.seconds, "start": self.start}
+        meta = {"name": self.name, "seed": self.seed, **numbers}
         with zipfile.ZipFile(path, "w") as stored:
             stored.writestr("meta.json", json.dumps({**meta, "findings": [f.to_dict() for f in self.findings]}))
             for index, records in enumerate(self.records):

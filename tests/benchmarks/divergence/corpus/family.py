@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +11,7 @@ from torch import Generator, Tensor, nn
 
 Batch = tuple[Tensor, ...]
 """Inputs first, the target last."""
+Loss = Callable[[nn.Module, Batch], Tensor]
 
 
 @dataclass(frozen=True)
@@ -20,12 +21,20 @@ class Task:
     Attributes:
         net: the network.
         draw: draws a batch.
-        loss: of the network on a batch.
+        loss: of the network on a batch; of several that train against each other, by their names in the network, in turn,
+            each with an optimizer of its own.
+        measure: how badly the network does, where the loss does not tell.
     """
 
     net: nn.Module
     draw: Callable[[Generator], Batch]
-    loss: Callable[[nn.Module, Batch], Tensor]
+    loss: Loss | Mapping[str, Loss]
+    measure: Callable[[nn.Module], float] | None = None
+
+    @property
+    def turns(self) -> Mapping[str, Loss]:
+        """One for each optimizer; the empty name is the whole network."""
+        return self.loss if isinstance(self.loss, Mapping) else {"": self.loss}
 
 
 @dataclass(frozen=True)
@@ -40,6 +49,7 @@ class Family:
         steps: of one run.
         supervised: whether shuffled targets make it unlearnable.
         continuous: whether the inputs are floats that an upstream mistake may scale.
+        by_loss: whether its loss tells how well it does; else the task has a measure.
         not_in: precisions in which torch cannot compute it: an operation is missing, or constants are of 32 bits.
     """
 
@@ -50,6 +60,7 @@ class Family:
     steps: int = 250
     supervised: bool = False
     continuous: bool = False
+    by_loss: bool = True
     not_in: tuple[str, ...] = ()
 
     @property
@@ -67,13 +78,14 @@ def family(
     steps: int = 250,
     supervised: bool = False,
     continuous: bool = False,
+    by_loss: bool = True,
     not_in: tuple[str, ...] = (),
 ) -> Callable[[Callable[[], Task]], Callable[[], Task]]:
     """Register the function under its name."""
 
     def register(make: Callable[[], Task]) -> Callable[[], Task]:
         name = make.__name__.replace("_", "-")
-        FAMILIES[name] = Family(name, make, optimizer, lr, steps, supervised, continuous, not_in)
+        FAMILIES[name] = Family(name, make, optimizer, lr, steps, supervised, continuous, by_loss, not_in)
         return make
 
     return register

@@ -76,6 +76,7 @@ def _is_sgd(family: Family) -> bool:
 MISTAKES: dict[str, Mistake] = {
     "rate-times-100": Mistake("LR-HIGH", TOO_LARGE, rate=100.0),
     "rate-times-30": Mistake("LR-HIGH", TOO_LARGE, rate=30.0),
+    "rate-by-100": Mistake("LR-LOW", frozenset({"BF16-STALL"}), rate=1e-2),
     "rate-by-1000": Mistake("LR-LOW", frozenset({"BF16-STALL"}), rate=1e-3),
     "rate-jumps": Mistake("LR-HIGH", factor=lambda t, n: 300.0 if t >= n // 2 else 1.0, onset=0.5),
     "rate-ramps": Mistake("LR-HIGH", factor=lambda t, n: 1.05 ** max(0, t - n // 3), onset=1 / 3),

@@ -51,7 +51,8 @@ def outcome_of(job: Job) -> Outcome:
     run = Run.load(job.path)
     findings = sorted((f for d in diagnoses(run) for f in d.findings), key=lambda f: f.step)
     losses = run.losses
-    start = float(np.median(np.where(np.isfinite(losses[:5]), losses[:5], np.inf)))
+    first = float(np.median(np.where(np.isfinite(losses[:5]), losses[:5], np.inf)))
+    start = first if math.isnan(run.start) else run.start
     rates = [r.lr for r in run.records[0] if isinstance(r, RunSignals)]
     return Outcome(job, start, run.final, rates[0], tuple(findings), _peers(job, run))
 
