@@ -55,8 +55,8 @@ ODD = {
     "lost": lambda: lossy(reading()),
     "shrunk before": lambda: reading(step=torch.randn(1000) * 1e-3, shrunk=Decay(1e-3, after=False, decoupled=True)),
     "shrunk after": lambda: reading(step=torch.randn(1000) * 1e-3, shrunk=Decay(1e-3, after=True, decoupled=True)),
-    "no first moment": lambda: lacking(reading(step=torch.randn(1000) * 1e-3), first=None),
-    "no second moment": lambda: lacking(reading(step=torch.randn(1000) * 1e-3), second=None, denominator=None),
+    "no first moment": lambda: lacking(reading(step=torch.randn(1000) * 1e-3), stored_first=None),
+    "no second moment": lambda: lacking(reading(step=torch.randn(1000) * 1e-3), stored_second=None, stored_denominator=None),
 }
 
 
@@ -101,7 +101,9 @@ def of_moments(moments: Moments, change: Callable[[torch.Tensor], torch.Tensor])
     """Both moments changed; the denominator stays the second where it was."""
     second = change(moments.second)
     denominator = second if moments.denominator is moments.second else change(moments.denominator)
-    return dataclasses.replace(moments, first=change(moments.first), second=second, denominator=denominator)
+    return dataclasses.replace(
+        moments, stored_first=change(moments.first), stored_second=second, stored_denominator=denominator
+    )
 
 
 def mapped(of: TensorReading, change: Callable[[torch.Tensor], torch.Tensor]) -> TensorReading:

@@ -114,10 +114,17 @@ def opened(browser: Any) -> Iterator[Callable[..., Tab]]:
 def test_assets_are_small_and_complete() -> None:
     """Under 500 KB, and the page asks for nothing that is not in the folder."""
     texts = {path.name: path.read_text() for path in STATIC.iterdir()}
-    imported = {name for text in texts.values() for name in re.findall(r"from '\./([\w.]+)'", text)}
+    imported = {name for text in texts.values() for name in re.findall(r"(?:from |import\()'\./([\w.]+)'", text)}
 
     assert sum(len(text.encode()) for text in texts.values()) < 500_000
     assert imported | {"index.js", "style.css"} == set(texts)
+
+
+def test_all_modules_are_asked_for_at_once() -> None:
+    """One that is left out costs a round trip more; one that is gone, an error in the console."""
+    listed = re.findall(r"'(\w+)'", re.findall(r"MODULES = \[(.*?)\];", (STATIC / "index.js").read_text(), re.DOTALL)[0])
+
+    assert {f"{name}.js" for name in listed} | {"index.js"} == {path.name for path in STATIC.glob("*.js")}
 
 
 def test_wrong_request_gets_a_sentence(server: SimpleNamespace) -> None:

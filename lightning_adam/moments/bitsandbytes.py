@@ -1,4 +1,4 @@
-"""bitsandbytes' blockwise 8-bit states (Dettmers et al. 2022, arXiv:2110.02861), as its own dequantiser reads them."""
+"""bitsandbytes' blockwise 8-bit states (Dettmers et al. 2022, arXiv:2110.02861)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from lightning_adam.moments.packed import Blockwise, Packed
 from lightning_adam.moments.slot import Moments, Slot
 
 BLOCK_SIZES = (256, 2048, 4096, 512, 1024, 128, 64)
@@ -25,24 +26,19 @@ def single(slot: Slot) -> Moments:
     if kind == "lion":
         return Moments(moment, None, None, slot.step, slot.beta2, 0.0)
     if kind in ("momentum", "lars"):
-        return Moments(moment * (1 - slot.beta1), None, None, slot.step, 0.0, 0.0)
+        average = (moment.unpacked() if isinstance(moment, Packed) else moment) * (1 - slot.beta1)
+        return Moments(average, None, None, slot.step, 0.0, 0.0)
     return Moments(None, moment, moment, slot.step, 0.0, 0.0)
 
 
-def _moment(slot: Slot, which: int) -> Tensor:
-    """float32 [shape of the parameter]; tensors under 4,096 elements are kept in 32 bit."""
+def _moment(slot: Slot, which: int) -> Tensor | Packed:
+    """Of the parameter's shape; tensors under 4,096 elements are kept in 32 bit."""
     stored, absmax = slot.tensor(f"state{which}"), slot.state.get(f"absmax{which}")
     if stored.dim() > slot.parameter.dim():
         stored, absmax = stored[0], None if absmax is None else absmax[0]
     if stored.dtype != torch.uint8 or absmax is None:
         return stored
-    from bitsandbytes.functional import dequantize_blockwise  # type: ignore[import-untyped,unused-ignore]
-
-    size = block_size(stored.numel(), absmax.numel())
-    restored: Tensor = dequantize_blockwise(
-        stored.contiguous(), absmax=absmax, code=slot.state[f"qmap{which}"], blocksize=size
-    )
-    return restored
+    return Blockwise(stored.contiguous(), slot.state[f"qmap{which}"], absmax, block_size(stored.numel(), absmax.numel()))
 
 
 def block_size(elements: int, blocks: int) -> int:

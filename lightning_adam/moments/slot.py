@@ -11,26 +11,47 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lightning_adam.moments.packed import Packed
+
 
 @dataclass(frozen=True)
 class Moments:
     """The raw (not bias-corrected) moments of one tensor after a step.
 
     Attributes:
-        first: m, shape of the parameter; None where the optimizer keeps none.
-        second: v, shape of the parameter; None where the optimizer keeps none.
-        denominator: the second moment that the step divides by; v, or its running maximum under AMSGrad.
+        stored_first: m as the optimizer keeps it; None where it keeps none.
+        stored_second: v as the optimizer keeps it; None where it keeps none.
+        stored_denominator: the second moment that the step divides by; v, or its running maximum under AMSGrad.
         step: t, the number of updates behind the moments; 1 where nobody counts (the betas are 0 then).
         beta1: decay rate that m̂ = m/(1-β₁ᵗ) corrects for; 0 where m is to be taken as it is.
         beta2: decay rate that v̂ = v/(1-β₂ᵗ) corrects for; 0 where v is to be taken as it is.
     """
 
-    first: Tensor | None
-    second: Tensor | None
-    denominator: Tensor | None
+    stored_first: Tensor | Packed | None
+    stored_second: Tensor | Packed | None
+    stored_denominator: Tensor | Packed | None
     step: int
     beta1: float
     beta2: float
+
+    @functools.cached_property
+    def first(self) -> Tensor | None:
+        """m, shape of the parameter."""
+        return _unpacked(self.stored_first)
+
+    @functools.cached_property
+    def second(self) -> Tensor | None:
+        """v, shape of the parameter."""
+        return _unpacked(self.stored_second)
+
+    @functools.cached_property
+    def denominator(self) -> Tensor | None:
+        """What v̂ is rooted of, shape of the parameter; v itself where it is v."""
+        return self.second if self.stored_denominator is self.stored_second else _unpacked(self.stored_denominator)
+
+
+def _unpacked(stored: Tensor | Packed | None) -> Tensor | None:
+    return stored.unpacked() if isinstance(stored, Packed) else stored
 
 
 @dataclass(frozen=True)

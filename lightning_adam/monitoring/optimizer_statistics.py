@@ -179,8 +179,8 @@ class OptimizerStatistics:
             return
         self._has_told_what_is_missing = True
         kind = getattr(self.optimizer, "adam_kind", type(self.optimizer))
-        first = any(r.moments is not None and r.moments.first is not None for r in readings)
-        second = any(r.moments is not None and r.moments.second is not None for r in readings)
+        first = any(r.moments is not None and r.moments.stored_first is not None for r in readings)
+        second = any(r.moments is not None and r.moments.stored_second is not None for r in readings)
         missing = [name for name, there in (("first moment m", first), ("second moment v", second)) if not there]
         if missing:
             self._run.tell(

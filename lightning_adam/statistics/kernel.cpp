@@ -22,11 +22,19 @@ constexpr int BINS = 80;
 enum Sum { GRADIENT, ZERO_GRADIENT, PARAMETER, FIRST, SECOND, ALIVE, RATIO, RATIO_SQUARED, SWAMPED, SURPRISE, SUMS, STEP = SUMS, LOST, ALL_SUMS };
 enum Maximum { FIRST_MAX, SECOND_MAX, SECOND_MIN, RATIO_MAX, MAXIMA, STEP_MAX = MAXIMA, ALL_MAXIMA };
 enum Part { PARAMETERS, GRADIENTS, FIRSTS, SECONDS, DENOMINATORS, BEFORE, PARTS };  // θ, g, m, v, what v̂ is rooted of, old θ
-enum Kind : int64_t { MISSING, FLOAT, BFLOAT };
+enum Kind : int64_t { MISSING, FLOAT, BFLOAT, CODES, OUTER };
+
+// What a part is unpacked with: element i of CODES is table[codes[i]] * scales[i / block], of OUTER scales[i / block] *
+// table[i % block].
+struct Packing {
+    const float *scales, *table;
+    int64_t block;
+};
 
 struct Tensor {  // as TASK in kernel.py
     const void* places[PARTS];
     int64_t kinds[PARTS];
+    Packing packings[PARTS];
     int64_t numel, offset, slot, stride, slots;
     double first_scale, second_scale, eps, lr, weight;  // weight: elements that a sampled one stands for
     double share, stretch;                              // Decay.step() in steps.py
@@ -39,14 +47,22 @@ struct Block {
 
     void look_at(const Tensor& t, int64_t start, int64_t count) {
         for (int part = 0; part < PARTS; part++) {
-            if (t.kinds[part] == FLOAT)
-                parts[part] = static_cast<const float*>(t.places[part]) + start;
-            else
-                parts[part] = t.kinds[part] == BFLOAT ? widened(part, t, start, count) : ones(part);
+            const bool is_second = part == DENOMINATORS && t.places[part] == t.places[SECONDS];
+            parts[part] = is_second ? parts[SECONDS] : converted_to_float(part, t, start, count);
         }
     }
 
    private:
+    const float* converted_to_float(int part, const Tensor& t, int64_t start, int64_t count) {
+        switch (t.kinds[part]) {
+            case FLOAT: return static_cast<const float*>(t.places[part]) + start;
+            case BFLOAT: return widened(part, t, start, count);
+            case CODES: return decoded(part, t, start, count);
+            case OUTER: return multiplied(part, t, start, count);
+            default: return ones(part);
+        }
+    }
+
     const float* widened(int part, const Tensor& t, int64_t start, int64_t count) {
         const uint16_t* from = static_cast<const uint16_t*>(t.places[part]) + start;
         float* to = converted[part];
@@ -54,6 +70,32 @@ struct Block {
         for (int64_t i = 0; i < count; i++) {
             const uint32_t bits = uint32_t(from[i]) << 16;
             std::memcpy(&to[i], &bits, 4);
+        }
+        return to;
+    }
+
+    const float* decoded(int part, const Tensor& t, int64_t start, int64_t count) {
+        const Packing& packing = t.packings[part];
+        const uint8_t* codes = static_cast<const uint8_t*>(t.places[part]) + start;
+        float* to = converted[part];
+        for (int64_t i = 0, stop; i < count; i = stop) {
+            const int64_t block = (start + i) / packing.block;
+            const float scale = packing.scales[block];
+            stop = std::min(count, (block + 1) * packing.block - start);
+            for (int64_t j = i; j < stop; j++) to[j] = packing.table[codes[j]] * scale;
+        }
+        return to;
+    }
+
+    const float* multiplied(int part, const Tensor& t, int64_t start, int64_t count) {
+        const Packing& packing = t.packings[part];
+        float* to = converted[part];
+        for (int64_t i = 0, stop; i < count; i = stop) {
+            const int64_t row = (start + i) / packing.block;
+            const float scale = packing.scales[row];
+            const float* table = packing.table - row * packing.block + start;
+            stop = std::min(count, (row + 1) * packing.block - start);
+            for (int64_t j = i; j < stop; j++) to[j] = scale * table[j];
         }
         return to;
     }

@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lightning_adam.moments.packed import Blockwise, Outer, Packed
 from lightning_adam.statistics.columns import Columns
 from lightning_adam.statistics.library import Loading, Recipe, obtain
 from lightning_adam.statistics.quantities import LOG10_EDGES
@@ -49,9 +50,11 @@ CPU = torch.device("cpu")
 PARTS = ("parameter", "gradient", "first", "second", "denominator", "before")
 """θ, g, m, v, what v̂ is rooted of, and θ before the step where the step is measured."""
 KINDS = {torch.float32: 1, torch.bfloat16: 2}
+CODES, OUTER = 3, 4
 """``enum Kind`` in kernel.cpp; 0 is what a tensor does not have."""
+PACKING = np.dtype([("scales", np.uint64), ("table", np.uint64), ("block", np.int64)])
 TASK = np.dtype(
-    [("places", np.uint64, len(PARTS)), ("kinds", np.int64, len(PARTS))]
+    [("places", np.uint64, len(PARTS)), ("kinds", np.int64, len(PARTS)), ("packings", PACKING, len(PARTS))]
     + [(name, np.int64) for name in ("numel", "offset", "slot", "stride", "slots")]
     + [(name, np.float64) for name in ("first_scale", "second_scale", "eps", "lr", "weight", "share", "stretch")]
 )
@@ -59,10 +62,18 @@ TASK = np.dtype(
 
 
 class Places(NamedTuple):
-    """Where a tensor's PARTS lie, and of which KINDS they are."""
+    """Where a tensor's PARTS lie, of which KINDS they are, and what they are unpacked with, each as a PACKING."""
 
     places: tuple[int, ...]
     kinds: tuple[int, ...]
+    packings: tuple[_Packing, ...]
+
+
+_Packing = tuple[int, int, int]
+_Place = tuple[int, int, _Packing]
+"""Of one part."""
+NO_PACKING = (0, 0, 0)
+ABSENT = (0, 0, NO_PACKING)
 
 
 def fits(reading: TensorReading, device: torch.device = CPU) -> bool:
@@ -83,12 +94,9 @@ def reduce(readings: Sequence[TensorReading], columns: Columns, table: RawTable)
     rows = np.array([row for row, at in enumerate(found) if at is not None], dtype=np.int64)
     if len(rows) == 0:
         return frozenset()
-    known = [at for at in found if at is not None]
-    places, kinds = (
-        np.array([at.places for at in known], dtype=np.uint64),
-        np.array([at.kinds for at in known], dtype=np.int64),
-    )
-    tasks = _tasks(columns, rows, places, kinds)
+    places, kinds, packings = zip(*[at for at in found if at is not None], strict=True)
+    tasks = _tasks(columns, rows, np.array(places, dtype=np.uint64), np.array(kinds, dtype=np.int64))
+    tasks["packings"] = np.array(packings, dtype=np.uint64).view(PACKING)[..., 0]
     shrunk = [readings[row].shrunk for row in rows.tolist()]
     tasks["share"] = [decay.share for decay in shrunk]
     tasks["stretch"] = [1 / (1 - decay.share) if decay.after else 1.0 for decay in shrunk]
@@ -131,23 +139,46 @@ def _run(tasks: NDArray[Any], rows: NDArray[np.int64], table: RawTable) -> bool:
 def _places(reading: TensorReading) -> Places | None:
     """Where its parts lie, or None if the kernel cannot read one of them."""
     moments = reading.moments if reading.moments is not None and reading.moments.step > 0 else None
-    first, second, denominator = (moments.first, moments.second, moments.denominator) if moments is not None else (None,) * 3
-    size = reading.parameter.numel()
+    stored = () if moments is None else (moments.stored_first, moments.stored_second, moments.stored_denominator)
+    first, second, denominator = stored or (None, None, None)
     if reading.gradient is None or (denominator is None) != (second is None):
         return None
+    size = reading.parameter.numel()
     parts = (reading.parameter, reading.gradient, first, second, denominator, reading.before)
-    if not all(part is None or _is_plain(part, size) for part in parts):
+    found = [_place(part, size) for part in parts]
+    return None if None in found else Places(*zip(*found, strict=True))  # type: ignore[arg-type]
+
+
+def _place(part: Tensor | Packed | None, size: int) -> _Place | None:
+    """Of a part of so many elements; None for what the kernel cannot read."""
+    if part is None:
+        return ABSENT
+    if isinstance(part, Packed):
+        return _packed_place(part, size)
+    kind = KINDS.get(part.dtype) if _is_plain(part, size) else None
+    return None if kind is None else (part.data_ptr(), kind, NO_PACKING)
+
+
+def _packed_place(part: Packed, size: int) -> _Place | None:
+    if isinstance(part, Blockwise):
+        first, kind, block = part.codes, CODES, part.block
+        sizes, dtype = (size, -(-size // block), 256), torch.uint8
+    elif isinstance(part, Outer) and part.scales.dim() == 2 and part.scales.numel() * part.table.numel() == size:
+        first, kind, block = part.scales, OUTER, part.table.numel()
+        sizes, dtype = (size // block, size // block, block), torch.float32
+    else:
         return None
-    return Places(
-        tuple(0 if part is None else part.data_ptr() for part in parts),
-        tuple(0 if part is None else KINDS[part.dtype] for part in parts),
-    )
+    tensors = (first, part.scales, part.table)
+    right = all(_is_plain(tensor, length) for tensor, length in zip(tensors, sizes, strict=True))
+    dtypes = [tensor.dtype for tensor in tensors]
+    if not right or dtypes != [dtype, torch.float32, torch.float32]:
+        return None
+    return first.data_ptr(), kind, (part.scales.data_ptr(), part.table.data_ptr(), block)
 
 
 def _is_plain(tensor: Tensor, size: int) -> bool:
     return (
         type(tensor) is Tensor
-        and tensor.dtype in KINDS
         and tensor.is_cpu
         and tensor.layout is torch.strided
         and tensor.is_contiguous()

@@ -247,8 +247,8 @@ def _none_of(optimizer: Optimizer, parameter: Tensor) -> Moments | None:
     for group, other in _grouped_parameters(optimizer, None):
         moments = read_moments(optimizer, group, other) if other.numel() else None
         if moments is not None:
-            first, second = (None if m is None else nothing for m in (moments.first, moments.second))
-            return replace(moments, first=first, second=second, denominator=second)
+            first, second = (None if m is None else nothing for m in (moments.stored_first, moments.stored_second))
+            return replace(moments, stored_first=first, stored_second=second, stored_denominator=second)
     return None
 
 

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 import lightning_adam as la
 from lightning_adam.integrations.loop_run import LoopRun
 from lightning_adam.monitoring import DivergenceOptions, Monitor, StatisticsOptions
-from tests.benchmarks.monitor_overhead import Stopwatch, Table, progress, quiet_trainer
+from tests.benchmarks.measuring import Table, progress
+from tests.benchmarks.overhead_in_training import Stopwatch, quiet_trainer
 
 SIZES = (10, 62, 300)
 WIDTH, ROWS, WARM, CLIP = 32, 16, 30, 1.0

@@ -20,7 +20,7 @@ from torch import nn
 import lightning_adam as la
 from lightning_adam.statistics import read_optimizer, take_snapshot, tensor_names
 from lightning_adam.statistics.reading import Before, copy_parameters
-from tests.benchmarks.monitor_overhead import Table, interleaved, path_taken
+from tests.benchmarks.measuring import Table, interleaved, path_taken
 
 SIDE = 256
 
@@ -77,7 +77,7 @@ def by_kind(millions: int) -> Table:
     rows = []
     plain = logged(*stepped(KINDS[0], millions))
     for kind in KINDS:
-        base, own = interleaved([plain, logged(*stepped(kind, millions))], 5)
+        base, own = interleaved([plain, logged(*stepped(kind, millions))], 12)
         rows.append((kind.title, f"{1e3 * own:.1f}", f"{own / base:.1f}"))
     title = f"A logged step over {millions}M elements in matrices of {SIDE} x {SIDE} ({path_taken()})"
     return Table(title, ("optimizer", "ms", "÷ AdamW, 32-bit"), rows)

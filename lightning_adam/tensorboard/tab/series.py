@@ -31,7 +31,7 @@ LOG = logging.getLogger(__name__)
 CACHED_BYTES = 256 * 2**20
 MESSAGE_BYTES = 128 * 2**20
 EVERYTHING = 10**6
-SKETCHED_CELLS = 1 << 18
+SKETCHED_CELLS = 1 << 17
 """Numbers of a quantity that the first picture of a long run is made of; the whole run follows when it has been read."""
 FEW = 50
 """Points of a scalar that a line about a run takes; the last one is always among them."""

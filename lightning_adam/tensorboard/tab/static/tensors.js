@@ -102,17 +102,33 @@ export class Tensors {
     view.onChange(settled(() => actions.report(this.#tiles()), WAIT));
   }
 
+  /** Ask for what show() of the same runs will draw first. */
+  ask(runs) {
+    this.asked = null;
+    if (!this.element.clientWidth) return; // how many columns there is room for is not known
+    this.#choose(runs[0]);
+    const {quantity, rate} = this;
+    this.asked = {runs, quantity, rate, answer: this.#fetch(null, true, runs)};
+    this.asked.answer.catch(() => {}); // it is told when load() waits for it
+  }
+
+  /** All quantities of a run; the one that is shown must be one of them. */
+  #choose({optimizer}) {
+    const all = [OVERVIEW, ...optimizer.quantities];
+    if (!all.includes(this.quantity)) this.quantity = OVERVIEW;
+    return all;
+  }
+
   /** runs: one or two of {name, optimizer}. */
   async show(runs) {
-    const {names, quantities} = runs[0].optimizer;
+    const {names} = runs[0].optimizer;
     if (String(names) !== String(this.folding.names)) {
       const tree = moduleTree(names);
       Object.assign(this.folding, {tree, names, open: defaultOpen(tree, MOST_ROWS), kept: null});
       this.filter.value = '';
     }
     this.runs = runs;
-    const all = [OVERVIEW, ...quantities];
-    if (!all.includes(this.quantity)) this.quantity = OVERVIEW;
+    const all = this.#choose(runs[0]);
     this.planned.checked = this.rate === 'planned';
     for (const button of this.modes.children) button.setAttribute('aria-pressed', String(button.dataset.value === this.mode));
     setOptions(
@@ -128,9 +144,15 @@ export class Tensors {
   async load() {
     const token = ++this.token;
     this.plannedLabel.hidden = ![OVERVIEW, 'update_ratio'].includes(this.quantity);
-    const first = await this.#fetch(null, true);
-    if (first.some((m) => m.sketch)) this.actions.report(this.#fetch(null).then((full) => this.#take(full, token)));
+    const first = await (this.#answer() ?? this.#fetch(null, true));
     await this.#take(first, token);
+    if (first.some((m) => m.sketch)) this.actions.report(this.#whole(token));
+  }
+
+  /** What the sketch lacks, once it has been painted: reading it all keeps the server and the processor busy. */
+  async #whole(token) {
+    await new Promise((painted) => requestAnimationFrame(() => setTimeout(painted)));
+    if (token === this.token) await this.#take(await this.#fetch(null), token);
   }
 
   async #take(full, token) {
@@ -142,10 +164,17 @@ export class Tensors {
     if (this.view.range) await this.#tiles();
   }
 
-  #fetch(range, sketch = false) {
+  /** What was asked for before, if it is still what is wanted; once. */
+  #answer() {
+    const {asked} = this;
+    this.asked = null;
+    return asked && ['runs', 'quantity', 'rate'].every((what) => asked[what] === this[what]) ? asked.answer : null;
+  }
+
+  #fetch(range, sketch = false, runs = this.runs) {
     const columns = Math.max(64, Math.floor(this.maps[0].panel.width));
     const {quantity: name, rate} = this;
-    return Promise.all(this.runs.map((run) => api.matrix(run.name, run.optimizer.prefix, name, columns, range, rate, sketch)));
+    return Promise.all(runs.map((run) => api.matrix(run.name, run.optimizer.prefix, name, columns, range, rate, sketch)));
   }
 
   async #tiles() {
