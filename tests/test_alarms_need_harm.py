@@ -119,6 +119,18 @@ def test_large_first_steps_are_not_blamed_for_a_loss_that_rises_a_hundred_steps_
     assert [f.rule for f in found if f.severity != "info"] == ["LOSS-DIVERGED"]
 
 
+@pytest.mark.parametrize(
+    ("first", "last", "found"),
+    [(-4.6, -27.0, ["WRONG-SIGN"]), (-2.3, -7.0, ["WRONG-SIGN"]), (0.0, -1.0, []), (-2.4, -4.0, []), (-138.0, -300.0, [])],
+    ids=["language", "images", "similarity", "similarities", "returns"],
+)
+def test_negative_cross_entropy_is_a_wrong_sign(first: float, last: float, found: list[str]) -> None:
+    """Labels of entropy 2.5: what begins at minus their loss and doubles; neither similarities nor returns do that."""
+    change = both(heavy(target_entropy=2.5), lambda s: replace(s, loss=first + (last - first) * s.step / 259))
+
+    assert [f.rule for f in diagnose(map(change, healthy())) if f.severity != "info"] == found
+
+
 @pytest.mark.parametrize(("ratio", "found"), [(2e-5, ["LR-LOW"]), (2e-4, [])])
 def test_what_has_not_moved_has_not_learnt(ratio: float, found: list[str]) -> None:
     """All 260 steps together are half a percent of the weights: the rate is too low, however much gradients disagree."""

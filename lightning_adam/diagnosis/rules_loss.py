@@ -13,8 +13,8 @@ from lightning_adam.diagnosis.history import PASSES, median, spread
 from lightning_adam.diagnosis.theory import SMALL_RATIO
 from lightning_adam.diagnosis.wording import number, percent
 
-MIRRORED = 0.25
-"""An untrained classifier's loss is the labels' entropy, give or take so much of it; with the wrong sign, minus that."""
+MIRRORED = (0.75, 2.5)
+"""What an untrained classifier costs, in entropies of the labels: 1 for equal classes, more where many never come."""
 LOOKED_AT = 10
 """Steps between two looks at what changes over hundreds."""
 NON_FINITE_REMEDY = {
@@ -270,9 +270,10 @@ def _runs_straight_down(case: Case) -> bool:
 
 
 def _is_mirrored(case: Case) -> bool:
-    """It began at minus what guessing the classes costs, and has left that downwards by three times as much."""
+    """A cross entropy is not negative: it began at minus what an untrained classifier's costs, and is twice as far down."""
     entropy, first = median(case.past.recent("target_entropy", PASSES)), case.past.initial_loss
-    return entropy > 0 and abs(first + entropy) < MIRRORED * entropy and median(case.past.losses[-10:]) < -4 * entropy
+    low, high = MIRRORED
+    return entropy > 0 and low * entropy < -first < high * entropy and median(case.past.losses[-10:]) < 2 * first
 
 
 def _plunges(case: Case) -> bool:
