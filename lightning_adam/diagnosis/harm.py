@@ -80,7 +80,7 @@ def agrees(rule: str, case: Case) -> bool:
 
 def _agrees_of_several(rule: str, case: Case) -> bool:
     """Adversaries' losses rise and stand still in healthy runs: only far out, or under steps that no healthy run takes."""
-    if case.course == "rising" and case.curve.now > ADVERSARY * abs(case.curve.start):
+    if _left_its_range(case):
         return True
     hopeless = case.past.early_ratio > HOPELESS or case.past.ratio_average > HOPELESS / 25
     waited = case.curve.count >= patience(case)
@@ -191,4 +191,10 @@ def blew_up(case: Case) -> bool:
     """Whether the run had left its range before: what is not finite then is the end of it, not the cause."""
     if case.rate_was_raised:
         return True
-    return case.course == "rising" or (case.past.count < 10 and case.past.early_ratio > ADVERSARY)
+    return _left_its_range(case) or (case.past.count < 10 and case.past.early_ratio > ADVERSARY)
+
+
+def _left_its_range(case: Case) -> bool:
+    """Rising; of several optimizers, each other's adversary, far beyond what a healthy run's loss does."""
+    far = case.run.optimizers == 1 or case.curve.now > ADVERSARY * abs(case.curve.start)
+    return case.course == "rising" and far
