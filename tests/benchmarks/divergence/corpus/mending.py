@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lightning_adam.diagnosis import Finding
+from lightning_adam.diagnosis.finding import as_told
 from tests.benchmarks.divergence.corpus.jobs import Job
 from tests.benchmarks.divergence.corpus.mistakes import Mistake
 from tests.benchmarks.divergence.corpus.report import Share
@@ -58,7 +59,7 @@ class Trial:
 def trials_of(verdicts: Sequence[Verdict]) -> list[Trial]:
     """A sample that only depends on the runs' names."""
     sick = [_trial(v, v.grave) for v in verdicts if v.is_sick]
-    healthy = [_trial(v, v.outcome.findings) for v in verdicts if v.is_healthy]
+    healthy = [_trial(v, [as_told(finding) for finding in v.outcome.findings]) for v in verdicts if v.is_healthy]
     return _sample(sick, SICK) + _sample(healthy, HEALTHY)
 
 
