@@ -50,6 +50,8 @@ def noise(steps: int, size: float = 1.0) -> np.ndarray:
         (np.array([2.3, 2.3]), "unknown"),
         (np.array([]), "unknown"),
         (np.array([2.3, 40.0]), "rising"),
+        (np.array([22.0, 24.0, 25.0, 26.0, 27.0, 28.0, 28.0, 28.0, 28.0, 28.0]), "unknown"),
+        (np.array([2.2, 2.4, 9.0, 10.0, 10.0, 10.0, 10.0, 10.0, 10.0, 10.0]), "rising"),
     ],
 )
 def test_course_of_the_loss_is_read_through_noise_and_below_zero(losses: np.ndarray, course: str) -> None:

@@ -300,6 +300,16 @@ def test_sickness_that_comes_back_after_a_quiet_time_is_a_new_one() -> None:
     assert [(f.rule, f.over) for f in found] == [("LR-HIGH", True), ("LR-HIGH", False)]
 
 
+def test_long_run_is_not_told_the_same_sickness_again_and_again() -> None:
+    """Too large steps in 50 of each 200, for 8,000 steps: a pause is short beside what the run has behind it."""
+    change = heavy(update_ratio_p50=0.1)
+    found = diagnose(light(loss=4.0)(change(s) if s.step % 200 >= 150 else s) for s in healthy(8000))
+
+    steps = [f.step for f in found if f.rule == "LR-HIGH"]
+    assert len([step for step in steps if step < 2000]) > 5
+    assert len([step for step in steps if step >= 4000]) <= 1
+
+
 def test_first_name_is_corrected_when_later_steps_show_more() -> None:
     """A jump of the gradients looks like a bad batch at first; that v stays behind shows ten steps later."""
     jump = both(light(70, gradient_norm=900.0, loss=40.0), heavy(70, surprise_max=9.0))

@@ -111,8 +111,8 @@ def test_a_picture_is_small_and_drawn_in_the_pages_own_colour(code: str) -> None
     assert len(drawn) < 6000 and "currentColor" in drawn and "\n\n" not in drawn
 
 
-NEVER_SEEN = {"EVAL-MODE", "LOGIT-GROWTH", "LOSS-DIVERGED", "OSCILLATION", "PLATEAU"}
-"""Codes of the monitor that no run of the benchmarks gets."""
+NEVER_SEEN = {"EVAL-MODE"}
+"""Codes of the monitor that no run of ours gets: preflight's models show it."""
 
 
 @pytest.mark.parametrize("code", RULES)

@@ -116,13 +116,16 @@ def take_rule(make: Callable[[], Any]) -> Callable[[dict[str, Any]], None]:
 
 def heatmap() -> dict[str, Any]:
     """Two tensors over three steps."""
-    return {"steps": [0, 1, 2], "names": ["a", "b"], "columns": torch.ones(2, 3), "counters": [1, 3, 8]}
+    columns = {"columns": torch.ones(2, 3), "agreement": torch.ones(2, 3, dtype=torch.float16)}
+    return {"steps": [0, 1, 2], "names": ["a", "b"], "counters": [1, 3, 8], "rates": [1e-3] * 3, **columns}
 
 
 def take_heatmap(state: dict[str, Any]) -> None:
     """And draw it."""
     restored = Heatmap.restore(state)
-    assert not restored.steps or restored.matrix().shape == (len(restored.names), len(restored.steps))
+    shape = (len(restored.names), len(restored.steps))
+    assert not restored.steps or restored.matrix().shape == restored.agreement().shape == shape
+    assert len(restored.rates) == len(restored.steps)
 
 
 def monitor_state() -> dict[str, Any]:

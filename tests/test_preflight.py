@@ -48,6 +48,7 @@ def graves(report: la.PreflightReport) -> list[str]:
         "head_replaced_later", "layers_in_a_dict", "left_in_eval", "body_under_no_grad", "by_hand_never_cleared",
         "batch_first_missing", "both_directions", "dropout_always_on", "weights_written_over", "by_class",
         "one_column_in_thousands", "adam_at_one", "decays_every_step", "warmup_in_epochs", "clipped_to_nothing",
+        "accumulated_for_ever", "likelihood_without_minus", "raw_columns_beside_categories", "optimizer_of_the_average",
     ],
 )  # fmt: skip
 def test_fault_is_named_by_its_cause(name: str) -> None:
@@ -62,6 +63,8 @@ def test_fault_is_named_by_its_cause(name: str) -> None:
     [
         "graph_of_nodes", "gan_by_hand", "contrastive_with_norm", "byol", "physics_informed", "policy_gradient",
         "lazy_layers", "stream", "missing_targets", "accumulates_by_hand", "adapters", "autoencoder_of_pixels", "raw_prices",
+        "likelihood_of_torch", "one_graph_of_papers", "conditional_gan_by_hand", "wrapped_lightning_module",
+        "weights_in_polar_form", "hooks_of_its_own", "compiled_inside",
     ],
 )  # fmt: skip
 def test_healthy_model_is_let_pass(name: str) -> None:

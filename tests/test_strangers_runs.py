@@ -1,4 +1,4 @@
-"""What strangers' runs showed: returns that grow, losses with the wrong sign, odd families, adversaries."""
+"""What strangers' runs showed: rates too low by a hundred, returns that grow, losses with the wrong sign, adversaries."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightning_adam.diagnosis import Finding
+from lightning_adam.diagnosis import Finding, NonFinite, StepSignals
 from tests.benchmarks.divergence.corpus import adversaries, structured  # noqa: F401
 from tests.benchmarks.divergence.corpus.family import FAMILIES
 from tests.benchmarks.divergence.corpus.jobs import Job, recipe_of
@@ -18,7 +18,13 @@ from tests.benchmarks.divergence.corpus.verdicts import outcome_of
 from tests.benchmarks.divergence.running import Run
 from tests.test_every_rule import RUN, Change, both, diagnose, healthy, heavy, light
 
+SEVERAL = replace(RUN, optimizers=2)
 CLASSES = heavy(target_entropy=math.log(10))
+
+
+def line(fall: float) -> Change:
+    """A loss of 4 that falls straight by so much in the whole run."""
+    return lambda s: replace(s, loss=4 - fall * s.step / 400 + 0.02 * math.sin(9 * s.step))
 
 
 def grave(findings: list[Finding]) -> list[str]:
@@ -29,6 +35,34 @@ def grave(findings: list[Finding]) -> list[str]:
 def found(change: Change, run: object = RUN) -> list[Finding]:
     """On the changed healthy run."""
     return diagnose(map(change, healthy()), run)  # type: ignore[arg-type]
+
+
+def test_gradients_that_never_turn_name_a_rate_that_is_too_low() -> None:
+    """Although weights move by a usual share."""
+    told = found(both(heavy(alignment=0.97), line(0.4)), replace(RUN, lr=1e-3))
+
+    assert grave(told) == ["LR-LOW"]
+    assert told[0].changes == {"lr": 1e-2}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        both(heavy(alignment=0.97), line(3.5)),  # a slope that leads to the bottom
+        both(heavy(alignment=0.5), line(0.4)),  # steps that agree, as they do early in many healthy runs
+        both(heavy(alignment=0.97), heavy(20, 150, alignment=0.2), line(0.4)),  # it turned for most of the way
+    ],
+)
+def test_slope_that_is_gone_down_well_is_no_low_rate(change: Change) -> None:
+    """Before 60 % of the run, where LR-LOW would be told."""
+    assert "LR-LOW" not in [f.rule for f in diagnose(map(change, healthy(200)), RUN)]
+
+
+def test_of_adversaries_a_low_rate_is_information() -> None:
+    """Their losses stand still in healthy runs, too."""
+    told = found(both(heavy(alignment=0.97), line(0.0)), SEVERAL)
+
+    assert [(f.rule, f.severity) for f in told] == [("LR-LOW", "info")]
 
 
 @pytest.mark.parametrize(
@@ -55,6 +89,18 @@ def test_start_that_large_weights_inflate_makes_no_success_of_guessing() -> None
     change = both(CLASSES, lambda s: replace(s, loss=1500.0 if s.step < 3 else math.log(10) + 0.01 * math.sin(9 * s.step)))
 
     assert "NO-LEARNING" in grave(found(change))
+
+
+def test_bad_value_among_adversaries_is_not_blamed_on_a_suspicion() -> None:
+    """A loss that rises is usual among them: the gradient that is not finite is the first thing that is known."""
+
+    def change(s: StepSignals) -> StepSignals:
+        s = replace(s, loss=0.6 + s.step / 100)
+        return replace(s, non_finite=NonFinite("loss", ()), loss=math.nan) if s.step == 100 else s
+
+    told = found(both(heavy(until=60, update_ratio_p50=0.06), change), SEVERAL)
+
+    assert [(f.rule, f.severity) for f in told] == [("LR-HIGH", "info"), ("NON-FINITE", "critical")]
 
 
 def test_adversaries_step_in_turn_each_with_an_optimizer_of_its_own() -> None:

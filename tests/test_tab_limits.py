@@ -15,6 +15,8 @@ from tensorboard.backend.event_processing import data_provider, plugin_event_mul
 from torch.utils.tensorboard import SummaryWriter
 
 from lightning_adam.diagnosis import RunSignals
+from lightning_adam.monitoring.heatmap import Heatmap
+from lightning_adam.statistics import COLUMNS, LOG10_EDGES, Snapshot
 from lightning_adam.tensorboard import TensorBoardWriter
 from lightning_adam.tensorboard.heatmap import (
     BLACK,
@@ -23,8 +25,10 @@ from lightning_adam.tensorboard.heatmap import (
     LEFT,
     PALE,
     RIGHT,
+    SCALE,
     TOP,
     WIDTH,
+    Circumstances,
     draw_heatmap,
     few_colours,
 )
@@ -230,6 +234,58 @@ def test_one_cell_that_is_not_finite_is_seen_among_more_steps_than_pixels() -> N
     drawn = np.asarray(draw_heatmap(range(5000), ["a.weight", "b.weight", "c.weight"], ratios))
 
     assert (drawn[TOP : HEIGHT - BOTTOM, LEFT : WIDTH - RIGHT] == BLACK).all(axis=-1).any()
+
+
+def snapshot(step: int, ratio: float, rate: float, agreement: float) -> Snapshot:
+    """Of one weight matrix and one bias."""
+    table = np.full((2, len(COLUMNS)), 1e-2, np.float32)
+    table[:, COLUMNS.index("update_ratio")], table[:, COLUMNS.index("signal_to_noise")] = ratio, agreement
+    counts = np.zeros(len(LOG10_EDGES) - 1, dtype=np.int64)
+    return Snapshot(step, NAMES, ["all"] * 2, [1] * 2, {"all": rate}, table, counts, counts)
+
+
+RUNS = {
+    "decays with its rate": ([(2e-3 * 0.4**i, 1e-3 * 0.4**i, 0.9) for i in range(10)], 0.9, [0] * 10),
+    "stays while its rate decays": ([(2e-3, 1e-3 * 0.2**i, 0.9) for i in range(10)], 0.9, [0] * 2 + [1] * 8),
+    "small steps that agree": ([(1e-5, 1e-3, 0.9)] * 10, 0.9, [-1] * 10),
+    "small steps that are noise": ([(1e-5, 1e-3, 0.1)] * 10, 0.9, [0] * 10),
+    "no momentum": ([(0.1, 1e-3, 0.9)] * 10, 0.0, [0] * 10),
+    "momentum": ([(0.1, 1e-3, 0.9)] * 10, 0.9, [1] * 10),
+}
+"""Ratio, rate and agreement of each step, β₁, and on which side of its limits the weight matrix is drawn."""
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_picture_of_the_heatmap_judges_as_the_tab_does(name: str) -> None:
+    """At the planned rate, by the optimizer's own limits, and after a checkpoint as before."""
+    steps, beta1, sides = RUNS[name]
+    heatmap = Heatmap()
+    heatmap.beta1 = beta1
+    for at, (ratio, rate, agreement) in zip(STEPS.tolist(), steps, strict=True):
+        heatmap.add(snapshot(at, ratio, rate, agreement))
+    resumed = Heatmap.restore(heatmap.state_dict())
+    known = Circumstances(beta1, resumed.rates, resumed.agreement())
+
+    assert np.sign(judged_picture(resumed.steps, NAMES, resumed.matrix(), known)[0]).tolist() == sides
+
+
+def test_heatmap_of_a_version_that_kept_no_rates_is_judged_as_it_was() -> None:
+    """Its columns count as of the first rate that is known."""
+    heatmap = Heatmap()
+    heatmap.add(snapshot(100, 0.1, 1e-3, 0.9))
+    old = {name: value for name, value in heatmap.state_dict().items() if name not in ("rates", "agreement")}
+    resumed = Heatmap.restore(old)
+    resumed.add(snapshot(110, 0.1, 1e-3, 0.9))
+    known = Circumstances(0.9, resumed.rates, resumed.agreement())
+
+    assert (judged_picture(resumed.steps, NAMES, resumed.matrix(), known)[0] > 0).all()
+
+
+def test_picture_of_the_heatmap_has_the_colours_of_the_tab() -> None:
+    text = (STATIC / "colours.js").read_text()
+    scale = re.findall(r"'(\w{6})'", re.search(r"light: \[('[^\]]*)\]", text)[1])
+
+    assert [[int(colour[i : i + 2], 16) for i in (0, 2, 4)] for colour in scale] == SCALE.tolist()
 
 
 DEFICIENCIES = {

@@ -42,7 +42,7 @@ def run(tmp_path: Path) -> Path:
         writer.write_layout()
         for step in (7, 17, 27):
             writer.write_snapshot(step, {"adam/log10_lr": -3.0, "adam/signal_to_noise": math.nan}, snapshot(step), (0, 2))
-        writer.write_heatmap(27, [7, 17, 27], NAMES, np.full((3, 3), 1e-3))
+        writer.write_heatmap(27, draw_heatmap([7, 17, 27], NAMES, np.full((3, 3), 1e-3)))
         writer.write_events(27, [{"rule": "NON-FINITE", "evidence": {"loss": math.nan}}])
     return tmp_path
 
@@ -118,7 +118,7 @@ def test_layout_of_custom_scalars_is_valid(run: Path) -> None:
 
 
 def test_heatmap_tells_zero_and_non_finite_apart() -> None:
-    """Grey is no step at all, black NaN or Inf; 1e-3 is pale, larger is redder, smaller bluer."""
+    """Grey is no step at all, black NaN or Inf; 1e-3 is pale, larger is orange, smaller blue."""
     zero, nan, inf, healthy, large, small = colours(np.array([[0, np.nan, np.inf, 1e-3, 1e-1, 1e-6]]))[0].astype(int)
 
     assert tuple(zero) == GREY
@@ -129,7 +129,7 @@ def test_heatmap_tells_zero_and_non_finite_apart() -> None:
 
 
 def test_heatmap_rows_are_tensors_and_columns_steps() -> None:
-    """A tensor that moves far in the last third is red at the right end of its row only."""
+    """A tensor that moves far in the last third is orange at the right end of its row only."""
     ratios = np.full((2, 3), 1e-3)
     ratios[1, 2] = 1.0
     picture = draw_heatmap([0, 10, 20], ["a.weight", "b.weight"], ratios)

@@ -33,6 +33,8 @@ from lightning_adam.errors import say_left_out
 
 QUIET_STEPS = 100
 """A sickness that was silent for so many steps is over; if it comes back, it is a new one."""
+QUIET_SHARE = 20
+"""Of a long run, a twentieth: what comes and goes over a hundred thousand steps is no new sickness each time."""
 SECOND_LOOK = 40
 """So many steps after a finding its name may still change: what a first step looks like, several have."""
 SETTLED = 20
@@ -140,7 +142,8 @@ class Diagnosis:
         if finding.rule in FACTS:  # how the loss is made does not change from step to step
             return not finding.over
         waits = self._suspected[index] and finding.rule in FIRST_STEPS  # until the loss has fallen, or not
-        return not finding.over and (waits or self.history.count - self._seen[index] <= QUIET_STEPS)
+        quiet = max(QUIET_STEPS, self.history.count // QUIET_SHARE)
+        return not finding.over and (waits or self.history.count - self._seen[index] <= quiet)
 
     def _counts(self, index: int) -> bool:
         """More than information, or about to be."""

@@ -33,7 +33,8 @@ BOUNCING = frozenset({"OSCILLATION"})
 """Rules that noise looks like: only a loss that rises agrees."""
 
 FALLEN = 0.25
-"""Of its start: a loss that has fallen by so much was not ruined by the first steps."""
+"""Of its start: a loss that has fallen by so much was not ruined by the first steps; it may stand at a high floor, as of
+noise that nobody can predict."""
 STUCK = 0.6
 """Of its start: a loss that stands still above it has learnt little, or only how often each class comes."""
 CLEARED = 0.5
@@ -75,12 +76,12 @@ def agrees(rule: str, case: Case) -> bool:
         return False
     if rule in SMALL_STEPS:
         return is_slow(case) or (rule in SHORTENED and falls_short(case))
-    return is_stuck(case) and not (rule in FIRST_STEPS and is_unmoved(case))
+    return not is_unmoved(case) and is_where_it_began(case) if rule in FIRST_STEPS else is_stuck(case)
 
 
 def _agrees_of_several(rule: str, case: Case) -> bool:
     """Adversaries' losses rise and stand still in healthy runs: only far out, or under steps that no healthy run takes."""
-    if case.course == "rising" and case.curve.now > ADVERSARY * abs(case.curve.start):
+    if _left_its_range(case):
         return True
     hopeless = case.past.early_ratio > HOPELESS or case.past.ratio_average > HOPELESS / 25
     waited = case.curve.count >= patience(case)
@@ -101,6 +102,18 @@ def is_stuck(case: Case) -> bool:
     if curve.signed:
         return case.course == "standing" and not curve.now < curve.start - 2 * curve.error
     return case.course == "standing" and curve.now >= STUCK * curve.start
+
+
+def is_where_it_began(case: Case) -> bool:
+    """Stuck, and a fall by a quarter would have been seen through the noise: more may be all that there was to learn.
+
+    Two standard errors of the difference between the medians of the first five losses and of the last ones.
+    """
+    curve = case.curve
+    if curve.signed or (case.course == "standing" and case.only_guesses(curve.now)):
+        return is_stuck(case)
+    doubt = 2 * math.hypot(curve.error, 1.25 * curve.noise / math.sqrt(5))
+    return is_stuck(case) and curve.start - curve.now + doubt < FALLEN * curve.start
 
 
 def is_unmoved(case: Case) -> bool:
@@ -191,4 +204,10 @@ def blew_up(case: Case) -> bool:
     """Whether the run had left its range before: what is not finite then is the end of it, not the cause."""
     if case.rate_was_raised:
         return True
-    return case.course == "rising" or (case.past.count < 10 and case.past.early_ratio > ADVERSARY)
+    return _left_its_range(case) or (case.past.count < 10 and case.past.early_ratio > ADVERSARY)
+
+
+def _left_its_range(case: Case) -> bool:
+    """Rising; of several optimizers, each other's adversary, far beyond what a healthy run's loss does."""
+    far = case.run.optimizers == 1 or case.curve.now > ADVERSARY * abs(case.curve.start)
+    return case.course == "rising" and far

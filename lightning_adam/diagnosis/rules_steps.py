@@ -6,6 +6,7 @@ import math
 
 from lightning_adam.diagnosis.advice import configured_rate, higher_rate, lower_rate, warmup_steps
 from lightning_adam.diagnosis.case import Case
+from lightning_adam.diagnosis.course import LEARNT
 from lightning_adam.diagnosis.finding import Finding
 from lightning_adam.diagnosis.history import median
 from lightning_adam.diagnosis.rules_gradients import stands_out
@@ -24,6 +25,8 @@ STILL_THERE = 0.93
 """Of its start: a loss that stands there has learnt next to nothing."""
 HARDLY = 0.01
 """Of a weight's norm, by all steps together: healthy runs move it by a half and more."""
+STRAIGHT_ON = 0.9
+"""Cosine of a gradient with the momentum before it: noise gives 0, and what gets anywhere turns on the way."""
 HEALTHY_RATIO = 0.002
 """The median of 84 healthy runs is 0.0021 (p10 0.0012, p90 0.0049)."""
 
@@ -133,12 +136,18 @@ def _rate_raised(case: Case) -> Finding:
 def lr_low(case: Case) -> Finding | None:
     """Steps too small: the median update ratio < 1.5e-4 while all steps agree, and the loss has hardly moved.
 
+    Or, whatever the ratio: after 40 % of the run each gradient still points where all before it did (:func:`never_turns`).
+
     Healthy medians are 3.1e-4 and more, sick ones 1e-4 and less. "Agree": rms(u) > 1.75 noise floors (at most 0.8):
     a rate that is small enough lets the gradient point the same way step after step. Where there are no moments,
     the loss must have stood still for 40 % of the run. The rate to try gives a healthy ratio once steps disagree as usual.
     """
     past, now = case.past, case.now
-    if now.heavy is None or past.count < 60 or not now.lr > 0.3 * past.peak_lr or not case.loss_measures_progress:
+    if now.heavy is None or past.count < 60 or not now.lr > 0.3 * past.peak_lr:
+        return None
+    if never_turns(case):
+        return _never_turned(case)
+    if not case.loss_measures_progress:
         return None
     if past.level < 0.5 * past.initial_loss or median(past.recent("eps_share", 3)) > 0.3 or case.run.steps_like == "adapted":
         return None
@@ -161,6 +170,36 @@ def lr_low(case: Case) -> Finding | None:
         now.step,
         f"a step moves weights by {percent(median(ratios))} of their norm (healthy: about 0.2 %){agree}{loss_clause(case)}.",
         {"update_ratio": median(ratios), "normalised_rms": rms, "lr": now.lr},
+        remedy=advice.text or "Gradients are small for this rate: look at the loss's scale and at the initialisation.",
+        changes=advice.changes,
+    )
+
+
+def never_turns(case: Case) -> bool:
+    """After 40 % of the run the gradients of eight passes agree nearly wholly with the momentum before them.
+
+    And at the pace of the whole run the loss would not get under 30 % of its start: else it may be a plain slope that is
+    gone down well. A signed loss has no such end.
+    """
+    cosines, past = case.past.recent("alignment", 8), case.past
+    if len(cosines) < 8 or not case.progress >= 0.4 or past.is_signed or case.run.steps_like == "adapted":
+        return False
+    if not (median(cosines) > STRAIGHT_ON and min(cosines) > STRAIGHT_ON - 0.1):
+        return False
+    start, level = past.initial_loss, past.level
+    return level - (start - level) * (1 / case.progress - 1) > LEARNT * start
+
+
+def _never_turned(case: Case) -> Finding:
+    cosine = median(case.past.recent("alignment", 5))
+    advice = higher_rate(case, 10.0)
+    return Finding(
+        "LR-LOW",
+        "warning",
+        case.now.step,
+        f"after {percent(case.progress)} of the run each gradient still points where the ones before it did (cosine "
+        f"{number(cosine, 2)}; 0 is usual): the steps are too short to get anywhere{loss_clause(case)}.",
+        {"alignment": cosine, "update_ratio": median(case.past.recent("update_ratio_p50", 3)), "lr": case.now.lr},
         remedy=advice.text or "Gradients are small for this rate: look at the loss's scale and at the initialisation.",
         changes=advice.changes,
     )

@@ -15,19 +15,39 @@ from lightning_adam.explain import codes, explanation
 if TYPE_CHECKING:
     from lightning_adam.doctor.reporting import Report
 
-STYLE = """
-.la-report{--ink:#1b1f24;--soft:#59636e;--line:#d9dee3;--paper:#fff;--card:#f6f8fa;--curve:#0969da;--band:#0969da2e;
---critical:#c4161c;--warning:#9a6700;--info:#0a6c74;--good:#1a7f37;
-color:var(--ink);background:var(--paper);font:15px/1.5 system-ui,sans-serif;max-width:960px;margin:0 auto;padding:24px}
-@media(prefers-color-scheme:dark){.la-report{--ink:#e6edf3;--soft:#9aa4ae;--line:#343b43;--paper:#0d1117;--card:#161b22;
---curve:#58a6ff;--band:#58a6ff38;--critical:#ff7b72;--warning:#e3b341;--info:#56d4dd;--good:#56d364}}
+LIGHT = (
+    "--ink:#1b1f24;--soft:#59636e;--line:#d9dee3;--paper:#fff;--card:#f6f8fa;--curve:#0969da;--band:#0969da2e;"
+    "--critical:#c4161c;--warning:#9a6700;--info:#0a6c74;--good:#1a7f37"
+)
+DARK = (
+    "--ink:#e6edf3;--soft:#9aa4ae;--line:#343b43;--paper:#0d1117;--card:#161b22;--curve:#58a6ff;--band:#58a6ff38;"
+    "--critical:#ff7b72;--warning:#e3b341;--info:#56d4dd;--good:#56d364"
+)
+NOTEBOOKS = {
+    LIGHT: ("[data-jp-theme-light=true]", ".vscode-light", "html[theme=light]"),
+    DARK: ("[data-jp-theme-light=false]", ".vscode-dark", "html[theme=dark]"),
+}
+"""How JupyterLab, VS Code and Colab say their theme, which need not be the system's."""
+THEMES = "\n".join(
+    f"{','.join(f'{theme} .la-report' for theme in themes)}{{{colours}}}" for colours, themes in NOTEBOOKS.items()
+)
+
+STYLE = (
+    f"""
+.la-report{{{LIGHT}}}
+@media(prefers-color-scheme:dark){{.la-report{{{DARK}}}}}
+{THEMES}"""
+    + """
+.la-report{color:var(--ink);background:var(--paper);font:15px/1.5 system-ui,sans-serif;max-width:960px;margin:0 auto;
+padding:24px}
+.la-report tr{background:none!important}
 .la-report h1{font-size:20px;margin:0 0 4px;overflow-wrap:anywhere}
 .la-report h2{font-size:17px;margin:36px 0 4px;padding-top:16px;border-top:1px solid var(--line);overflow-wrap:anywhere}
-.la-report p{margin:4px 0}.la-report a{color:inherit}
+.la-report p{margin:4px 0}.la-report a{color:inherit!important}
 .la-soft{color:var(--soft);font-size:13px;overflow-wrap:anywhere}
 .la-report table{border-collapse:collapse;width:100%;margin:16px 0 0;color:inherit}
-.la-report th,.la-report td{text-align:left;padding:5px 12px 5px 0;border-bottom:1px solid var(--line);vertical-align:top;
-overflow-wrap:anywhere;background:none;font-size:14px}
+.la-report th,.la-report td{text-align:left!important;padding:5px 12px 5px 0;border-bottom:1px solid var(--line);
+vertical-align:top;overflow-wrap:anywhere;background:none;font-size:14px}
 .la-report th{color:var(--soft);font-weight:500}
 .la-finding{background:var(--card);border-left:4px solid var(--edge);border-radius:4px;padding:10px 14px;margin:12px 0;
 overflow-wrap:anywhere}
@@ -37,6 +57,7 @@ overflow-wrap:anywhere}
 .la-state{color:var(--edge);font-weight:600}
 .la-chart{width:100%;height:auto;display:block;margin-top:10px;overflow:visible}
 .la-chart text{font:11px system-ui,sans-serif;fill:var(--soft)}.la-chart .la-title{font-size:12.5px;fill:var(--ink)}
+.la-chart .la-aside{font-size:11px;fill:var(--soft)}
 .la-chart .la-tick{paint-order:stroke;stroke:var(--paper);stroke-width:3px}
 .la-grid{stroke:var(--line)}.la-healthy{stroke:var(--good);stroke-dasharray:2 4}
 .la-line{fill:none;stroke:var(--curve);stroke-width:1.5;stroke-linejoin:round}
@@ -49,6 +70,7 @@ overflow-wrap:anywhere}
 .la-about details{border-bottom:1px solid var(--line)}.la-about figure{margin:8px 0}.la-about pre{overflow-x:auto}
 .la-about [id]{scroll-margin-top:56px}
 """
+)
 
 PAGE = """<!doctype html>
 <html lang="en">

@@ -50,7 +50,7 @@ def chart(curve: Curve, findings: Sequence[Finding], steps: tuple[int, int], lab
     title = escaped(curve.title)
     parts = [
         f'<svg class="la-chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{title}">',
-        f'<text class="la-title" x="{LEFT}" y="14">{title}</text>',
+        _title(curve),
         f'<text class="la-tag" x="{WIDTH - RIGHT}" y="14" text-anchor="end">{escaped(curve.tag)}</text>',
         *_grid(axis, steps),
         _healthy(curve, axis),
@@ -109,9 +109,17 @@ def _healthy(curve: Curve, axis: Axis) -> str:
     if curve.healthy is None:
         return ""
     y = float(_y(np.array([curve.healthy]), axis)[0])
-    line = f'<line class="la-healthy" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
-    text = f"healthy: about {curve.healthy:g}"
-    return f'{line}<text class="la-tick" x="{WIDTH - RIGHT}" y="{y - 4:.1f}" text-anchor="end">{text}</text>'
+    return f'<line class="la-healthy" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
+
+
+def _title(curve: Curve) -> str:
+    """With what the dotted line is: beside the line, the words would lie on the curve."""
+    healthy = (
+        ""
+        if curve.healthy is None
+        else f'<tspan class="la-aside" dx="10">dotted: about {curve.healthy:g} is healthy</tspan>'
+    )
+    return f'<text class="la-title" x="{LEFT}" y="14">{escaped(curve.title)}{healthy}</text>'
 
 
 def ticks(axis: Axis) -> list[float]:

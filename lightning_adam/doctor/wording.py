@@ -109,7 +109,7 @@ def gap_texts(run: RunReport) -> list[str]:
 def span(finding: Finding) -> str:
     """When it was seen. NON-FINITE is told once, where it began: its silence afterwards is no recovery."""
     steps = f"step {finding.step}" if finding.last_step == finding.step else f"steps {finding.step}–{finding.last_step}"
-    return f"{steps}, over" if finding.over and finding.rule != "NON-FINITE" else steps
+    return f"{steps}, not since" if finding.over and finding.rule != "NON-FINITE" else steps
 
 
 def code(finding: Finding) -> str:

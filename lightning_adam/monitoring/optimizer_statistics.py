@@ -16,6 +16,7 @@ from lightning_adam.monitoring.heatmap import Heatmap
 from lightning_adam.monitoring.options import StatisticsOptions
 from lightning_adam.monitoring.parameters import NamedParameters
 from lightning_adam.monitoring.run import Run
+from lightning_adam.monitoring.run_signals import betas_of
 from lightning_adam.monitoring.selection import as_patterns, matching
 from lightning_adam.monitoring.sink import Sink
 from lightning_adam.monitoring.thinning import Thinning
@@ -203,6 +204,7 @@ class OptimizerStatistics:
             self._remember(snapshot)
 
     def _remember(self, snapshot: Snapshot) -> None:
+        self._heatmap.beta1 = betas_of(self.optimizer)[0]
         self._heatmap.add(snapshot)
         self._latest = snapshot
         if self._heatmap.is_due():

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from lightning_adam.diagnosis import Finding
+from lightning_adam.preflight.batches import leaves
 from lightning_adam.preflight.data import (
     Data,
     distinct,
@@ -21,7 +23,7 @@ from lightning_adam.preflight.data import (
 )
 from lightning_adam.preflight.facts import Check, Facts, found, some
 from lightning_adam.preflight.recorder import CLASS_LOSSES, VALUE_LOSSES
-from lightning_adam.preflight.step import EMBEDDINGS, Step
+from lightning_adam.preflight.step import EMBEDDINGS, Step, same_values
 
 LARGE_MEAN, LARGE_STD, LARGEST = 10.0, 10.0, 1e3
 SMALL_STD = 2e-3
@@ -87,6 +89,8 @@ def _scales(facts: Facts) -> Iterator[tuple[str, float, float, float]]:
     names = {id(m): n for n, m in facts.task.module.named_modules()}
     floats = [e for e in facts.step.trace.entries if e.values.is_floating_point() and e.values.numel() > 1]
     given = [(names.get(id(e.layer), type(e.layer).__name__), e.values) for e in floats]
+    joined = [c for c in facts.step.record.joined if any(same_values(leaf, c.input) for _, leaf in leaves(facts.step.given))]
+    given += [(f"{call.name} at {Path(call.place).name}", call.input) for call in joined]
     if not facts.step.trace.called:  # functional: only the batch is left to look at
         given = [(path, tensors[0]) for path, tensors in facts.data.inputs.items() if tensors[0].is_floating_point()]
     for name, values in given:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from statistics import median
 
 import torch
@@ -15,6 +17,8 @@ from lightning_adam.preflight.step import EMBEDDINGS
 from lightning_adam.preflight.task import Task, gradients, kept
 
 BATCHES = 4
+ACCUMULATED = 8
+"""Batches within which one who accumulates by hand steps and clears."""
 SECOND_LOOK = 5
 """Adam steps after which a zero-initialised branch lets gradients through."""
 
@@ -133,29 +137,28 @@ def _piled_up(task: Task) -> bool:
 
 
 def _automatic_pile(task: Task, held: list[Tensor]) -> bool:
-    """Eight batches: who accumulates by hand clears on one of them."""
+    """Who accumulates by hand clears on one of some batches."""
     clear = getattr(task.module, "optimizer_zero_grad", None)
     if clear is None or len(task.optimizers) != 1:
         return False
     for parameter in held:
         parameter.grad = torch.ones_like(parameter)
-    for index in range(8):
+    for index in range(ACCUMULATED):
         clear(0, index, task.optimizers[0])
     return any(p.grad is not None and bool(p.grad.any()) for p in held)
 
 
 def _manual_pile(task: Task) -> bool:
-    """The same step twice: gradients of twice the size, though a step was taken between."""
+    """From one step to the next: gradients of twice the size, though the first step was taken between."""
     parameters = list(task.trainable().values())
     for parameter in parameters:
         parameter.grad = None
-    batch = task.usable()[:BATCHES][0]
-    task.events.clear()
-    task.loss(batch, backward=True)
-    if "step" not in task.events:
+    indices = iter(range(2 * ACCUMULATED))
+    if not _backward_until_step(task, indices):
         return False
     once = [p.grad.clone() if p.grad is not None else None for p in parameters]
-    task.loss(batch, backward=True)
+    if not _backward_until_step(task, indices):
+        return False
     pairs = [
         (p.grad, g) for p, g in zip(parameters, once, strict=True) if p.grad is not None and g is not None and bool(g.any())
     ]
@@ -163,6 +166,17 @@ def _manual_pile(task: Task) -> bool:
     for parameter in parameters:
         parameter.grad = None
     return bool(twice) and median(twice) > 1.9
+
+
+def _backward_until_step(task: Task, indices: Iterator[int]) -> bool:
+    """The same batch under the next indices, until the module steps: it may accumulate by hand."""
+    batch = task.usable()[0]
+    task.events.clear()
+    for index in islice(indices, ACCUMULATED):
+        task.loss(batch, index, backward=True)
+        if "step" in task.events:
+            return True
+    return False
 
 
 def matrices(task: Task) -> dict[str, nn.Parameter]:

@@ -19,6 +19,7 @@ LOSSES = (*CLASS_LOSSES, *BINARY_LOSSES, *VALUE_LOSSES, "kl_div", "ctc_loss", "g
 ARITHMETIC = ("sub", "rsub", "__sub__", "__rsub__", "mul", "__mul__", "__rmul__", "div", "__truediv__")
 SQUASHING = ("softmax", "log_softmax", "sigmoid")
 LOGARITHMS = ("log", "log2", "log10")
+JOINING = ("cat", "concat", "concatenate", "hstack")
 DROPOUTS = ("dropout", "alpha_dropout", "dropout1d", "dropout2d", "dropout3d", "feature_alpha_dropout")
 
 LOOKS_THROUGH = [
@@ -72,7 +73,11 @@ class Call:
 
 @dataclass
 class Record:
-    """All that one training step called; ``dead`` has the place of each ReLU, and which of its units gave only zeros."""
+    """All that one training step called.
+
+    ``dead`` has the place of each ReLU, and which of its units gave only zeros; ``joined`` what was put beside values that
+    have a gradient, and has none itself, such as numbers beside the rows of an embedding.
+    """
 
     losses: list[Call] = field(default_factory=list)
     squashes: list[Call] = field(default_factory=list)
@@ -81,6 +86,7 @@ class Record:
     dead: list[tuple[str, Tensor]] = field(default_factory=list)
     dropouts: list[Call] = field(default_factory=list)
     rearranged: list[Call] = field(default_factory=list)
+    joined: list[Call] = field(default_factory=list)
 
 
 class Recorder(TorchFunctionMode):
@@ -146,12 +152,18 @@ def _keep_rearranged(record: Record, call: Call) -> None:
         record.rearranged.append(call)
 
 
+def _keep_joined(record: Record, call: Call) -> None:
+    if call.output.requires_grad and not call.input.requires_grad and call.input.is_floating_point():
+        record.joined.append(call)
+
+
 _KEPT: dict[str, Callable[[Record, Call], None]] = {
     **dict.fromkeys(LOSSES, _keep_nothing),
     **dict.fromkeys(SQUASHING, _keep_squash),
     **dict.fromkeys(LOGARITHMS, _keep_logarithm),
     **dict.fromkeys(("view", "reshape"), _keep_rearranged),
     **dict.fromkeys(ARITHMETIC, _keep_broadcast),
+    **dict.fromkeys(JOINING, _keep_joined),
     **dict.fromkeys(("relu", "relu_"), _keep_rectified),
     **dict.fromkeys((*DROPOUTS, "scaled_dot_product_attention"), _keep_dropout),
 }
@@ -171,11 +183,16 @@ _POSITIONS: dict[str, tuple[str, ...]] = {
 def _call(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call | None:
     named = dict(zip(_POSITIONS.get(name, ("input", "target")), args, strict=False)) | dict(kwargs)
     values = list(named.values())
-    first = values[0] if values else None
+    first = _joined_part(values[0]) if name in JOINING and values else values[0] if values else None
     second = named.get("target", named.get("other", values[1] if len(values) > 1 else None))
     if not isinstance(first, Tensor):
         return None
     return Call(name, first, second if isinstance(second, Tensor) else None, None, named, made_by(first), place())
+
+
+def _joined_part(parts: Any) -> Any:
+    """Of those that are joined the first float tensor without a gradient."""
+    return next((p for p in parts if isinstance(p, Tensor) and p.is_floating_point() and not p.requires_grad), None)
 
 
 def made_by(tensor: Tensor) -> str:

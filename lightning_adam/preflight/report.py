@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     import pandas
 
 STYLES = {"critical": "bold red", "warning": "yellow", "info": "cyan"}
-COLOURS = {"critical": "#c4161c", "warning": "#9a6700", "info": "#0a6c74"}
+COLOURS = {"critical": "#c4161c", "warning": "#8a5c00", "info": "#0a6c74"}
+"""Behind white text: a badge is read on any page, light or dark, and everything else has the page's own colour."""
 WIDTH = 110
 
 
@@ -78,7 +79,8 @@ class PreflightReport:
         gaps = "".join(
             f"<p><small>not judged: {html.escape(f'{codes} ({why})')}</small></p>" for why, codes in self._gaps().items()
         )
-        return f"<div><b>preflight: {html.escape(self._headline())}</b><table>{rows}</table>{gaps}</div>"
+        table = f'<table style="color:inherit;margin:0">{rows}</table>'
+        return f"<div><b>preflight: {html.escape(self._headline())}</b>{table}{gaps}</div>"
 
     def _headline(self) -> str:
         looked = f"{self.batches} batches, {self.seconds:.1f} s"
@@ -113,8 +115,8 @@ def _block(findings: tuple[Finding, ...]) -> Table:
 
 
 def _row(finding: Finding) -> str:
-    colour = COLOURS[finding.severity]
     cells = (finding.message, f"→ {finding.remedy}", evidence_of(finding))
     text = "<br>".join(html.escape(cell) for cell in cells if cell)
-    who = f'<td style="color:{colour}"><b>{finding.rule}</b><br>{finding.severity}</td>'
+    badge = f"background:{COLOURS[finding.severity]};color:#fff;border-radius:3px;padding:1px 6px"
+    who = f'<td style="text-align:left"><b>{finding.rule}</b><br><span style="{badge}">{finding.severity}</span></td>'
     return f'<tr>{who}<td style="text-align:left">{text}</td></tr>'

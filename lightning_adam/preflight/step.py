@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
 from torch.nn.modules import module as hooks
 from torch.utils._pytree import tree_leaves
 
@@ -138,12 +139,13 @@ def target_path(step: Step, batch: Any) -> str:
     if target is None:
         return ""
     for path, leaf in leaves(batch):
-        if leaf.numel() == target.numel() and leaf.numel() and _same(leaf, target):
+        if leaf.numel() == target.numel() and leaf.numel() and same_values(leaf, target):
             return path
     return ""
 
 
-def _same(leaf: Tensor, target: Tensor) -> bool:
+def same_values(leaf: Tensor, target: Tensor) -> bool:
+    """Whether a tensor of the batch is another one, or what that is a view of."""
     if leaf.untyped_storage().data_ptr() == target.untyped_storage().data_ptr():
         return True
     return torch.equal(leaf.detach().flatten().double(), target.detach().flatten().double())
@@ -161,12 +163,26 @@ def prediction_call(trace: Trace, samples: int) -> int:
 
 def main_tensor(output: Any, samples: int) -> Tensor | None:
     """The prediction in an output of any make: the first float tensor with an entry per sample, ``logits`` before others."""
-    logits = getattr(output, "logits", None)
-    values = tree_leaves(dict(output) if hasattr(output, "items") else output)
-    for value in ([logits] if isinstance(logits, Tensor) else []) + values:
+    for value in _values(output):
         if isinstance(value, Tensor) and value.is_floating_point() and value.dim() and value.shape[0] == samples:
             return value
     return None
+
+
+def _values(output: Any) -> list[Any]:
+    if isinstance(output, Distribution):
+        return _centre(output)
+    logits = getattr(output, "logits", None)
+    values = tree_leaves(dict(output) if hasattr(output, "items") else output)
+    return ([logits] if isinstance(logits, Tensor) else []) + values
+
+
+def _centre(output: Distribution) -> list[Any]:
+    """Of a distribution what it expects; some cannot say."""
+    try:
+        return [output.mean]
+    except NotImplementedError:
+        return []
 
 
 def slopes(loss: Tensor, calls: list[Call]) -> list[float]:

@@ -11,7 +11,7 @@ from lightning_adam.monitoring.heatmap import Heatmap
 from lightning_adam.monitoring.sink import Sink
 from lightning_adam.sinks.hyperparameters import new_hyperparameters
 from lightning_adam.sinks.known_findings import KnownFindings
-from lightning_adam.tensorboard.heatmap import draw_heatmap
+from lightning_adam.sinks.pictures import picture_of
 
 
 def of_logger(logger: Any) -> Sink:
@@ -40,7 +40,7 @@ class CometSink(Sink):
         self._logger.log_metrics(dict(values), step=step)
 
     def heatmap(self, prefix: str, heatmap: Heatmap) -> None:
-        picture = draw_heatmap(heatmap.steps, heatmap.names, heatmap.matrix())
+        picture = picture_of(heatmap)
         name = f"{prefix}.dist/update_ratio_heatmap"
         self._logger.experiment.log_image(picture, name=name, overwrite=True, step=heatmap.steps[-1])
 

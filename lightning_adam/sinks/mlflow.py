@@ -14,7 +14,7 @@ from lightning_adam.monitoring.sink import Sink
 from lightning_adam.sinks.growing_artifact import GrowingArtifact
 from lightning_adam.sinks.hyperparameters import new_hyperparameters
 from lightning_adam.sinks.known_findings import KnownFindings
-from lightning_adam.tensorboard.heatmap import draw_heatmap
+from lightning_adam.sinks.pictures import picture_of
 
 LONGEST_NAME = 250
 LONGEST_VALUE = 250
@@ -53,7 +53,7 @@ class MlflowSink(Sink):
         self._logger.log_metrics({metric_name(tag): value for tag, value in values.items()}, step=step)
 
     def heatmap(self, prefix: str, heatmap: Heatmap) -> None:
-        picture = draw_heatmap(heatmap.steps, heatmap.names, heatmap.matrix())
+        picture = picture_of(heatmap)
         self._client.log_image(self._logger.run_id, picture, f"{prefix}.dist/update_ratio_heatmap.png")
 
     def findings(self, prefix: str, step: int, fresh: Sequence[Finding], known: Sequence[Finding]) -> None:

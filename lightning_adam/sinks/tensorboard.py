@@ -11,6 +11,7 @@ from lightning_adam.diagnosis import Finding, findings_table
 from lightning_adam.diagnosis.finding import MOST_ROWS
 from lightning_adam.monitoring.heatmap import Heatmap
 from lightning_adam.monitoring.sink import Sink
+from lightning_adam.sinks.pictures import picture_of
 from lightning_adam.sinks.run_files import RunFiles
 from lightning_adam.statistics import Snapshot
 from lightning_adam.tensorboard import TensorBoardWriter, top_tables
@@ -74,7 +75,7 @@ class TensorBoardSink(Sink):
         self._tags(prefix).write_snapshot(snapshot.step, values, snapshot, rows, matrix)
 
     def heatmap(self, prefix: str, heatmap: Heatmap) -> None:
-        self._tags(prefix).write_heatmap(heatmap.steps[-1], heatmap.steps, heatmap.names, heatmap.matrix())
+        self._tags(prefix).write_heatmap(heatmap.steps[-1], picture_of(heatmap))
 
     def standouts(self, prefix: str, snapshot: Snapshot, count: int) -> None:
         self._tags(prefix).write_text(f"{prefix}/top", top_tables(snapshot, count), snapshot.step)

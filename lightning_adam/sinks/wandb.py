@@ -12,10 +12,10 @@ from lightning_adam.monitoring.heatmap import Heatmap
 from lightning_adam.monitoring.sink import Sink
 from lightning_adam.sinks.hyperparameters import new_hyperparameters
 from lightning_adam.sinks.known_findings import KnownFindings
+from lightning_adam.sinks.pictures import picture_of
 from lightning_adam.sinks.run_files import RunFiles
 from lightning_adam.sinks.wandb_history import WandbHistory
 from lightning_adam.statistics import LOG10_EDGES, Snapshot
-from lightning_adam.tensorboard.heatmap import draw_heatmap
 
 COLUMNS = ["first step", "last step", "rule", "severity", "what", "evidence", "parameters", "what to do", "over"]
 
@@ -72,7 +72,7 @@ class WandbSink(Sink):
     def heatmap(self, prefix: str, heatmap: Heatmap) -> None:
         from wandb import Image
 
-        picture = Image(draw_heatmap(heatmap.steps, heatmap.names, heatmap.matrix()))
+        picture = Image(picture_of(heatmap))
         self._history.add(heatmap.steps[-1], {f"{prefix}.dist/update_ratio_heatmap": picture})
 
     def findings(self, prefix: str, step: int, fresh: Sequence[Finding], known: Sequence[Finding]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,17 +11,18 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from lightning_adam.diagnosis import RunSignals
-from lightning_adam.tensorboard.tab.judged import Judge
-from lightning_adam.tensorboard.tab.limits import EARLY_STEPS, bands
+from lightning_adam.tensorboard.tab.judged import AGREEMENT, Judge
+from lightning_adam.tensorboard.tab.limits import EARLY_STEPS, Band, bands
 from lightning_adam.tensorboard.tab.tiles import Matrix
 
 RATIO = "update_ratio"
-LIMITS = bands(RunSignals())[RATIO]
-"""What LR-LOW and LR-HIGH leave alone, at a constant rate and β₁ = 0.9: the picture knows neither."""
 LOW, HIGH = -6.0, 0.0
-BLUE, PALE, RED = np.array([33, 102, 172.0]), np.array([247, 247, 240.0]), np.array([178, 24, 43.0])
-"""Ends and middle of ColorBrewer's RdBu, which colour-blind readers can tell apart (Brewer 2003)."""
-GREY, BLACK = (205, 205, 205), (0, 0, 0)
+SCALE = np.array([
+    [8, 48, 107], [33, 113, 181], [133, 188, 220], [243, 241, 236], [242, 163, 94], [210, 92, 18], [122, 36, 3.0],
+])  # fmt: skip
+"""The Adam tab's blue, neutral and orange of a light page, which colour-blind readers can tell apart."""
+PALE = SCALE[3]
+GREY, BLACK = (205, 208, 212), (0, 0, 0)
 """No step at all, and not finite: black is far from the whole scale for every eye; magenta is blue to a protanope."""
 EDGE = 0.3
 """How much of the way to the full colour a cell begins with that is just outside of the limits."""
@@ -29,26 +31,66 @@ WIDTH, HEIGHT = 620, 400
 LEFT, TOP, RIGHT, BOTTOM = 130, 30, 14, 44
 
 
-def judged(steps: Sequence[int], names: Sequence[str], ratios: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
-    """How far each cell is outside of the limits, as in the Adam tab: vectors are not judged, first steps by what harms.
+@dataclass(frozen=True)
+class Circumstances:
+    """What the ratios are judged by, as in the Adam tab; what is not known is not judged.
 
-    What is not known here is not judged either: the schedule, and whether small steps agree.
+    Attributes:
+        beta1: of the optimizer: without momentum usual steps are larger.
+        rates: learning rate of each column; NaN where it is not known.
+        agreement: signal to noise, [rows, columns]: small steps that disagree are noise.
     """
-    matrix = Matrix(np.asarray(steps, np.int64), ratios.T.astype(np.float32))
-    excess = Judge({RATIO: LIMITS}, names).judge(RATIO, {RATIO: matrix}).excess
+
+    beta1: float = float("nan")
+    rates: Sequence[float] = ()
+    agreement: NDArray[np.floating[Any]] | None = None
+
+    @property
+    def band(self) -> Band:
+        """What LR-LOW and LR-HIGH leave alone."""
+        return bands(RunSignals(beta1=self.beta1))[RATIO]
+
+    def known_rates(self) -> NDArray[np.float64] | None:
+        """Columns of a checkpoint that had no rates are taken as of the first that is known."""
+        rates = np.array(self.rates, dtype=np.float64)
+        known = rates[np.isfinite(rates)]
+        return np.where(np.isfinite(rates), rates, known[0]) if known.size else None
+
+
+NOTHING = Circumstances()
+
+
+def judged(
+    steps: Sequence[int], names: Sequence[str], ratios: NDArray[np.floating[Any]], known: Circumstances = NOTHING
+) -> NDArray[np.float32]:
+    """How far each cell is outside of the limits, as in the Adam tab: at the planned rate, and vectors are not judged."""
+    at = np.asarray(steps, np.int64)
+    matrices = {RATIO: Matrix(at, ratios.T.astype(np.float32))}
+    if known.agreement is not None:
+        matrices[AGREEMENT] = Matrix(at, known.agreement.T.astype(np.float32))
+    rates = known.known_rates()
+    judge = Judge({RATIO: known.band}, names, None if rates is None else (at, rates))
+    excess = judge.judge(RATIO, matrices).excess
     assert excess is not None
     return excess.T
 
 
-def colours(ratios: NDArray[np.floating[Any]], excess: NDArray[np.float32] | None = None) -> NDArray[np.uint8]:
-    """RGB [rows, columns, 3] of ‖Δθ‖/‖θ‖: pale within the limits, blue below, red above; grey: zero, black: not finite."""
+def shades(excess: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
+    """RGB [..., 3] of -1, far too small, over 0, pale, to 1, far too large."""
+    strength = np.where(excess == 0, 0, np.sign(excess) * (EDGE + (1 - EDGE) * np.abs(excess)))
+    places = (strength + 1) / 2 * (len(SCALE) - 1)
+    anchors = np.arange(len(SCALE))
+    return np.stack([np.interp(places, anchors, channel) for channel in SCALE.T], axis=-1).astype(np.uint8)
+
+
+def colours(
+    ratios: NDArray[np.floating[Any]], excess: NDArray[np.float32] | None = None, band: Band = NOTHING.band
+) -> NDArray[np.uint8]:
+    """RGB [rows, columns, 3] of ‖Δθ‖/‖θ‖: pale within limits, blue below, orange above; grey: zero, black: not finite."""
     if excess is None:
         settled = np.full(len(ratios), EARLY_STEPS)
-        excess = LIMITS.excess(settled, np.nan_to_num(ratios, nan=LIMITS.high, posinf=LIMITS.high).astype(np.float32))
-    excess = np.nan_to_num(excess)
-    share = np.where(excess == 0, 0, EDGE + (1 - EDGE) * np.abs(excess))
-    end = np.where((excess < 0)[..., None], BLUE, RED)
-    picture: NDArray[np.uint8] = (PALE + (end - PALE) * share[..., None]).astype(np.uint8)
+        excess = band.excess(settled, np.nan_to_num(ratios, nan=band.high, posinf=band.high).astype(np.float32))
+    picture = shades(np.nan_to_num(excess))
     picture[ratios == 0] = GREY
     picture[~np.isfinite(ratios)] = BLACK
     return picture
@@ -56,20 +98,23 @@ def colours(ratios: NDArray[np.floating[Any]], excess: NDArray[np.float32] | Non
 
 def few_colours(picture: Image.Image) -> Image.Image:
     """The picture in a palette of its own colours: one that is made up may turn a rare colour into a frequent one."""
-    scale = colours(np.logspace(LOW, HIGH, 180)[None, :])[0].tolist()
+    scale = shades(np.linspace(-1, 1, 181)).tolist()
     ink = [(value, value, value) for value in range(0, 256, 17)]
     palette = Image.new("P", (1, 1))
     palette.putpalette([int(part) for colour in (*scale, *ink, GREY, BLACK) for part in colour])
     return picture.quantize(palette=palette, dither=Image.Dither.NONE)
 
 
-def draw_heatmap(steps: Sequence[int], names: Sequence[str], ratios: NDArray[np.floating[Any]]) -> Image.Image:
+def draw_heatmap(
+    steps: Sequence[int], names: Sequence[str], ratios: NDArray[np.floating[Any]], known: Circumstances = NOTHING
+) -> Image.Image:
     """The picture, 620 x 400.
 
     Args:
         steps: logged steps, [columns].
         names: tensors in model order, [rows].
         ratios: ‖Δθ‖/‖θ‖, [rows, columns].
+        known: what they are judged by.
     """
     image = Image.new("RGB", (WIDTH, HEIGHT), "white")
     draw = ImageDraw.Draw(image)
@@ -77,20 +122,20 @@ def draw_heatmap(steps: Sequence[int], names: Sequence[str], ratios: NDArray[np.
     size = (WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM)
     fits = len(names) <= size[1] and len(steps) <= size[0]
     resampling = Image.Resampling.NEAREST if fits else Image.Resampling.BOX
-    body = colours(ratios, judged(steps, names, ratios))
+    body = colours(ratios, judged(steps, names, ratios, known))
     image.paste(Image.fromarray(body).resize(size, resampling), (LEFT, TOP))
     bad = Image.fromarray((~np.isfinite(ratios)).astype(np.float32)).resize(size, resampling)
     image.paste(BLACK, (LEFT, TOP), Image.fromarray(np.asarray(bad) > 0))  # one among many is not averaged away
-    draw.text(
-        (8, 6),
-        f"update ratio per tensor and step; pale: {LIMITS.low:g} to {LIMITS.high:g}, no finding",
-        fill="black",
-        font=font,
-    )
+    draw.text((8, 6), _title(known), fill="black", font=font)
     _label_rows(draw, font, names, size[1])
     _label_steps(draw, font, steps, size[0])
-    _legend(image, draw, font)
+    _legend(image, draw, font, known.band)
     return image
+
+
+def _title(known: Circumstances) -> str:
+    relative = " at the planned rate" if known.known_rates() is not None else ""
+    return f"update ratio of each tensor{relative}; pale: {known.band.low:.2g} to {known.band.high:.2g}, no finding"
 
 
 def _label_rows(draw: ImageDraw.ImageDraw, font: Any, names: Sequence[str], height: int) -> None:
@@ -111,8 +156,8 @@ def _label_steps(draw: ImageDraw.ImageDraw, font: Any, steps: Sequence[int], wid
         draw.text((LEFT + part * width, HEIGHT - BOTTOM + 4), str(step), fill="black", font=font, anchor=anchor)
 
 
-def _legend(image: Image.Image, draw: ImageDraw.ImageDraw, font: Any) -> None:
-    scale = colours(np.logspace(LOW, HIGH, 150)[None, :])
+def _legend(image: Image.Image, draw: ImageDraw.ImageDraw, font: Any, band: Band) -> None:
+    scale = colours(np.logspace(LOW, HIGH, 150)[None, :], band=band)
     top = HEIGHT - 18
     image.paste(Image.fromarray(scale).resize((150, 10)), (LEFT + 26, top))
     draw.text((LEFT + 20, top - 2), "1e-6", fill="black", font=font, anchor="ra")

@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from tensorboard.compat.proto.summary_pb2 import (
     DATA_CLASS_BLOB_SEQUENCE,
     DATA_CLASS_SCALAR,
@@ -26,7 +27,7 @@ from tensorboard.compat.proto.tensor_pb2 import TensorProto
 from tensorboard.util import tensor_util
 
 from lightning_adam.statistics import LOG10_EDGES, QUANTITIES, Snapshot
-from lightning_adam.tensorboard.heatmap import draw_heatmap, few_colours
+from lightning_adam.tensorboard.heatmap import few_colours
 from lightning_adam.tensorboard.layout import layout
 from lightning_adam.tensorboard.tags import PLUGIN, description
 
@@ -102,11 +103,8 @@ class TensorBoardWriter:
         tensor = TensorProto(dtype="DT_STRING", string_val=[payload])
         self._add(step, [Summary.Value(tag=tag, metadata=plugin_metadata(tag, ""), tensor=tensor)])
 
-    def write_heatmap(
-        self, step: int, steps: Sequence[int], names: Sequence[str], matrix: NDArray[np.floating[Any]]
-    ) -> None:
-        """The update ratios so far as one picture; TensorBoard always keeps the last."""
-        picture = draw_heatmap(steps, names, matrix)
+    def write_heatmap(self, step: int, picture: Image.Image) -> None:
+        """The update ratios so far, see :func:`~lightning_adam.tensorboard.heatmap.draw_heatmap`."""
         buffer = io.BytesIO()
         few_colours(picture).save(buffer, "PNG", optimize=True)
         tag = f"{self.prefix}.dist/update_ratio_heatmap"

@@ -2,11 +2,13 @@
 
 ``python -m tests.benchmarks.explained`` writes ``lightning_adam/explanations/measured.json`` from the stored runs of
 ``tests.benchmarks.divergence.corpus`` (their left-out half), from the scenarios of ``tests.benchmarks.divergence`` for the
-codes that the corpus does not plant, and from the models of ``tests.benchmarks.preflight``.
+codes that the corpus does not plant, and from the models of ``tests.benchmarks.preflight``. ``--shown`` draws only the codes
+anew that have no run in any of them: their runs are trained in a minute.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
 import math
@@ -34,6 +36,7 @@ from tests.benchmarks.divergence.held_out import HELD_OUT
 from tests.benchmarks.divergence.running import Run
 from tests.benchmarks.divergence.scenario import Scenario
 from tests.benchmarks.divergence.scoring import diagnoses
+from tests.benchmarks.divergence.shown import SHOWN
 from tests.benchmarks.divergence.sick import SICK
 from tests.benchmarks.preflight.__main__ import judge
 from tests.benchmarks.preflight.cases import FAULTY, HEALTHY, part_of
@@ -42,6 +45,8 @@ STRETCHES = 48
 """Points of a picture's curve."""
 STORED = Path("runs/explained")
 """What was trained or looked at is not done again; remove the folder to judge anew."""
+UNCOUNTED = "shown"
+"""Among these are runs that a picture is drawn of, and no rate."""
 LOSS = "loss"
 EARLY = 30
 """A finding before this step leaves nothing to be seen of the run before it."""
@@ -139,6 +144,14 @@ def scenarios(wanted: set[str]) -> Iterator[Case]:
                 yield Case(among, f"the scenario “{scenario.name}”", names, _findings(Run.load(path)), path, scenario.onset)
 
 
+def shown() -> Iterator[Case]:
+    """Runs of the codes that no benchmark plants."""
+    for scenario in SHOWN:
+        path = _trained(scenario)
+        findings = _findings(Run.load(path))
+        yield Case(UNCOUNTED, f"the run “{scenario.name}”", (scenario.cause,), findings, path, scenario.onset)
+
+
 def _trained(scenario: Scenario) -> Path:
     path = STORED / f"{scenario.name}.zip"
     if not path.exists():
@@ -190,7 +203,8 @@ def rates(code: str, cases: Iterable[Case], among: str) -> Rates:
 
 def picture(code: str, cases: Sequence[Case]) -> Picture | None:
     """The run that shows the code best: its planted cause, named first, gravely, and not in the first steps only."""
-    seen = [(case, f) for case in cases if case.path is not None for f in case.findings if f.rule == code]
+    fit = [case for case in cases if case.path is not None and (case.among != UNCOUNTED or case.names == (code,))]
+    seen = [(case, f) for case in fit for f in case.findings if f.rule == code]
     if not seen:
         return None
     case, found = min(seen, key=lambda pair: _rank(code, *pair))
@@ -233,7 +247,7 @@ def said(code: str, cases: Iterable[Case]) -> str:
 
 def measured(cases: Sequence[Case]) -> dict[str, Measured]:
     """Of each code; a benchmark that neither plants the code nor ever names it has nothing to say of it."""
-    benchmarks = dict.fromkeys(case.among for case in cases)
+    benchmarks = dict.fromkeys(case.among for case in cases if case.among != UNCOUNTED)
     every = {}
     for code in codes():
         told = [rates(code, cases, among) for among in benchmarks]
@@ -242,19 +256,40 @@ def measured(cases: Sequence[Case]) -> dict[str, Measured]:
     return every
 
 
+def redrawn() -> dict[str, Any]:
+    """What is stored, with new pictures of the runs that no benchmark counts."""
+    stored: dict[str, Any] = json.loads(OUT.read_text(encoding="utf-8"))
+    cases = [*shown()]
+    for scenario in SHOWN:
+        drawn = picture(scenario.cause, cases)
+        if drawn is None:
+            raise RuntimeError(f"{scenario.cause} is not found in the run {scenario.name!r} any more.")
+        stored[scenario.cause]["picture"] = _plain(drawn)
+    return stored
+
+
+def anew() -> dict[str, Any]:
+    """Judge everything."""
+    cases = [*corpus()]
+    planted = {case.names[0] for case in cases if case.names}
+    cases += [*scenarios({*codes()} - planted), *preflight(), *shown()]
+    known = {code: one for code, one in measured(cases).items() if one != Measured()}
+    return {code: {**asdict(one), "picture": one.picture and _plain(one.picture)} for code, one in known.items()}
+
+
+def _plain(drawn: Picture) -> dict[str, Any]:
+    return {**asdict(drawn), "series": [[s.name, s.values] for s in drawn.series]}
+
+
 def main() -> None:
-    """Judge everything and write the file."""
+    """Write the file."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.explained", description=__doc__)
+    parser.add_argument("--shown", action="store_true", help="only the pictures of codes that no benchmark plants")
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
     for name in ("lightning.pytorch", "lightning.fabric", "lightning_adam"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    cases = [*corpus()]
-    planted = {case.names[0] for case in cases if case.names}
-    cases += [*scenarios({*codes()} - planted), *preflight()]
-    stored = {code: asdict(known) for code, known in measured(cases).items() if known != Measured()}
-    for known in stored.values():
-        for drawn in [known["picture"]] if known["picture"] else []:
-            drawn["series"] = [[s["name"], s["values"]] for s in drawn["series"]]
+    stored = redrawn() if parser.parse_args().shown else anew()
     lines = ",\n".join(f"{json.dumps(code)}: {json.dumps(known, ensure_ascii=False)}" for code, known in stored.items())
     Path(str(OUT)).write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
     print(f"{OUT}: {len(stored)} codes, {Path(str(OUT)).stat().st_size / 1e3:.0f} kB")

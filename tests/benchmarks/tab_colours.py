@@ -5,7 +5,6 @@ event files, and asks of each which share of its cells is coloured: ``python -m 
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,11 +12,13 @@ from pathlib import Path
 
 import numpy as np
 from lightning.pytorch.loggers import TensorBoardLogger
+from numpy.typing import NDArray
 
 from lightning_adam.callbacks import DivergenceMonitor, OptimizerMonitor
 from lightning_adam.diagnosis import RunSignals
 from lightning_adam.tensorboard.configuration import CONFIG, configured
 from lightning_adam.tensorboard.reader import RunLog, read_run
+from lightning_adam.tensorboard.tab.findings import parsed, spans
 from lightning_adam.tensorboard.tab.judged import GRADIENT, OVERVIEW, Judge
 from lightning_adam.tensorboard.tab.limits import bands
 from lightning_adam.tensorboard.tab.tiles import Matrix
@@ -63,20 +64,18 @@ class Shares:
 
     Attributes:
         coloured: outside of a limit, or not finite.
-        outlined: the same, or hatched: named by a finding above ``info``.
+        marked: the same, or hatched: a finding above ``info`` lies there, from its first step to its last.
     """
 
     coloured: float
-    outlined: float
+    marked: float
 
 
 def shares(folder: Path) -> Shares:
     """Of the optimizer that has the most: the page draws one at a time."""
     log = read_run(folder.name, folder, sorted(folder.glob("events*")))
     prefixes = {tag.partition("_matrix/")[0] for tag in log.tables}
-    return max(
-        (_shares(log, prefix) for prefix in sorted(prefixes)), key=lambda found: found.coloured, default=Shares(0.0, 0.0)
-    )
+    return max((_shares(log, prefix) for prefix in sorted(prefixes)), key=lambda s: s.coloured, default=Shares(0.0, 0.0))
 
 
 def _shares(log: RunLog, prefix: str) -> Shares:
@@ -86,13 +85,26 @@ def _shares(log: RunLog, prefix: str) -> Shares:
     judged = judge.judge(OVERVIEW, {q: Matrix(t.steps, t.values.astype(np.float32)) for q, t in tables.items()})
     assert judged.excess is not None
     far = np.isnan(judged.excess) | (judged.excess != 0)
-    outlined = far.copy()
-    for step, text in log.texts.get(f"{prefix}_events", []):
-        for found in json.loads(text):
-            rows = [judge.names.index(name) for name in found["parameters"] if name in judge.names]
+    marked = far | _hatched(log, prefix, judged.steps, judge.names)
+    return Shares(float(far.mean()), float(marked.mean()))
+
+
+def _hatched(log: RunLog, prefix: str, steps: NDArray[np.int64], names: Sequence[str]) -> NDArray[np.bool_]:
+    """As the page draws it: a column reaches half-way to its neighbours, a finding that names no tensor concerns all."""
+    hatched = np.zeros((len(steps), len(names)), dtype=bool)
+    if not len(steps):
+        return hatched
+    middles = (steps[1:] + steps[:-1]) / 2
+    begins, ends = np.concatenate([[-np.inf], middles]), np.concatenate([middles, [np.inf]])
+    tables = log.texts.get(f"{prefix}/findings/text_summary", [])
+    until = spans(tables[-1][1].decode()) if tables else {}
+    for _, text in log.texts.get(f"{prefix}_events", []):
+        for found in parsed(text):
+            first, last = found["step"], until.get((found["rule"], found["step"]), found["last_step"])
+            rows = [names.index(name) for name in found["parameters"] if name in names] or [*range(len(names))]
             if found["severity"] != "info":
-                outlined[np.ix_(judged.steps >= step - EVERY, rows or [*range(far.shape[1])])] = True
-    return Shares(float(far.mean()), float(outlined.mean()))
+                hatched[np.ix_((begins <= last) & (ends > first), rows)] = True
+    return hatched
 
 
 def _configured(log: RunLog, prefix: str) -> RunSignals:
@@ -111,17 +123,19 @@ def report(names: Sequence[str], seed: int, title: str) -> None:
     found = {name: shares(record(ALL[name], seed)) for name in names}
     sick, healthy = ([found[n] for n in names if bool(ALL[n].cause) == is_sick] for is_sick in (True, False))
     print(f"{title}: {len(healthy)} healthy runs, {len(sick)} sick")
-    for what in ("coloured", "outlined"):
+    for what in ("coloured", "marked"):
         ours, theirs = ([getattr(s, what) for s in of] for of in (healthy, sick))
         print(
             f"  {what}: AUC {separation(ours, theirs):.3f}; healthy at most {max(ours):.3f}, "
             f"sick median {np.median(theirs):.3f}"
         )
-    worst = max(s.coloured for s in healthy)
-    pale = [f"{n} ({ALL[n].cause}) {found[n].coloured:.3f}" for n in names if ALL[n].cause and found[n].coloured <= worst]
-    print("  sick, and no more coloured than some healthy run:", ", ".join(pale) or "none")
-    print("  healthy, most coloured:", ", ".join(f"{n} {found[n].coloured:.3f}" for n in names
-          if not ALL[n].cause and found[n].coloured > 0.005) or "none")  # fmt: skip
+    for what in ("coloured", "marked"):
+        worst = max(getattr(s, what) for s in healthy)
+        pale = [n for n in names if ALL[n].cause and getattr(found[n], what) <= worst]
+        told = (f"{n} ({ALL[n].cause}) {getattr(found[n], what):.3f}" for n in pale)
+        print(f"  sick, and no more {what} than some healthy run:", ", ".join(told) or "none")
+    most = (f"{n} {found[n].coloured:.3f}" for n in names if not ALL[n].cause and found[n].coloured > 0.005)
+    print("  healthy, most coloured:", ", ".join(most) or "none")
 
 
 if __name__ == "__main__":

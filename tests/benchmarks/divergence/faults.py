@@ -69,6 +69,11 @@ def noisy(share: float, classes: int) -> BatchFault:
     return fault
 
 
+def noisier(first: int, steps: int, classes: int) -> BatchFault:
+    """From a step on more and more labels are random, in the end all of them."""
+    return lambda step, batch: noisy(min(max((step - first) / steps, 0.0), 1.0), classes)(step, batch)
+
+
 def augmented_from(first: int) -> BatchFault:
     """Harmless: augmentation is switched on."""
 

@@ -1,4 +1,4 @@
-"""``python -m tests.benchmarks.preflight [tuning|held-out|fresh|strangers]``: right names, false alarms and time."""
+"""``python -m tests.benchmarks.preflight [tuning|held-out|fresh|strangers|newcomers]``: right names and false alarms."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def main(which: str, details: bool) -> None:
     warnings.filterwarnings("ignore")
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    for part in ("tuning", "held-out", "fresh", "strangers"):
+    for part in ("tuning", "held-out", "fresh", "strangers", "newcomers"):
         if which in (part, "all"):
             print(part)
             for kind, cases in (("healthy", HEALTHY), ("faulty", FAULTY)):

@@ -11,6 +11,8 @@ from tests.benchmarks.preflight import (  # noqa: F401
     healthy,
     healthy_more,
     healthy_tasks,
+    newcomers_faulty,
+    newcomers_healthy,
     strangers_faulty,
     strangers_healthy,
 )

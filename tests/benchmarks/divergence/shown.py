@@ -1,0 +1,34 @@
+"""Runs that show a code which no benchmark plants; they are drawn by ``lightning-adam explain`` and counted nowhere."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tests.benchmarks.divergence.data import diabetes, rows
+from tests.benchmarks.divergence.faults import noisier
+from tests.benchmarks.divergence.healthy import DIGITS
+from tests.benchmarks.divergence.models import mlp
+from tests.benchmarks.divergence.scenario import Scenario, squared
+from tests.benchmarks.divergence.sick import SICK
+
+LINEAR = {"net": lambda: mlp([10, 1]), "loss": squared}
+
+SHOWN: tuple[Scenario, ...] = (
+    Scenario(
+        "a linear model of all 442 patients at once, at a constant rate", **LINEAR, draw=rows(diabetes(), 0, whole=True),
+        lr=0.01, betas=(0.9, 0.95), steps=600, cause="OSCILLATION",
+    ),
+    Scenario(
+        "a linear model of 442 patients, 32 at a time, at a constant rate", **LINEAR, draw=rows(diabetes(), 32), lr=3e-3,
+        steps=800, cause="PLATEAU",
+    ),
+    replace(
+        next(s for s in SICK if s.name == "lr-high-text"), name="a transformer on text, at a rate of 0.1",
+        cause="LOGIT-GROWTH",
+    ),
+    Scenario(
+        "digits whose labels become random from step 200 on", **DIGITS, lr=1e-3, steps=500, onset=200,
+        batch_fault=noisier(200, 150, 10), cause="LOSS-DIVERGED",
+    ),
+)  # fmt: skip
+"""By the code that each one shows, its ``cause``."""
