@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from lightning_adam.diagnosis.finding import as_told
 from tests.benchmarks.divergence.__main__ import QUICK, SCENARIOS
 from tests.benchmarks.divergence.baselines import BASELINES
 from tests.benchmarks.divergence.running import Run, train
@@ -41,9 +42,9 @@ def test_first_finding_names_the_cause(runs: Pairs) -> None:
 
 
 def test_replayed_findings_are_the_live_ones(runs: Pairs) -> None:
-    """The stored signals hold all that the rules have seen: the doctor finds what the monitor found."""
+    """The stored signals hold all that the rules have seen: the doctor finds what the monitor found, in its words."""
     for _, run in runs:
-        again = sorted((f for d in diagnoses(run) for f in d.findings), key=lambda f: f.step)
+        again = sorted((as_told(f) for d in diagnoses(run) for f in d.findings), key=lambda f: f.step)
         live = sorted(run.findings, key=lambda f: f.step)
         assert [(f.rule, f.step, f.last_step, f.severity, f.message, f.remedy) for f in again] == [
             (f.rule, f.step, f.last_step, f.severity, f.message, f.remedy) for f in live
