@@ -22,8 +22,8 @@ LOST = 0.12
 """A loss that has given back so much of its fall is rising."""
 NEAR_ZERO = 0.05
 """Of the start: what the loss does below that is not seen in anything that a user measures."""
-SOON, DOUBLED = 20, 1.0
-"""In so few losses a rise is one where it is as high as the start again: healthy runs, too, get worse before they learn."""
+SOON, MUCH_WORSE = 20, 0.5
+"""In so few losses a rise is one by half the start: healthy runs, too, get somewhat worse before they learn."""
 ENOUGH = 40
 """Losses before "it stands still" is said."""
 
@@ -102,7 +102,7 @@ def rises(curve: Curve, losses: Sequence[float]) -> bool:
     if curve.signed:
         margin = max(3 * curve.progress, 6 * curve.error, 4 * curve.noise)
         return min(curve.now, *losses[-5:]) > curve.start + margin
-    share = NEAR_ZERO if curve.count >= SOON else DOUBLED
+    share = NEAR_ZERO if curve.count >= SOON else MUCH_WORSE
     margin = max(LOST * curve.progress, share * abs(curve.start))
     return curve.now > curve.best + max(margin, 6 * curve.error) or min(losses[-5:]) > curve.best + max(
         margin, 4 * curve.noise
