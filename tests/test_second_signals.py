@@ -173,6 +173,14 @@ def test_what_holds_no_classes_has_no_entropy(targets: torch.Tensor) -> None:
     assert math.isnan(entropy_of(targets))
 
 
+def test_tokens_alone_are_their_own_targets() -> None:
+    """A language model's batch is one tensor of token numbers; pixels of one byte are no classes."""
+    tokens = torch.arange(40).reshape(4, 10) % 4
+
+    assert batch_scale(tokens).target_entropy == batch_scale((tokens, tokens)).target_entropy > 1.3
+    assert math.isnan(batch_scale(tokens.to(torch.uint8)).target_entropy)
+
+
 def test_ignored_labels_are_no_class() -> None:
     """-100 is what cross entropy leaves out."""
     labels = torch.tensor([0, 1, 0, 1, -100, -100])

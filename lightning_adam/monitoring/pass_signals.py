@@ -257,9 +257,13 @@ def batch_scale(batch: Any, layer: Floats | None = None) -> BatchScale:
 def _entropy(tensors: Sequence[Tensor]) -> float:
     """Of the batch's last tensor, in nats; NaN where it holds no classes. Negative ones stand for "ignored".
 
+    A batch of nothing but token numbers, (examples, tokens), is a language model's: they are the targets, too.
+
     With the correction for few examples, (classes - 1)/(2·examples), by Miller (1955).
     """
-    if len(tensors) < 2 or tensors[-1].is_complex() or tensors[-1].numel() < 2:
+    if not tensors or tensors[-1].is_complex() or tensors[-1].numel() < 2:
+        return math.nan
+    if len(tensors) == 1 and not (tensors[0].dtype in (torch.int64, torch.int32) and tensors[0].dim() == 2):
         return math.nan
     labels = tensors[-1].detach().flatten()
     labels = labels[:: 1 + len(labels) // MOST_LABELS]
