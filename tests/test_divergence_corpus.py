@@ -15,15 +15,7 @@ from scipy.stats import binomtest
 
 from lightning_adam.diagnosis import Finding
 from tests.benchmarks.divergence.baselines import BASELINES
-from tests.benchmarks.divergence.corpus import (  # noqa: F401
-    adversaries,
-    generative,
-    libraries,
-    representation,
-    structured,
-    supervised,
-)
-from tests.benchmarks.divergence.corpus.family import FAMILIES
+from tests.benchmarks.divergence.corpus.families import FAMILIES
 from tests.benchmarks.divergence.corpus.jobs import Job, jobs_of, recipe_of
 from tests.benchmarks.divergence.corpus.mending import Trial, trials_of
 from tests.benchmarks.divergence.corpus.report import Figures, wilson

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lightning_adam.moments import Moments
-from lightning_adam.moments.packed import Blockwise, Outer, Packed
+from lightning_adam.moments.packed import Blockwise
 from lightning_adam.statistics import TensorReading, kernel
 from lightning_adam.statistics.columns import Columns
 from lightning_adam.statistics.raw import RawTable, empty_table
@@ -39,7 +39,7 @@ def table_of(of: TensorReading) -> RawTable:
     return table
 
 
-def with_moments(of: TensorReading, first: Packed | None, second: Packed | None) -> TensorReading:
+def with_moments(of: TensorReading, first: Blockwise | None, second: Blockwise | None) -> TensorReading:
     """The same tensor with these moments."""
     assert of.moments is not None
     changed = dataclasses.replace(of.moments, stored_first=first, stored_second=second, stored_denominator=second)
@@ -71,37 +71,28 @@ def test_blockwise_numbers_are_what_bitsandbytes_makes_of_them(size: int, block:
     assert_is_the_same(with_moments(of, blockwise(size, block, 3, signed=True), None))
 
 
-@pytest.mark.parametrize(("rows", "columns"), [(1, 7), (7, 1), (300, 17), (17, 3000), (2, 200_000)])
-def test_outer_products_are_multiplied_in_the_pass(rows: int, columns: int) -> None:
-    """Rows that are shorter than the kernel's blocks, longer, and not a multiple."""
-    of = reading(rows * columns, step=torch.randn(rows * columns) * 1e-3)
-
-    assert_is_the_same(with_moments(of, None, Outer(torch.rand(rows, 1), torch.rand(1, columns))))
-
-
 @pytest.mark.parametrize(
     "second",
     [
-        Outer(torch.rand(2, 3, 1), torch.rand(2, 1, 5)),
-        Outer(torch.rand(6, 1).double(), torch.rand(1, 5).double()),
-        Outer(torch.rand(3, 1), torch.rand(1, 5)),
+        blockwise(15, 8, 0, signed=False),
+        dataclasses.replace(blockwise(30, 8, 0, signed=False), scales=torch.rand(4).double()),
         dataclasses.replace(blockwise(30, 8, 0, signed=False), scales=torch.rand(3)),
         dataclasses.replace(blockwise(30, 8, 0, signed=False), table=torch.rand(16)),
     ],
-    ids=["batches", "64 bits", "another size", "too few scales", "4 bits"],
+    ids=["another size", "64 bits", "too few scales", "4 bits"],
 )
-def test_what_the_pass_cannot_unpack_is_left_to_torch(second: Packed) -> None:
+def test_what_the_pass_cannot_unpack_is_left_to_torch(second: Blockwise) -> None:
     """Reading behind the end of a table would be worse than being slow."""
     assert kernel._places(with_moments(reading(30), None, second)) is None
 
 
-@pytest.mark.parametrize("name", ["adamw8bit", "lion8bit", "adafactor"])
+@pytest.mark.parametrize("name", ["adamw8bit", "lion8bit"])
 def test_optimizers_hand_over_what_they_keep(name: str) -> None:
     """Of each matrix that is packed, nothing is unpacked for the pass: else all of this would be right, and slow."""
     stepper = Stepper(name)
     for _ in range(2):
         seen = stepper.step()
-    packed = [r for r in seen.readings if any(isinstance(part, Packed) for part in vars(r.moments).values())]
+    packed = [r for r in seen.readings if any(isinstance(part, Blockwise) for part in vars(r.moments).values())]
 
     assert packed
     for of in packed:

@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from lightning_adam.diagnosis import Finding, NonFinite, StepSignals
-from tests.benchmarks.divergence.corpus import adversaries, structured  # noqa: F401
-from tests.benchmarks.divergence.corpus.family import FAMILIES
+from tests.benchmarks.divergence.corpus.families import FAMILIES
 from tests.benchmarks.divergence.corpus.jobs import Job, recipe_of
 from tests.benchmarks.divergence.corpus.runs import Loop, train
 from tests.benchmarks.divergence.corpus.verdicts import outcome_of

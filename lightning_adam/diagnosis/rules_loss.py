@@ -65,8 +65,8 @@ def loss_diverged(case: Case) -> Finding | None:
     level, best, first = median(recent), past.best_loss, past.initial_loss
     if not level > (first if past.is_signed else min(2 * best, first)):  # the limit is higher, and dear
         return None
-    limit = _diverged_limit(case) * case.targets_growth
-    if not level > limit:
+    limit = _diverged_limit(case)
+    if not level > max(limit, limit * case.targets_growth):  # a signed loss' limit may be negative
         return None
     advice = lower_rate(case, 1 / 3, " or a schedule that decays")
     return Finding(

@@ -24,7 +24,7 @@ LARGE_RATIO = 0.03
 STILL_THERE = 0.93
 """Of its start: a loss that stands there has learnt next to nothing."""
 HARDLY = 0.01
-"""Of a weight's norm, by all steps together: healthy runs move it by a half and more."""
+"""Of a weight's norm, by all steps together: five steps of a healthy run, by ``HEALTHY_RATIO``."""
 STRAIGHT_ON = 0.9
 """Cosine of a gradient with the momentum before it: noise gives 0, and what gets anywhere turns on the way."""
 HEALTHY_RATIO = 0.002
@@ -137,6 +137,7 @@ def lr_low(case: Case) -> Finding | None:
     """Steps too small: the median update ratio < 1.5e-4 while all steps agree, and the loss has hardly moved.
 
     Or, whatever the ratio: after 40 % of the run each gradient still points where all before it did (:func:`never_turns`).
+    Or, whatever the gradients: all steps together are under 1 % of the weights (:func:`_has_hardly_moved`).
 
     Healthy medians are 3.1e-4 and more, sick ones 1e-4 and less. "Agree": rms(u) > 1.75 noise floors (at most 0.8):
     a rate that is small enough lets the gradient point the same way step after step. Where there are no moments,

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from lightning_adam.moments.packed import Blockwise, Packed
+from lightning_adam.moments.packed import Blockwise
 from lightning_adam.moments.slot import Moments, Slot
 
 BLOCK_SIZES = (256, 2048, 4096, 512, 1024, 128, 64)
@@ -26,12 +26,12 @@ def single(slot: Slot) -> Moments:
     if kind == "lion":
         return Moments(moment, None, None, slot.step, slot.beta2, 0.0)
     if kind in ("momentum", "lars"):
-        average = (moment.unpacked() if isinstance(moment, Packed) else moment) * (1 - slot.beta1)
+        average = (moment.unpacked() if isinstance(moment, Blockwise) else moment) * (1 - slot.beta1)
         return Moments(average, None, None, slot.step, 0.0, 0.0)
     return Moments(None, moment, moment, slot.step, 0.0, 0.0)
 
 
-def _moment(slot: Slot, which: int) -> Tensor | Packed:
+def _moment(slot: Slot, which: int) -> Tensor | Blockwise:
     """Of the parameter's shape; tensors under 4,096 elements are kept in 32 bit."""
     stored, absmax = slot.tensor(f"state{which}"), slot.state.get(f"absmax{which}")
     if stored.dim() > slot.parameter.dim():

@@ -20,7 +20,6 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_adam.moments import bitsandbytes
-from lightning_adam.moments.packed import Outer
 from lightning_adam.moments.slot import Moments, Slot, kind_names, kind_of, plain, tiny
 
 Reader = Callable[[Slot], Moments]
@@ -188,8 +187,8 @@ def _blocks(slot: Slot) -> Moments:
 
 def _adafactor(slot: Slot) -> Moments:
     """v = R·C/mean(R); β₂ grows with the step so that v needs no correction (algorithms 2 and 4)."""
-    row, column = (kept.float() if kept.element_size() < 4 else kept for kept in map(slot.tensor, ("row_var", "col_var")))
-    second = Outer(row / row.mean(dim=-2, keepdim=True).clamp_(min=tiny(row)), column)
+    row, column = slot.tensor("row_var"), slot.tensor("col_var")
+    second = (row @ column).div_(row.mean(dim=-2, keepdim=True).clamp_(min=tiny(row)))
     return Moments(None, second, second, slot.step, 0.0, 0.0)
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_adam.moments.packed import Packed
+from lightning_adam.moments.packed import Blockwise
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class Moments:
         beta2: decay rate that v̂ = v/(1-β₂ᵗ) corrects for; 0 where v is to be taken as it is.
     """
 
-    stored_first: Tensor | Packed | None
-    stored_second: Tensor | Packed | None
-    stored_denominator: Tensor | Packed | None
+    stored_first: Tensor | Blockwise | None
+    stored_second: Tensor | Blockwise | None
+    stored_denominator: Tensor | Blockwise | None
     step: int
     beta1: float
     beta2: float
@@ -50,8 +50,8 @@ class Moments:
         return self.second if self.stored_denominator is self.stored_second else _unpacked(self.stored_denominator)
 
 
-def _unpacked(stored: Tensor | Packed | None) -> Tensor | None:
-    return stored.unpacked() if isinstance(stored, Packed) else stored
+def _unpacked(stored: Tensor | Blockwise | None) -> Tensor | None:
+    return stored.unpacked() if isinstance(stored, Blockwise) else stored
 
 
 @dataclass(frozen=True)

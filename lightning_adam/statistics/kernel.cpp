@@ -22,10 +22,9 @@ constexpr int BINS = 80;
 enum Sum { GRADIENT, ZERO_GRADIENT, PARAMETER, FIRST, SECOND, ALIVE, RATIO, RATIO_SQUARED, SWAMPED, SURPRISE, SUMS, STEP = SUMS, LOST, ALL_SUMS };
 enum Maximum { FIRST_MAX, SECOND_MAX, SECOND_MIN, RATIO_MAX, MAXIMA, STEP_MAX = MAXIMA, ALL_MAXIMA };
 enum Part { PARAMETERS, GRADIENTS, FIRSTS, SECONDS, DENOMINATORS, BEFORE, PARTS };  // θ, g, m, v, what v̂ is rooted of, old θ
-enum Kind : int64_t { MISSING, FLOAT, BFLOAT, CODES, OUTER };
+enum Kind : int64_t { MISSING, FLOAT, BFLOAT, CODES };
 
-// What a part is unpacked with: element i of CODES is table[codes[i]] * scales[i / block], of OUTER scales[i / block] *
-// table[i % block].
+// What a part is unpacked with: element i of CODES is table[codes[i]] * scales[i / block].
 struct Packing {
     const float *scales, *table;
     int64_t block;
@@ -58,7 +57,6 @@ struct Block {
             case FLOAT: return static_cast<const float*>(t.places[part]) + start;
             case BFLOAT: return widened(part, t, start, count);
             case CODES: return decoded(part, t, start, count);
-            case OUTER: return multiplied(part, t, start, count);
             default: return ones(part);
         }
     }
@@ -83,19 +81,6 @@ struct Block {
             const float scale = packing.scales[block];
             stop = std::min(count, (block + 1) * packing.block - start);
             for (int64_t j = i; j < stop; j++) to[j] = packing.table[codes[j]] * scale;
-        }
-        return to;
-    }
-
-    const float* multiplied(int part, const Tensor& t, int64_t start, int64_t count) {
-        const Packing& packing = t.packings[part];
-        float* to = converted[part];
-        for (int64_t i = 0, stop; i < count; i = stop) {
-            const int64_t row = (start + i) / packing.block;
-            const float scale = packing.scales[row];
-            const float* table = packing.table - row * packing.block + start;
-            stop = std::min(count, (row + 1) * packing.block - start);
-            for (int64_t j = i; j < stop; j++) to[j] = scale * table[j];
         }
         return to;
     }

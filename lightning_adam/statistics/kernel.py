@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lightning_adam.moments.packed import Blockwise, Outer, Packed
+from lightning_adam.moments.packed import Blockwise
 from lightning_adam.statistics.columns import Columns
 from lightning_adam.statistics.library import Loading, Recipe, obtain
 from lightning_adam.statistics.quantities import LOG10_EDGES
@@ -50,7 +50,7 @@ CPU = torch.device("cpu")
 PARTS = ("parameter", "gradient", "first", "second", "denominator", "before")
 """θ, g, m, v, what v̂ is rooted of, and θ before the step where the step is measured."""
 KINDS = {torch.float32: 1, torch.bfloat16: 2}
-CODES, OUTER = 3, 4
+CODES = 3
 """``enum Kind`` in kernel.cpp; 0 is what a tensor does not have."""
 PACKING = np.dtype([("scales", np.uint64), ("table", np.uint64), ("block", np.int64)])
 TASK = np.dtype(
@@ -149,31 +149,23 @@ def _places(reading: TensorReading) -> Places | None:
     return None if None in found else Places(*zip(*found, strict=True))  # type: ignore[arg-type]
 
 
-def _place(part: Tensor | Packed | None, size: int) -> _Place | None:
+def _place(part: Tensor | Blockwise | None, size: int) -> _Place | None:
     """Of a part of so many elements; None for what the kernel cannot read."""
     if part is None:
         return ABSENT
-    if isinstance(part, Packed):
-        return _packed_place(part, size)
+    if isinstance(part, Blockwise):
+        return _blockwise_place(part, size)
     kind = KINDS.get(part.dtype) if _is_plain(part, size) else None
     return None if kind is None else (part.data_ptr(), kind, NO_PACKING)
 
 
-def _packed_place(part: Packed, size: int) -> _Place | None:
-    if isinstance(part, Blockwise):
-        first, kind, block = part.codes, CODES, part.block
-        sizes, dtype = (size, -(-size // block), 256), torch.uint8
-    elif isinstance(part, Outer) and part.scales.dim() == 2 and part.scales.numel() * part.table.numel() == size:
-        first, kind, block = part.scales, OUTER, part.table.numel()
-        sizes, dtype = (size // block, size // block, block), torch.float32
-    else:
-        return None
-    tensors = (first, part.scales, part.table)
+def _blockwise_place(part: Blockwise, size: int) -> _Place | None:
+    """None where a table or the scales are too short for the codes."""
+    tensors, sizes = (part.codes, part.scales, part.table), (size, -(-size // part.block), 256)
     right = all(_is_plain(tensor, length) for tensor, length in zip(tensors, sizes, strict=True))
-    dtypes = [tensor.dtype for tensor in tensors]
-    if not right or dtypes != [dtype, torch.float32, torch.float32]:
+    if not right or [tensor.dtype for tensor in tensors] != [torch.uint8, torch.float32, torch.float32]:
         return None
-    return first.data_ptr(), kind, (part.scales.data_ptr(), part.table.data_ptr(), block)
+    return part.codes.data_ptr(), CODES, (part.scales.data_ptr(), part.table.data_ptr(), part.block)
 
 
 def _is_plain(tensor: Tensor, size: int) -> bool:

@@ -27,8 +27,7 @@ from lightning_adam.explain import codes
 from lightning_adam.measured import STORED as OUT
 from lightning_adam.measured import Measured, Picture, Rates, Series
 from tests.benchmarks.divergence import running
-from tests.benchmarks.divergence.corpus import generative, libraries, representation, supervised  # noqa: F401
-from tests.benchmarks.divergence.corpus.family import FAMILIES
+from tests.benchmarks.divergence.corpus.families import FAMILIES
 from tests.benchmarks.divergence.corpus.jobs import Job, jobs_of
 from tests.benchmarks.divergence.corpus.report import wilson
 from tests.benchmarks.divergence.corpus.verdicts import Outcome, verdicts_of

@@ -17,6 +17,7 @@ from tests.benchmarks.preflight.data import Rows, chains, clusters, curve, gener
 from tests.benchmarks.preflight.newcomers_parts import (
     WORDS,
     Answering,
+    ConditionalGan,
     GraphNet,
     Module,
     Stream,
@@ -134,30 +135,7 @@ def optimizer_of_the_average() -> Built:
 @faulty("OPTIMIZER-MISSES")
 def generators_embedding_forgotten() -> Built:
     """A conditional GAN by hand: the generator's table of classes is in no optimizer."""
-
-    class Model(L.LightningModule):
-        def __init__(self) -> None:
-            super().__init__()
-            self.automatic_optimization = False
-            self.table, self.g, self.d = nn.Embedding(4, 8), perceptron(16, 12), perceptron(16, 1)
-
-        def training_step(self, batch: Any, batch_idx: int) -> None:
-            real, kinds = batch
-            opt_g, opt_d = self.optimizers()
-            fake = self.g(torch.cat([torch.randn(len(real), 8), self.table(kinds)], 1))
-            which = F.one_hot(kinds, 4).float()
-            opt_d.zero_grad()
-            seen = [self.d(torch.cat([x, which], 1)) for x in (real, fake.detach())]
-            self.manual_backward(F.softplus(-seen[0]).mean() + F.softplus(seen[1]).mean())
-            opt_d.step()
-            opt_g.zero_grad()
-            self.manual_backward(F.softplus(-self.d(torch.cat([fake, which], 1))).mean())
-            opt_g.step()
-
-        def configure_optimizers(self) -> Any:
-            return [torch.optim.Adam(net.parameters(), 2e-4, betas=(0.5, 0.999)) for net in (self.g, self.d)]
-
-    return Model(), loader(*clusters())
+    return ConditionalGan(lambda gan: (gan.g[1], gan.d)), loader(*clusters())
 
 
 @faulty("GRAD-NOT-ZEROED")

@@ -16,6 +16,7 @@ from tests.benchmarks.preflight.data import chains, clusters, curve, generator, 
 from tests.benchmarks.preflight.newcomers_parts import (
     WORDS,
     Answering,
+    ConditionalGan,
     GraphNet,
     Module,
     Stream,
@@ -116,29 +117,8 @@ def one_graph_of_papers() -> Built:
 
 @healthy
 def conditional_gan_by_hand() -> Built:
-    class Model(L.LightningModule):
-        def __init__(self) -> None:
-            super().__init__()
-            self.automatic_optimization = False
-            self.g, self.d = nn.ModuleList([nn.Embedding(4, 8), perceptron(16, 12)]), perceptron(16, 1)
-
-        def training_step(self, batch: Any, batch_idx: int) -> None:
-            real, kinds = batch
-            opt_g, opt_d = self.optimizers()
-            fake = self.g[1](torch.cat([torch.randn(len(real), 8), self.g[0](kinds)], 1))
-            which = F.one_hot(kinds, 4).float()
-            opt_d.zero_grad()
-            seen = [self.d(torch.cat([x, which], 1)) for x in (real, fake.detach())]
-            self.manual_backward(F.softplus(-seen[0]).mean() + F.softplus(seen[1]).mean())
-            opt_d.step()
-            opt_g.zero_grad()
-            self.manual_backward(F.softplus(-self.d(torch.cat([fake, which], 1))).mean())
-            opt_g.step()
-
-        def configure_optimizers(self) -> Any:
-            return [torch.optim.Adam(net.parameters(), 2e-4, betas=(0.5, 0.999)) for net in (self.g, self.d)]
-
-    return Model(), loader(*clusters())
+    """The generator's table of classes is trained with it."""
+    return ConditionalGan(lambda gan: (gan.g, gan.d)), loader(*clusters())
 
 
 @healthy

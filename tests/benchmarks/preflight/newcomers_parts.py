@@ -151,3 +151,34 @@ def two_targets() -> dict[str, Tensor]:
     """Clusters, and a value that is read off them."""
     x, y = clusters()
     return {"x": x, "kind": y, "amount": torch.tanh(x[:, 0] + x[:, 1])}
+
+
+class ConditionalGan(L.LightningModule):
+    """By hand, with the classes beside the noise.
+
+    Args:
+        trained: what its two optimizers are given.
+    """
+
+    def __init__(self, trained: Callable[[ConditionalGan], tuple[nn.Module, nn.Module]]) -> None:
+        super().__init__()
+        self.automatic_optimization, self._trained = False, trained
+        self.g, self.d = nn.ModuleList([nn.Embedding(4, 8), perceptron(16, 12)]), perceptron(16, 1)
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        """First the discriminator, then the generator."""
+        real, kinds = batch
+        opt_g, opt_d = self.optimizers()
+        fake = self.g[1](torch.cat([torch.randn(len(real), 8), self.g[0](kinds)], 1))
+        which = F.one_hot(kinds, 4).float()
+        opt_d.zero_grad()
+        seen = [self.d(torch.cat([x, which], 1)) for x in (real, fake.detach())]
+        self.manual_backward(F.softplus(-seen[0]).mean() + F.softplus(seen[1]).mean())
+        opt_d.step()
+        opt_g.zero_grad()
+        self.manual_backward(F.softplus(-self.d(torch.cat([fake, which], 1))).mean())
+        opt_g.step()
+
+    def configure_optimizers(self) -> Any:
+        """One for each."""
+        return [torch.optim.Adam(net.parameters(), 2e-4, betas=(0.5, 0.999)) for net in self._trained(self)]

@@ -9,15 +9,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 
-from tests.benchmarks.divergence.corpus import (  # noqa: F401
-    adversaries,
-    generative,
-    libraries,
-    representation,
-    structured,
-    supervised,
-)
-from tests.benchmarks.divergence.corpus.family import FAMILIES
+from tests.benchmarks.divergence.corpus.families import FAMILIES
 from tests.benchmarks.divergence.corpus.jobs import Job, jobs_of
 from tests.benchmarks.divergence.corpus.mending import tell_trials, trials_of
 from tests.benchmarks.divergence.corpus.report import (

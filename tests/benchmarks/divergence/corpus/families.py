@@ -1,0 +1,15 @@
+"""Every family of the corpus: importing their modules registers them."""
+
+from __future__ import annotations
+
+from tests.benchmarks.divergence.corpus import (  # noqa: F401
+    adversaries,
+    generative,
+    libraries,
+    representation,
+    structured,
+    supervised,
+)
+from tests.benchmarks.divergence.corpus.family import FAMILIES
+
+__all__ = ["FAMILIES"]
