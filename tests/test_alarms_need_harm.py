@@ -112,6 +112,15 @@ def test_first_step_that_forgets_the_weights_is_named_where_the_loss_only_guesse
     assert [f.rule for f in diagnose(map(change, healthy())) if f.severity != "info"] == ["LR-HIGH"]
 
 
+def test_large_first_steps_harm_where_a_slow_fall_gets_no_further_than_guessing() -> None:
+    """After a quarter of the run a loss that creeps around the labels' entropy has learnt how often each comes."""
+    creeps = lambda s: replace(s, loss=9.0 if s.step in (2, 4) else 4.5 if s.step < 60 else 3.0 - 5e-4 * s.step)  # noqa: E731
+    change = both(heavy(until=10, update_ratio_max=0.8), heavy(target_entropy=2.9), light(lr=1e-3), creeps)
+    found = diagnose(map(change, healthy()), replace(RUN, warmup=math.nan))
+
+    assert [f.rule for f in found if f.severity != "info"] == ["NO-WARMUP"]
+
+
 def test_large_first_steps_are_not_blamed_for_a_loss_that_rises_a_hundred_steps_later() -> None:
     """The loss had halved until then: who made it rise came later, and is found by a name of its own."""
     change = both(heavy(until=10, update_ratio_max=3.0), light(150, loss=3.9))

@@ -105,12 +105,16 @@ def is_stuck(case: Case) -> bool:
 
 
 def is_where_it_began(case: Case) -> bool:
-    """Stuck, and a fall by a quarter would have been seen through the noise: more may be all that there was to learn.
+    """At what guessing gives, however it got there; or stuck, and noise would not have hidden a fall by a quarter.
+
+    What has fallen further may stand at a high floor.
 
     Two standard errors of the difference between the medians of the first five losses and of the last ones.
     """
     curve = case.curve
-    if curve.signed or (case.course == "standing" and case.only_guesses(curve.now)):
+    if case.only_guesses(curve.now):
+        return True
+    if curve.signed:
         return is_stuck(case)
     doubt = 2 * math.hypot(curve.error, 1.25 * curve.noise / math.sqrt(5))
     return is_stuck(case) and curve.start - curve.now + doubt < FALLEN * curve.start
