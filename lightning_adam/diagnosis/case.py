@@ -80,6 +80,10 @@ class Case:
             -BETTER_THAN * max(abs(g), 0.5) - doubt < level - g < WORSE_THAN * max(abs(g), 0.5) + doubt for g in self.guesses
         )
 
+    def beats_guessing(self, level: float) -> bool:
+        """Whether a loss is lower than what every constant answer costs, by more than what estimates of that err by."""
+        return all(level < g - BETTER_THAN * max(abs(g), 0.5) for g in self.guesses)
+
     @property
     def loss_is_high(self) -> bool:
         """Whether there is something left to learn: not true once the loss is under 30 % of where it began."""

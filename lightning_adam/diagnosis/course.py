@@ -123,10 +123,11 @@ def falls(curve: Curve, losses: Sequence[float]) -> bool:
     """Under its start, and lower in the newer half of the last 50, 100 or 200 losses than in the older one."""
     if not curve.now < curve.start - 2 * curve.error:
         return False
-    return any(_has_fallen(losses[-length:]) for length in (50, 100, 200) if length <= 50 or len(losses) > length // 2)
+    return any(has_fallen(losses[-length:]) for length in (50, 100, 200) if length <= 50 or len(losses) > length // 2)
 
 
-def _has_fallen(losses: Sequence[float]) -> bool:
+def has_fallen(losses: Sequence[float]) -> bool:
+    """The newer half is lower than the older one by three standard errors."""
     half = len(losses) // 2
     older, newer = losses[:half], losses[half:]
     error = 1.25 * noise_of(losses) * math.sqrt(2 / half)

@@ -155,6 +155,9 @@ class Diagnosis:
         is_other = finding.rule in RATES_TOO_SMALL or (finding.rule == "NO-LEARNING" and is_unmoved(case))
         if is_other and cause.severity == "info" and cause.rule in FIRST_STEPS:
             return False
+        silent = self.history.count - self._seen[index] > SETTLED
+        if silent and self._suspected[index] and cause.rule in FIRST_STEPS and case.rate_was_raised:
+            return False  # the rise is at hand
         return self._counts(index) or finding.severity == "info"
 
     def _is_silenced(self, finding: Finding) -> bool:

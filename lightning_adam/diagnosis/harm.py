@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 from lightning_adam.diagnosis.case import Case
-from lightning_adam.diagnosis.course import ENOUGH, LEARNT, falls, noise_of
+from lightning_adam.diagnosis.course import ENOUGH, LEARNT, falls, has_fallen, noise_of
 from lightning_adam.diagnosis.finding import Finding
 from lightning_adam.diagnosis.history import median
 
@@ -29,6 +29,12 @@ FIRST_STEPS = frozenset({"INPUT-SCALE", "LR-HIGH", "NO-WARMUP"})
 """Rules that see their sickness in the first steps only: the suspicion lasts until the loss has fallen, or not."""
 INFLATED = 20
 """A first loss of standardised data is under it: about 1 for squares, ln(classes) for cross entropy."""
+LARGE_STEPS = frozenset({"LR-HIGH", "NO-WARMUP"})
+"""Rules that measure that steps are too large."""
+GIVEN_BACK = 1 / 3
+"""Of its fall."""
+LEFT = 50
+"""Steps."""
 BOUNCING = frozenset({"OSCILLATION"})
 """Rules that noise looks like: only a loss that rises agrees."""
 
@@ -75,7 +81,10 @@ def agrees(rule: str, case: Case) -> bool:
     if rule in BOUNCING or case.curve.count < patience(case):
         return False
     if rule in SMALL_STEPS:
-        return is_slow(case) or (rule in SHORTENED and falls_short(case))
+        is_left_there = rule == "SCHEDULE-COLLAPSED" and stays_where_its_rate_left_it(case)
+        return is_slow(case) or is_left_there or (rule in SHORTENED and falls_short(case))
+    if rule in LARGE_STEPS and gives_back(case):
+        return True
     return not is_unmoved(case) and is_where_it_began(case) if rule in FIRST_STEPS else is_stuck(case)
 
 
@@ -112,12 +121,24 @@ def is_where_it_began(case: Case) -> bool:
     Two standard errors of the difference between the medians of the first five losses and of the last ones.
     """
     curve = case.curve
-    if case.only_guesses(curve.now):
+    if case.only_guesses(curve.now) and not (case.course == "falling" and case.beats_guessing(curve.now)):
         return True
     if curve.signed:
         return is_stuck(case)
     doubt = 2 * math.hypot(curve.error, 1.25 * curve.noise / math.sqrt(5))
     return is_stuck(case) and curve.start - curve.now + doubt < FALLEN * curve.start
+
+
+def gives_back(case: Case) -> bool:
+    """A signed loss has lost a third of what it had gained, by more than noise: a suspicion of large steps needs no more."""
+    curve = case.curve
+    margin = max(GIVEN_BACK * curve.progress, 6 * curve.error, 4 * curve.noise)
+    return curve.signed and case.course != "falling" and curve.now > curve.best + margin
+
+
+def stays_where_its_rate_left_it(case: Case) -> bool:
+    """Of a signed loss: for 50 steps the rate has been under 1 % of its peak, and in these the loss has not fallen."""
+    return case.curve.signed and case.past.low_lr >= LEFT and not has_fallen(case.past.losses[-LEFT:])
 
 
 def is_unmoved(case: Case) -> bool:

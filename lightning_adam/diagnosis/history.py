@@ -89,6 +89,7 @@ class History:
         passes: per heavy signal its last values, oldest first.
         pass_counts: the count of steps before each of these passes.
         ratio_average: moving average of the median update ratio, over about five steps.
+        moved: sum of the median update ratio over all steps: the length of the way, in norms of the weights.
         first_target: rms of the targets in the first ten steps, the highest of them.
         non_finite: whether something was not finite before.
         beta2: of the last step.
@@ -128,6 +129,7 @@ class History:
     passes: dict[str, list[float]] = field(default_factory=dict)
     pass_counts: list[int] = field(default_factory=list)
     ratio_average: float = math.nan
+    moved: float = 0.0
     first_target: float = math.nan
     non_finite: bool = False
     beta2: float = math.nan
@@ -257,6 +259,7 @@ class History:
     def _average_ratio(self, ratio: float) -> None:
         """Forgets by 0.8 per step since the last pass, as an average over every step would."""
         gap = self.pass_counts[-1] - self.pass_counts[-2] if len(self.pass_counts) > 1 else 1
+        self.moved += gap * ratio
         keep = 0.0 if math.isnan(self.ratio_average) else 0.8 ** min(gap, 5)
         self.ratio_average = keep * (self.ratio_average if keep else 0.0) + (1 - keep) * ratio
 

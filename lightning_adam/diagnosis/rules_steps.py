@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 
-from lightning_adam.diagnosis.advice import configured_rate, higher_rate, lower_rate, warmup_steps
+from lightning_adam.diagnosis.advice import Advice, configured_rate, higher_rate, lower_rate, warmup_steps
 from lightning_adam.diagnosis.case import Case
 from lightning_adam.diagnosis.course import LEARNT
 from lightning_adam.diagnosis.finding import Finding
+from lightning_adam.diagnosis.harm import goes_on_as_it_began
 from lightning_adam.diagnosis.history import median
 from lightning_adam.diagnosis.rules_gradients import stands_out
-from lightning_adam.diagnosis.theory import SMALL_RATIO, noise_floor, untuned_warmup
+from lightning_adam.diagnosis.theory import LARGE_RATIO, SMALL_RATIO, noise_floor, untuned_warmup
 from lightning_adam.diagnosis.wording import loss_clause, named, number, of_its_norm, percent, place, rounded
 
 LARGE_FIRST_STEP = 0.2
@@ -19,14 +20,19 @@ HOPELESS_FIRST_STEP = 2.5
 """Beyond this no warmup helps: the steps that follow it are as large."""
 GOOD_FIRST_STEP = 0.02
 """What the rate to try gives (healthy median 0.014); under a warmup, once |u| has fallen from 1 to its noise floor."""
-LARGE_RATIO = 0.03
-"""Median ‖Δθ‖/‖θ‖ in a running training: healthy at most 0.025, rising rates cross it 59-144 steps before the loss."""
 STILL_THERE = 0.93
 """Of its start: a loss that stands there has learnt next to nothing."""
 HARDLY = 0.01
 """Of a weight's norm, by all steps together: five steps of a healthy run, by ``HEALTHY_RATIO``."""
+SHORT_WAY, SHORT_WAY_UNSEEN = 0.15, 0.1
+"""Of a weight's norm, by all steps together after 40 % of the run: of 892 healthy runs of the corpus the first percentile
+is 0.27, of runs at a hundredth of their rate the median is 0.01. The second where nothing tells whether steps agree."""
+AGREED = 1.4
+"""Noise floors: rms of the steps' direction above which they agree with each other."""
 STRAIGHT_ON = 0.9
 """Cosine of a gradient with the momentum before it: noise gives 0, and what gets anywhere turns on the way."""
+HEALTHY_WAY = 1.5
+"""Of a weight's norm, by all steps of a run together: the corpus' healthy quartiles are 1.5 and 3.7, in 250 steps."""
 HEALTHY_RATIO = 0.002
 """The median of 84 healthy runs is 0.0021 (p10 0.0012, p90 0.0049)."""
 
@@ -138,6 +144,7 @@ def lr_low(case: Case) -> Finding | None:
 
     Or, whatever the ratio: after 40 % of the run each gradient still points where all before it did (:func:`never_turns`).
     Or, whatever the gradients: all steps together are under 1 % of the weights (:func:`_has_hardly_moved`).
+    Or, whatever the ratio: all steps together are a short way, and the loss would not arrive (:func:`goes_too_short_a_way`).
 
     Healthy medians are 3.1e-4 and more, sick ones 1e-4 and less. "Agree": rms(u) > 1.75 noise floors (at most 0.8):
     a rate that is small enough lets the gradient point the same way step after step. Where there are no moments,
@@ -148,6 +155,8 @@ def lr_low(case: Case) -> Finding | None:
         return None
     if never_turns(case):
         return _never_turned(case)
+    if goes_too_short_a_way(case) and past.peak_lr >= 0.5 * configured_rate(case):
+        return _went_a_short_way(case)
     if not case.loss_measures_progress:
         return None
     if past.level < 0.5 * past.initial_loss or median(past.recent("eps_share", 3)) > 0.3 or case.run.steps_like == "adapted":
@@ -161,9 +170,7 @@ def lr_low(case: Case) -> Finding | None:
         return None
     if past.peak_lr < 0.5 * configured_rate(case):
         return _never_arrives(case)
-    floor = noise_floor(now.beta1) if 0 <= now.beta1 < 1 else math.nan
-    settles = rms / floor if rms > 0 and floor > 0 else 1.0
-    advice = higher_rate(case, min(1000.0, max(3.0, HEALTHY_RATIO / median(ratios) * settles)))
+    advice = _rate_of_healthy_steps(case)
     agree = f", and steps agree with each other (rms {number(rms, 2)})" if rms > 0 else ""
     return Finding(
         "LR-LOW",
@@ -174,6 +181,18 @@ def lr_low(case: Case) -> Finding | None:
         remedy=advice.text or "Gradients are small for this rate: look at the loss's scale and at the initialisation.",
         changes=advice.changes,
     )
+
+
+def _rate_of_healthy_steps(case: Case, least: float = 3.0) -> Advice:
+    """What gives a healthy ratio once steps disagree as usual: in a short run one that gets somewhere in it."""
+    past, beta1 = case.past, case.now.beta1
+    ratio, rms = median(past.recent("update_ratio_p50", 3)), median(past.recent("normalised_rms", 3))
+    floor = noise_floor(beta1) if 0 <= beta1 < 1 else math.nan
+    settles = max(1.0, rms / floor) if rms > 0 and floor > 0 else 1.0
+    total = case.run.total_steps
+    good = max(HEALTHY_RATIO, HEALTHY_WAY / total) if math.isfinite(total) and total > 0 else HEALTHY_RATIO
+    wanted = good / ratio * settles if ratio > 0 else least
+    return higher_rate(case, min(1000.0, max(least, wanted)))
 
 
 def never_turns(case: Case) -> bool:
@@ -187,13 +206,12 @@ def never_turns(case: Case) -> bool:
         return False
     if not (median(cosines) > STRAIGHT_ON and min(cosines) > STRAIGHT_ON - 0.1):
         return False
-    start, level = past.initial_loss, past.level
-    return level - (start - level) * (1 / case.progress - 1) > LEARNT * start
+    return _ends_high(case)
 
 
 def _never_turned(case: Case) -> Finding:
     cosine = median(case.past.recent("alignment", 5))
-    advice = higher_rate(case, 10.0)
+    advice = _rate_of_healthy_steps(case, 10.0)
     return Finding(
         "LR-LOW",
         "warning",
@@ -201,6 +219,56 @@ def _never_turned(case: Case) -> Finding:
         f"after {percent(case.progress)} of the run each gradient still points where the ones before it did (cosine "
         f"{number(cosine, 2)}; 0 is usual): the steps are too short to get anywhere{loss_clause(case)}.",
         {"alignment": cosine, "update_ratio": median(case.past.recent("update_ratio_p50", 3)), "lr": case.now.lr},
+        remedy=advice.text or "Gradients are small for this rate: look at the loss's scale and at the initialisation.",
+        changes=advice.changes,
+    )
+
+
+def goes_too_short_a_way(case: Case) -> bool:
+    """After 40 % of the run the steps agree, all of them together are under 15 % of the weights, and most is unlearnt.
+
+    At the pace of the whole run the loss would not get under 30 % of its start. Where no moments tell whether steps agree:
+    after half of the run, under 10 %. A step that is far too short for the run is so in the way's length, whatever it is
+    against others: a good rate goes 2.4 norms of the weights in 250 steps, and in 10,000.
+    """
+    past, agree = case.past, _agreement(case)
+    limit, since = (SHORT_WAY, 0.4) if agree is not None else (SHORT_WAY_UNSEEN, 0.5)
+    if agree is False or not case.progress >= since or not 0 < past.moved < limit or case.run.optimizers > 1:
+        return False
+    seen_from_the_start = past.count >= 0.9 * case.now.step
+    if not seen_from_the_start or case.run.steps_like == "adapted" or median(past.recent("eps_share", 3)) > 0.3:
+        return False
+    if past.is_signed:  # one that has fallen far may have the wrong sign
+        return past.initial_loss - past.level < max(1.0, abs(past.initial_loss)) and goes_on_as_it_began(case)
+    return _ends_high(case)
+
+
+def _agreement(case: Case) -> bool | None:
+    """Whether steps agree by more than noise does; None where nobody knows."""
+    rms, beta1 = median(case.past.recent("normalised_rms", 5)), case.now.beta1
+    if math.isnan(rms):
+        return None
+    return rms > (min(0.8, AGREED * noise_floor(beta1)) if 0 <= beta1 < 1 else 0.4)
+
+
+def _ends_high(case: Case) -> bool:
+    """At the pace of the whole run the loss would not get under 30 % of its start."""
+    start, level = case.past.initial_loss, case.past.level
+    return level - (start - level) * (1 / case.progress - 1) > LEARNT * start
+
+
+def _went_a_short_way(case: Case) -> Finding:
+    past, ratio = case.past, median(case.past.recent("update_ratio_p50", 3))
+    rms = median(past.recent("normalised_rms", 3))
+    advice = _rate_of_healthy_steps(case)
+    agree = f", and they agree with each other (rms {number(rms, 2)})" if rms > 0 else ""
+    return Finding(
+        "LR-LOW",
+        "warning",
+        case.now.step,
+        f"after {percent(case.progress)} of the run all steps together are {percent(past.moved)} of the weights' norm "
+        f"(healthy: over 30 %){agree}{loss_clause(case)}.",
+        {"moved": past.moved, "update_ratio": ratio, "normalised_rms": rms, "lr": case.now.lr},
         remedy=advice.text or "Gradients are small for this rate: look at the loss's scale and at the initialisation.",
         changes=advice.changes,
     )

@@ -10,6 +10,9 @@ import math
 SMALL_RATIO = 1.5e-4
 """Median ‖Δθ‖/‖θ‖: 84 healthy runs had 3.1e-4 and more, runs with too low a rate 1e-4 and less."""
 
+LARGE_RATIO = 0.03
+"""Median ‖Δθ‖/‖θ‖ in a running training: healthy at most 0.025, rising rates cross it 59-144 steps before the loss."""
+
 
 def noise_floor(beta1: float) -> float:
     """rms of u when gradients are pure noise, and β₂ is near 1: √((1-β₁)/(1+β₁)), the share of g that averaging leaves.
