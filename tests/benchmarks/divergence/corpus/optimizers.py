@@ -35,6 +35,7 @@ OPTIMIZERS: dict[str, Make] = {
     "amsgrad": lambda p, lr: torch.optim.Adam(p, lr, amsgrad=True),
     "sgd": torch.optim.SGD,
     "momentum": lambda p, lr: torch.optim.SGD(p, lr, momentum=0.9),
+    "momentum-99": lambda p, lr: torch.optim.SGD(p, lr, momentum=0.99),
     "nesterov": lambda p, lr: torch.optim.SGD(p, lr, momentum=0.9, nesterov=True, weight_decay=5e-4),
     "rmsprop": torch.optim.RMSprop,
     "rmsprop-dqn": lambda p, lr: torch.optim.RMSprop(p, lr, alpha=0.95, eps=0.01, centered=True),
