@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
-from tests.benchmarks.divergence.corpus.family import Batch, Task, family, fixed, rows_of
+from tests.benchmarks.divergence.corpus.family import Batch, Loss, Task, family, fixed, rows_of
 from tests.benchmarks.divergence.corpus.generative import characters
 from tests.benchmarks.divergence.corpus.supervised import classes, images, seasonal
 from tests.benchmarks.divergence.data import windows
@@ -24,6 +25,21 @@ def grid(size: int) -> Tensor:
 def causal(length: int) -> Tensor:
     """What a token may not look at."""
     return torch.ones(length, length, dtype=torch.bool).triu(1)
+
+
+def logistic(net: nn.Module, batch: Batch) -> Tensor:
+    """Binary cross entropy of each output."""
+    return F.binary_cross_entropy_with_logits(net(batch[0]), batch[-1])
+
+
+def over_all(loss: Loss, *columns: Tensor) -> Callable[[nn.Module], float]:
+    """The loss of all rows, where that of a batch is mostly luck."""
+
+    def measure(net: nn.Module) -> float:
+        kind = next(net.parameters()).dtype
+        return float(loss(net, tuple(c.to(kind) if c.is_floating_point() else c for c in columns)))
+
+    return measure
 
 
 @family("adamw", 3e-3, 200, supervised=True, continuous=True)
@@ -193,8 +209,7 @@ def link_prediction() -> Task:
 
     right, wrong = edges.nonzero(), torch.randint(0, 160, (int(edges.sum()), 2), generator=g)
     y = torch.cat([torch.ones(len(right)), torch.zeros(len(wrong))])
-    return Task(Links(), rows_of(128, torch.cat([right, wrong]), y),
-                lambda n, b: F.binary_cross_entropy_with_logits(n(b[0]), b[1]))  # fmt: skip
+    return Task(Links(), rows_of(128, torch.cat([right, wrong]), y), logistic)
 
 
 @family("nadam", 1e-2, 200, supervised=True, continuous=True)

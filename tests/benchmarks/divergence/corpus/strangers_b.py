@@ -11,6 +11,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from tests.benchmarks.divergence.corpus.family import Batch, Task, family, fixed, rows_of
+from tests.benchmarks.divergence.corpus.strangers import logistic, over_all
 from tests.benchmarks.divergence.corpus.supervised import classes, squares, table
 from tests.benchmarks.divergence.data import diabetes, digits
 from tests.benchmarks.divergence.models import mlp, pretrained
@@ -39,7 +40,7 @@ def click_prediction() -> Task:
     taste = torch.randn(300, generator=g)
     liked = taste[x].sum(1) + torch.randn(20000, generator=g)
     y = (liked > liked.quantile(0.97)).float()
-    return Task(DeepFm(), rows_of(512, x, y), lambda n, b: F.binary_cross_entropy_with_logits(n(b[0]), b[1]))
+    return Task(DeepFm(), rows_of(512, x, y), logistic)
 
 
 @family("sgd", 0.04, 250, supervised=True)
@@ -105,7 +106,11 @@ def visit_counts() -> Task:
     g = fixed()
     x = torch.randn(2000, 8, generator=g)
     y = torch.poisson(torch.exp(1.5 + x[:, 0] + 0.6 * x[:, 1] * x[:, 2]).clamp(max=300), generator=g)
-    return Task(mlp([8, 48, 1], nn.SiLU), rows_of(32, x, y), lambda n, b: F.poisson_nll_loss(n(b[0])[:, 0], b[1]))
+
+    def loss(net: nn.Module, batch: Batch) -> Tensor:
+        return F.poisson_nll_loss(net(batch[0])[:, 0], batch[1])
+
+    return Task(mlp([8, 48, 1], nn.SiLU), rows_of(32, x, y), loss, over_all(loss, x, y))
 
 
 @family("rmsprop", 6e-3, 250, supervised=True, continuous=True)
@@ -122,7 +127,7 @@ def ordered_grades() -> Task:
 
     x, y = diabetes()
     over = (y[:, None] > torch.tensor([-0.9, -0.4, 0.2, 0.9])).float()
-    return Task(Grades(), rows_of(8, x, over), lambda n, b: F.binary_cross_entropy_with_logits(n(b[0]), b[1]))
+    return Task(Grades(), rows_of(8, x, over), logistic, over_all(logistic, x, over))
 
 
 @family("adam", 1.5e-2, 250, supervised=True, continuous=True)
@@ -379,6 +384,5 @@ def all_at_once() -> Task:
 def four_rows_at_a_time() -> Task:
     """Batches of four, two classes that overlap, and a momentum of 0.99: the loss of a step says next to nothing."""
     x, y = make_classification(2000, 10, n_informative=6, flip_y=0.15, class_sep=1.5, random_state=7)
-    net = mlp([10, 24, 1])
-    return Task(net, rows_of(4, torch.tensor(x).float(), torch.tensor(y).float()),
-                lambda n, b: F.binary_cross_entropy_with_logits(n(b[0])[:, 0], b[1]))  # fmt: skip
+    x, y = torch.tensor(x).float(), torch.tensor(y).float()[:, None]
+    return Task(mlp([10, 24, 1]), rows_of(4, x, y), logistic, over_all(logistic, x, y))
