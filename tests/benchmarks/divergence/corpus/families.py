@@ -7,6 +7,8 @@ from tests.benchmarks.divergence.corpus import (  # noqa: F401
     generative,
     libraries,
     representation,
+    strangers,
+    strangers_b,
     structured,
     supervised,
 )

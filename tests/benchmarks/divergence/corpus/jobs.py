@@ -113,7 +113,7 @@ def recipe_of(job: Job) -> Recipe:
     """Of a run, with its remedy if there is one."""
     setting, wrong = SETTINGS[job.setting], job.mistake or Mistake("")
     times = wrong.rate if job.mistake else float(job.kind.removeprefix("healthy-"))
-    group = {"eps": wrong.eps, "betas": wrong.betas, "weight_decay": wrong.weight_decay}
+    group = {"eps": wrong.eps, "betas": wrong.betas, "weight_decay": wrong.weight_decay, "momentum": wrong.momentum}
     clip = setting.clip if wrong.clip is None else wrong.clip
     family = setting.of(FAMILIES[job.family])
     recipe = Recipe(family, wrong, times, setting.precision, setting.schedule, clip,

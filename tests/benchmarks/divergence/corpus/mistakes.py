@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from tests.benchmarks.divergence.corpus import mishaps
 from tests.benchmarks.divergence.corpus.family import Batch, Family
 from tests.benchmarks.divergence.corpus.optimizers import ADAMS
+from tests.benchmarks.divergence.corpus.settings import digest
 
 TOO_LARGE = frozenset({"LR-HIGH", "NO-WARMUP"})
 
@@ -27,7 +29,8 @@ class Mistake:
         factor: the rate's multiplier per step and run length.
         batch: changes a batch, given the step and the run length.
         loss: changes the loss, given the step and the run length.
-        eps, betas, weight_decay, clip: for the optimizer or the loop.
+        net: changes the network, after its optimizer has been made.
+        eps, betas, weight_decay, momentum, clip: for the optimizer or the loop.
         zeroed: whether gradients are cleared.
         stale: whether the optimizer holds the tensors of a copy.
         onset: at which share of the run it begins.
@@ -41,9 +44,11 @@ class Mistake:
     factor: Callable[[int, int], float] | None = None
     batch: Callable[[int, int, Batch], Batch] | None = None
     loss: Callable[[int, int, Tensor], Tensor] | None = None
+    net: Callable[[nn.Module], None] | None = None
     eps: float | None = None
     betas: tuple[float, float] | None = None
     weight_decay: float | None = None
+    momentum: float | None = None
     clip: float | None = None
     zeroed: bool = True
     stale: bool = False
@@ -70,10 +75,14 @@ def _is_adam(family: Family) -> bool:
 
 
 def _is_sgd(family: Family) -> bool:
-    return family.optimizer in ("sgd", "momentum", "nesterov")
+    return family.optimizer in ("sgd", "momentum", "momentum-99", "nesterov")
 
 
-MISTAKES: dict[str, Mistake] = {
+def _learns_by_loss(family: Family) -> bool:
+    return family.by_loss
+
+
+_FIRST: dict[str, Mistake] = {
     "rate-times-100": Mistake("LR-HIGH", TOO_LARGE, rate=100.0),
     "rate-times-30": Mistake("LR-HIGH", TOO_LARGE, rate=30.0),
     "rate-by-100": Mistake("LR-LOW", frozenset({"BF16-STALL"}), rate=1e-2),
@@ -100,3 +109,53 @@ MISTAKES: dict[str, Mistake] = {
     "decay-100": Mistake("DECAY-DOMINATES", applies=lambda f: f.optimizer in ("adamw", "adamw-95"), weight_decay=100.0),
     "clip-tiny": Mistake("CLIP-ALWAYS", frozenset({"LR-LOW"}), _is_sgd, clip=1e-4),
 }  # fmt: skip
+
+_BLIND: dict[str, Mistake] = {
+    "weights-times-20": Mistake("INIT-SCALE", frozenset({"NO-LEARNING", "GRAD-EXPLODING"}), net=mishaps.scaled(20.0)),
+    "weights-by-100": Mistake("GRAD-VANISHING", frozenset({"INIT-SCALE", "NO-LEARNING"}), net=mishaps.scaled(0.01)),
+    "weights-zero": Mistake("DEAD-PARAMETER", net=mishaps.scaled(0.0),
+                            accepted=frozenset({"GRAD-VANISHING", "NO-LEARNING", "SYMMETRIC-INIT", "ZERO-GRADIENT"})),
+    "betas-swapped": Mistake("BETA2-LOW", applies=_is_adam, betas=(0.999, 0.9)),
+    "eps-hundredth": Mistake("EPS-HIGH", applies=_is_adam, eps=1e-2),
+    "decay-one": Mistake("DECAY-DOMINATES", applies=lambda f: _is_sgd(f) or f.optimizer == "adam", weight_decay=1.0),
+    "hot-start": Mistake("NO-WARMUP", TOO_LARGE | {"DEAD-PARAMETER"}, factor=lambda t, n: 300.0 if t < 10 else 1.0),
+    "hot-restarts": Mistake("LR-HIGH", TOO_LARGE, factor=mishaps.hot_restarts, onset=1 / 3),
+    "warmup-of-20-runs": Mistake("SCHEDULE-NEVER-ARRIVES", frozenset({"LR-LOW"}), factor=lambda t, n: (t + 1) / (20 * n)),
+    "decays-in-a-tenth": Mistake("SCHEDULE-COLLAPSED", factor=lambda t, n: max(0.0, 1 - 10 * t / n)),
+    "labels-90-wrong": Mistake("NO-LEARNING", applies=lambda f: f.supervised, batch=mishaps.mostly_shuffled),
+    "inputs-tiny": Mistake("INPUT-SCALE", applies=lambda f: f.supervised and f.continuous,
+                           batch=lambda t, n, b: (b[0] * 1e-3, *b[1:])),
+    "heavy-batches": Mistake("GRAD-EXPLODING", frozenset({"BAD-BATCH", "LOSS-SPIKE", "INPUT-SCALE"}), lambda f: f.continuous,
+                             batch=lambda t, n, b: (b[0] * 1e3, *b[1:]) if t % 20 == 19 else b),
+    "half-left-out": Mistake("UNUSED-PARAMETER", frozenset({"FROZEN", "DEAD-PARAMETER", "NO-GRADIENT"}), _learns_by_loss,
+                             net=mishaps.half_frozen),
+    "dropout-95": Mistake("NO-LEARNING", frozenset({"PLATEAU", "OSCILLATION"}), _learns_by_loss, net=mishaps.mostly_dropped),
+    "sqrt-at-zero": Mistake("NON-FINITE", frozenset({"SCALER-SKIPS"}), onset=0.6, exact=True,
+                            loss=lambda t, n, loss: loss + (loss - loss).abs().sqrt() if t >= round(0.6 * n) else loss),
+}  # fmt: skip
+"""Written after the rules by somebody who had not read them; each in a third of the families that it applies to."""
+_BLIND_OF_KIND: dict[str, Mistake] = {
+    "momentum-999": Mistake("LR-HIGH", TOO_LARGE | {"OSCILLATION"}, _is_sgd, momentum=0.999),
+    "loss-times-500": Mistake("LR-HIGH", TOO_LARGE | {"LOSS-IS-SUM"}, _is_sgd, loss=lambda t, n, loss: 500 * loss),
+    "dead-units": Mistake("DEAD-PARAMETER", frozenset({"GRAD-VANISHING", "NO-LEARNING", "DEAD-UNITS"}),
+                          lambda f: f.name in mishaps.RECTIFIED, net=mishaps.biased_to_death),
+    "targets-raw": Mistake("INPUT-SCALE", frozenset({"TARGET-SCALE"}), lambda f: f.name in mishaps.REGRESSIONS,
+                           batch=lambda t, n, b: (*b[:-1], b[-1] * 1e3 + 5e3)),
+    "nan-labels": Mistake("NON-FINITE", frozenset({"SCALER-SKIPS"}), lambda f: f.name in mishaps.REGRESSIONS, onset=0.6,
+                          exact=True, batch=lambda t, n, b: (*b[:-1], _with_nan(b[-1])) if t == round(0.6 * n) else b),
+    "one-class-batches": Mistake("ONE-LABEL", frozenset({"SORTED", "ONE-CLASS", "NO-LEARNING", "OSCILLATION"}),
+                                 lambda f: f.name in mishaps.CLASSIFIED, batch=mishaps.of_one_class),
+}  # fmt: skip
+"""Likewise, of few families."""
+
+
+def _in_a_third(name: str, mistake: Mistake) -> Mistake:
+    """By the hash of both names."""
+    return replace(mistake, applies=lambda f: digest(f.name, name)[2] % 3 == 0 and mistake.applies(f))
+
+
+MISTAKES: dict[str, Mistake] = {
+    **_FIRST,
+    **{name: _in_a_third(name, mistake) for name, mistake in _BLIND.items()},
+    **_BLIND_OF_KIND,
+}

@@ -30,11 +30,15 @@ OPTIMIZERS: dict[str, Make] = {
     "adamw": torch.optim.AdamW,
     "adam-gan": lambda p, lr: torch.optim.Adam(p, lr, betas=(0.5, 0.999)),
     "adamw-95": lambda p, lr: torch.optim.AdamW(p, lr, betas=(0.9, 0.95), weight_decay=0.1),
+    "adam-98": lambda p, lr: torch.optim.Adam(p, lr, betas=(0.9, 0.98), eps=1e-9),
+    "adam-0": lambda p, lr: torch.optim.Adam(p, lr, betas=(0.0, 0.999)),
     "amsgrad": lambda p, lr: torch.optim.Adam(p, lr, amsgrad=True),
     "sgd": torch.optim.SGD,
     "momentum": lambda p, lr: torch.optim.SGD(p, lr, momentum=0.9),
+    "momentum-99": lambda p, lr: torch.optim.SGD(p, lr, momentum=0.99),
     "nesterov": lambda p, lr: torch.optim.SGD(p, lr, momentum=0.9, nesterov=True, weight_decay=5e-4),
     "rmsprop": torch.optim.RMSprop,
+    "rmsprop-dqn": lambda p, lr: torch.optim.RMSprop(p, lr, alpha=0.95, eps=0.01, centered=True),
     "adagrad": torch.optim.Adagrad,
     "nadam": torch.optim.NAdam,
     "radam": torch.optim.RAdam,
@@ -52,5 +56,5 @@ OPTIMIZERS: dict[str, Make] = {
     "soap": of_library("pytorch_optimizer", "SOAP"),
     "muon": muon,
 }
-ADAMS = frozenset({"adam", "adamw", "adamw-95", "adam-gan", "amsgrad", "nadam", "radam"})
+ADAMS = frozenset({"adam", "adamw", "adamw-95", "adam-gan", "adam-98", "adam-0", "amsgrad", "nadam", "radam"})
 """Those with Adam's formula and its arguments."""

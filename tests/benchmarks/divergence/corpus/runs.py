@@ -71,6 +71,8 @@ class Loop:
         held = self._task.net.to(self._precision.weights)
         self._net = copy.deepcopy(held) if recipe.mistake.stale else held
         self._optimizers = [_optimizer(recipe, held.get_submodule(name)) for name in self._task.turns]
+        if recipe.mistake.net is not None:
+            recipe.mistake.net(self._net)
         schedule = SCHEDULES.get(recipe.schedule)
         self._schedulers = [schedule(o, recipe.family.steps) for o in self._optimizers] if schedule is not None else []
         for group in self._groups():
