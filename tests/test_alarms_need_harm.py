@@ -15,6 +15,7 @@ from lightning_adam.diagnosis import Diagnosis, Finding, HeavySignals, NonFinite
 from lightning_adam.diagnosis.course import loss_course
 from lightning_adam.diagnosis.finding import as_told
 from lightning_adam.diagnosis.history import History
+from lightning_adam.diagnosis.theory import noise_floor
 from tests.test_every_rule import HEAVY, RUN, SICK, Example, both, diagnose, healthy, heavy, light
 
 STATES = {"NON-FINITE", "BETA2-LOW", "SCALER-SKIPS", "STATE-LOST", "STATE-CORRUPT", "GRAD-NOT-ZEROED", "NO-GRADIENT",
@@ -286,3 +287,61 @@ def test_the_advice_of_a_suspicion_is_for_the_case_that_the_loss_agrees() -> Non
     assert as_told(told) == told
     confirmed = replace(suspected, severity="warning")
     assert as_told(confirmed) == confirmed
+
+
+@pytest.mark.parametrize("course", [{"schedule": "cosine"}, {"clip": 1.0}], ids=["a plateau's schedule", "a spike's clip"])
+def test_information_asks_no_machine_to_change_the_course(course: dict[str, float | str]) -> None:
+    """A healthy run is told as much: the words stay, for a person to weigh."""
+    told = as_told(Finding("PLATEAU", "info", 90, "the loss has stayed.", remedy="Let the rate decay.", changes=course))
+
+    assert (told.remedy, told.changes) == ("Let the rate decay.", {})
+
+
+def slow(level_at_end: float, ratio: float = 2e-4, rms: float = 0.6) -> list[StepSignals]:
+    """A loss that falls as a straight line from 4, under steps of one size."""
+    change = heavy(update_ratio_p50=ratio, normalised_rms=rms)
+    return [change(replace(s, loss=4 + (level_at_end - 4) * s.step / 400)) for s in healthy(400)]
+
+
+def test_a_run_whose_steps_go_a_short_way_together_is_too_slow() -> None:
+    """400 steps of 0.02 % are 8 % of the weights, they all agree, and the loss would end at 85 % of its start."""
+    found = [f for f in diagnose(slow(3.4)) if f.severity == "warning"]
+
+    assert [f.rule for f in found] == ["LR-LOW"]
+    assert found[0].changes["lr"] == pytest.approx(1e-3 * (1.5 / 400) / 2e-4 * 0.6 / noise_floor(0.9), rel=0.15)
+
+
+@pytest.mark.parametrize(
+    "run",
+    [slow(0.9), slow(3.4, ratio=2e-3), slow(3.4, rms=0.23)],
+    ids=["the loss arrives", "steps of a usual size", "steps that agree no more than noise"],
+)
+def test_a_slow_run_is_not_too_slow_where_its_steps_are_as_they_should_be(run: list[StepSignals]) -> None:
+    """Fine-tuning moves little, in steps that noise turns; and a straight line may lead down."""
+    assert "LR-LOW" not in [f.rule for f in diagnose(run)]
+
+
+def test_a_rate_that_is_raised_is_the_cause_of_what_follows_and_not_the_first_steps() -> None:
+    """The first steps were large, the loss fell all the same, and a hundred steps later the rate rises tenfold."""
+    large = heavy(until=10, update_ratio_max=0.5)
+    raised = light(100, lr=1e-2, gradient_norm=900.0, loss=40.0)
+    changed = [raised(large(light(until=100, lr=1e-3)(replace(s, loss=3 + s.loss / 4)))) for s in healthy()]
+    run = [replace(s, loss=40.0) if s.step >= 100 else s for s in changed]
+
+    assert next(f.rule for f in diagnose(run, replace(RUN, warmup=math.nan)) if f.severity != "info") == "LR-HIGH"
+
+
+def test_a_signed_loss_that_gives_back_a_third_confirms_that_steps_are_large() -> None:
+    """Zero is no floor of it: over its start it need not come."""
+    signed = [replace(s, loss=s.loss - 3.5 + (0.05 * min(40, s.step - 160) if s.step > 160 else 0)) for s in healthy()]
+    large = heavy(150, update_ratio_p50=0.06)
+
+    assert [f.rule for f in diagnose(map(large, signed)) if f.severity == "warning"] == ["LR-HIGH"]
+    assert [f.rule for f in diagnose(signed) if f.severity != "info"] == []
+
+
+def test_a_signed_loss_stays_where_a_collapsed_rate_leaves_it() -> None:
+    """For fifty steps the rate was a thousandth of its peak, and nothing has fallen."""
+    run = [replace(s, lr=1e-6 if s.step >= 60 else s.lr, loss=s.loss - 3 if s.step < 60 else -1.3) for s in healthy()]
+
+    assert [f.rule for f in diagnose(run) if f.severity == "warning"] == ["SCHEDULE-COLLAPSED"]

@@ -155,9 +155,8 @@ class Diagnosis:
         is_other = finding.rule in RATES_TOO_SMALL or (finding.rule == "NO-LEARNING" and is_unmoved(case))
         if is_other and cause.severity == "info" and cause.rule in FIRST_STEPS:
             return False
-        silent = self.history.count - self._seen[index] > SETTLED
-        if silent and self._suspected[index] and cause.rule in FIRST_STEPS and case.rate_was_raised:
-            return False  # the rise is at hand
+        if self._suspected[index] and self._is_outdated(index, case):
+            return False
         return self._counts(index) or finding.severity == "info"
 
     def _is_silenced(self, finding: Finding) -> bool:
@@ -231,9 +230,14 @@ class Diagnosis:
 
     def _has_harmed(self, index: int, case: Case) -> bool:
         """The loss agrees; what was seen in the first steps only is not blamed for what a later one did."""
-        rule, silent_for = self.findings[index].rule, self.history.count - self._seen[index]
-        is_late = rule in FIRST_STEPS and silent_for > SETTLED and rises_after_a_fall(case)
-        return agrees(rule, case) and not is_late
+        return agrees(self.findings[index].rule, case) and not self._is_outdated(index, case)
+
+    def _is_outdated(self, index: int, case: Case) -> bool:
+        """Of the first steps only, and since then the loss fell before it rose, or the rate was raised."""
+        seen, is_of_first_steps = self._seen[index], self.findings[index].rule in FIRST_STEPS
+        if not is_of_first_steps or self.history.count - seen <= SETTLED:
+            return False
+        return rises_after_a_fall(case) or case.rate_was_raised or self.history.raised > seen
 
     def _rename(self, index: int, finding: Finding, suspected: bool) -> Finding:
         first = self.findings[index]

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from lightning_adam.diagnosis import RunSignals
 from lightning_adam.diagnosis.rules_gradients import HEAVY
 from lightning_adam.diagnosis.rules_state import EPS_RULES, STALE_SURPRISE
-from lightning_adam.diagnosis.rules_steps import LARGE_FIRST_STEP, LARGE_RATIO
-from lightning_adam.diagnosis.theory import SMALL_RATIO, agreement, noise_floor, update_bound
+from lightning_adam.diagnosis.rules_steps import LARGE_FIRST_STEP
+from lightning_adam.diagnosis.theory import LARGE_RATIO, SMALL_RATIO, agreement, noise_floor, update_bound
 
 Floats = NDArray[np.float32]
 

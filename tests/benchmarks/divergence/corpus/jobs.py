@@ -17,7 +17,7 @@ from tests.benchmarks.divergence.corpus.settings import SCHEDULES, SETTINGS, dig
 GRID = (0.3, 1.0, 3.0)
 """The family's rate times these: the healthy runs are those that end as low as the best."""
 STORED = Path("runs/corpus")
-QUICK = 4
+QUICK = 6
 """One of so many families, and of their other runs, is in the quick subset."""
 
 
