@@ -102,7 +102,7 @@ def z_score(values: NDArray[np.float64], limit: float, alpha: float = 0.97, warm
             warned[t] = True
             value = mean + limit * limit * deviation / z if math.isfinite(z) else mean
         mean = alpha * mean + (1 - alpha) * value
-        variance = alpha * variance + (1 - alpha) * (value - mean) ** 2
+        variance = alpha * variance + (1 - alpha) * (value - mean) * (value - mean)
     return warned
 
 
