@@ -221,7 +221,7 @@ def test_modules_fold_and_the_filter_keeps_what_matches(server: SimpleNamespace,
 
 
 def test_all_runs_come_first_and_a_click_opens_one(server: SimpleNamespace, opened: Callable[..., Tab]) -> None:
-    """The sickest first; a setting that differs is marked; the way back is there, and the search finds what is asked."""
+    """The sickest first and called so; what differs is marked; the way back is there, and the search finds what is asked."""
     tab = opened(server)
     lines = [" ".join(text.split()) for text in tab.frame.locator("table.runs tbody tr").all_inner_texts()]
     places = {line.split()[0]: line for line in lines}
@@ -229,6 +229,7 @@ def test_all_runs_come_first_and_a_click_opens_one(server: SimpleNamespace, open
 
     assert set(places) == OURS and tab.frame.locator("main").is_hidden()
     assert order == sorted(order) and "NON-FINITE" in places["trained"] and "LR-HIGH step 60" in places["known"]
+    assert "✗ diverged, " in places["trained"] and "▲ sick, " in places["known"] and "✓" not in places["trained"]
     assert tab.frame.locator("tr", has_text="one-step").locator(".differs", has_text="0.3").count() == 1
     tab.frame.get_by_placeholder("search runs").fill("lr-high lr=0.001")
     tab.frame.get_by_text("3 of 7 runs").wait_for()

@@ -7,6 +7,7 @@ import math
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from tensorboard import context
 from tensorboard.backend.event_processing import data_provider, plugin_event_multiplexer
 from torch.utils.tensorboard import SummaryWriter
 
-from lightning_adam.diagnosis import RunSignals
+from lightning_adam.diagnosis import Finding, RunSignals
+from lightning_adam.diagnosis.finding import findings_table
 from lightning_adam.monitoring.heatmap import Heatmap
 from lightning_adam.statistics import COLUMNS, LOG10_EDGES, Snapshot
 from lightning_adam.tensorboard import TensorBoardWriter
@@ -36,6 +38,8 @@ from lightning_adam.tensorboard.heatmap import (
     judged as judged_picture,
 )
 from lightning_adam.tensorboard.tab import series
+from lightning_adam.tensorboard.tab.condition import condition
+from lightning_adam.tensorboard.tab.findings import spans
 from lightning_adam.tensorboard.tab.judged import GRADIENT, OVERVIEW, Judge
 from lightning_adam.tensorboard.tab.limits import bands, planned_share
 from lightning_adam.tensorboard.tab.overview import Overviews, losses
@@ -194,6 +198,48 @@ def test_line_of_a_run_tells_its_gravest_finding_and_its_last_loss(tmp_path: Pat
     assert (line.rule, line.severity, line.step, line.findings) == ("NON-FINITE", "critical", 40, 2)
     assert (line.loss, line.loss_tag, line.steps, line.state) == (2.5, "train_loss", 40, "running")
     assert line.settings["lr"] == "0.001"
+
+
+LASTS, IS_OVER = FINDING | {"over": False}, FINDING | {"over": True}
+
+
+@pytest.mark.parametrize(
+    ("told", "logged", "word"),
+    [
+        ([], [2.3, 0.4], ""),
+        ([LASTS | {"severity": "info"}], [2.3, 0.4], ""),
+        ([LASTS], [2.3, 1.9], "sick"),
+        ([LASTS], [], "sick"),
+        ([LASTS], [2.3, 4.0], "diverged"),
+        ([LASTS], [-2.3, -1.0], "sick"),
+        ([LASTS | {"rule": "LOSS-DIVERGED"}], [2.3, 1.9], "diverged"),
+        ([IS_OVER], [2.3, 0.4], "recovered"),
+        ([IS_OVER], [2.3, 2.2], "sick"),
+        ([IS_OVER | {"rule": "LOSS-DIVERGED"}], [2.3, 0.4], "recovered"),
+        ([IS_OVER | {"rule": "NON-FINITE"}], [2.3, 0.4], "sick"),
+        ([IS_OVER | {"rule": "NON-FINITE"}], [], "diverged"),
+        ([], [2.3, math.nan], "diverged"),
+    ],
+)
+def test_a_run_that_diverged_is_called_so(told: list[dict[str, Any]], logged: list[float], word: str) -> None:
+    """Whether it has ended or not: a damage of the first steps is past only where the loss has fallen since."""
+    assert condition(told, logged) == word
+
+
+def test_what_is_over_is_known_from_the_table_of_findings() -> None:
+    """The event was written when it began."""
+    found = Finding("LR-HIGH", "warning", 3, "large steps", last_step=9)
+    rows = [
+        found,
+        replace(found, rule="BAD-BATCH", over=True),
+        replace(found, rule="EPS-HIGH", optimizer="adam-1", over=True),
+    ]
+
+    assert spans(findings_table(rows)) == {
+        ("LR-HIGH", 3): (9, False),
+        ("BAD-BATCH", 3): (9, True),
+        ("EPS-HIGH", 3): (9, True),
+    }
 
 
 def test_a_suspicion_that_the_loss_confirmed_is_one_finding(tmp_path: Path) -> None:

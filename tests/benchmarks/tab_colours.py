@@ -100,7 +100,8 @@ def _hatched(log: RunLog, prefix: str, steps: NDArray[np.int64], names: Sequence
     until = spans(tables[-1][1].decode()) if tables else {}
     for _, text in log.texts.get(f"{prefix}_events", []):
         for found in parsed(text):
-            first, last = found["step"], until.get((found["rule"], found["step"]), found["last_step"])
+            first = found["step"]
+            last = until[found["rule"], first].last_step if (found["rule"], first) in until else found["last_step"]
             rows = [names.index(name) for name in found["parameters"] if name in names] or [*range(len(names))]
             if found["severity"] != "info":
                 hatched[np.ix_((begins <= last) & (ends > first), rows)] = True

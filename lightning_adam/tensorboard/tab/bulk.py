@@ -76,10 +76,10 @@ def _decoded(point: Any) -> str:
 
 
 def _until(finding: dict[str, Any], table: Any, told: float) -> dict[str, Any] | None:
-    """With the step where it was seen last; None where a later table knows it under another code."""
+    """With the step where it was seen last, and whether it is over; None where a later table knows it under another code."""
     if table is None:
         return finding
-    last = spans(_decoded(table)).get((finding["rule"], finding["step"]))
-    if last is None:
+    span = spans(_decoded(table)).get((finding["rule"], finding["step"]))
+    if span is None:
         return None if table.wall_time > told else finding
-    return finding | {"last_step": max(last, finding["last_step"])}
+    return finding | {"last_step": max(span.last_step, finding["last_step"]), "over": span.over}
