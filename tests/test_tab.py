@@ -266,6 +266,33 @@ def test_link_to_a_run_that_is_gone_says_so(server: SimpleNamespace, opened: Cal
     assert tab.frame.locator("table.runs").is_visible()
 
 
+def test_what_is_outside_of_its_limits_is_faint_where_no_finding_says_that_it_does_harm(
+    server: SimpleNamespace, opened: Callable[..., Tab]
+) -> None:
+    """As the rules raise no alarm before the loss agrees; what is not finite is black whatever they say."""
+    told = opened(server, run="known").frame.evaluate(
+        """async () => {
+            const load = (name) => import(`${location.origin}/data/plugin/lightning_adam/static/${name}.js`);
+            const [{mindedColumns}, {ColourScale}] = await Promise.all(['outlines', 'scale'].map(load));
+            const findings = [{severity: 'warning', step: 12, last_step: 15}, {severity: 'info', step: 0, last_step: 30}];
+            const scale = new ColourScale({name: 'update_ratio', log: true}, true, {}, false);
+            const red = (excess, minded) => scale.pixel(1, excess, minded) & 255;
+            const blue = (excess, minded) => (scale.pixel(1, excess, minded) >> 16) & 255;
+            return {
+                minded: [...mindedColumns([[0, 10], [10, 20], [20, 30]], findings)],
+                over: [blue(0, 1), blue(1, 0), blue(0.1, 1), blue(1, 1)],
+                under: [red(0, 1), red(-1, 0), red(-0.1, 1), red(-1, 1)],
+                broken: [scale.pixel(NaN, NaN, 1), scale.pixel(NaN, NaN, 0)],
+            };
+        }"""
+    )
+
+    assert told["minded"] == [0, 1, 0]
+    assert told["over"] == sorted(told["over"], reverse=True) and told["over"][1] > told["over"][2] + 5
+    assert told["under"] == sorted(told["under"], reverse=True)
+    assert told["broken"][0] == told["broken"][1] == 0xFF000000
+
+
 def test_finding_is_drawn_around_its_tensor_from_its_step_on(server: SimpleNamespace, opened: Callable[..., Tab]) -> None:
     """The outline has the severity's colour, at the finding's step and row only."""
     tab = opened(server, run="known")

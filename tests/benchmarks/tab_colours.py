@@ -63,10 +63,12 @@ class Shares:
     """Of the cells of one run's heatmap.
 
     Attributes:
-        coloured: outside of a limit, or not finite.
-        marked: the same, or hatched: a finding above ``info`` lies there, from its first step to its last.
+        outside: of a limit, or not finite: faintly coloured at least.
+        coloured: of these, those at steps where a finding above ``info`` lasts, or that are not finite: in full.
+        marked: the same, or hatched: a finding above ``info`` concerns the tensor.
     """
 
+    outside: float
     coloured: float
     marked: float
 
@@ -75,7 +77,9 @@ def shares(folder: Path) -> Shares:
     """Of the optimizer that has the most: the page draws one at a time."""
     log = read_run(folder.name, folder, sorted(folder.glob("events*")))
     prefixes = {tag.partition("_matrix/")[0] for tag in log.tables}
-    return max((_shares(log, prefix) for prefix in sorted(prefixes)), key=lambda s: s.coloured, default=Shares(0.0, 0.0))
+    return max(
+        (_shares(log, prefix) for prefix in sorted(prefixes)), key=lambda s: s.coloured, default=Shares(0.0, 0.0, 0.0)
+    )
 
 
 def _shares(log: RunLog, prefix: str) -> Shares:
@@ -84,9 +88,10 @@ def _shares(log: RunLog, prefix: str) -> Shares:
     judge = Judge(bands(_configured(log, prefix)), tables[GRADIENT].rows, (rate.steps, 10.0**rate.values))
     judged = judge.judge(OVERVIEW, {q: Matrix(t.steps, t.values.astype(np.float32)) for q, t in tables.items()})
     assert judged.excess is not None
-    far = np.isnan(judged.excess) | (judged.excess != 0)
-    marked = far | _hatched(log, prefix, judged.steps, judge.names)
-    return Shares(float(far.mean()), float(marked.mean()))
+    far, broken = judged.excess != 0, np.isnan(judged.excess)
+    hatched = _hatched(log, prefix, judged.steps, judge.names)
+    coloured = broken | (far & hatched.any(axis=1, keepdims=True))
+    return Shares(*(float(cells.mean()) for cells in (far, coloured, coloured | hatched)))
 
 
 def _hatched(log: RunLog, prefix: str, steps: NDArray[np.int64], names: Sequence[str]) -> NDArray[np.bool_]:
@@ -124,7 +129,7 @@ def report(names: Sequence[str], seed: int, title: str) -> None:
     found = {name: shares(record(ALL[name], seed)) for name in names}
     sick, healthy = ([found[n] for n in names if bool(ALL[n].cause) == is_sick] for is_sick in (True, False))
     print(f"{title}: {len(healthy)} healthy runs, {len(sick)} sick")
-    for what in ("coloured", "marked"):
+    for what in ("outside", "coloured", "marked"):
         ours, theirs = ([getattr(s, what) for s in of] for of in (healthy, sick))
         print(
             f"  {what}: AUC {separation(ours, theirs):.3f}; healthy at most {max(ours):.3f}, "

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-DIVERGED, SICK, RECOVERED, UNREMARKABLE = "diverged", "sick", "recovered", ""
+DIVERGED, SICK, OVER, UNREMARKABLE = "diverged", "sick", "was sick", ""
 """The loss has left its range; a finding above ``info`` lasts; each is over, and the loss has fallen; there is none."""
 
 FAR = 1.5
@@ -33,7 +33,7 @@ def condition(told: Sequence[Mapping[str, Any]], losses: Sequence[float]) -> str
         return DIVERGED
     if not grave:
         return UNREMARKABLE
-    return RECOVERED if not lasting and _has_fallen(losses) else SICK
+    return OVER if not lasting and _has_fallen(losses) else SICK
 
 
 def _is_far(losses: Sequence[float]) -> bool:

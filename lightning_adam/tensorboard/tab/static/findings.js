@@ -9,6 +9,9 @@ export const SHAPE = {critical: '◆', warning: '▲', info: '●'};
 const MARK = 16; // pixels
 const LANES = 3;
 
+/** Whether a DivergenceMonitor was there at all. */
+export const isWatched = ({info}) => info.scalars.some((tag) => tag.endsWith('/findings_total'));
+
 export class Findings {
   /** actions: pick(name) chooses a tensor, filter(names) shows only these, choose(finding). */
   constructor(view, actions) {

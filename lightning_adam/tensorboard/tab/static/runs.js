@@ -5,7 +5,7 @@ import {SHAPE} from './findings.js';
 import {format} from './numbers.js';
 
 const RANK = {critical: 0, warning: 1, info: 2, '': 3};
-const CONDITIONS = {diverged: '✗', sick: '▲', recovered: '✓', '': ''}; // see condition.py, the gravest first
+const CONDITIONS = {diverged: '✗', sick: '▲', 'was sick': '△', '': ''}; // see condition.py, the gravest first
 const GRAVITY = Object.keys(CONDITIONS);
 const ALWAYS = ['optimizer', 'lr', 'warmup', 'clip'];
 const STATES = {running: '▶', finished: '✓', stopped: '■'};
@@ -114,7 +114,7 @@ function state({state, condition}) {
   if (!condition) return [el('span', {className: `state ${state}`, textContent: `${STATES[state]} ${state}`})];
   const sign = el('span', {textContent: CONDITIONS[condition], 'aria-hidden': 'true'});
   return [
-    el('span', {className: `condition ${condition}`}, sign, ` ${condition}`),
+    el('span', {className: `condition ${condition.replace(' ', '-')}`}, sign, ` ${condition}`),
     el('span', {className: `state ${state}`, textContent: `, ${state}`}),
   ];
 }
