@@ -205,7 +205,7 @@ export class Tensors {
       this.maps[i].set(matrix, scale, two && !minus ? this.runs[i].name : '');
     });
     this.maps[1].element.hidden = !two || minus;
-    const named = this.actions.findings().some((finding) => finding.severity !== 'info');
+    const named = !minus && this.actions.findings().some((finding) => finding.severity !== 'info');
     this.legend.replaceChildren(scale.legend(wholes), ...(named ? [hatched()] : []));
     this.text.textContent = this.#explain(spec, minus);
     this.drawn = {spec, matrices: pictures(this.shown)};
