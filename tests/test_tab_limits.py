@@ -252,6 +252,19 @@ def test_a_suspicion_that_the_loss_confirmed_is_one_finding(tmp_path: Path) -> N
     assert [(f["rule"], f["severity"]) for f in found.findings(where, "", "run", "adam")] == [("LR-HIGH", "warning")]
 
 
+def test_a_finding_that_a_long_table_leaves_out_is_still_shown(tmp_path: Path) -> None:
+    """Of a hundred the table has the first and the last ones; what a whole table lacks was another finding."""
+    for run, count, left in (("many", 100, 100), ("few", 9, 8)):
+        told = [Finding("LR-HIGH", "warning", step, "large steps") for step in range(count)]
+        with SummaryWriter(str(tmp_path / run)) as files:
+            writer = TensorBoardWriter(files)
+            for found in told:
+                writer.write_events(found.step, [found.to_dict()])
+            writer.write_text("adam/findings", findings_table(told if run == "many" else told[1:]), count)
+        data, where = reader(tmp_path)
+        assert len(data.findings(where, "", run, "adam")) == left
+
+
 def test_training_loss_is_known_by_its_name() -> None:
     """The surest name first; what cannot be one is left out."""
     assert losses(["val_loss", "epoch", "adam/log10_lr", "lr-Adam", "accuracy", "train_loss"])[:2] == [

@@ -38,6 +38,11 @@ def spans(table: str) -> Spans:
     return {(rule, int(first)): Span(int(last or first), "(over)" in more) for first, last, more, rule in rows}
 
 
+def is_whole(table: str) -> bool:
+    """Whether it has all findings: of very many only the first and the last ones are in it."""
+    return "\n| … |" not in table
+
+
 def _finding(stored: Mapping[str, Any]) -> dict[str, Any]:
     evidence, parameters = stored.get("evidence"), stored.get("parameters")
     severity, step = stored.get("severity"), int(stored.get("step", 0))
