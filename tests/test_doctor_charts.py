@@ -32,7 +32,7 @@ def test_the_dotted_lines_of_the_update_ratio_are_where_the_rules_begin_to_mind(
     dotted = [float(y) for y in re.findall(r'la-limit" [^/]*y1="([\d.]+)"', drawn)]
 
     assert curve.limits == pytest.approx((SMALL_RATIO, LARGE_RATIO * factor))
-    assert "rules mind less than 0.015 % and more than" in drawn
+    assert "rules mind &lt; 0.015 % and &gt; " in drawn
     assert len(dotted) == 2 and 0 < dotted[1] < dotted[0] < HEIGHT
 
 

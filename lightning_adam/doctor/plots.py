@@ -120,7 +120,7 @@ def _title(curve: Curve) -> str:
     told = ""
     if curve.limits is not None:
         low, high = map(percent, curve.limits)
-        told = f'<tspan class="la-aside" dx="10">dotted: rules mind less than {low} and more than {high}</tspan>'
+        told = f'<tspan class="la-aside" dx="10">dotted: at the full rate, rules mind &lt; {low} and &gt; {high}</tspan>'
     return f'<text class="la-title" x="{LEFT}" y="14">{escaped(curve.title)}{told}</text>'
 
 
