@@ -221,7 +221,7 @@ def test_modules_fold_and_the_filter_keeps_what_matches(server: SimpleNamespace,
 
 
 def test_all_runs_come_first_and_a_click_opens_one(server: SimpleNamespace, opened: Callable[..., Tab]) -> None:
-    """The sickest first; a setting that differs is marked; the way back is there, and the search finds what is asked."""
+    """The sickest first and called so; what differs is marked; the way back is there, and the search finds what is asked."""
     tab = opened(server)
     lines = [" ".join(text.split()) for text in tab.frame.locator("table.runs tbody tr").all_inner_texts()]
     places = {line.split()[0]: line for line in lines}
@@ -229,6 +229,7 @@ def test_all_runs_come_first_and_a_click_opens_one(server: SimpleNamespace, open
 
     assert set(places) == OURS and tab.frame.locator("main").is_hidden()
     assert order == sorted(order) and "NON-FINITE" in places["trained"] and "LR-HIGH step 60" in places["known"]
+    assert "✗ diverged, " in places["trained"] and "▲ sick, " in places["known"] and "✓" not in places["trained"]
     assert tab.frame.locator("tr", has_text="one-step").locator(".differs", has_text="0.3").count() == 1
     tab.frame.get_by_placeholder("search runs").fill("lr-high lr=0.001")
     tab.frame.get_by_text("3 of 7 runs").wait_for()
@@ -263,6 +264,33 @@ def test_link_to_a_run_that_is_gone_says_so(server: SimpleNamespace, opened: Cal
 
     assert "“deleted” is not in this log folder" in tab.frame.get_by_role("alert").inner_text()
     assert tab.frame.locator("table.runs").is_visible()
+
+
+def test_what_is_outside_of_its_limits_is_faint_where_no_finding_says_that_it_does_harm(
+    server: SimpleNamespace, opened: Callable[..., Tab]
+) -> None:
+    """As the rules raise no alarm before the loss agrees; what is not finite is black whatever they say."""
+    told = opened(server, run="known").frame.evaluate(
+        """async () => {
+            const load = (name) => import(`${location.origin}/data/plugin/lightning_adam/static/${name}.js`);
+            const [{mindedColumns}, {ColourScale}] = await Promise.all(['outlines', 'scale'].map(load));
+            const findings = [{severity: 'warning', step: 12, last_step: 15}, {severity: 'info', step: 0, last_step: 30}];
+            const scale = new ColourScale({name: 'update_ratio', log: true}, true, {}, false);
+            const red = (excess, minded) => scale.pixel(1, excess, minded) & 255;
+            const blue = (excess, minded) => (scale.pixel(1, excess, minded) >> 16) & 255;
+            return {
+                minded: [...mindedColumns([[0, 10], [10, 20], [20, 30]], findings)],
+                over: [blue(0, 1), blue(1, 0), blue(0.1, 1), blue(1, 1)],
+                under: [red(0, 1), red(-1, 0), red(-0.1, 1), red(-1, 1)],
+                broken: [scale.pixel(NaN, NaN, 1), scale.pixel(NaN, NaN, 0)],
+            };
+        }"""
+    )
+
+    assert told["minded"] == [0, 1, 0]
+    assert told["over"] == sorted(told["over"], reverse=True) and told["over"][1] > told["over"][2] + 5
+    assert told["under"] == sorted(told["under"], reverse=True)
+    assert told["broken"][0] == told["broken"][1] == 0xFF000000
 
 
 def test_finding_is_drawn_around_its_tensor_from_its_step_on(server: SimpleNamespace, opened: Callable[..., Tab]) -> None:

@@ -7,6 +7,7 @@ import math
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from tensorboard import context
 from tensorboard.backend.event_processing import data_provider, plugin_event_multiplexer
 from torch.utils.tensorboard import SummaryWriter
 
-from lightning_adam.diagnosis import RunSignals
+from lightning_adam.diagnosis import Finding, RunSignals
+from lightning_adam.diagnosis.finding import findings_table
 from lightning_adam.monitoring.heatmap import Heatmap
 from lightning_adam.statistics import COLUMNS, LOG10_EDGES, Snapshot
 from lightning_adam.tensorboard import TensorBoardWriter
@@ -36,6 +38,8 @@ from lightning_adam.tensorboard.heatmap import (
     judged as judged_picture,
 )
 from lightning_adam.tensorboard.tab import series
+from lightning_adam.tensorboard.tab.condition import condition
+from lightning_adam.tensorboard.tab.findings import spans
 from lightning_adam.tensorboard.tab.judged import GRADIENT, OVERVIEW, Judge
 from lightning_adam.tensorboard.tab.limits import bands, planned_share
 from lightning_adam.tensorboard.tab.overview import Overviews, losses
@@ -196,6 +200,48 @@ def test_line_of_a_run_tells_its_gravest_finding_and_its_last_loss(tmp_path: Pat
     assert line.settings["lr"] == "0.001"
 
 
+LASTS, IS_OVER = FINDING | {"over": False}, FINDING | {"over": True}
+
+
+@pytest.mark.parametrize(
+    ("told", "logged", "word"),
+    [
+        ([], [2.3, 0.4], ""),
+        ([LASTS | {"severity": "info"}], [2.3, 0.4], ""),
+        ([LASTS], [2.3, 1.9], "sick"),
+        ([LASTS], [], "sick"),
+        ([LASTS], [2.3, 4.0], "diverged"),
+        ([LASTS], [-2.3, -1.0], "sick"),
+        ([LASTS | {"rule": "LOSS-DIVERGED"}], [2.3, 1.9], "diverged"),
+        ([IS_OVER], [2.3, 0.4], "was sick"),
+        ([IS_OVER], [2.3, 2.2], "sick"),
+        ([IS_OVER | {"rule": "LOSS-DIVERGED"}], [2.3, 0.4], "was sick"),
+        ([IS_OVER | {"rule": "NON-FINITE"}], [2.3, 0.4], "sick"),
+        ([IS_OVER | {"rule": "NON-FINITE"}], [], "diverged"),
+        ([], [2.3, math.nan], "diverged"),
+    ],
+)
+def test_a_run_that_diverged_is_called_so(told: list[dict[str, Any]], logged: list[float], word: str) -> None:
+    """Whether it has ended or not: a damage of the first steps is past only where the loss has fallen since."""
+    assert condition(told, logged) == word
+
+
+def test_what_is_over_is_known_from_the_table_of_findings() -> None:
+    """The event was written when it began."""
+    found = Finding("LR-HIGH", "warning", 3, "large steps", last_step=9)
+    rows = [
+        found,
+        replace(found, rule="BAD-BATCH", over=True),
+        replace(found, rule="EPS-HIGH", optimizer="adam-1", over=True),
+    ]
+
+    assert spans(findings_table(rows)) == {
+        ("LR-HIGH", 3): (9, False),
+        ("BAD-BATCH", 3): (9, True),
+        ("EPS-HIGH", 3): (9, True),
+    }
+
+
 def test_a_suspicion_that_the_loss_confirmed_is_one_finding(tmp_path: Path) -> None:
     """Told as information at its step, and as a warning of the same step later: the page shows the warning."""
     with SummaryWriter(str(tmp_path / "run")) as files:
@@ -204,6 +250,19 @@ def test_a_suspicion_that_the_loss_confirmed_is_one_finding(tmp_path: Path) -> N
     found, where = reader(tmp_path)
 
     assert [(f["rule"], f["severity"]) for f in found.findings(where, "", "run", "adam")] == [("LR-HIGH", "warning")]
+
+
+def test_a_finding_that_a_long_table_leaves_out_is_still_shown(tmp_path: Path) -> None:
+    """Of a hundred the table has the first and the last ones; what a whole table lacks was another finding."""
+    for run, count, left in (("many", 100, 100), ("few", 9, 8)):
+        told = [Finding("LR-HIGH", "warning", step, "large steps") for step in range(count)]
+        with SummaryWriter(str(tmp_path / run)) as files:
+            writer = TensorBoardWriter(files)
+            for found in told:
+                writer.write_events(found.step, [found.to_dict()])
+            writer.write_text("adam/findings", findings_table(told if run == "many" else told[1:]), count)
+        data, where = reader(tmp_path)
+        assert len(data.findings(where, "", run, "adam")) == left
 
 
 def test_training_loss_is_known_by_its_name() -> None:

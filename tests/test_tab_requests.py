@@ -71,6 +71,7 @@ def test_a_hostile_run_is_answered_with_what_is_readable(apps: Apps) -> None:
     assert optimizer["findings"][1] | {"step": 0, "last_step": 0} == {
         "last_step": 0,
         **{"rule": "?", "severity": "info", "step": 0, "message": "", "evidence": {"b": 1}, "parameters": [], "remedy": ""},
+        "over": False,
     }
     assert (
         apps["/matrix"]

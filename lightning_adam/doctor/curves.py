@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_adam.diagnosis import StepSignals
+from lightning_adam.diagnosis import RunSignals, StepSignals
+from lightning_adam.doctor.configuration import run_signals
 from lightning_adam.doctor.evidence import Record
 from lightning_adam.doctor.roles import find, power_of_ten, prefixes
 from lightning_adam.tensorboard.reader import RECORDS, RunLog, Series
+from lightning_adam.tensorboard.tab.limits import bands
+
+Limits = tuple[float, float]
+"""Lower and upper."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,7 @@ class Curve:
         values: float64 [n]; NaN and infinities as they were logged.
         low: lower edge of a band, or None.
         high: upper edge of a band, or None.
-        healthy: what it should be about, or None where there is no such value.
+        limits: between which no rule minds it, or None where there are no such values.
     """
 
     title: str
@@ -35,11 +40,7 @@ class Curve:
     values: NDArray[np.float64]
     low: NDArray[np.float64] | None = None
     high: NDArray[np.float64] | None = None
-    healthy: float | None = None
-
-
-HEALTHY_RATIO = 1e-3
-"""Update ratio of a healthy run (Karpathy's rule; research/divergence.md §5: it holds within a factor of two)."""
+    limits: Limits | None = None
 
 
 def curves(run: RunLog, records: Mapping[str, Sequence[Record]] | None = None) -> list[Curve]:
@@ -57,8 +58,7 @@ def curves(run: RunLog, records: Mapping[str, Sequence[Record]] | None = None) -
         found += [
             _best(run, "lr", prefix, f"learning rate{suffix}", records),
             _best(run, "gradient norm", prefix, f"gradient norm{suffix}", records),
-            update_ratio_band(run, prefix, f"update ratio ‖Δθ‖/‖θ‖{suffix}")
-            or _recorded_band(records.get(prefix, ()), f"{prefix}{RECORDS}", f"update ratio, median to largest{suffix}"),
+            _update_ratio(run, prefix, records.get(prefix, ()), suffix),
         ]
     return [curve for curve in found if curve is not None and len(curve.steps)]
 
@@ -95,13 +95,24 @@ def _points(records: Sequence[Record], signal: Callable[[StepSignals], float], n
     return points
 
 
+def _update_ratio(run: RunLog, prefix: str, records: Sequence[Record], suffix: str) -> Curve | None:
+    """With the limits of LR-LOW and LR-HIGH: they are wider where the optimizer has less momentum."""
+    curve = update_ratio_band(run, prefix, f"update ratio ‖Δθ‖/‖θ‖{suffix}") or _recorded_band(
+        records, f"{prefix}{RECORDS}", f"update ratio, median to largest{suffix}"
+    )
+    logged = run_signals(run, prefix, first_step=0, last_step=0, optimizers=1)
+    known = next((record for record in records if isinstance(record, RunSignals)), logged)
+    band = bands(known)["update_ratio"]
+    return None if curve is None else replace(curve, limits=(band.low, band.high))
+
+
 def _recorded_band(records: Sequence[Record], tag: str, title: str) -> Curve | None:
     passes = [(r.step, r.heavy) for r in records if isinstance(r, StepSignals) and r.heavy is not None]
     if not passes:
         return None
     steps = np.array([step for step, _ in passes], dtype=np.int64)
     middle = np.array([heavy.update_ratio_p50 for _, heavy in passes])
-    return Curve(title, tag, steps, middle, middle, np.array([heavy.update_ratio_max for _, heavy in passes]), HEALTHY_RATIO)
+    return Curve(title, tag, steps, middle, middle, np.array([heavy.update_ratio_max for _, heavy in passes]))
 
 
 def update_ratio_band(run: RunLog, prefix: str, title: str) -> Curve | None:
@@ -109,7 +120,7 @@ def update_ratio_band(run: RunLog, prefix: str, title: str) -> Curve | None:
     table = run.tables.get(f"{prefix}_matrix/update_ratio")
     if table is not None and table.values.size:
         low, middle, high = _quantiles(np.where(np.isfinite(table.values), table.values, np.nan))
-        return Curve(title, f"{prefix}_matrix/update_ratio", table.steps, middle, low, high, HEALTHY_RATIO)
+        return Curve(title, f"{prefix}_matrix/update_ratio", table.steps, middle, low, high)
     return _logged_band(run, prefix, title)
 
 
@@ -129,7 +140,7 @@ def _logged_band(run: RunLog, prefix: str, title: str) -> Curve | None:
     if middle is None:
         return None
     edges = [_at(edge, middle.steps) if edge is not None else None for edge in (low, high)]
-    return Curve(title, tags[1], middle.steps, power_of_ten(middle.values), edges[0], edges[1], HEALTHY_RATIO)
+    return Curve(title, tags[1], middle.steps, power_of_ten(middle.values), edges[0], edges[1])
 
 
 def _at(series: Series, steps: NDArray[np.int64]) -> NDArray[np.float64]:

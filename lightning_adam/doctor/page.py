@@ -59,7 +59,7 @@ overflow-wrap:anywhere}
 .la-chart text{font:11px system-ui,sans-serif;fill:var(--soft)}.la-chart .la-title{font-size:12.5px;fill:var(--ink)}
 .la-chart .la-aside{font-size:11px;fill:var(--soft)}
 .la-chart .la-tick{paint-order:stroke;stroke:var(--paper);stroke-width:3px}
-.la-grid{stroke:var(--line)}.la-healthy{stroke:var(--good);stroke-dasharray:2 4}
+.la-grid{stroke:var(--line)}.la-limit{stroke:var(--good);stroke-dasharray:2 4}
 .la-line{fill:none;stroke:var(--curve);stroke-width:1.5;stroke-linejoin:round}
 .la-dot{fill:var(--curve)}.la-band{fill:var(--band)}.la-chart .la-nan{fill:var(--critical);font-size:14px;font-weight:700}
 .la-chart .la-code{fill:var(--edge);font-weight:600;paint-order:stroke;stroke:var(--paper);stroke-width:4px}

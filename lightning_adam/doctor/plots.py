@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_adam.diagnosis import Finding
+from lightning_adam.diagnosis.wording import percent
 from lightning_adam.doctor.curves import Curve
 from lightning_adam.doctor.wording import shown
 
@@ -53,7 +54,7 @@ def chart(curve: Curve, findings: Sequence[Finding], steps: tuple[int, int], lab
         _title(curve),
         f'<text class="la-tag" x="{WIDTH - RIGHT}" y="14" text-anchor="end">{escaped(curve.tag)}</text>',
         *_grid(axis, steps),
-        _healthy(curve, axis),
+        *_limits(curve, axis),
         _band(curve, axis, steps),
         *_marks(findings, steps),
         *_line(curve, axis, steps),
@@ -67,7 +68,7 @@ def chart(curve: Curve, findings: Sequence[Finding], steps: tuple[int, int], lab
 def _axis(curve: Curve) -> Axis:
     """Logarithmic where values span more than a factor of 20, over eight decades at most: the largest are never cut off."""
     rows = [row for row in (curve.values, curve.low, curve.high) if row is not None]
-    values = np.concatenate([*rows, [] if curve.healthy is None else [curve.healthy]])
+    values = np.concatenate([*rows, curve.limits or ()])
     finite = values[np.isfinite(values)].clip(-FARTHEST, FARTHEST)
     if not finite.size:
         return 0.0, 1.0, False
@@ -105,21 +106,22 @@ def _grid(axis: Axis, steps: tuple[int, int]) -> list[str]:
     return parts
 
 
-def _healthy(curve: Curve, axis: Axis) -> str:
-    if curve.healthy is None:
-        return ""
-    y = float(_y(np.array([curve.healthy]), axis)[0])
-    return f'<line class="la-healthy" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
+def _limits(curve: Curve, axis: Axis) -> list[str]:
+    """Those that the axis reaches."""
+    low, high, logarithmic = axis
+    ends = (10.0**low, 10.0**high) if logarithmic else (low, high)
+    there = [limit for limit in curve.limits or () if ends[0] <= limit <= ends[1]]
+    places = _y(np.array(there), axis).tolist()
+    return [f'<line class="la-limit" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>' for y in places]
 
 
 def _title(curve: Curve) -> str:
-    """With what the dotted line is: beside the line, the words would lie on the curve."""
-    healthy = (
-        ""
-        if curve.healthy is None
-        else f'<tspan class="la-aside" dx="10">dotted: about {curve.healthy:g} is healthy</tspan>'
-    )
-    return f'<text class="la-title" x="{LEFT}" y="14">{escaped(curve.title)}{healthy}</text>'
+    """With what the dotted lines are: beside them, the words would lie on the curve."""
+    told = ""
+    if curve.limits is not None:
+        low, high = map(percent, curve.limits)
+        told = f'<tspan class="la-aside" dx="10">dotted: at the full rate, rules mind &lt; {low} and &gt; {high}</tspan>'
+    return f'<text class="la-title" x="{LEFT}" y="14">{escaped(curve.title)}{told}</text>'
 
 
 def ticks(axis: Axis) -> list[float]:

@@ -9,8 +9,8 @@ HEADLINE: dict[str, str] = {
     "log10_lr": "log10 of the learning rate that this step used. Healthy: as you scheduled it.",
     "log10_update_ratio_p10": "log10 ‖Δθ‖/‖θ‖ of the tensor at the 10th percentile. Far below -4: it hardly learns.",
     "log10_update_ratio_p50": (
-        "log10 ‖Δθ‖/‖θ‖, median over the tensors: how far one step moves the weights. **Healthy: about -3** "
-        "(-3.5 to -2). Above -1.5 for long: divide the learning rate by 3. Below -4: multiply it."
+        "log10 ‖Δθ‖/‖θ‖, median over the tensors: how far one step moves the weights. **Healthy: about -2.7**, "
+        "0.2 %. Above -1.5 for long: divide the learning rate by 3. Below -3.8, where steps agree: multiply it."
     ),
     "log10_update_ratio_p90": "log10 ‖Δθ‖/‖θ‖ of the tensor at the 90th percentile. Above -1: look at the heatmap.",
     "log10_step_size_rms": "log10 of the rms of |Δθ| over all elements, without weight decay. Follows the learning rate.",
@@ -40,7 +40,7 @@ QUANTITY_TEXTS: dict[str, str] = {
     "effective_lr_p99": "α/(√v̂+ε), 99th percentile over the elements",
     "step_size_rms": "rms of |Δθ| without decoupled decay",
     "step_size_max": "largest |Δθ|",
-    "update_ratio": "‖Δθ‖/‖θ‖; about 1e-3 is healthy",
+    "update_ratio": "‖Δθ‖/‖θ‖; about 2e-3 is healthy",
     "gradient_surprise": "sqrt(mean(g²/max(v̂,ε²))); about 1 is healthy, above 4 for long: v is stale",
     "signal_to_noise": "mean of |m̂|/(√v̂+ε)",
     "eps_dominated": "mean of ε/(√v̂+ε) where v > 0; near 1: Adam has become SGD",

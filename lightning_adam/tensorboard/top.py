@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from lightning_adam.statistics import Snapshot
 
 VIEWS: tuple[tuple[str, str, str, bool], ...] = (
-    ("Largest update ratio", "update_ratio", "‖Δθ‖/‖θ‖, about 1e-3 is healthy", True),
+    ("Largest update ratio", "update_ratio", "‖Δθ‖/‖θ‖, about 2e-3 is healthy", True),
     ("Largest surprise", "gradient_surprise", "rms of g/√v̂; above 4 for long: v is stale", True),
     ("Smallest step", "step_size_rms", "rms of |Δθ|; 0: it does not move", False),
 )

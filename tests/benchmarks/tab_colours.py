@@ -15,22 +15,30 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from numpy.typing import NDArray
 
 from lightning_adam.callbacks import DivergenceMonitor, OptimizerMonitor
-from lightning_adam.diagnosis import RunSignals
+from lightning_adam.diagnosis import Diagnosis, RunSignals, StepSignals
 from lightning_adam.tensorboard.configuration import CONFIG, configured
+from lightning_adam.tensorboard.heatmap import EDGE
 from lightning_adam.tensorboard.reader import RunLog, read_run
 from lightning_adam.tensorboard.tab.findings import parsed, spans
 from lightning_adam.tensorboard.tab.judged import GRADIENT, OVERVIEW, Judge
 from lightning_adam.tensorboard.tab.limits import bands
 from lightning_adam.tensorboard.tab.tiles import Matrix
 from tests.benchmarks.divergence import running
+from tests.benchmarks.divergence.corpus.families import FAMILIES
+from tests.benchmarks.divergence.corpus.jobs import jobs_of
+from tests.benchmarks.divergence.corpus.verdicts import outcome_of, verdicts_of
 from tests.benchmarks.divergence.healthy import HEALTHY
 from tests.benchmarks.divergence.held_out import HELD_OUT
+from tests.benchmarks.divergence.running import Run
 from tests.benchmarks.divergence.scenario import Scenario
+from tests.benchmarks.divergence.scoring import diagnoses
 from tests.benchmarks.divergence.sick import SICK
 
 STORED = Path("runs/tab_colours")
 EVERY = 5
 """Steps between two columns of the heatmap."""
+FAINT = 0.25
+"""Of its colour is left to a cell at a step at which no finding says that it does harm, see ``static/scale.js``."""
 ALL = {s.name: s for s in (*HEALTHY, *SICK, *HELD_OUT)}
 
 
@@ -63,19 +71,22 @@ class Shares:
     """Of the cells of one run's heatmap.
 
     Attributes:
-        coloured: outside of a limit, or not finite.
-        marked: the same, or hatched: a finding above ``info`` lies there, from its first step to its last.
+        outside: of a limit, or not finite: what the colours alone tell.
+        coloured: of these, those at steps where a finding above ``info`` lasts, or that are not finite: in full.
+        shade: not a share, but how strongly a cell is coloured or hatched on the average, from 0 to 1: what the eye sees.
     """
 
+    outside: float
     coloured: float
-    marked: float
+    shade: float
 
 
 def shares(folder: Path) -> Shares:
     """Of the optimizer that has the most: the page draws one at a time."""
     log = read_run(folder.name, folder, sorted(folder.glob("events*")))
     prefixes = {tag.partition("_matrix/")[0] for tag in log.tables}
-    return max((_shares(log, prefix) for prefix in sorted(prefixes)), key=lambda s: s.coloured, default=Shares(0.0, 0.0))
+    found = [_shares(log, prefix) for prefix in sorted(prefixes)]
+    return max(found, key=lambda s: s.shade, default=Shares(0.0, 0.0, 0.0))
 
 
 def _shares(log: RunLog, prefix: str) -> Shares:
@@ -84,9 +95,11 @@ def _shares(log: RunLog, prefix: str) -> Shares:
     judge = Judge(bands(_configured(log, prefix)), tables[GRADIENT].rows, (rate.steps, 10.0**rate.values))
     judged = judge.judge(OVERVIEW, {q: Matrix(t.steps, t.values.astype(np.float32)) for q, t in tables.items()})
     assert judged.excess is not None
-    far = np.isnan(judged.excess) | (judged.excess != 0)
-    marked = far | _hatched(log, prefix, judged.steps, judge.names)
-    return Shares(float(far.mean()), float(marked.mean()))
+    far, hatched = judged.excess != 0, _hatched(log, prefix, judged.steps, judge.names)
+    full = far & (np.isnan(judged.excess) | hatched.any(axis=1, keepdims=True))
+    size = np.abs(np.nan_to_num(judged.excess, nan=1.0))
+    strength = np.where(far, (EDGE + (1 - EDGE) * size) * np.where(full, 1, FAINT), 0)
+    return Shares(float(far.mean()), float(full.mean()), float(np.maximum(strength, EDGE * hatched).mean()))
 
 
 def _hatched(log: RunLog, prefix: str, steps: NDArray[np.int64], names: Sequence[str]) -> NDArray[np.bool_]:
@@ -100,7 +113,8 @@ def _hatched(log: RunLog, prefix: str, steps: NDArray[np.int64], names: Sequence
     until = spans(tables[-1][1].decode()) if tables else {}
     for _, text in log.texts.get(f"{prefix}_events", []):
         for found in parsed(text):
-            first, last = found["step"], until.get((found["rule"], found["step"]), found["last_step"])
+            first = found["step"]
+            last = until[found["rule"], first].last_step if (found["rule"], first) in until else found["last_step"]
             rows = [names.index(name) for name in found["parameters"] if name in names] or [*range(len(names))]
             if found["severity"] != "info":
                 hatched[np.ix_((begins <= last) & (ends > first), rows)] = True
@@ -123,24 +137,54 @@ def report(names: Sequence[str], seed: int, title: str) -> None:
     found = {name: shares(record(ALL[name], seed)) for name in names}
     sick, healthy = ([found[n] for n in names if bool(ALL[n].cause) == is_sick] for is_sick in (True, False))
     print(f"{title}: {len(healthy)} healthy runs, {len(sick)} sick")
-    for what in ("coloured", "marked"):
+    for what in ("outside", "coloured", "shade"):
         ours, theirs = ([getattr(s, what) for s in of] for of in (healthy, sick))
         print(
             f"  {what}: AUC {separation(ours, theirs):.3f}; healthy at most {max(ours):.3f}, "
             f"sick median {np.median(theirs):.3f}"
         )
-    for what in ("coloured", "marked"):
-        worst = max(getattr(s, what) for s in healthy)
-        pale = [n for n in names if ALL[n].cause and getattr(found[n], what) <= worst]
-        told = (f"{n} ({ALL[n].cause}) {getattr(found[n], what):.3f}" for n in pale)
-        print(f"  sick, and no more {what} than some healthy run:", ", ".join(told) or "none")
+    worst = max(s.shade for s in healthy)
+    pale = (f"{n} ({ALL[n].cause}) {found[n].shade:.3f}" for n in names if ALL[n].cause and found[n].shade <= worst)
+    print("  sick, and no more shade than some healthy run:", ", ".join(pale) or "none")
     most = (f"{n} {found[n].coloured:.3f}" for n in names if not ALL[n].cause and found[n].coloured > 0.005)
     print("  healthy, most coloured:", ", ".join(most) or "none")
+
+
+def marked_steps(run: Run) -> float:
+    """Of the steps of its optimizer that has the most, the share that the page hatches or blackens."""
+    return max((_marked(*pair) for pair in zip(diagnoses(run), run.records, strict=True)), default=0.0)
+
+
+def _marked(diagnosis: Diagnosis, records: Sequence[RunSignals | StepSignals]) -> float:
+    passed = [record for record in records if isinstance(record, StepSignals)]
+    steps, broken = np.array([s.step for s in passed]), np.array([s.non_finite is not None for s in passed], dtype=bool)
+    marked = np.logical_or.accumulate(broken)
+    for found in diagnosis.findings:
+        if found.severity != "info":
+            marked |= (steps >= found.step) & (steps <= found.last_step)
+    return float(marked.mean()) if len(marked) else 0.0
+
+
+def report_corpus() -> None:
+    """Its records have no numbers of single tensors: steps are counted, and colours without a finding are not."""
+    for title, held_out in (("families that thresholds were looked at on", False), ("families left out", True)):
+        found: dict[bool, list[float]] = {False: [], True: []}
+        for family in (f for f in FAMILIES.values() if f.is_held_out == held_out):
+            outcomes = [outcome_of(job) for job in jobs_of(family) if job.path.exists()]
+            for verdict in verdicts_of(outcomes):
+                if verdict.is_healthy or verdict.is_sick:
+                    found[verdict.is_sick].append(marked_steps(Run.load(verdict.outcome.job.path)))
+        healthy, sick = found[False], found[True]
+        print(f"{title}: {len(healthy)} healthy runs, {len(sick)} sick: AUC {separation(healthy, sick):.3f}")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.tab_colours", description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--corpus", action="store_true", help="the runs of `make corpus`, as far as they are stored")
     options = parser.parse_args()
-    report([s.name for s in (*HEALTHY, *SICK)], options.seed, "as the rules were tuned on")
-    report([s.name for s in HELD_OUT], options.seed, "held out")
+    if options.corpus:
+        report_corpus()
+    else:
+        report([s.name for s in (*HEALTHY, *SICK)], options.seed, "as the rules were tuned on")
+        report([s.name for s in HELD_OUT], options.seed, "held out")

@@ -10,7 +10,7 @@ from typing import Any
 from lightning_adam.diagnosis import RunSignals
 from lightning_adam.tensorboard.configuration import CONFIG, configured, configured_rate
 from lightning_adam.tensorboard.reader import EVENTS
-from lightning_adam.tensorboard.tab.findings import parsed, spans
+from lightning_adam.tensorboard.tab.findings import is_whole, parsed, spans
 from lightning_adam.tensorboard.tab.going_back import abandoned
 
 TABLE = "/findings/text_summary"
@@ -76,10 +76,11 @@ def _decoded(point: Any) -> str:
 
 
 def _until(finding: dict[str, Any], table: Any, told: float) -> dict[str, Any] | None:
-    """With the step where it was seen last; None where a later table knows it under another code."""
+    """With the step where it was seen last, and whether it is over; None where a later table knows it under another code."""
     if table is None:
         return finding
-    last = spans(_decoded(table)).get((finding["rule"], finding["step"]))
-    if last is None:
-        return None if table.wall_time > told else finding
-    return finding | {"last_step": max(last, finding["last_step"])}
+    text = _decoded(table)
+    span = spans(text).get((finding["rule"], finding["step"]))
+    if span is None:
+        return None if table.wall_time > told and is_whole(text) else finding
+    return finding | {"last_step": max(span.last_step, finding["last_step"]), "over": span.over}

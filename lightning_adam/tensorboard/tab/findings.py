@@ -5,14 +5,22 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from lightning_adam.diagnosis.finding import SEVERITIES
 
-_ROW = re.compile(r"^\| (\d+)(?:–(\d+))?[^|]*\| \*\*([^*|]+)\*\* \|", re.MULTILINE)
+_ROW = re.compile(r"^\| (\d+)(?:–(\d+))?([^|]*)\| \*\*([^*|]+)\*\* \|", re.MULTILINE)
 
-Spans = Mapping[tuple[str, int], int]
-"""Rule and first step of each finding to the step where it was seen last."""
+
+class Span(NamedTuple):
+    """Until when a finding was seen, and whether it has been silent for so long that it counts as past."""
+
+    last_step: int
+    over: bool
+
+
+Spans = Mapping[tuple[str, int], Span]
+"""By rule and first step."""
 
 
 def parsed(text: Any) -> list[dict[str, Any]]:
@@ -26,7 +34,13 @@ def parsed(text: Any) -> list[dict[str, Any]]:
 
 def spans(table: str) -> Spans:
     """From the table that the monitor writes whenever it finds something and at the end, see ``findings_table``."""
-    return {(rule, int(first)): int(last or first) for first, last, rule in _ROW.findall(table)}
+    rows = _ROW.findall(table)
+    return {(rule, int(first)): Span(int(last or first), "(over)" in more) for first, last, more, rule in rows}
+
+
+def is_whole(table: str) -> bool:
+    """Whether it has all findings: of very many only the first and the last ones are in it."""
+    return "\n| … |" not in table
 
 
 def _finding(stored: Mapping[str, Any]) -> dict[str, Any]:
@@ -37,6 +51,7 @@ def _finding(stored: Mapping[str, Any]) -> dict[str, Any]:
         "severity": severity if severity in SEVERITIES else "info",
         "step": step,
         "last_step": max(step, int(stored.get("last_step", step))),
+        "over": stored.get("over") is True,
         "message": str(stored.get("message", "")),
         "evidence": {str(k): v for k, v in evidence.items() if _is_simple(v)} if isinstance(evidence, dict) else {},
         "parameters": [str(p) for p in parameters] if isinstance(parameters, list) else [],

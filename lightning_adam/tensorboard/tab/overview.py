@@ -13,6 +13,7 @@ from lightning_adam.diagnosis import RunSignals
 from lightning_adam.diagnosis.finding import SEVERITIES
 from lightning_adam.tensorboard.configuration import CONFIG
 from lightning_adam.tensorboard.tab.bulk import CLOCKS, Bulk, told_tags
+from lightning_adam.tensorboard.tab.condition import condition
 from lightning_adam.tensorboard.tab.series import OptimizerSeries, SeriesReader
 
 LOSSES = tuple(
@@ -40,6 +41,7 @@ class Overview:
     Attributes:
         run, optimizers: its name, and the prefixes of its optimizers.
         state: ``running``, ``finished`` (all planned steps are done), or ``stopped``.
+        condition: see :mod:`.condition`: how it fared meanwhile.
         watched: whether a DivergenceMonitor was there.
         findings, severity, rule, step: how many there are, and of the gravest (the first of these) what and when.
         loss: the last one and its tag; NaN where it was not finite.
@@ -51,6 +53,7 @@ class Overview:
     run: str
     optimizers: list[str]
     state: str
+    condition: str
     watched: bool
     findings: int
     severity: str
@@ -78,6 +81,7 @@ def overview(known: Bulk, run: str, optimizers: Sequence[OptimizerSeries], tags:
         run=run,
         optimizers=[o.prefix for o in optimizers],
         state="",
+        condition=condition(told, [point.value for point in loss]),
         watched=any(tag.endswith(CLOCKS[1]) for tag in tags),
         findings=len(told),
         severity=gravest["severity"] if gravest else "",

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import bisect
-import itertools
 import json
 import logging
-import math
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -311,24 +308,6 @@ def _optimizers(tags: Mapping[str, Any]) -> list[OptimizerSeries]:
         optimizer.max_wall_time = max(optimizer.max_wall_time, series.max_wall_time)
         optimizer.findings |= not is_matrix
     return sorted(found.values(), key=lambda optimizer: optimizer.prefix)
-
-
-def _latest(points: Sequence[Any]) -> list[Any]:
-    """By step: each point that no later one precedes or replaces."""
-    kept: list[Any] = []
-    for point in points:  # as they were written
-        while kept and kept[-1].step >= point.step:
-            kept.pop()
-        kept.append(point)
-    return kept
-
-
-def _lowest_later(points: Sequence[Any]) -> Callable[[float], float]:
-    """The lowest step that was written after a time; infinite where nothing was."""
-    ordered = sorted(points, key=lambda point: point.wall_time)
-    times = [point.wall_time for point in ordered]
-    lowest = [*itertools.accumulate((point.step for point in reversed(ordered)), min)][::-1]
-    return lambda time: lowest[at] if (at := bisect.bisect_right(times, time)) < len(lowest) else math.inf
 
 
 def _row_names(content: bytes) -> list[str]:

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from torch import nn
+
 from tests.benchmarks.divergence.data import diabetes, rows
 from tests.benchmarks.divergence.faults import noisier
-from tests.benchmarks.divergence.healthy import DIGITS
+from tests.benchmarks.divergence.healthy import CNN, DIGITS
 from tests.benchmarks.divergence.models import mlp
 from tests.benchmarks.divergence.scenario import Scenario, squared
 from tests.benchmarks.divergence.sick import SICK
 
 LINEAR = {"net": lambda: mlp([10, 1]), "loss": squared}
+
+
+def in_eval_mode(net: nn.Module) -> None:
+    """As libraries hand their models out: Lightning keeps modes as they are when training begins."""
+    net.eval()
+
 
 SHOWN: tuple[Scenario, ...] = (
     Scenario(
@@ -29,6 +37,10 @@ SHOWN: tuple[Scenario, ...] = (
     Scenario(
         "digits whose labels become random from step 200 on", **DIGITS, lr=1e-3, steps=500, onset=200,
         batch_fault=noisier(200, 150, 10), cause="LOSS-DIVERGED",
+    ),
+    Scenario(
+        "digits, by convolutions with BatchNorm that were left in eval mode", **CNN, lr=2e-3, warmup=20, schedule="cosine",
+        steps=250, init=in_eval_mode, cause="EVAL-MODE",
     ),
 )  # fmt: skip
 """By the code that each one shows, its ``cause``."""

@@ -2,7 +2,7 @@
 
 import * as api from './api.js';
 import {el, setOptions} from './dom.js';
-import {Findings} from './findings.js';
+import {Findings, isWatched} from './findings.js';
 import {LayerView} from './layer.js';
 import {OVERVIEW} from './quantities.js';
 import {Runs} from './runs.js';
@@ -256,10 +256,7 @@ class App {
     this.bar.classList.toggle('two', runs.length > 1);
     this.timeline.set(runs);
     this.#steps();
-    this.findings.set(
-      first.optimizer?.findings ?? [],
-      first.info.scalars.some((tag) => tag.endsWith('/findings_total')),
-    );
+    this.findings.set(first.optimizer?.findings ?? [], isWatched(first));
     this.#say();
     await this.#drawTensors(measured);
   }

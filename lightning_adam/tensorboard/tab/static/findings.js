@@ -9,6 +9,9 @@ export const SHAPE = {critical: '◆', warning: '▲', info: '●'};
 const MARK = 16; // pixels
 const LANES = 3;
 
+/** Whether a DivergenceMonitor was there at all. */
+export const isWatched = ({info}) => info.scalars.some((tag) => tag.endsWith('/findings_total'));
+
 export class Findings {
   /** actions: pick(name) chooses a tensor, filter(names) shows only these, choose(finding). */
   constructor(view, actions) {
@@ -107,7 +110,7 @@ export class Findings {
         'h3',
         {},
         el('span', {className: `badge ${finding.severity}`, textContent: `${SHAPE[finding.severity]} ${finding.severity}`}),
-        `${finding.rule} at step ${finding.step.toLocaleString('en')}`,
+        `${finding.rule} ${when(finding)}`,
       ),
       el('p', {className: 'message', textContent: finding.message}),
       finding.remedy
@@ -156,6 +159,13 @@ export class Findings {
     }
     this.lane.style.height = `${Math.max(1, ends.length) * MARK + 4}px`;
   }
+}
+
+/** Since when, until when, and whether it is still there. */
+function when({step, last_step, over}) {
+  const [from, to] = [step, last_step].map((at) => at.toLocaleString('en'));
+  if (last_step === step) return `at step ${from}`;
+  return `from step ${from} to ${to}${over ? ', not since' : ''}`;
 }
 
 /** What `lightning-adam explain` says of a code, folded; it is asked for when it is unfolded, and stays so for the next code. */

@@ -5,7 +5,7 @@ import {keptRows, visibleRows} from './modules.js';
 import {format} from './numbers.js';
 import {Panel} from './panel.js';
 import {RowLabels} from './rowlabels.js';
-import {outlines} from './outlines.js';
+import {mindedColumns, outlines} from './outlines.js';
 import {quantity} from './quantities.js';
 import {neverNumbers} from './scale.js';
 
@@ -37,7 +37,7 @@ export class Folding {
 }
 
 export class Heatmap {
-  /** options: title, tallest (pixels), pick(row, step), chosen() (the picked row). */
+  /** options: title, tallest (pixels), pick(row, step), chosen() (the picked row), findings(), watched(). */
   constructor(view, folding, options) {
     Object.assign(this, {view, folding, options, rows: [], matrix: null, scale: null, aggregates: new Map()});
     this.panel = new Panel(view, {
@@ -83,6 +83,8 @@ export class Heatmap {
     this.caption.hidden = !caption;
     this.aggregates.clear();
     this.never = neverNumbers(matrix);
+    const spans = matrix.first.map((_, c) => edges(matrix, c));
+    this.minded = this.options.watched() ? mindedColumns(spans, this.options.findings()) : spans.map(() => 1);
     this.layout();
   }
 
@@ -188,7 +190,7 @@ export class Heatmap {
       const never = !scale.judged && keptRows(node, this.folding.kept).every((row) => this.never.has(row));
       const {values, excess} = this.#aggregate(node);
       const colours = Uint32Array.from(values, (v, c) =>
-        never ? scale.specialPixels.never : scale.pixel(v, excess?.[c] ?? 0),
+        never ? scale.specialPixels.never : scale.pixel(v, excess?.[c] ?? 0, this.minded[c]),
       );
       for (let x = 0; x < width; x++) if (columns[x] >= 0) pixels[r * width + x] = colours[columns[x]];
     });
@@ -236,14 +238,14 @@ export class Heatmap {
       first[column] === last[column] ? `step ${first[column]}` : `steps ${first[column]} to ${last[column]}, the worst`;
     const never = this.never.has(node.row) && !(excess?.[column] !== excess?.[column]);
     const value = never ? 'NaN at every step: not measured, or never finite' : this.#text(values[column]);
-    const lines = [`${value}   ${when}`, node.path, ...this.#judgement(worst?.[column], excess?.[column])];
+    const lines = [`${value}   ${when}`, node.path, ...this.#judgement(worst?.[column], excess?.[column], this.minded[column])];
     if (who)
       lines.push(`farthest from healthy of ${node.rows.length}: ${this.folding.names[who[column]] ?? 'none measured'}`);
     showTip(lines, event.clientX, event.clientY);
   }
 
   /** What a cell is compared with, where it is judged. */
-  #judgement(worst, excess) {
+  #judgement(worst, excess, minded) {
     const {bands} = this.matrix,
       name = worst === undefined ? this.scale.spec.name : Object.keys(bands)[worst],
       band = bands?.[name];
@@ -252,7 +254,8 @@ export class Heatmap {
     if (excess !== excess) return [`${label}: not finite`];
     if (excess === 0) return [worst === undefined ? 'within its limits, or not judged' : 'within all limits, or not judged'];
     const [side, limit] = excess > 0 ? ['over', band.high] : ['under', band.low];
-    return [`${label}: ${side} the limit of ${format(limit)} (${band[side].join(', ')})`];
+    const harm = minded ? [] : ['no finding at this step says that it does harm'];
+    return [`${label}: ${side} the limit of ${format(limit)} (${band[side].join(', ')})`, ...harm];
   }
 
   #text(value) {

@@ -22,6 +22,12 @@ export function outlines(panel, findings, rows, place) {
   g.restore();
 }
 
+/** Of each column, whether a finding above info lasts there: 1 or 0. spans: from where to where each column reaches. */
+export function mindedColumns(spans, findings) {
+  const grave = findings.filter((finding) => finding.severity !== 'info');
+  return Uint8Array.from(spans, ([before, after]) => grave.some((f) => before <= f.last_step && after > f.step));
+}
+
 function span(panel, finding) {
   const from = panel.x(finding.step - 0.5),
     to = panel.x(finding.last_step + 0.5);

@@ -5,6 +5,8 @@ import {SHAPE} from './findings.js';
 import {format} from './numbers.js';
 
 const RANK = {critical: 0, warning: 1, info: 2, '': 3};
+const CONDITIONS = {diverged: '✗', sick: '▲', 'was sick': '△', '': ''}; // see condition.py, the gravest first
+const GRAVITY = Object.keys(CONDITIONS);
 const ALWAYS = ['optimizer', 'lr', 'warmup', 'clip'];
 const STATES = {running: '▶', finished: '✓', stopped: '■'};
 const collator = new Intl.Collator('en', {numeric: true});
@@ -62,7 +64,7 @@ export class Runs {
     const name = el('button', {type: 'button', className: 'link run-name', textContent: line.run, 'data-run': line.run});
     const cells = [
       el('th', {scope: 'row'}, name),
-      el('td', {}, el('span', {className: `state ${line.state}`, textContent: `${STATES[line.state]} ${line.state}`})),
+      el('td', {}, ...state(line)),
       el('td', {}, ...gravest(line)),
       el('td', {className: 'number', title: line.loss_tag, textContent: format(asNumber(line.loss), 4)}),
       el('td', {className: 'number', textContent: steps(line)}),
@@ -77,6 +79,7 @@ const head = (textContent, title) => el('th', {scope: 'col', textContent, title}
 /** The sickest first; of equally sick ones those with the earlier finding, then by name. */
 function byTrouble(a, b) {
   return (
+    GRAVITY.indexOf(a.condition) - GRAVITY.indexOf(b.condition) ||
     RANK[a.severity] - RANK[b.severity] ||
     (a.step ?? 0) - (b.step ?? 0) ||
     b.findings - a.findings ||
@@ -106,6 +109,16 @@ function setting(line, {name, differs, usual}) {
   return el('td', {className: isOther ? 'differs' : '', title, textContent: value || '–'});
 }
 
+/** How it fares, and whether it goes on: a run that ended is not well for that. */
+function state({state, condition}) {
+  if (!condition) return [el('span', {className: `state ${state}`, textContent: `${STATES[state]} ${state}`})];
+  const sign = el('span', {textContent: CONDITIONS[condition], 'aria-hidden': 'true'});
+  return [
+    el('span', {className: `condition ${condition.replace(' ', '-')}`}, sign, ` ${condition}`),
+    el('span', {className: `state ${state}`, textContent: `, ${state}`}),
+  ];
+}
+
 function gravest(line) {
   if (!line.rule) return [el('span', {className: 'muted', textContent: line.watched ? 'none' : 'not watched'})];
   const more = line.findings > 1 ? ` +${line.findings - 1}` : '';
@@ -124,7 +137,7 @@ function steps(line) {
 }
 
 const spoken = (line) =>
-  [line.run, line.state, line.severity, line.rule, ...Object.entries(line.settings).map(([k, v]) => `${k}=${v}`)]
+  [line.run, line.condition, line.state, line.severity, line.rule, ...Object.entries(line.settings).map(([k, v]) => `${k}=${v}`)]
     .join(' ')
     .toLowerCase();
 

@@ -6,6 +6,7 @@ import {format} from './numbers.js';
 import {OVERVIEW} from './quantities.js';
 
 const EDGE = 0.3; // how much of the way to the full colour a cell begins with that is just outside of its limits
+const FAINT = 0.25; // of that, where no finding says that it does harm: the rules raise no alarm before the loss agrees either
 
 /** Rows without a single number: what this optimizer does not have, or a run that was NaN from the start. */
 export function neverNumbers({rows, columns, values}) {
@@ -14,7 +15,11 @@ export function neverNumbers({rows, columns, values}) {
 }
 
 /** Where in a diverging colour table a cell lies that is so far outside of its limits; the middle is pale. */
-const place = (excess) => 0.5 + (excess === 0 ? 0 : Math.sign(excess) * (EDGE + (1 - EDGE) * Math.abs(excess)) * 0.5);
+function place(excess, minded = true) {
+  if (excess === 0) return 0.5;
+  const strength = (EDGE + (1 - EDGE) * Math.abs(excess)) * (minded ? 1 : FAINT);
+  return 0.5 + 0.5 * Math.sign(excess) * strength;
+}
 
 export class ColourScale {
   /** spec: see quantities.js; judged: whether the cells come with their excess; bands: see limits.py. */
@@ -26,9 +31,9 @@ export class ColourScale {
     this.specialPixels = Object.fromEntries(Object.entries(this.special).map(([name, colour]) => [name, pixel(colour)]));
   }
 
-  /** The pixel of a cell. */
-  pixel(value, excess) {
-    if (this.judged) return this.#judgedPixel(value, excess);
+  /** The pixel of a cell; minded: whether a finding says that what is outside of its limits at this step does harm. */
+  pixel(value, excess, minded = true) {
+    if (this.judged) return this.#judgedPixel(value, excess, minded);
     if (value !== value) return this.specialPixels.nan;
     const at = this.spec.log ? Math.log10(value) : value;
     if (at === -Infinity) return this.specialPixels.zero;
@@ -36,10 +41,10 @@ export class ColourScale {
     return this.#at((at - this.spec.low) / (this.spec.high - this.spec.low));
   }
 
-  #judgedPixel(value, excess) {
+  #judgedPixel(value, excess, minded) {
     if (excess !== excess) return this.specialPixels.nan;
     if (value !== value && excess === 0) return this.specialPixels.never;
-    return this.#at(place(excess));
+    return this.#at(place(excess, minded));
   }
 
   #at(share) {

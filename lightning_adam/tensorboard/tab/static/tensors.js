@@ -3,6 +3,7 @@
 import * as api from './api.js';
 import {differenceMatrix} from './compare.js';
 import {choice, el, setOptions, settled} from './dom.js';
+import {isWatched} from './findings.js';
 import {Folding, Heatmap, edges} from './heatmap.js';
 import {defaultOpen, modulePaths, moduleTree} from './modules.js';
 import {format} from './numbers.js';
@@ -68,6 +69,7 @@ export class Tensors {
           pick: actions.pick,
           chosen: actions.chosen,
           findings: () => (this.mode === 'difference' && this.runs.length > 1 ? [] : (this.runs[i]?.optimizer.findings ?? [])),
+          watched: () => isWatched(this.runs[i]),
           scrolled: (from) => this.#follow(from),
         }),
     );
@@ -203,7 +205,7 @@ export class Tensors {
       this.maps[i].set(matrix, scale, two && !minus ? this.runs[i].name : '');
     });
     this.maps[1].element.hidden = !two || minus;
-    const named = this.actions.findings().some((finding) => finding.severity !== 'info');
+    const named = !minus && this.actions.findings().some((finding) => finding.severity !== 'info');
     this.legend.replaceChildren(scale.legend(wholes), ...(named ? [hatched()] : []));
     this.text.textContent = this.#explain(spec, minus);
     this.drawn = {spec, matrices: pictures(this.shown)};
@@ -225,12 +227,12 @@ export class Tensors {
       band = bands?.[this.quantity];
     if (this.quantity === OVERVIEW) {
       const names = Object.keys(bands ?? {}).map((name) => quantity(name).label.split(/[,‖]| RMS/)[0].trim().toLowerCase());
-      return `Pale: no rule minds the tensor at this step. Colour: ${names.join(', ')} outside its limit; point at a cell to see which.`;
+      return `Pale: no rule minds the tensor at this step. Colour: ${names.join(', ')} outside its limit, faint while no finding says that it does harm; point at a cell to see which.`;
     }
     if (!band) return 'No rule judges this quantity: colours only tell its size, the same in every run.';
     const early = band.early === null ? '' : `; in the first 30 steps only over ${format(band.early)}`;
     const who = band.matrices ? ' Biases and norms are not judged.' : '';
-    return `Coloured where ${[...band.under, ...band.over].join(', ')} would mind it for long${early}.${who}`;
+    return `Coloured where ${[...band.under, ...band.over].join(', ')} would mind it for long${early}; faint while no finding says that it does harm.${who}`;
   }
 
   #file(kind) {
