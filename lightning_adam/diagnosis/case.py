@@ -13,6 +13,10 @@ from lightning_adam.diagnosis.signals import RunSignals, StepSignals
 BETTER_THAN, WORSE_THAN = 0.03, 0.12
 """Around the loss of a constant answer, as a share of it: what estimates of it err by, and what noisy steps add."""
 
+MOST_DOUBT = 0.1
+"""Of what guessing costs: a loss that is lower by more has learnt something, however noisy it is."""
+UNIT = 3
+"""Targets' rms over it, or under its inverse, tell the absolute error from the squared one."""
 GROWN = 2
 """Times the rms of the first targets: batches of one distribution differ by less."""
 
@@ -63,26 +67,42 @@ class Case:
     def guesses(self) -> tuple[float, ...]:
         """The loss of the best constant answer, by the targets and for the losses that people use; usually one number.
 
-        The labels' entropy for cross entropy; else σ² of the targets for the squared error, or, of a loss that was negative,
-        ln σ + ½ for the Gaussian likelihood (as ``torch.nn.GaussianNLLLoss`` counts it).
+        The labels' entropy for cross entropy; else σ² of the targets for the squared error, 0.8·σ for the absolute one, or,
+        of a loss that was negative, ln σ + ½ for the Gaussian likelihood (as ``torch.nn.GaussianNLLLoss`` counts it).
         """
         entropy = median(self.past.recent("target_entropy", PASSES))
         rms, offset = (median(self.past.recent(f"target_{name}", PASSES)) for name in ("rms", "offset"))
         variance = rms * rms / (1 + offset * offset)
         if math.isfinite(entropy) or not variance > 0:
             return (entropy,) if math.isfinite(entropy) else ()
-        return (0.5 * math.log(variance) + 0.5 if self.past.is_signed else variance,)
+        if self.past.is_signed:
+            return (0.5 * math.log(variance) + 0.5,)
+        return (math.sqrt(2 * variance / math.pi) if self._is_absolute_error(rms) else variance,)
+
+    def _is_absolute_error(self, rms: float) -> bool:
+        """Of targets far from unit size, whether an untrained model's loss is nearer to their size than to its square."""
+        first = self.past.initial_loss
+        if not (first > 0 and (rms > UNIT or rms < 1 / UNIT)):
+            return False
+        return abs(math.log(first / rms)) < abs(math.log(first / (rms * rms)))
 
     def only_guesses(self, level: float) -> bool:
         """Whether a loss is what one of the constant answers costs, or a little more, as far as its noise tells."""
         doubt = 3 * self.curve.error
         return any(
-            -BETTER_THAN * max(abs(g), 0.5) - doubt < level - g < WORSE_THAN * max(abs(g), 0.5) + doubt for g in self.guesses
+            -BETTER_THAN * self._scale_of(g) - min(doubt, MOST_DOUBT * self._scale_of(g))
+            < level - g
+            < WORSE_THAN * self._scale_of(g) + doubt
+            for g in self.guesses
         )
+
+    def _scale_of(self, guess: float) -> float:
+        """A likelihood's may be near zero: half a nat is small then."""
+        return max(abs(guess), 0.5) if self.past.is_signed else abs(guess)
 
     def beats_guessing(self, level: float) -> bool:
         """Whether a loss is lower than what every constant answer costs, by more than what estimates of that err by."""
-        return all(level < g - BETTER_THAN * max(abs(g), 0.5) for g in self.guesses)
+        return all(level < g - BETTER_THAN * self._scale_of(g) for g in self.guesses)
 
     @property
     def loss_is_high(self) -> bool:

@@ -219,7 +219,7 @@ class Diagnosis:
         agreed = [i for i in waiting if self._suspected[i] and self._has_harmed(i, case)]
         if not agreed:
             return []
-        first, *rest = sorted(agreed, key=lambda i: (self._began[i], ORDER.get(self.findings[i].rule, len(ORDER))))
+        first, *rest = sorted(agreed, key=self._rank)
         for i in rest:
             self._suspected[i] = False
         self._suspected[first] = False
@@ -227,6 +227,11 @@ class Diagnosis:
         message = f"{found.message} The loss agrees: {course_clause(case)} at step {case.now.step}."
         self.findings[first] = replace(found, severity="warning", message=message)
         return [self.findings[first]]
+
+    def _rank(self, index: int) -> tuple[bool, int, int]:
+        """Of suspicions that harm at once: what is a fact comes before what it may look like, and the first one first."""
+        rule = self.findings[index].rule
+        return rule != "INPUT-CONSTANT", self._began[index], ORDER.get(rule, len(ORDER))
 
     def _has_harmed(self, index: int, case: Case) -> bool:
         """The loss agrees; what was seen in the first steps only is not blamed for what a later one did."""

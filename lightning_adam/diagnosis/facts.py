@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 
 from lightning_adam.diagnosis.case import Case
-from lightning_adam.diagnosis.finding import Finding, readable_findings
+from lightning_adam.diagnosis.finding import Finding, Severity, readable_findings
 
 FACTS = (
     "BROADCAST",
@@ -24,6 +24,10 @@ FACTS = (
 """Codes of preflight that the monitor tells, too: those that one training step shows."""
 
 
+SUSPICIONS = frozenset({"INIT-SCALE"})
+"""Of these: many such models learn all the same, so that the loss has to agree."""
+
+
 def known_facts(case: Case) -> list[Finding]:
     """Those of this run, at the present step; no graver than a warning, for nobody knows yet what they cost."""
     stored = []
@@ -33,4 +37,8 @@ def known_facts(case: Case) -> list[Finding]:
         except ValueError:
             continue
     found = [finding for finding in readable_findings(stored) if finding is not None and finding.rule in FACTS]
-    return [replace(f, step=case.now.step, severity="warning" if f.severity == "critical" else f.severity) for f in found]
+    return [replace(f, step=case.now.step, severity=_severity(f)) for f in found]
+
+
+def _severity(fact: Finding) -> Severity:
+    return "warning" if fact.severity == "critical" or fact.rule in SUSPICIONS else fact.severity

@@ -201,16 +201,17 @@ def goes_on_as_it_began(case: Case) -> bool:
 
 
 def is_left_high(case: Case) -> bool:
-    """Of a start that raw values have inflated, the loss keeps a thirtieth and does not fall any more.
+    """Of what guessing gives, the loss keeps 30 % and does not fall any more, or is twice as high after most of the run.
 
-    Or, against what guessing gives: it keeps 30 % and does not fall, or is twice as high after most of the run.
+    Where nobody knows what guessing gives: of a start that raw values have inflated it keeps a thirtieth.
     """
     curve, guess = case.curve, max(case.guesses, default=math.inf)
     if curve.start < min(INFLATED, 5 * guess):
         return is_stuck(case)
     if case.progress > LATE and curve.now > 2 * guess:
         return True
-    return not falls(curve, case.past.losses[-100:]) and curve.now > min(curve.start / 30, LEARNT * guess)
+    left = LEARNT * guess if case.guesses else curve.start / 30
+    return not falls(curve, case.past.losses[-100:]) and curve.now > left
 
 
 def is_cleared(rule: str, case: Case) -> bool:

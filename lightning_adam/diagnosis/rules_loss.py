@@ -10,7 +10,7 @@ from lightning_adam.diagnosis.case import Case
 from lightning_adam.diagnosis.course import noise_of
 from lightning_adam.diagnosis.finding import Finding
 from lightning_adam.diagnosis.history import PASSES, median, spread
-from lightning_adam.diagnosis.rules_steps import goes_too_short_a_way
+from lightning_adam.diagnosis.rules_steps import is_a_short_way
 from lightning_adam.diagnosis.theory import SMALL_RATIO
 from lightning_adam.diagnosis.wording import number, percent
 
@@ -139,7 +139,7 @@ def no_learning(case: Case) -> Finding | None:
     if not guesses and (past.is_signed or not _stands_where_it_began(case, first, level)):
         return None
     ratio = median(past.recent("update_ratio_p50", 3))
-    if ratio < SMALL_RATIO or goes_too_short_a_way(case):
+    if ratio < SMALL_RATIO or is_a_short_way(case):
         return None
     advice = higher_rate(case, 3.0) if ratio < 5e-4 else None
     steps = f" (weights move {percent(ratio)} of their norm per step, as usual)" if 5e-4 <= ratio <= 0.03 else ""

@@ -155,8 +155,8 @@ def lr_low(case: Case) -> Finding | None:
         return None
     if never_turns(case):
         return _never_turned(case)
-    if goes_too_short_a_way(case) and past.peak_lr >= 0.5 * configured_rate(case):
-        return _went_a_short_way(case)
+    if goes_too_short_a_way(case):
+        return _never_arrives(case) if past.peak_lr < 0.5 * configured_rate(case) else _went_a_short_way(case)
     if not case.loss_measures_progress:
         return None
     if past.level < 0.5 * past.initial_loss or median(past.recent("eps_share", 3)) > 0.3 or case.run.steps_like == "adapted":
@@ -231,14 +231,23 @@ def goes_too_short_a_way(case: Case) -> bool:
     after half of the run, under 10 %. A step that is far too short for the run is so in the way's length, whatever it is
     against others: a good rate goes 2.4 norms of the weights in 250 steps, and in 10,000.
     """
+    since = 0.5 if _agreement(case) is None else 0.4
+    return case.progress >= since and is_a_short_way(case) and _is_unlearnt(case)
+
+
+def is_a_short_way(case: Case) -> bool:
+    """Steps that agree, or may agree, and that are a small part of the weights all together; known from the start on."""
     past, agree = case.past, _agreement(case)
-    limit, since = (SHORT_WAY, 0.4) if agree is not None else (SHORT_WAY_UNSEEN, 0.5)
-    if agree is False or not case.progress >= since or not 0 < past.moved < limit or case.run.optimizers > 1:
+    limit = SHORT_WAY_UNSEEN if agree is None else SHORT_WAY
+    if agree is False or not 0 < past.moved < limit or case.run.optimizers > 1 or past.count < 0.9 * case.now.step:
         return False
-    seen_from_the_start = past.count >= 0.9 * case.now.step
-    if not seen_from_the_start or case.run.steps_like == "adapted" or median(past.recent("eps_share", 3)) > 0.3:
-        return False
-    if past.is_signed:  # one that has fallen far may have the wrong sign
+    return case.run.steps_like != "adapted" and not median(past.recent("eps_share", 3)) > 0.3
+
+
+def _is_unlearnt(case: Case) -> bool:
+    """By its pace so far; a signed loss that has fallen far may have the wrong sign."""
+    past = case.past
+    if past.is_signed:
         return past.initial_loss - past.level < max(1.0, abs(past.initial_loss)) and goes_on_as_it_began(case)
     return _ends_high(case)
 

@@ -9,8 +9,8 @@ from lightning_adam.diagnosis.finding import Finding
 from lightning_adam.diagnosis.history import PASSES, median
 from lightning_adam.diagnosis.wording import loss_clause, number
 
-LARGE_INPUT, FAR_INPUT = 30, 10
-"""Inputs' rms, and their |mean| in standard deviations: healthy ones have about 1 and 0."""
+LARGE_INPUT, FAR_INPUT, TINY_INPUT = 30, 10, 0.01
+"""Inputs' rms, their |mean| in standard deviations, and a rms that biases drown: healthy ones have about 1, 0 and 1."""
 
 ZERO_GRAD = {
     "automatic": "Lightning clears gradients itself: your optimizer_zero_grad override (or a hook of a callback) does not.",
@@ -135,6 +135,8 @@ def input_scale(case: Case) -> Finding | None:
     past, heavy, run = case.past, case.now.heavy, case.run
     if heavy is None or run.scaled or run.first_step > 0:
         return None
+    if past.count == 4 and 0 < _largest(past.recent("layer_rms", PASSES)) < TINY_INPUT:
+        return _tiny_inputs(case)
     rms, offset = _scale(case)
     norm = median([*past.first_norms, *([case.now.gradient_norm] if math.isfinite(case.now.gradient_norm) else [])])
     shows = norm > 30 and (past.count == 4 or (past.count < 4 and _is_gone(case)))
@@ -149,6 +151,18 @@ def input_scale(case: Case) -> Finding | None:
         f"healthy: about 1 and 0), the loss starts at {number(first, 4)} and the gradient norm at {number(norm)}.",
         {"input_rms": rms, "input_offset": offset, "loss": first, "gradient_norm": norm},
         remedy="Standardise inputs (and targets of a regression): subtract the mean, divide by the standard deviation.",
+    )
+
+
+def _tiny_inputs(case: Case) -> Finding:
+    rms = median(case.past.recent("layer_rms", PASSES))
+    return Finding(
+        "INPUT-SCALE",
+        "warning",
+        case.now.step,
+        f"the model is given values with an rms of {number(rms)} (healthy: about 1): its biases drown them.",
+        {"input_rms": rms},
+        remedy="Standardise inputs: subtract the mean, divide by the standard deviation.",
     )
 
 
