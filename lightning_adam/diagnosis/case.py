@@ -77,11 +77,12 @@ class Case:
             return (entropy,) if math.isfinite(entropy) else ()
         if self.past.is_signed:
             return (0.5 * math.log(variance) + 0.5,)
-        return (math.sqrt(2 * variance / math.pi) if self._is_absolute_error(rms) else variance,)
+        return (math.sqrt(2 * variance / math.pi) if self.is_absolute_error else variance,)
 
-    def _is_absolute_error(self, rms: float) -> bool:
+    @property
+    def is_absolute_error(self) -> bool:
         """Of targets far from unit size, whether an untrained model's loss is nearer to their size than to its square."""
-        first = self.past.initial_loss
+        first, rms = self.past.initial_loss, median(self.past.recent("target_rms", PASSES))
         if not (first > 0 and (rms > UNIT or rms < 1 / UNIT)):
             return False
         return abs(math.log(first / rms)) < abs(math.log(first / (rms * rms)))

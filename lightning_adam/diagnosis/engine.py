@@ -157,6 +157,8 @@ class Diagnosis:
             return False
         if self._suspected[index] and self._is_outdated(index, case):
             return False
+        if cause.rule == "NO-WARMUP" and finding.rule == "LR-HIGH" and self._is_settled(index):
+            return False  # steps that are too large for long are no matter of a warmup
         return self._counts(index) or finding.severity == "info"
 
     def _is_silenced(self, finding: Finding) -> bool:
@@ -214,8 +216,7 @@ class Diagnosis:
         """The first suspicion that the loss agrees with becomes a warning, the others are its consequences."""
         waiting = [i for i in self._not_over if self._suspected[i]]
         for i in waiting:
-            settled = self.history.count - self._seen[i] > SETTLED and is_cleared(self.findings[i].rule, case)
-            self._suspected[i] = not settled
+            self._suspected[i] = not (self._is_settled(i) and is_cleared(self.findings[i].rule, case))
         agreed = [i for i in waiting if self._suspected[i] and self._has_harmed(i, case)]
         if not agreed:
             return []
@@ -239,10 +240,13 @@ class Diagnosis:
 
     def _is_outdated(self, index: int, case: Case) -> bool:
         """Of the first steps only, and since then the loss fell before it rose, or the rate was raised."""
-        seen, is_of_first_steps = self._seen[index], self.findings[index].rule in FIRST_STEPS
-        if not is_of_first_steps or self.history.count - seen <= SETTLED:
+        if self.findings[index].rule not in FIRST_STEPS or not self._is_settled(index):
             return False
-        return rises_after_a_fall(case) or case.rate_was_raised or self.history.raised > seen
+        return rises_after_a_fall(case) or case.rate_was_raised or self.history.raised > self._seen[index]
+
+    def _is_settled(self, index: int) -> bool:
+        """Not seen for a while."""
+        return self.history.count - self._seen[index] > SETTLED
 
     def _rename(self, index: int, finding: Finding, suspected: bool) -> Finding:
         first = self.findings[index]

@@ -27,12 +27,16 @@ RATES_TOO_SMALL = frozenset({"LR-LOW", "SCHEDULE-NEVER-ARRIVES", "SCHEDULE-COLLA
 """Rules that are no consequence of a rate that is too large."""
 FIRST_STEPS = frozenset({"INPUT-SCALE", "LR-HIGH", "NO-WARMUP"})
 """Rules that see their sickness in the first steps only: the suspicion lasts until the loss has fallen, or not."""
+SCALES = frozenset({"INPUT-SCALE", "INIT-SCALE"})
+"""Rules of a start that is far too high: a fall from there says nothing."""
 INFLATED = 20
 """A first loss of standardised data is under it: about 1 for squares, ln(classes) for cross entropy."""
 LARGE_STEPS = frozenset({"LR-HIGH", "NO-WARMUP"})
 """Rules that measure that steps are too large."""
 GIVEN_BACK = 1 / 3
 """Of its fall."""
+SOON_LOWER = 0.8
+"""Of what guessing costs: where a loss has to be going."""
 LEFT = 50
 """Steps."""
 BOUNCING = frozenset({"OSCILLATION"})
@@ -76,7 +80,7 @@ def agrees(rule: str, case: Case) -> bool:
         return _agrees_of_several(rule, case)
     if case.course == "rising":
         return True
-    if rule == "INPUT-SCALE":
+    if rule in SCALES:
         return case.curve.count >= patience(case) and is_left_high(case)
     if rule in BOUNCING or case.curve.count < patience(case):
         return False
@@ -121,12 +125,18 @@ def is_where_it_began(case: Case) -> bool:
     Two standard errors of the difference between the medians of the first five losses and of the last ones.
     """
     curve = case.curve
-    if case.only_guesses(curve.now) and not (case.course == "falling" and case.beats_guessing(curve.now)):
+    if case.only_guesses(curve.now) and not passes_guessing(case):
         return True
     if curve.signed:
         return is_stuck(case)
     doubt = 2 * math.hypot(curve.error, 1.25 * curve.noise / math.sqrt(5))
     return is_stuck(case) and curve.start - curve.now + doubt < FALLEN * curve.start
+
+
+def passes_guessing(case: Case) -> bool:
+    """It falls, and is lower than what guessing gives, or will be after as many steps again at its pace."""
+    soon = case.curve.now - max(0.0, _pace(case)) * case.curve.count
+    return case.course == "falling" and (case.beats_guessing(case.curve.now) or case.beats_guessing(soon / SOON_LOWER))
 
 
 def gives_back(case: Case) -> bool:
@@ -201,7 +211,7 @@ def goes_on_as_it_began(case: Case) -> bool:
 
 
 def is_left_high(case: Case) -> bool:
-    """Of what guessing gives, the loss keeps 30 % and does not fall any more, or is twice as high after most of the run.
+    """Half of the run is over, of what guessing gives the loss keeps 30 %, and it does not fall; or it is twice as high.
 
     Where nobody knows what guessing gives: of a start that raw values have inflated it keeps a thirtieth.
     """
@@ -210,14 +220,17 @@ def is_left_high(case: Case) -> bool:
         return is_stuck(case)
     if case.progress > LATE and curve.now > 2 * guess:
         return True
-    left = LEARNT * guess if case.guesses else curve.start / 30
+    share = math.sqrt(LEARNT) if case.is_absolute_error else LEARNT
+    left = share * guess if case.guesses else curve.start / 30
+    if case.progress < 0.5:
+        return False
     return not falls(curve, case.past.losses[-100:]) and curve.now > left
 
 
 def is_cleared(rule: str, case: Case) -> bool:
     """The loss has fallen far enough to say that a suspicion was none; a start that raw values inflate says nothing."""
     curve = case.curve
-    return rule != "INPUT-SCALE" and case.course == "falling" and (curve.signed or curve.now < CLEARED * curve.start)
+    return rule not in SCALES and case.course == "falling" and (curve.signed or curve.now < CLEARED * curve.start)
 
 
 def rises_after_a_fall(case: Case) -> bool:
