@@ -1,4 +1,4 @@
-"""``python -m tests.benchmarks.preflight [tuning|held-out|fresh|strangers|newcomers]``: right names and false alarms."""
+"""``python -m tests.benchmarks.preflight [tuning|held-out|fresh|…|outsiders]``: right names and false alarms."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import torch
 
 import lightning_adam as la
 from tests.benchmarks.preflight.cases import FAULTY, HEALTHY, part_of
+from tests.benchmarks.preflight.register import KEPT_APART
 
 
 def judge(build: Any) -> tuple[la.PreflightReport, float]:
@@ -57,7 +58,7 @@ def main(which: str, details: bool) -> None:
     warnings.filterwarnings("ignore")
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    for part in ("tuning", "held-out", "fresh", "strangers", "newcomers"):
+    for part in ("tuning", "held-out", *KEPT_APART):
         if which in (part, "all"):
             print(part)
             for kind, cases in (("healthy", HEALTHY), ("faulty", FAULTY)):

@@ -13,6 +13,10 @@ from tests.benchmarks.preflight import (  # noqa: F401
     healthy_tasks,
     newcomers_faulty,
     newcomers_healthy,
+    outsiders_faulty,
+    outsiders_faulty_more,
+    outsiders_healthy,
+    outsiders_healthy_more,
     strangers_faulty,
     strangers_healthy,
 )
