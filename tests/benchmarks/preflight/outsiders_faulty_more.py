@@ -460,18 +460,18 @@ def a_tenth_after_each_epoch() -> Built:
 
 
 @faulty("LR-HIGH", "NO-WARMUP", "PROBE-DIVERGES")
-def unet_at_a_third() -> Built:
-    class Model(Lit):
-        lr = 0.3
+def captions_at_a_half() -> Built:
+    class Captioner(Lit):
+        lr = 0.5
 
         def __init__(self) -> None:
             super().__init__()
-            self.unet = Unet()
+            self.model = Seq2Seq()
 
         def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-            return F.binary_cross_entropy_with_logits(self.unet(batch[0])[:, 0], batch[1])
+            return F.cross_entropy(self.model(batch[0], batch[1][:, :-1]).mT, batch[1][:, 1:], ignore_index=0)
 
-    return Model(), loader(*masks(), size=16)
+    return Captioner(), loader(*captions())
 
 
 @faulty("LR-LOW")
