@@ -18,11 +18,14 @@ from tests.benchmarks.preflight.register import KEPT_APART
 
 
 def judge(build: Any) -> tuple[la.PreflightReport, float]:
-    """The report on a case, and its seconds."""
+    """The report on a case, and its seconds; what is refused is judged wrong."""
     L.seed_everything(0, verbose=False)
     module, data, *options = build()
     begun = time.perf_counter()
-    report = la.preflight(module, data, **(options[0] if options else {}))
+    try:
+        report = la.preflight(module, data, **(options[0] if options else {}))
+    except Exception as refused:
+        report = la.PreflightReport((la.Finding("REFUSED", "warning", 0, ""),), {"everything": repr(refused)}, 0.0, 0)
     return report, time.perf_counter() - begun
 
 
