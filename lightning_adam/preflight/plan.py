@@ -21,6 +21,8 @@ from lightning_adam.schedules import Schedule, factor
 MOST_STEPS = 4000
 ASSUMED_EPOCHS = 3
 """A run whose length nobody tells is taken to be at least so long."""
+RULES = 0.75
+"""Share of ε in the denominator from which a step is less than a quarter of what Adam would take."""
 BY_SIGN = ("Adam", "Lion", "RMSprop", "Adafactor", "Adagrad", "Lamb", "Sophia", "Prodigy", "CAME")
 """In the names of optimizers whose step does not grow with the gradient."""
 
@@ -184,7 +186,7 @@ def eps_high(facts: Facts) -> Iterator[Finding]:
         return
     usual = median(sizes)
     share = facts.plan.eps / (facts.plan.eps + usual)
-    if share > 0.9:
+    if share > RULES:
         yield found(
             "EPS-HIGH",
             "warning",

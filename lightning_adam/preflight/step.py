@@ -36,11 +36,13 @@ class Trace:
 
     Attributes:
         outer: modules with parameters that no other module called, in order, with what they gave.
+        asked: what each of those got first; None where that is no tensor.
         entries: the net's inputs, where layers get them first; an embedding's are its indices.
         called: ids of all.
     """
 
     outer: list[tuple[nn.Module, Any]] = field(default_factory=list)
+    asked: list[Tensor | None] = field(default_factory=list)
     entries: list[Entry] = field(default_factory=list)
     called: set[int] = field(default_factory=set)
 
@@ -65,6 +67,7 @@ def traced() -> Iterator[Trace]:
         depth[0] -= 1
         if depth[0] == 0 and next(module.parameters(), None) is not None:
             trace.outer.append((module, output))
+            trace.asked.append(args[0].detach() if args and isinstance(args[0], Tensor) else None)
 
     handles = [hooks.register_module_forward_pre_hook(before), hooks.register_module_forward_hook(after)]
     try:
@@ -94,6 +97,7 @@ class Step:
         target: path of the batch's tensor that a loss got as its target as it is; empty if none.
         prediction: which of the outer calls gave the prediction; -1 if none.
         slopes: for each loss call the derivative of the total to it: below 0 it is maximised.
+        lowered: the log-probabilities by hand that the total makes smaller, whose they are equally much; None if none.
         leaves: parameters that the loss leads to.
         given: the batch.
     """
@@ -106,6 +110,7 @@ class Step:
     target: str = ""
     prediction: int = -1
     slopes: list[float] = field(default_factory=list)
+    lowered: Call | None = None
     leaves: list[Tensor] = field(default_factory=list)
     given: Any = None
 
@@ -130,6 +135,7 @@ def observe(task: Task, batch: Any, seed: int = 0) -> Step:
     if loss is not None:
         step.loss = float(loss.detach())
         step.slopes, step.leaves = slopes(loss, recorder.record.losses), graph_leaves(loss)
+        step.lowered = lowered(loss, recorder.record)
     return step
 
 
@@ -194,6 +200,35 @@ def slopes(loss: Tensor, calls: list[Call]) -> list[float]:
     return [math.nan if g is None else float(g.sum()) if bool((g <= 0).all() or (g >= 0).all()) else math.nan for g in found]
 
 
+def lowered(loss: Tensor, record: Record) -> Call | None:
+    """Log-probabilities, or what they are normalised by, that go into the loss with the sign that makes them smaller.
+
+    Weights that differ are left alone: a policy's log-probabilities are weighed by rewards of either sign.
+    """
+    told = [(call, 1) for call in record.squashes if call.name == "log_softmax"]
+    for call, sign in [*told, *((call, -1) for call in record.normalisers)]:
+        slope = sign * slope_to(loss, call.output)
+        acting = slope[slope != 0]
+        if acting.numel() and float(acting.min()) > 0.99 * float(acting.max()) > 0 and (sign > 0 or _shifts(loss, call)):
+            return call
+    return None
+
+
+def _shifts(loss: Tensor, call: Call) -> bool:
+    """Whether adding a number to all scores changes nothing: they are compared with their own normaliser, which the
+    logarithm of a mixture's density is not."""
+    slope = slope_to(loss, call.input)
+    return abs(float(slope.sum())) < 1e-3 * float(slope.abs().sum())
+
+
+def slope_to(loss: Tensor, values: Tensor) -> Tensor:
+    """The derivative of the loss to values on its way; zeros where they are not."""
+    if not loss.requires_grad or not values.requires_grad:
+        return torch.zeros_like(values)
+    (found,) = torch.autograd.grad(loss, [values], retain_graph=True, allow_unused=True)
+    return torch.zeros_like(values) if found is None else found
+
+
 def graph_leaves(loss: Tensor) -> list[Tensor]:
     """All tensors that the loss leads back to."""
     seen, todo, found = set(), [loss.grad_fn], []
@@ -210,10 +245,15 @@ def graph_leaves(loss: Tensor) -> list[Tensor]:
 
 def predict(task: Task, batch: Any, which: int, seed: int = 0) -> Tensor | None:
     """What the net predicts for a batch, inside the training step; None where it gives none."""
+    return asked_and_given(task, batch, which, seed)[1]
+
+
+def asked_and_given(task: Task, batch: Any, which: int, seed: int = 0) -> tuple[Tensor | None, Tensor | None]:
+    """What the net gets for a batch, inside the training step, and what it predicts; None where that is no tensor."""
     samples = size(batch)
     with traced() as trace:
         task.loss(batch, seed=seed)
     if not 0 <= which < len(trace.outer):
-        return None
+        return None, None
     found = main_tensor(trace.outer[which][1], samples)
-    return None if found is None else found.detach()
+    return trace.asked[which], None if found is None else found.detach()

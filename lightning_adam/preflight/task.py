@@ -29,10 +29,13 @@ NORMS = (nn.modules.batchnorm._BatchNorm,)
 DROPOUTS = (nn.modules.dropout._DropoutNd,)
 
 
+Event = tuple[str, Optimizer | None]
+
+
 class HandOptimizer:
     """What ``self.optimizers()`` gives while probing: it notes what is called, and steps only where that is wanted."""
 
-    def __init__(self, optimizer: Optimizer, events: list[str], steps: bool) -> None:
+    def __init__(self, optimizer: Optimizer, events: list[Event], steps: bool) -> None:
         self.optimizer, self._events, self._steps = optimizer, events, steps
 
     def __getattr__(self, name: str) -> Any:
@@ -40,7 +43,7 @@ class HandOptimizer:
 
     def step(self, closure: Callable[[], Any] | None = None, **_: Any) -> Any:
         """A closure is evaluated in any case: it has the backward pass."""
-        self._events.append("step")
+        self._events.append(("step", self.optimizer))
         if not self._steps:
             return closure() if closure is not None else None
         return self.optimizer.step(closure) if closure is not None else self.optimizer.step()
@@ -53,7 +56,7 @@ class HandOptimizer:
 class Backwards(TorchFunctionMode):
     """Catches the losses of a manual step on their way to backward, and lets them through where it is to step."""
 
-    def __init__(self, events: list[str], losses: list[Tensor], lets_through: bool) -> None:
+    def __init__(self, events: list[Event], losses: list[Tensor], lets_through: bool) -> None:
         super().__init__()
         self._events, self._losses, self._lets_through = events, losses, lets_through
 
@@ -61,7 +64,7 @@ class Backwards(TorchFunctionMode):
         """All other calls are handed on."""
         if getattr(func, "__name__", "") != "backward":
             return func(*args, **(kwargs or {}))
-        self._events.append("backward")
+        self._events.append(("backward", None))
         self._losses.append(args[0].detach() if self._lets_through else args[0])
         return func(*args, **(kwargs or {})) if self._lets_through else None
 
@@ -76,7 +79,7 @@ class Task:
         trainer: the run's, or a stand-in.
         optimizers: as configured; empty where they could not be.
         schedulers: Lightning's form: dicts with ``scheduler``, ``interval``, ``frequency``.
-        events: what a manual step called, in order: ``backward``, ``step``.
+        events: what a manual step called, in order: ``backward``, or ``step`` with its optimizer.
         given: the last batch as the training step got it.
         deadline: when no further step may begin, by ``time.monotonic``.
         is_exact: whether steps are taken without autocast, whose rounding a comparison would see.
@@ -87,7 +90,7 @@ class Task:
     trainer: Any
     optimizers: list[Optimizer] = field(default_factory=list)
     schedulers: list[dict[str, Any]] = field(default_factory=list)
-    events: list[str] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
     given: Any = None
     deadline: float = math.inf
     is_exact: bool = False
@@ -210,13 +213,17 @@ def _nothing(*args: Any, **kwargs: Any) -> None:
     return None
 
 
+def _clocks(task: Task) -> Any:
+    """What ``self.lr_schedulers()`` gives: one, several, or None, none of which does anything."""
+    given = [SimpleNamespace(step=_nothing, get_last_lr=lambda: [0.0]) for _ in task.schedulers]
+    return given if len(given) > 1 else given[0] if given else None
+
+
 @contextmanager
 def silenced(task: Task) -> Iterator[None]:
     """Nothing is logged, clipped or scheduled by the module's own calls, and a trainer is there to be asked."""
     names = ("log", "log_dict", "clip_gradients", "toggle_optimizer", "untoggle_optimizer", "print")
-    schedulers = [SimpleNamespace(step=_nothing, get_last_lr=lambda: [0.0]) for _ in task.schedulers]
-    given = None if not schedulers else schedulers[0] if len(schedulers) == 1 else schedulers
-    methods = dict.fromkeys(names, _nothing) | {"lr_schedulers": lambda: given}
+    methods = dict.fromkeys(names, _nothing) | {"lr_schedulers": lambda: _clocks(task)}
     if getattr(task.module, "_trainer", None) is None:
         methods["_trainer"] = task.trainer  # type: ignore[assignment]
     with shadowed(task.module, methods):

@@ -29,6 +29,8 @@ SUSPECT, LONGER = 0.3, 120
 """Rate over the weights' rms from which more steps are taken: a transformer only starts to learn after some forty."""
 OVERFIT_STEPS = 120
 FEWEST, FIRST_BATCHES = 10, 8
+ROUNDING = 1e-5
+"""Of the usual gradient: what a bias before a norm has is what rounding leaves of 0."""
 
 
 @dataclass
@@ -175,12 +177,14 @@ def _unmoved(task: Task, before: dict[str, Tensor], slopes: Gradients) -> list[s
     """By hand a bias may have a gradient of one loss, and be stepped by another that has none of it."""
     least = 2 if task.manual else 0
     held = {id(p) for o in task.optimizers for group in o.param_groups for p in group["params"]}
+    usual = median(slopes.rms.values()) if slopes.rms else 0.0
     return [
         name
         for name, p in task.trainable().items()
         if id(p) in held
         and p.dim() >= least
         and slopes.norms.get(name, 0.0) > 0
+        and slopes.rms.get(name, usual) > ROUNDING * usual
         and name in before
         and torch.equal(p.detach(), before[name])
     ]
@@ -272,6 +276,6 @@ def unseen(task: Task, step: Step, data: Data, found: Trial, seconds: float) -> 
 
 
 def _judged(task: Task, batches: list[Any]) -> float:
-    with mode(task.module, training=False), torch.no_grad():
-        values = [float(task.loss(batch, index)) for index, batch in enumerate(batches)]
+    with mode(task.module, training=False):  # with gradients: a step may ask for those of its inputs
+        values = [float(task.loss(batch, index).detach()) for index, batch in enumerate(batches)]
     return sum(values) / len(values)

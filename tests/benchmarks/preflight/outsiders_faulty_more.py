@@ -68,7 +68,10 @@ def prompts_in_a_list() -> Built:
 
 @faulty("EVAL-MODE")
 def train_is_overridden_for_all() -> Built:
-    """Meant for a frozen backbone, written for the whole net."""
+    """Meant for a frozen backbone, written for the whole net, and called as EVAL-MODE's remedy says.
+
+    At first scoring nobody called ``train``, which Lightning leaves to the user since 2.2, and nothing was wrong.
+    """
 
     class Model(Lit):
         def __init__(self) -> None:
@@ -79,6 +82,9 @@ def train_is_overridden_for_all() -> Built:
             super().train(mode)
             self.net.eval()
             return self
+
+        def on_train_start(self) -> None:
+            self.train()
 
         def training_step(self, batch: Any, batch_idx: int) -> Tensor:
             return F.cross_entropy(self.net(batch[0]), batch[1])
