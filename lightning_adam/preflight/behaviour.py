@@ -190,7 +190,7 @@ def _are_pairs(output: Tensor) -> bool:
 
 
 def _is_relational(task: Task, step: Step) -> bool:
-    """Samples are meant to see each other, as nodes of one graph are."""
+    """Samples are meant to see each other, as nodes of one graph are, or do so by weights that the step writes."""
     n = step.samples
     square = any(_is_graph(t, n) for t in (*task.module.buffers(), *(leaf for _, leaf in leaves(step.given))))
     edges = (
@@ -198,7 +198,7 @@ def _is_relational(task: Task, step: Step) -> bool:
         and n > 2
     )
     norms = [m for m in task.module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    return square or edges or any(not m.track_running_stats for m in norms)
+    return square or edges or step.writes or any(not m.track_running_stats for m in norms)
 
 
 def _is_graph(tensor: Tensor, nodes: int) -> bool:

@@ -70,9 +70,12 @@ def measure(task: Task) -> Gradients:
 
 def _look(task: Task, names: list[str], found: Gradients) -> list[tuple[str, Tensor]]:
     masks: list[tuple[str, Tensor]] | None = None
-    for index, batch in enumerate(task.usable()[:BATCHES]):
+    batches = task.usable()[:BATCHES]
+    for index in range(ACCUMULATED if task.manual else len(batches)):
+        if index >= BATCHES and not found.absent:
+            break  # by hand a generator may be trained at every fifth batch only
         with Recorder() as recorder:
-            loss = task.loss(batch, index)
+            loss = task.loss(batches[index % len(batches)], index)
         if not loss.requires_grad or not bool(torch.isfinite(loss)):
             continue
         got = gradients(task, loss, names)

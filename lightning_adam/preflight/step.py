@@ -97,6 +97,7 @@ class Step:
         target: path of the batch's tensor that a loss got as its target as it is; empty if none.
         prediction: which of the outer calls gave the prediction; -1 if none.
         slopes: for each loss call the derivative of the total to it: below 0 it is maximised.
+        writes: whether it wrote weights itself between its losses, so that a prediction hangs on the batch by them, too.
         lowered: the log-probabilities by hand that the total makes smaller, whose they are equally much; None if none.
         leaves: parameters that the loss leads to.
         given: the batch.
@@ -110,6 +111,7 @@ class Step:
     target: str = ""
     prediction: int = -1
     slopes: list[float] = field(default_factory=list)
+    writes: bool = False
     lowered: Call | None = None
     leaves: list[Tensor] = field(default_factory=list)
     given: Any = None
@@ -123,19 +125,21 @@ class Step:
 def observe(task: Task, batch: Any, seed: int = 0) -> Step:
     """Run the training step on a batch, once, and keep what it shows; an exception of it, too."""
     samples, recorder = size(batch), Recorder()
+    versions = [(p, p._version) for p in task.trainable().values()]
     with traced() as trace, recorder:
         step = Step(recorder.record, trace, samples=samples)
         try:
             loss = task.loss(batch, seed=seed)
         except Exception as error:
             step.error, loss = error, None
-    step.given = task.given
+    step.given, step.writes = task.given, any(p._version != before for p, before in versions)
     step.target = target_path(step, task.given)
     step.prediction = prediction_call(trace, samples)
     if loss is not None:
         step.loss = float(loss.detach())
-        step.slopes, step.leaves = slopes(loss, recorder.record.losses), graph_leaves(loss)
-        step.lowered = lowered(loss, recorder.record)
+        step.leaves = graph_leaves(loss)
+        if not task.manual:  # by hand weights may have been written since, and the graph is void
+            step.slopes, step.lowered = slopes(loss, recorder.record.losses), lowered(loss, recorder.record)
     return step
 
 

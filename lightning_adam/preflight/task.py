@@ -54,19 +54,28 @@ class HandOptimizer:
 
 
 class Backwards(TorchFunctionMode):
-    """Catches the losses of a manual step on their way to backward, and lets them through where it is to step."""
+    """Catches the losses of a manual step on their way to backward, and lets them through where it is to step.
 
-    def __init__(self, events: list[Event], losses: list[Tensor], lets_through: bool) -> None:
+    Args:
+        events: where it notes them.
+        losses: where it keeps them; with their graph where it does not let them through.
+        collect: called with each loss that is not let through.
+    """
+
+    def __init__(self, events: list[Event], losses: list[Tensor], collect: Callable[[Tensor], None] | None) -> None:
         super().__init__()
-        self._events, self._losses, self._lets_through = events, losses, lets_through
+        self._events, self._losses, self._collect = events, losses, collect
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         """All other calls are handed on."""
         if getattr(func, "__name__", "") != "backward":
             return func(*args, **(kwargs or {}))
         self._events.append(("backward", None))
-        self._losses.append(args[0].detach() if self._lets_through else args[0])
-        return func(*args, **(kwargs or {})) if self._lets_through else None
+        if self._collect is None:
+            self._losses.append(args[0].detach())
+            return func(*args, **(kwargs or {}))
+        self._losses.append(args[0])
+        return self._collect(args[0])
 
 
 @dataclass
@@ -81,6 +90,7 @@ class Task:
         schedulers: Lightning's form: dicts with ``scheduler``, ``interval``, ``frequency``.
         events: what a manual step called, in order: ``backward``, or ``step`` with its optimizer.
         given: the last batch as the training step got it.
+        collected: gradients of the last manual step's losses together, by name, where nothing was to be stepped.
         deadline: when no further step may begin, by ``time.monotonic``.
         is_exact: whether steps are taken without autocast, whose rounding a comparison would see.
     """
@@ -92,6 +102,7 @@ class Task:
     schedulers: list[dict[str, Any]] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     given: Any = None
+    collected: dict[str, Tensor] = field(default_factory=dict)
     deadline: float = math.inf
     is_exact: bool = False
 
@@ -172,11 +183,30 @@ class Task:
             "optimizers": lambda *_, **__: given,
             "manual_backward": lambda loss, *args, **kw: loss.backward(*args, **kw),
         }
-        with shadowed(self.module, shadows), Backwards(self.events, losses, backward):
-            self.module.training_step(*self._arguments(batch, index))
+        self.collected = {}
+        before = {p: p.grad for p in self.trainable().values()}
+        try:
+            with shadowed(self.module, shadows), Backwards(self.events, losses, None if backward else self._collect):
+                self.module.training_step(*self._arguments(batch, index))
+        finally:
+            if not backward:
+                for parameter, gradient in before.items():
+                    parameter.grad = gradient
         if not losses:
             raise ValueError("training_step gave no loss to manual_backward")
         return torch.stack([loss.float().mean() for loss in losses]).sum()
+
+    def _collect(self, loss: Tensor) -> None:
+        """Of one loss, at once: the step may read ``.grad`` behind it, and write weights, after which the graph is void."""
+        named = {name: p for name, p in self.trainable().items() if p.requires_grad}
+        if not loss.requires_grad:
+            return
+        found = torch.autograd.grad(loss.mean(), list(named.values()), retain_graph=True, allow_unused=True)
+        for (name, parameter), gradient in zip(named.items(), found, strict=True):
+            if gradient is not None:
+                parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+                earlier = self.collected.get(name)
+                self.collected[name] = gradient if earlier is None else earlier + gradient
 
 
 def _seed(seed: int) -> None:
@@ -314,7 +344,9 @@ def kept(module: nn.Module) -> Iterator[None]:
 
 
 def gradients(task: Task, loss: Tensor, names: Sequence[str]) -> dict[str, Tensor | None]:
-    """Of the loss to the named parameters, with nothing left in ``.grad``."""
+    """Of the loss that was taken last to the named parameters, with nothing left in ``.grad``."""
+    if task.manual:
+        return {name: task.collected.get(name) for name in names}
     parameters = task.trainable()
     found = torch.autograd.grad(loss, [parameters[name] for name in names], allow_unused=True)
     return dict(zip(names, found, strict=True))
