@@ -11,6 +11,8 @@ from tests.benchmarks.preflight import (  # noqa: F401
     healthy,
     healthy_more,
     healthy_tasks,
+    latecomers_faulty,
+    latecomers_healthy,
     newcomers_faulty,
     newcomers_healthy,
     outsiders_faulty,
