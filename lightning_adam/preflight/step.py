@@ -247,6 +247,18 @@ def graph_leaves(loss: Tensor) -> list[Tensor]:
     return found
 
 
+@contextmanager
+def remembering_nothing(module: nn.Module) -> Iterator[None]:
+    """What modules keep in their attributes, such as a recurrent state for the next batch, is afterwards as before."""
+    before = [(part.__dict__, dict(part.__dict__)) for part in module.modules()]
+    try:
+        yield
+    finally:
+        for attributes, entries in before:
+            attributes.clear()
+            attributes.update(entries)
+
+
 def predict(task: Task, batch: Any, which: int, seed: int = 0) -> Tensor | None:
     """What the net predicts for a batch, inside the training step; None where it gives none."""
     return asked_and_given(task, batch, which, seed)[1]
@@ -255,7 +267,7 @@ def predict(task: Task, batch: Any, which: int, seed: int = 0) -> Tensor | None:
 def asked_and_given(task: Task, batch: Any, which: int, seed: int = 0) -> tuple[Tensor | None, Tensor | None]:
     """What the net gets for a batch, inside the training step, and what it predicts; None where that is no tensor."""
     samples = size(batch)
-    with traced() as trace:
+    with remembering_nothing(task.module), traced() as trace:
         task.loss(batch, seed=seed)
     if not 0 <= which < len(trace.outer):
         return None, None

@@ -16,9 +16,13 @@ from tests.benchmarks.preflight import (  # noqa: F401
     newcomers_faulty,
     newcomers_healthy,
     outsiders_faulty,
+    outsiders_faulty_behaviour,
+    outsiders_faulty_data,
     outsiders_faulty_more,
     outsiders_healthy,
     outsiders_healthy_more,
+    outsiders_healthy_shapes,
+    outsiders_healthy_tuned,
     strangers_faulty,
     strangers_healthy,
 )
