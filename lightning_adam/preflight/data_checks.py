@@ -295,7 +295,7 @@ def target_in_input(facts: Facts) -> Iterator[Finding]:
 def _on_a_line(columns: Tensor, target: Tensor) -> Tensor:
     """Which columns are the target times a number, plus a number, up to float32's rounding."""
     away, far = columns - columns.mean(0), target - target.mean()
-    likeness = (away * far[:, None]).sum(0) / (away.norm(dim=0) * far.norm())
+    likeness: Tensor = (away * far[:, None]).sum(0) / (away.square().sum(0) * far.square().sum()).sqrt()
     return likeness.abs() > 1 - 1e-9
 
 
