@@ -25,6 +25,8 @@ from tests.benchmarks.preflight import (  # noqa: F401
     outsiders_healthy_tuned,
     strangers_faulty,
     strangers_healthy,
+    visitors_faulty,
+    visitors_healthy,
 )
 from tests.benchmarks.preflight.register import FAULTY, HEALTHY, part_of
 
