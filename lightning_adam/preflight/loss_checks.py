@@ -10,6 +10,7 @@ from torch import Tensor
 from lightning_adam.diagnosis import Finding
 from lightning_adam.preflight.facts import Check, Facts, found
 from lightning_adam.preflight.recorder import BINARY_LOSSES, CLASS_LOSSES, SIGNED_LOSSES, VALUE_LOSSES, Call, made_from
+from lightning_adam.preflight.step import Step, same_values
 
 
 def at(call: Call, **evidence: float | str) -> dict[str, float | str]:
@@ -329,6 +330,36 @@ def wrong_sign(facts: Facts) -> Iterator[Finding]:
         )
 
 
+def subtracted(facts: Facts) -> Iterator[Finding]:
+    """An autoencoder's reconstruction, and what is taken off it: a divergence is at least 0 (Kingma and Welling 2014,
+    eq. 3), and without its right sign the code runs away."""
+    main, rest = facts.step.main, _rest(facts)
+    if main is not None and rest < 0 and rest < -0.01 * abs(float(main.output)) and _is_told_again(facts.step):
+        yield found(
+            "WRONG-SIGN",
+            "warning",
+            f"What is added to {main.name} of the input itself is {rest:.3g}: a divergence is at least 0, here it is "
+            "subtracted.",
+            "Add it: KL = -0.5 * (1 + log_var - mean**2 - exp(log_var)) is at least 0.",
+            at(main, rest=rest),
+        )
+
+
+def _rest(facts: Facts) -> float:
+    """The loss without its one known part; 0 where that is not known."""
+    losses, slopes = facts.step.record.losses, facts.step.slopes
+    if facts.task.manual or len(losses) != 1 or len(slopes) != 1 or not slopes[0] > 0 or losses[0].output.numel() != 1:
+        return 0.0
+    return facts.step.loss - slopes[0] * float(losses[0].output)
+
+
+def _is_told_again(step: Step) -> bool:
+    target = step.main.target if step.main is not None and step.target else None
+    return target is not None and any(
+        given is not None and given.numel() == target.numel() and same_values(given, target) for given in step.trace.asked
+    )
+
+
 CHECKS = (
     Check("BROADCAST", ("step",), broadcast),
     Check("LABEL-RANGE", ("step",), label_range),
@@ -340,4 +371,5 @@ CHECKS = (
     Check("SOFTMAX-DIM", ("step",), softmax_dim),
     Check("SOFTMAX-DIM", ("step",), classes_reshaped),
     Check("WRONG-SIGN", ("step",), wrong_sign),
+    Check("WRONG-SIGN", ("step",), subtracted),
 )
