@@ -26,6 +26,7 @@ from tests.benchmarks.preflight import (  # noqa: F401
     strangers_faulty,
     strangers_healthy,
     visitors_faulty,
+    visitors_faulty_more,
     visitors_healthy,
 )
 from tests.benchmarks.preflight.register import FAULTY, HEALTHY, part_of
