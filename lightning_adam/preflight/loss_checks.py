@@ -324,7 +324,8 @@ def wrong_sign(facts: Facts) -> Iterator[Finding]:
         yield found(
             "WRONG-SIGN",
             "critical",
-            "The loss that is returned falls when the log-probabilities by hand do: training makes the seen less likely.",
+            "The loss that is returned falls as the log-probabilities do that are written by hand: training makes what was "
+            "seen less likely.",
             "Put a minus in front: the mean log-probability is to rise.",
             at(facts.step.lowered),
         )

@@ -207,15 +207,20 @@ def slopes(loss: Tensor, calls: list[Call]) -> list[float]:
 def lowered(loss: Tensor, record: Record) -> Call | None:
     """Log-probabilities, or what they are normalised by, that go into the loss with the sign that makes them smaller.
 
-    Weights that differ are left alone: a policy's log-probabilities are weighed by rewards of either sign.
+    Weights that differ are left alone: a policy's log-probabilities are weighed by rewards of either sign. So are those of
+    all classes at once, which an entropy takes.
     """
-    told = [(call, 1) for call in record.squashes if call.name == "log_softmax"]
-    for call, sign in [*told, *((call, -1) for call in record.normalisers)]:
-        slope = sign * slope_to(loss, call.output)
-        acting = slope[slope != 0]
-        if acting.numel() and float(acting.min()) > 0.99 * float(acting.max()) > 0 and (sign > 0 or _shifts(loss, call)):
+    for call in (call for call in record.squashes if call.name == "log_softmax"):
+        slope = slope_to(loss, call.output)
+        if _is_one_number(slope) and bool((slope == 0).any()):
             return call
-    return None
+    return next((c for c in record.normalisers if _is_one_number(-slope_to(loss, c.output)) and _shifts(loss, c)), None)
+
+
+def _is_one_number(slope: Tensor) -> bool:
+    """Above 0, wherever it is not 0."""
+    acting = slope[slope != 0]
+    return acting.numel() > 0 and float(acting.min()) > 0.99 * float(acting.max()) > 0
 
 
 def _shifts(loss: Tensor, call: Call) -> bool:
