@@ -52,6 +52,7 @@ def graves(report: la.PreflightReport) -> list[str]:
         "mask_without_its_channel", "likelihood_of_survival_maximised_wrongly", "embeddings_normalised_over_the_batch",
         "forecast_with_padding_on_both_sides", "only_the_actor_is_cleared", "every_weight_a_hundredth",
         "noise_whatever_the_mode", "pairs_of_zero_and_one", "eps_where_the_decay_belongs", "price_in_another_currency",
+        "overlap_made_smaller", "bound_with_one_wrong_sign", "policy_climbs_down", "judged_before_each_batch",
     ],
 )  # fmt: skip
 def test_fault_is_named_by_its_cause(name: str) -> None:

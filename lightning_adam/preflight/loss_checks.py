@@ -320,6 +320,14 @@ def wrong_sign(facts: Facts) -> Iterator[Finding]:
             "Take the minus out: return the loss itself.",
             at(call, derivative=slope),
         )
+    elif facts.step.punished is not None:
+        yield found(
+            "WRONG-SIGN",
+            "critical",
+            "The loss makes each move less likely by as much as it is rewarded: the policy climbs down.",
+            "Put a minus in front: -(log_prob * reward).mean().",
+            at(facts.step.punished),
+        )
     elif not known and facts.step.lowered is not None and facts.task.manual is False:
         yield found(
             "WRONG-SIGN",

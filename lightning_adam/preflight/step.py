@@ -20,6 +20,8 @@ from lightning_adam.preflight.task import Task
 
 LAYERS = (nn.Linear, nn.modules.conv._ConvNd, nn.RNNBase, nn.RNNCellBase, nn.Bilinear, nn.MultiheadAttention)
 EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
+REWARDS = ("reward", "rewards", "return", "returns", "advantage", "advantages")
+"""Names of what is to be large, in a batch of moves."""
 
 
 @dataclass
@@ -98,6 +100,7 @@ class Step:
         prediction: which of the outer calls gave the prediction; -1 if none.
         slopes: for each loss call the derivative of the total to it: below 0 it is maximised.
         writes: whether it wrote weights itself between its losses, so that a prediction hangs on the batch by them, too.
+        punished: log-probabilities of moves that the total makes smaller by as much as they are rewarded; None if none.
         lowered: the log-probabilities by hand that the total makes smaller, whose they are equally much; None if none.
         leaves: parameters that the loss leads to.
         given: the batch.
@@ -112,6 +115,7 @@ class Step:
     prediction: int = -1
     slopes: list[float] = field(default_factory=list)
     writes: bool = False
+    punished: Call | None = None
     lowered: Call | None = None
     leaves: list[Tensor] = field(default_factory=list)
     given: Any = None
@@ -140,6 +144,7 @@ def observe(task: Task, batch: Any, seed: int = 0) -> Step:
         step.leaves = graph_leaves(loss)
         if not task.manual:  # by hand weights may have been written since, and the graph is void
             step.slopes, step.lowered = slopes(loss, recorder.record.losses), lowered(loss, recorder.record)
+            step.punished = punished(loss, recorder.record, task.given)
     return step
 
 
@@ -215,6 +220,19 @@ def lowered(loss: Tensor, record: Record) -> Call | None:
         if _is_one_number(slope) and bool((slope == 0).any()):
             return call
     return next((c for c in record.normalisers if _is_one_number(-slope_to(loss, c.output)) and _shifts(loss, c)), None)
+
+
+def punished(loss: Tensor, record: Record, batch: Any) -> Call | None:
+    """Log-probabilities of moves that the loss makes smaller where their reward is large, and larger where it is not."""
+    rewards = [leaf for path, leaf in leaves(batch) if path.rpartition(".")[2].lower() in REWARDS]
+    told = [(c, 1.0) for c in record.squashes if c.name == "log_softmax"] + [(c, -1.0) for c in record.normalisers]
+    for call, sign in told if rewards else ():
+        pull = sign * slope_to(loss, call.output).flatten(1).sum(1) if call.output.dim() > 1 else torch.zeros(0)
+        if any(
+            reward.shape == pull.shape and bool((pull * reward >= 0).all() and (pull * reward).any()) for reward in rewards
+        ):
+            return call
+    return None
 
 
 def _is_one_number(slope: Tensor) -> bool:
