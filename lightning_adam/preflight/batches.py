@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from lightning_adam.errors import ConfigError
 
@@ -156,7 +157,7 @@ def _length(loader: Any) -> int | None:
 def train_loader(source: Any) -> Any:
     """The loader of a datamodule, or the source itself where it is one."""
     if not hasattr(source, "train_dataloader"):
-        return _combined(source) if isinstance(source, dict) else source
+        return _combined(source)
     for hook, arguments in (("prepare_data", ()), ("setup", ("fit",))):
         getattr(source, hook, lambda *_: None)(*arguments)
     return train_loader(source.train_dataloader())
@@ -164,17 +165,40 @@ def train_loader(source: Any) -> Any:
 
 @dataclass(frozen=True)
 class _Together:
-    """Several loaders read side by side, as Lightning does, until the shortest ends."""
+    """Several loaders read side by side, as Lightning does: until the longest ends, where those that have ended begin
+    again, or until the shortest does."""
 
-    loaders: dict[str, Any]
+    loaders: dict[Any, Any]
+    kind: type
+    cycles: bool
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        for row in zip(*self.loaders.values(), strict=False):
-            yield dict(zip(self.loaders, row, strict=True))
+    def __iter__(self) -> Iterator[Any]:
+        streams = {key: iter(loader) for key, loader in self.loaders.items()}
+        ended: set[Any] = set()
+        while True:
+            row = {key: self._next(key, streams, ended) for key in self.loaders}
+            if ended and (not self.cycles or len(ended) == len(streams)):
+                return
+            yield self.kind(row) if self.kind is dict else self.kind(row.values())
+
+    def _next(self, key: Any, streams: dict[Any, Iterator[Any]], ended: set[Any]) -> Any:
+        for batch in streams[key]:
+            return batch
+        ended.add(key)
+        streams[key] = iter(self.loaders[key])
+        return next(streams[key], None)
 
     def __len__(self) -> int:
-        return min(len(loader) for loader in self.loaders.values())
+        return (max if self.cycles else min)(len(loader) for loader in self.loaders.values())
 
 
-def _combined(loaders: dict[str, Any]) -> _Together:
-    return _Together(loaders)
+def _combined(source: Any) -> Any:
+    """Loaders in a dict or list, and Lightning's CombinedLoader of them, side by side; anything else as it is."""
+    loaders, mode = getattr(source, "iterables", source), getattr(source, "_mode", "max_size_cycle")
+    if isinstance(loaders, dict):
+        return _Together(loaders, dict, mode != "min_size")
+    return _Together(dict(enumerate(loaders)), type(loaders), mode != "min_size") if _are_loaders(loaders) else source
+
+
+def _are_loaders(source: Any) -> bool:
+    return isinstance(source, (list, tuple)) and bool(source) and all(isinstance(one, DataLoader) for one in source)

@@ -18,7 +18,16 @@ from lightning_adam.preflight.batches import leaves, size, take
 from lightning_adam.preflight.facts import Check, Facts, found
 from lightning_adam.preflight.gradients import walk
 from lightning_adam.preflight.recorder import CLASS_LOSSES, Call, Recorder
-from lightning_adam.preflight.step import EMBEDDINGS, Step, main_tensor, predict
+from lightning_adam.preflight.step import (
+    EMBEDDINGS,
+    LAYERS,
+    Entry,
+    Step,
+    asked_and_given,
+    main_tensor,
+    predict,
+    same_values,
+)
 from lightning_adam.preflight.task import Task, kept, mode
 
 SAMPLES = 8
@@ -36,6 +45,7 @@ class Behaviour:
         copies: whether the targets are the input's tokens at the same places, and nothing narrow is between.
         spread: of the output over samples, relative to its size; NaN if not to be had.
         dropouts: dropout that is on in evaluation.
+        noisy: whether the net gives something else for the same input at another draw of random numbers.
     """
 
     mixing: float = math.nan
@@ -43,17 +53,18 @@ class Behaviour:
     copies: bool = False
     spread: float = math.nan
     dropouts: tuple[Call, ...] = ()
+    noisy: bool = False
 
 
 def measure(task: Task, step: Step, batch: Any) -> Behaviour:
     """On the first samples of a batch."""
     found = Behaviour()
     with exactly(task), mode(task.module, training=False), kept(task.module):
-        found.dropouts = _active_dropouts(task, batch)
+        found.dropouts, found.noisy = _active_dropouts(task, batch), _draws(task, step, batch)
         n = size(batch)
         if n < 4 or step.prediction < 0:
             return found
-        few = take(batch, range(min(n, SAMPLES)))
+        few = take(batch, range(min(n - 1, SAMPLES)))  # fewer than all: an output of pairs is to be seen by its size
         found.spread = _spread(task, step, batch)
         found.mixing = _mixing(task, step, few)
         found.leak, found.copies = _order(task, step, few)
@@ -74,6 +85,23 @@ def _active_dropouts(task: Task, batch: Any) -> tuple[Call, ...]:
     with Recorder() as recorder:
         task.loss(batch)
     return tuple(call for call in recorder.record.dropouts if _is_on(call))
+
+
+def _draws(task: Task, step: Step, batch: Any) -> bool:
+    """Of a net that is judged by targets: noise that the training step adds before it has changed its input. Who tells
+    the input again, as a variational autoencoder does, draws on purpose."""
+    if not step.target or step.prediction < 0 or _is_input(step):
+        return False
+    (asked, first), (_, again), (later, other) = (asked_and_given(task, batch, step.prediction, k) for k in (0, 0, 1))
+    if asked is None or later is None or not torch.equal(asked, later) or first is None or again is None or other is None:
+        return False
+    least = CHANGED * (float(first.float().std()) + 1e-12)
+    return bool((again - first).abs().max() <= least < (other - first).abs().max())
+
+
+def _is_input(step: Step) -> bool:
+    target, asked = step.main.target if step.main is not None else None, step.trace.asked[step.prediction]
+    return target is None or asked is None or (asked.numel() == target.numel() and same_values(asked, target))
 
 
 def _is_on(call: Call) -> bool:
@@ -121,8 +149,9 @@ def _mixing(task: Task, step: Step, few: Any) -> float:
     not see a permutation."""
     n = size(few)
     before = predict(task, few, step.prediction)
-    if before is None or _is_relational(task, step, before):
+    if before is None or _is_relational(task, step) or (_grows(step, before) and not _are_pairs(before)):
         return math.nan
+    columns = _grows(step, before)
     again = predict(task, few, step.prediction, seed=1)
     is_outside = again is None or not torch.equal(again, before) or _mixes_targets(step)
     net = step.trace.outer[step.prediction][0] if is_outside else None
@@ -135,7 +164,9 @@ def _mixing(task: Task, step: Step, few: Any) -> float:
         if after is None or after.shape != before.shape:
             return math.nan
         places = [place for place in (0, n - 1) if order[place] == place]
-        changes += [float((after[place] - before[place]).abs().max()) / spread for place in places]
+        for place in places:
+            change = (after[place] - before[place]).abs()
+            changes.append(float(change[place] if columns else change.max()) / spread)
     return max(changes)
 
 
@@ -144,18 +175,31 @@ def _mixes_targets(step: Step) -> bool:
     return step.main is not None and step.main.target is not None and not step.target
 
 
-def _is_relational(task: Task, step: Step, few: Tensor) -> bool:
-    """Samples are meant to see each other: nodes of one graph, or an output with a column for each sample."""
+def _grows(step: Step, few: Tensor) -> bool:
+    """Whether the output has a column for each sample."""
+    whole = main_tensor(step.trace.outer[step.prediction][1], step.samples)
+    return whole is not None and whole.shape[1:] != few.shape[1:] and step.samples != few.shape[0]
+
+
+def _are_pairs(output: Tensor) -> bool:
+    """Likenesses of each sample with each: the entry of a sample with itself is to hang on that sample alone, unless
+    rows or columns are normalised."""
+    if output.dim() != 2 or output.shape[0] != output.shape[1]:
+        return False
+    sums = [f(dim) for dim in (0, 1) for f in (output.sum, output.logsumexp)]
+    return all(float(total.std()) > 1e-3 * (float(total.abs().mean()) + 1) for total in sums)
+
+
+def _is_relational(task: Task, step: Step) -> bool:
+    """Samples are meant to see each other, as nodes of one graph are, or do so by weights that the step writes."""
     n = step.samples
     square = any(_is_graph(t, n) for t in (*task.module.buffers(), *(leaf for _, leaf in leaves(step.given))))
     edges = (
         any(leaf.dim() == 2 and leaf.shape[0] == 2 and not leaf.is_floating_point() for _, leaf in leaves(step.given))
         and n > 2
     )
-    whole = main_tensor(step.trace.outer[step.prediction][1], n)
-    grows = whole is not None and whole.shape[1:] != few.shape[1:] and n != few.shape[0]
     norms = [m for m in task.module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    return square or edges or grows or any(not m.track_running_stats for m in norms)
+    return square or edges or step.writes or any(not m.track_running_stats for m in norms)
 
 
 def _is_graph(tensor: Tensor, nodes: int) -> bool:
@@ -169,15 +213,23 @@ def _order(task: Task, step: Step, few: Any) -> tuple[float, bool]:
     if main is None or main.target is None:
         return math.nan, False
     calls: Counter[int] = Counter()
-    for entry in step.trace.entries:
+    for entry in (*step.trace.entries, *_nets(step)):
         calls[id(entry.layer)] += 1
         which = calls[id(entry.layer)] - 1
-        relation = _relation(entry.values, main.target, main.name in CLASS_LOSSES)
-        if relation == "next":
-            return _leak(task, step, few, entry.layer, which), False
-        if relation == "same" and isinstance(entry.layer, EMBEDDINGS):
-            return math.nan, _follows_own_place(task, step, few, entry.layer, which)
+        for axis in (1, 2)[: entry.values.dim() - 1]:
+            relation = _relation(entry.values.transpose(1, axis), main.target, main.name in CLASS_LOSSES)
+            if relation == "next":
+                return _leak(task, step, few, entry.layer, which, axis), False
+            if relation == "same" and isinstance(entry.layer, EMBEDDINGS):
+                return math.nan, _follows_own_place(task, step, few, entry.layer, which)
     return math.nan, False
+
+
+def _nets(step: Step) -> Iterator[Entry]:
+    """What whole nets get, before they pad or reshape it; layers that are called by themselves are entries already."""
+    for (net, _), given in zip(step.trace.outer, step.trace.asked, strict=True):
+        if given is not None and not isinstance(net, LAYERS + EMBEDDINGS):
+            yield Entry(net, given)
 
 
 def _relation(given: Tensor, target: Tensor, is_tokens: bool) -> str:
@@ -204,9 +256,9 @@ def _alike(given: Tensor, target: Tensor) -> bool:
     return float((given == target)[valid].double().mean()) > 0.98
 
 
-def _leak(task: Task, step: Step, few: Any, layer: nn.Module, which: int) -> float:
+def _leak(task: Task, step: Step, few: Any, layer: nn.Module, which: int, axis: int) -> float:
     before = predict(task, few, step.prediction)
-    with _replaced(layer, which, width=None) as cut:
+    with _replaced(layer, which, width=None, axis=axis) as cut:
         changes = _changes(before, predict(task, few, step.prediction), cut)
     if before is None or changes is None:
         return math.nan
@@ -227,27 +279,28 @@ def _follows_own_place(task: Task, step: Step, few: Any, layer: nn.Module, which
 
 def _changes(before: Tensor | None, after: Tensor | None, cut: list[tuple[int, int]]) -> Tensor | None:
     """The largest change at each place of the sequence; None where the output has none."""
-    if before is None or after is None or not cut or before.dim() < 3 or after.shape != before.shape:
+    if before is None or after is None or not cut or after.shape != before.shape:
         return None
     length = cut[0][1]
-    axis = next((a for a in (1, 2) if before.shape[a] in (length, length - 1)), None)
+    axis = next((a for a in (1, 2)[: before.dim() - 1] if before.shape[a] in (length, length - 1)), None)
     return None if axis is None else (after - before).abs().transpose(0, axis).flatten(1).amax(1)
 
 
 @contextmanager
-def _replaced(layer: nn.Module, which: int, width: int | None) -> Iterator[list[tuple[int, int]]]:
+def _replaced(layer: nn.Module, which: int, width: int | None, axis: int = 1) -> Iterator[list[tuple[int, int]]]:
     """From its middle on, what a layer gets in one call is another sample's; yields where it is cut, and the length."""
     cut: list[tuple[int, int]] = []
     calls = count()
 
     def before(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        if next(calls) != which or not args or not isinstance(args[0], Tensor) or args[0].dim() < 2:
+        if next(calls) != which or not args or not isinstance(args[0], Tensor) or args[0].dim() <= axis:
             return None
-        middle = args[0].shape[1] // 2
-        cut.append((middle, args[0].shape[1]))
+        length = args[0].shape[axis]
+        middle = length // 2
+        cut.append((middle, length))
         values = args[0].clone()
-        part = slice(middle, None if width is None else middle + width)
-        values[:, part] = args[0].roll(1, 0)[:, part]
+        places = torch.arange(middle, length if width is None else middle + width, device=values.device)
+        values.index_copy_(axis, places, args[0].roll(1, 0).index_select(axis, places))
         return (values, *args[1:])
 
     handle = layer.register_forward_pre_hook(before)
@@ -310,7 +363,7 @@ def ignores_input(facts: Facts) -> Iterator[Finding]:
 
 
 def nondeterministic(facts: Facts) -> Iterator[Finding]:
-    """Dropout that does not heed the mode."""
+    """Dropout or noise that does not heed the mode; a loss with a term of its own beside may be a Bayesian net's."""
     if facts.behaviour.dropouts:
         call = facts.behaviour.dropouts[0]
         yield found(
@@ -319,6 +372,16 @@ def nondeterministic(facts: Facts) -> Iterator[Finding]:
             f"{call.name} is on in evaluation too: F.dropout drops by default, whatever the mode.",
             "F.dropout(x, p, training=self.training), or an nn.Dropout module; dropout_p=p if self.training else 0.0.",
             {"calls": len(facts.behaviour.dropouts)} | ({"at": call.place} if call.place else {}),
+        )
+    elif facts.behaviour.noisy:
+        main = facts.step.main
+        alone = main is not None and isinstance(main.output, Tensor) and math.isclose(main.output.mean(), facts.step.loss)
+        yield found(
+            "NONDETERMINISTIC",
+            "warning" if alone else "info",
+            "In evaluation the net gives something else each time for the same input: it draws random numbers, whatever "
+            "the mode.",
+            "Draw only where self.training is true: if self.training: x = x + std * torch.randn_like(x).",
         )
 
 

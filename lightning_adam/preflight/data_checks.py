@@ -267,7 +267,8 @@ def duplicates(facts: Facts) -> Iterator[Finding]:
 
 
 def target_in_input(facts: Facts) -> Iterator[Finding]:
-    """A column of the input is the target itself; an autoencoder's target is all of the input, and meant."""
+    """A column of the input is the target itself, or that in another unit; an autoencoder's target is all of the input, and
+    meant."""
     data = facts.data
     target = torch.cat([t.flatten() for t in data.targets]).double() if data.targets else torch.zeros(0)
     if (
@@ -279,16 +280,23 @@ def target_in_input(facts: Facts) -> Iterator[Finding]:
         return
     for path, tensors in data.inputs.items():
         if tensors[0].dim() == 2 and tensors[0].is_floating_point() and sum(map(len, tensors)) == len(target):
-            same = (torch.cat(tensors).double() == target[:, None]).all(0).nonzero().flatten().tolist()
+            same = _on_a_line(torch.cat(tensors).double(), target).nonzero().flatten().tolist()
             if same and tensors[0].shape[1] > 1:
                 yield found(
                     "TARGET-IS-INPUT",
                     "warning",
-                    f"Column {some(map(str, same))} of the input {path} is the target itself.",
+                    f"Column {some(map(str, same))} of the input {path} is the target itself, or the same in another unit.",
                     f"Drop it from the input: x = x[:, [i for i in range({tensors[0].shape[1]}) if i not in {same}]].",
                     {"columns": some(map(str, same))},
                     [path],
                 )
+
+
+def _on_a_line(columns: Tensor, target: Tensor) -> Tensor:
+    """Which columns are the target times a number, plus a number, up to float32's rounding."""
+    away, far = columns - columns.mean(0), target - target.mean()
+    likeness: Tensor = (away * far[:, None]).sum(0) / (away.square().sum(0) * far.square().sum()).sqrt()
+    return likeness.abs() > 1 - 1e-9
 
 
 def batchnorm(facts: Facts) -> Iterator[Finding]:

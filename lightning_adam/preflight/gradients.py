@@ -10,7 +10,7 @@ from statistics import median
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Adam
+from torch.optim import Adam, Optimizer
 
 from lightning_adam.preflight.recorder import Recorder
 from lightning_adam.preflight.step import EMBEDDINGS
@@ -70,9 +70,12 @@ def measure(task: Task) -> Gradients:
 
 def _look(task: Task, names: list[str], found: Gradients) -> list[tuple[str, Tensor]]:
     masks: list[tuple[str, Tensor]] | None = None
-    for index, batch in enumerate(task.usable()[:BATCHES]):
+    batches = task.usable()[:BATCHES]
+    for index in range(ACCUMULATED if task.manual else len(batches)):
+        if index >= BATCHES and not found.absent:
+            break  # by hand a generator may be trained at every fifth batch only
         with Recorder() as recorder:
-            loss = task.loss(batch, index)
+            loss = task.loss(batches[index % len(batches)], index)
         if not loss.requires_grad or not bool(torch.isfinite(loss)):
             continue
         got = gradients(task, loss, names)
@@ -95,10 +98,14 @@ def _note(task: Task, found: Gradients, got: dict[str, Tensor | None]) -> None:
 
 
 def _is_symmetric(weight: Tensor, gradient: Tensor) -> bool:
-    """All units alike, in value and in gradient: no step can tell them apart."""
+    """All units alike, in value and in gradient: no step can tell them apart. An LSTM has each unit four times, a GRU and
+    attention three times, one block below the other."""
     if weight.dim() < 2 or weight.shape[0] < 2 or weight.numel() <= 16 or gradient.is_sparse:
         return False
-    return _rows_equal(weight.detach()) and _rows_equal(gradient)
+    if not _rows_equal(weight.detach()):
+        return False
+    blocks = [n for n in (1, 3, 4) if weight.shape[0] % n == 0 and weight.shape[0] > n]
+    return any(all(_rows_equal(block) for block in gradient.chunk(n)) for n in blocks)
 
 
 def _rows_equal(tensor: Tensor) -> bool:
@@ -154,29 +161,30 @@ def _manual_pile(task: Task) -> bool:
     for parameter in parameters:
         parameter.grad = None
     indices = iter(range(2 * ACCUMULATED))
-    if not _backward_until_step(task, indices):
-        return False
-    once = [p.grad.clone() if p.grad is not None else None for p in parameters]
-    if not _backward_until_step(task, indices):
-        return False
-    pairs = [
-        (p.grad, g) for p, g in zip(parameters, once, strict=True) if p.grad is not None and g is not None and bool(g.any())
-    ]
-    twice = [float(now.norm() / before.norm()) for now, before in pairs]
+    stepped = _backward_until_step(task, indices)
+    once = {p: p.grad.clone() for p in parameters if p.grad is not None and bool(p.grad.any())}
+    again = _backward_until_step(task, indices)
+    growths = [_growth(optimizer, once) for optimizer in again if optimizer in stepped]
     for parameter in parameters:
         parameter.grad = None
-    return bool(twice) and median(twice) > 1.9
+    return any(growth > 1.9 for growth in growths)
 
 
-def _backward_until_step(task: Task, indices: Iterator[int]) -> bool:
-    """The same batch under the next indices, until the module steps: it may accumulate by hand."""
+def _growth(optimizer: Optimizer, once: dict[nn.Parameter, Tensor]) -> float:
+    """How many times as large the gradients are that this optimizer steps on; 0 where it has none."""
+    mine = [p for group in optimizer.param_groups for p in group["params"] if p in once and p.grad is not None]
+    return median(float(p.grad.norm() / once[p].norm()) for p in mine) if mine else 0.0
+
+
+def _backward_until_step(task: Task, indices: Iterator[int]) -> list[Optimizer]:
+    """Who steps first, on the same batch under the next indices: the module may accumulate by hand."""
     batch = task.usable()[0]
     task.events.clear()
     for index in islice(indices, ACCUMULATED):
         task.loss(batch, index, backward=True)
-        if "step" in task.events:
-            return True
-    return False
+        if stepped := [optimizer for _, optimizer in task.events if optimizer is not None]:
+            return stepped
+    return []
 
 
 def matrices(task: Task) -> dict[str, nn.Parameter]:

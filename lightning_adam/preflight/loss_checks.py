@@ -9,7 +9,8 @@ from torch import Tensor
 
 from lightning_adam.diagnosis import Finding
 from lightning_adam.preflight.facts import Check, Facts, found
-from lightning_adam.preflight.recorder import BINARY_LOSSES, CLASS_LOSSES, VALUE_LOSSES, Call, made_from
+from lightning_adam.preflight.recorder import BINARY_LOSSES, CLASS_LOSSES, SIGNED_LOSSES, VALUE_LOSSES, Call, made_from
+from lightning_adam.preflight.step import Step, same_values
 
 
 def at(call: Call, **evidence: float | str) -> dict[str, float | str]:
@@ -44,12 +45,26 @@ def broadcast(facts: Facts) -> Iterator[Finding]:
 
 
 def _pairs_all(call: Call, samples: int) -> bool:
-    """Of arithmetic only the slip itself: one value per sample, once with and once without a last dimension of 1."""
+    """Of arithmetic only the slip itself: one value per sample, once with and once without a dimension of 1."""
     one, other = call.input, call.target
-    if other is None or abs(one.dim() - other.dim()) != 1:
+    if other is None or abs(one.dim() - other.dim()) != 1 or min(one.dim(), other.dim()) == 0:
         return False
     large, small = (one, other) if one.dim() > other.dim() else (other, one)
-    return large.shape[0] == small.shape[0] == samples > 1 and large.shape[-1] == 1
+    if not large.shape[0] == small.shape[0] == samples > 1:
+        return False
+    return large.shape[-1] == 1 or (_lacks_one(small, large) and not _is_opened(large))
+
+
+def _lacks_one(small: Tensor, large: Tensor) -> bool:
+    """Whether a dimension of 1 behind the first is all that tells their shapes apart, such as a map's single channel."""
+    shape = tuple(large.shape)
+    return any(shape[k] == 1 and shape[:k] + shape[k + 1 :] == tuple(small.shape) for k in range(1, len(shape)))
+
+
+def _is_opened(tensor: Tensor) -> bool:
+    """Whether the dimension was put in by hand, as ``x[:, None]``: then all pairs are meant."""
+    node = tensor.grad_fn
+    return tensor._is_view() if node is None else node.name().startswith(("Unsqueeze", "Slice", "Index"))
 
 
 def double_softmax(facts: Facts) -> Iterator[Finding]:
@@ -255,6 +270,7 @@ def label_range(facts: Facts) -> Iterator[Finding]:
     labels = main.target
     if facts.step.target and facts.has("data"):
         labels = torch.cat([t.flatten() for t in facts.data.targets])
+    yield from _signs(main, labels)
     if main.name in CLASS_LOSSES and not labels.is_floating_point() and main.input.dim() > 1:
         count = main.input.shape[1]
         kept = labels[labels != main.options.get("ignore_index", -100)]
@@ -279,6 +295,19 @@ def label_range(facts: Facts) -> Iterator[Finding]:
         )
 
 
+def _signs(main: Call, labels: Tensor) -> Iterator[Finding]:
+    """Losses of pairs and margins multiply by their target: 0 takes a sample out, and 0 and 1 have no other side."""
+    if main.name in SIGNED_LOSSES and not bool((labels.abs() == 1).all()):
+        low, high = float(labels.min()), float(labels.max())
+        yield found(
+            "LABEL-RANGE",
+            "critical",
+            f"{main.name} needs targets of 1 and -1; these reach from {low:g} to {high:g}.",
+            "Map the labels 0 and 1 to -1 and 1: 2 * y - 1.",
+            at(main, lowest=low, highest=high),
+        )
+
+
 def wrong_sign(facts: Facts) -> Iterator[Finding]:
     """All of the losses go into the total with a minus; an adversary has others that do not."""
     known = [(c, s) for c, s in zip(facts.step.record.losses, facts.step.slopes, strict=False)]
@@ -291,6 +320,53 @@ def wrong_sign(facts: Facts) -> Iterator[Finding]:
             "Take the minus out: return the loss itself.",
             at(call, derivative=slope),
         )
+    elif facts.step.punished is not None:
+        yield found(
+            "WRONG-SIGN",
+            "critical",
+            "The loss makes each move less likely by as much as it is rewarded: the policy climbs down.",
+            "Put a minus in front: -(log_prob * reward).mean().",
+            at(facts.step.punished),
+        )
+    elif not known and facts.step.lowered is not None and facts.task.manual is False:
+        yield found(
+            "WRONG-SIGN",
+            "critical",
+            "The loss that is returned falls as the log-probabilities do that are written by hand: training makes what was "
+            "seen less likely.",
+            "Put a minus in front: the mean log-probability is to rise.",
+            at(facts.step.lowered),
+        )
+
+
+def subtracted(facts: Facts) -> Iterator[Finding]:
+    """An autoencoder's reconstruction, and what is taken off it: a divergence is at least 0 (Kingma and Welling 2014,
+    eq. 3), and without its right sign the code runs away."""
+    main, rest = facts.step.main, _rest(facts)
+    if main is not None and rest < 0 and rest < -0.01 * abs(float(main.output)) and _is_told_again(facts.step):
+        yield found(
+            "WRONG-SIGN",
+            "warning",
+            f"What is added to {main.name} of the input itself is {rest:.3g}: a divergence is at least 0, here it is "
+            "subtracted.",
+            "Add it: KL = -0.5 * (1 + log_var - mean**2 - exp(log_var)) is at least 0.",
+            at(main, rest=rest),
+        )
+
+
+def _rest(facts: Facts) -> float:
+    """The loss without its one known part; 0 where that is not known."""
+    losses, slopes = facts.step.record.losses, facts.step.slopes
+    if facts.task.manual or len(losses) != 1 or len(slopes) != 1 or not slopes[0] > 0 or losses[0].output.numel() != 1:
+        return 0.0
+    return facts.step.loss - slopes[0] * float(losses[0].output)
+
+
+def _is_told_again(step: Step) -> bool:
+    target = step.main.target if step.main is not None and step.target else None
+    return target is not None and any(
+        given is not None and given.numel() == target.numel() and same_values(given, target) for given in step.trace.asked
+    )
 
 
 CHECKS = (
@@ -304,4 +380,5 @@ CHECKS = (
     Check("SOFTMAX-DIM", ("step",), softmax_dim),
     Check("SOFTMAX-DIM", ("step",), classes_reshaped),
     Check("WRONG-SIGN", ("step",), wrong_sign),
+    Check("WRONG-SIGN", ("step",), subtracted),
 )

@@ -21,6 +21,9 @@ from lightning_adam.schedules import Schedule, factor
 MOST_STEPS = 4000
 ASSUMED_EPOCHS = 3
 """A run whose length nobody tells is taken to be at least so long."""
+RULES, CUTS = 0.5, 0.75
+"""Share of ε in the denominator from which it rules, as the diagnosis has it, and from which a step is less than a quarter
+of what Adam would take."""
 BY_SIGN = ("Adam", "Lion", "RMSprop", "Adafactor", "Adagrad", "Lamb", "Sophia", "Prodigy", "CAME")
 """In the names of optimizers whose step does not grow with the gradient."""
 
@@ -184,10 +187,10 @@ def eps_high(facts: Facts) -> Iterator[Finding]:
         return
     usual = median(sizes)
     share = facts.plan.eps / (facts.plan.eps + usual)
-    if share > 0.9:
+    if share > RULES:
         yield found(
             "EPS-HIGH",
-            "warning",
+            "warning" if share > CUTS else "info",
             f"eps={facts.plan.eps:g} makes {share:.0%} of the denominator; gradients have an rms of {usual:.1g}.",
             f"eps={min(1e-8, usual / 100):.0e}, or a learning rate {1 / (1 - share):.0f} times as large if SGD is meant.",
             {"eps": facts.plan.eps, "gradient rms": usual, "share": share},

@@ -15,10 +15,18 @@ from torch.overrides import TorchFunctionMode
 CLASS_LOSSES = ("cross_entropy", "nll_loss")
 BINARY_LOSSES = ("binary_cross_entropy_with_logits", "binary_cross_entropy")
 VALUE_LOSSES = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
-LOSSES = (*CLASS_LOSSES, *BINARY_LOSSES, *VALUE_LOSSES, "kl_div", "ctc_loss", "gaussian_nll_loss", "poisson_nll_loss")
-ARITHMETIC = ("sub", "rsub", "__sub__", "__rsub__", "mul", "__mul__", "__rmul__", "div", "__truediv__")
+SIGNED_LOSSES = ("cosine_embedding_loss", "margin_ranking_loss", "hinge_embedding_loss", "soft_margin_loss")
+"""Their targets are 1 and -1."""
+OTHER_LOSSES = ("kl_div", "ctc_loss", "gaussian_nll_loss", "poisson_nll_loss")
+LOSSES = (*CLASS_LOSSES, *BINARY_LOSSES, *VALUE_LOSSES, *SIGNED_LOSSES, *OTHER_LOSSES)
+ARITHMETIC = (
+    "sub", "rsub", "subtract", "__sub__", "__rsub__", "mul", "multiply", "__mul__", "__rmul__", "div", "divide",
+    "__truediv__",
+)  # fmt: skip
 SQUASHING = ("softmax", "log_softmax", "sigmoid")
 LOGARITHMS = ("log", "log2", "log10")
+LENGTHS = ("norm", "vector_norm")
+NORMALISERS = ("logsumexp", "logcumsumexp")
 JOINING = ("cat", "concat", "concatenate", "hstack")
 DROPOUTS = ("dropout", "alpha_dropout", "dropout1d", "dropout2d", "dropout3d", "feature_alpha_dropout")
 
@@ -76,7 +84,8 @@ class Record:
     """All that one training step called.
 
     ``dead`` has the place of each ReLU, and which of its units gave only zeros; ``joined`` what was put beside values that
-    have a gradient, and has none itself, such as numbers beside the rows of an embedding.
+    have a gradient, and has none itself, such as numbers beside the rows of an embedding; ``directions`` what was brought
+    to length 1.
     """
 
     losses: list[Call] = field(default_factory=list)
@@ -87,6 +96,8 @@ class Record:
     dropouts: list[Call] = field(default_factory=list)
     rearranged: list[Call] = field(default_factory=list)
     joined: list[Call] = field(default_factory=list)
+    normalisers: list[Call] = field(default_factory=list)
+    directions: list[Call] = field(default_factory=list)
 
 
 class Recorder(TorchFunctionMode):
@@ -152,6 +163,17 @@ def _keep_rearranged(record: Record, call: Call) -> None:
         record.rearranged.append(call)
 
 
+def _keep_normaliser(record: Record, call: Call) -> None:
+    if call.input.requires_grad:
+        record.normalisers.append(call)
+
+
+def _keep_direction(record: Record, call: Call) -> None:
+    """By its length alone a vector is divided where the length keeps its dimension."""
+    if call.output.requires_grad and (call.name not in LENGTHS or call.options.get("keepdim")):
+        record.directions.append(call)
+
+
 def _keep_joined(record: Record, call: Call) -> None:
     if call.output.requires_grad and not call.input.requires_grad and call.input.is_floating_point():
         record.joined.append(call)
@@ -161,6 +183,8 @@ _KEPT: dict[str, Callable[[Record, Call], None]] = {
     **dict.fromkeys(LOSSES, _keep_nothing),
     **dict.fromkeys(SQUASHING, _keep_squash),
     **dict.fromkeys(LOGARITHMS, _keep_logarithm),
+    **dict.fromkeys(NORMALISERS, _keep_normaliser),
+    **dict.fromkeys(("normalize", "cosine_similarity", *LENGTHS), _keep_direction),
     **dict.fromkeys(("view", "reshape"), _keep_rearranged),
     **dict.fromkeys(ARITHMETIC, _keep_broadcast),
     **dict.fromkeys(JOINING, _keep_joined),
@@ -173,6 +197,8 @@ _POSITIONS: dict[str, tuple[str, ...]] = {
     "log_softmax": ("input", "dim"),
     "dropout": ("input", "p", "training"),
     "ctc_loss": ("log_probs", "targets", "input_lengths", "target_lengths"),
+    "cosine_embedding_loss": ("input", "other", "target"),
+    "margin_ranking_loss": ("input", "other", "target"),
     "cross_entropy": ("input", "target", "weight"),
     "nll_loss": ("input", "target", "weight"),
     **dict.fromkeys(DROPOUTS, ("input", "p", "training")),

@@ -53,6 +53,7 @@ CHECKS: tuple[Check, ...] = (
 RATES = ("LR-HIGH", "NO-WARMUP", "LR-LOW", "PROBE-DIVERGES")
 """What a run at the planned rate tells."""
 BEGINNINGS = ("on_fit_start", "on_train_start", "on_train_epoch_start")
+BATCH_BEGINS = "on_train_batch_start"
 """Hooks in which a module may still set modes; called only where no trainer will."""
 
 
@@ -144,6 +145,7 @@ def _begin(facts: Facts, planned: Any, is_setup: bool) -> None:
         facts.missing["optimizers"] = f"configure_optimizers raised {type(error).__name__}: {_short(error)}"
     for hook in BEGINNINGS:
         _attempt(facts, hook, getattr(task.module, hook, lambda: None))
+    _attempt(facts, BATCH_BEGINS, lambda: getattr(task.module, BATCH_BEGINS, _nothing)(task.placed(task.usable()[0]), 0))
 
 
 def _prepare(facts: Facts, planned: Any, is_setup: bool) -> None:

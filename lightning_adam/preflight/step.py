@@ -20,6 +20,8 @@ from lightning_adam.preflight.task import Task
 
 LAYERS = (nn.Linear, nn.modules.conv._ConvNd, nn.RNNBase, nn.RNNCellBase, nn.Bilinear, nn.MultiheadAttention)
 EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
+REWARDS = ("reward", "rewards", "return", "returns", "advantage", "advantages")
+"""Names of what is to be large, in a batch of moves."""
 
 
 @dataclass
@@ -36,11 +38,13 @@ class Trace:
 
     Attributes:
         outer: modules with parameters that no other module called, in order, with what they gave.
+        asked: what each of those got first; None where that is no tensor.
         entries: the net's inputs, where layers get them first; an embedding's are its indices.
         called: ids of all.
     """
 
     outer: list[tuple[nn.Module, Any]] = field(default_factory=list)
+    asked: list[Tensor | None] = field(default_factory=list)
     entries: list[Entry] = field(default_factory=list)
     called: set[int] = field(default_factory=set)
 
@@ -65,6 +69,7 @@ def traced() -> Iterator[Trace]:
         depth[0] -= 1
         if depth[0] == 0 and next(module.parameters(), None) is not None:
             trace.outer.append((module, output))
+            trace.asked.append(args[0].detach() if args and isinstance(args[0], Tensor) else None)
 
     handles = [hooks.register_module_forward_pre_hook(before), hooks.register_module_forward_hook(after)]
     try:
@@ -94,6 +99,9 @@ class Step:
         target: path of the batch's tensor that a loss got as its target as it is; empty if none.
         prediction: which of the outer calls gave the prediction; -1 if none.
         slopes: for each loss call the derivative of the total to it: below 0 it is maximised.
+        writes: whether it wrote weights itself between its losses, so that a prediction hangs on the batch by them, too.
+        punished: log-probabilities of moves that the total makes smaller by as much as they are rewarded; None if none.
+        lowered: the log-probabilities by hand that the total makes smaller, whose they are equally much; None if none.
         leaves: parameters that the loss leads to.
         given: the batch.
     """
@@ -106,6 +114,9 @@ class Step:
     target: str = ""
     prediction: int = -1
     slopes: list[float] = field(default_factory=list)
+    writes: bool = False
+    punished: Call | None = None
+    lowered: Call | None = None
     leaves: list[Tensor] = field(default_factory=list)
     given: Any = None
 
@@ -118,18 +129,22 @@ class Step:
 def observe(task: Task, batch: Any, seed: int = 0) -> Step:
     """Run the training step on a batch, once, and keep what it shows; an exception of it, too."""
     samples, recorder = size(batch), Recorder()
+    versions = [(p, p._version) for p in task.trainable().values()]
     with traced() as trace, recorder:
         step = Step(recorder.record, trace, samples=samples)
         try:
             loss = task.loss(batch, seed=seed)
         except Exception as error:
             step.error, loss = error, None
-    step.given = task.given
+    step.given, step.writes = task.given, any(p._version != before for p, before in versions)
     step.target = target_path(step, task.given)
     step.prediction = prediction_call(trace, samples)
     if loss is not None:
         step.loss = float(loss.detach())
-        step.slopes, step.leaves = slopes(loss, recorder.record.losses), graph_leaves(loss)
+        step.leaves = graph_leaves(loss)
+        if not task.manual:  # by hand weights may have been written since, and the graph is void
+            step.slopes, step.lowered = slopes(loss, recorder.record.losses), lowered(loss, recorder.record)
+            step.punished = punished(loss, recorder.record, task.given)
     return step
 
 
@@ -194,6 +209,53 @@ def slopes(loss: Tensor, calls: list[Call]) -> list[float]:
     return [math.nan if g is None else float(g.sum()) if bool((g <= 0).all() or (g >= 0).all()) else math.nan for g in found]
 
 
+def lowered(loss: Tensor, record: Record) -> Call | None:
+    """Log-probabilities, or what they are normalised by, that go into the loss with the sign that makes them smaller.
+
+    Weights that differ are left alone: a policy's log-probabilities are weighed by rewards of either sign. So are those of
+    all classes at once, which an entropy takes.
+    """
+    for call in (call for call in record.squashes if call.name == "log_softmax"):
+        slope = slope_to(loss, call.output)
+        if _is_one_number(slope) and bool((slope == 0).any()):
+            return call
+    return next((c for c in record.normalisers if _is_one_number(-slope_to(loss, c.output)) and _shifts(loss, c)), None)
+
+
+def punished(loss: Tensor, record: Record, batch: Any) -> Call | None:
+    """Log-probabilities of moves that the loss makes smaller where their reward is large, and larger where it is not."""
+    rewards = [leaf for path, leaf in leaves(batch) if path.rpartition(".")[2].lower() in REWARDS]
+    told = [(c, 1.0) for c in record.squashes if c.name == "log_softmax"] + [(c, -1.0) for c in record.normalisers]
+    for call, sign in told if rewards else ():
+        pull = sign * slope_to(loss, call.output).flatten(1).sum(1) if call.output.dim() > 1 else torch.zeros(0)
+        if any(
+            reward.shape == pull.shape and bool((pull * reward >= 0).all() and (pull * reward).any()) for reward in rewards
+        ):
+            return call
+    return None
+
+
+def _is_one_number(slope: Tensor) -> bool:
+    """Above 0, wherever it is not 0."""
+    acting = slope[slope != 0]
+    return acting.numel() > 0 and float(acting.min()) > 0.99 * float(acting.max()) > 0
+
+
+def _shifts(loss: Tensor, call: Call) -> bool:
+    """Whether adding a number to all scores changes nothing: they are compared with their own normaliser, which the
+    logarithm of a mixture's density is not."""
+    slope = slope_to(loss, call.input)
+    return abs(float(slope.sum())) < 1e-3 * float(slope.abs().sum())
+
+
+def slope_to(loss: Tensor, values: Tensor) -> Tensor:
+    """The derivative of the loss to values on its way; zeros where they are not."""
+    if not loss.requires_grad or not values.requires_grad:
+        return torch.zeros_like(values)
+    (found,) = torch.autograd.grad(loss, [values], retain_graph=True, allow_unused=True)
+    return torch.zeros_like(values) if found is None else found
+
+
 def graph_leaves(loss: Tensor) -> list[Tensor]:
     """All tensors that the loss leads back to."""
     seen, todo, found = set(), [loss.grad_fn], []
@@ -208,12 +270,29 @@ def graph_leaves(loss: Tensor) -> list[Tensor]:
     return found
 
 
+@contextmanager
+def remembering_nothing(module: nn.Module) -> Iterator[None]:
+    """What modules keep in their attributes, such as a recurrent state for the next batch, is afterwards as before."""
+    before = [(part.__dict__, dict(part.__dict__)) for part in module.modules()]
+    try:
+        yield
+    finally:
+        for attributes, entries in before:
+            attributes.clear()
+            attributes.update(entries)
+
+
 def predict(task: Task, batch: Any, which: int, seed: int = 0) -> Tensor | None:
     """What the net predicts for a batch, inside the training step; None where it gives none."""
+    return asked_and_given(task, batch, which, seed)[1]
+
+
+def asked_and_given(task: Task, batch: Any, which: int, seed: int = 0) -> tuple[Tensor | None, Tensor | None]:
+    """What the net gets for a batch, inside the training step, and what it predicts; None where that is no tensor."""
     samples = size(batch)
-    with traced() as trace:
+    with remembering_nothing(task.module), traced() as trace:
         task.loss(batch, seed=seed)
     if not 0 <= which < len(trace.outer):
-        return None
+        return None, None
     found = main_tensor(trace.outer[which][1], samples)
-    return None if found is None else found.detach()
+    return trace.asked[which], None if found is None else found.detach()

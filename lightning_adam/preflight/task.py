@@ -29,10 +29,13 @@ NORMS = (nn.modules.batchnorm._BatchNorm,)
 DROPOUTS = (nn.modules.dropout._DropoutNd,)
 
 
+Event = tuple[str, Optimizer | None]
+
+
 class HandOptimizer:
     """What ``self.optimizers()`` gives while probing: it notes what is called, and steps only where that is wanted."""
 
-    def __init__(self, optimizer: Optimizer, events: list[str], steps: bool) -> None:
+    def __init__(self, optimizer: Optimizer, events: list[Event], steps: bool) -> None:
         self.optimizer, self._events, self._steps = optimizer, events, steps
 
     def __getattr__(self, name: str) -> Any:
@@ -40,7 +43,7 @@ class HandOptimizer:
 
     def step(self, closure: Callable[[], Any] | None = None, **_: Any) -> Any:
         """A closure is evaluated in any case: it has the backward pass."""
-        self._events.append("step")
+        self._events.append(("step", self.optimizer))
         if not self._steps:
             return closure() if closure is not None else None
         return self.optimizer.step(closure) if closure is not None else self.optimizer.step()
@@ -51,19 +54,28 @@ class HandOptimizer:
 
 
 class Backwards(TorchFunctionMode):
-    """Catches the losses of a manual step on their way to backward, and lets them through where it is to step."""
+    """Catches the losses of a manual step on their way to backward, and lets them through where it is to step.
 
-    def __init__(self, events: list[str], losses: list[Tensor], lets_through: bool) -> None:
+    Args:
+        events: where it notes them.
+        losses: where it keeps them; with their graph where it does not let them through.
+        collect: called with each loss that is not let through.
+    """
+
+    def __init__(self, events: list[Event], losses: list[Tensor], collect: Callable[[Tensor], None] | None) -> None:
         super().__init__()
-        self._events, self._losses, self._lets_through = events, losses, lets_through
+        self._events, self._losses, self._collect = events, losses, collect
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         """All other calls are handed on."""
         if getattr(func, "__name__", "") != "backward":
             return func(*args, **(kwargs or {}))
-        self._events.append("backward")
-        self._losses.append(args[0].detach() if self._lets_through else args[0])
-        return func(*args, **(kwargs or {})) if self._lets_through else None
+        self._events.append(("backward", None))
+        if self._collect is None:
+            self._losses.append(args[0].detach())
+            return func(*args, **(kwargs or {}))
+        self._losses.append(args[0])
+        return self._collect(args[0])
 
 
 @dataclass
@@ -76,8 +88,9 @@ class Task:
         trainer: the run's, or a stand-in.
         optimizers: as configured; empty where they could not be.
         schedulers: Lightning's form: dicts with ``scheduler``, ``interval``, ``frequency``.
-        events: what a manual step called, in order: ``backward``, ``step``.
+        events: what a manual step called, in order: ``backward``, or ``step`` with its optimizer.
         given: the last batch as the training step got it.
+        collected: gradients of the last manual step's losses together, by name, where nothing was to be stepped.
         deadline: when no further step may begin, by ``time.monotonic``.
         is_exact: whether steps are taken without autocast, whose rounding a comparison would see.
     """
@@ -87,8 +100,9 @@ class Task:
     trainer: Any
     optimizers: list[Optimizer] = field(default_factory=list)
     schedulers: list[dict[str, Any]] = field(default_factory=list)
-    events: list[str] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
     given: Any = None
+    collected: dict[str, Tensor] = field(default_factory=dict)
     deadline: float = math.inf
     is_exact: bool = False
 
@@ -169,11 +183,30 @@ class Task:
             "optimizers": lambda *_, **__: given,
             "manual_backward": lambda loss, *args, **kw: loss.backward(*args, **kw),
         }
-        with shadowed(self.module, shadows), Backwards(self.events, losses, backward):
-            self.module.training_step(*self._arguments(batch, index))
+        self.collected = {}
+        before = {p: p.grad for p in self.trainable().values()}
+        try:
+            with shadowed(self.module, shadows), Backwards(self.events, losses, None if backward else self._collect):
+                self.module.training_step(*self._arguments(batch, index))
+        finally:
+            if not backward:
+                for parameter, gradient in before.items():
+                    parameter.grad = gradient
         if not losses:
             raise ValueError("training_step gave no loss to manual_backward")
         return torch.stack([loss.float().mean() for loss in losses]).sum()
+
+    def _collect(self, loss: Tensor) -> None:
+        """Of one loss, at once: the step may read ``.grad`` behind it, and write weights, after which the graph is void."""
+        named = {name: p for name, p in self.trainable().items() if p.requires_grad}
+        if not loss.requires_grad:
+            return
+        found = torch.autograd.grad(loss.mean(), list(named.values()), retain_graph=True, allow_unused=True)
+        for (name, parameter), gradient in zip(named.items(), found, strict=True):
+            if gradient is not None:
+                parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+                earlier = self.collected.get(name)
+                self.collected[name] = gradient if earlier is None else earlier + gradient
 
 
 def _seed(seed: int) -> None:
@@ -210,13 +243,17 @@ def _nothing(*args: Any, **kwargs: Any) -> None:
     return None
 
 
+def _clocks(task: Task) -> Any:
+    """What ``self.lr_schedulers()`` gives: one, several, or None, none of which does anything."""
+    given = [SimpleNamespace(step=_nothing, get_last_lr=lambda: [0.0]) for _ in task.schedulers]
+    return given if len(given) > 1 else given[0] if given else None
+
+
 @contextmanager
 def silenced(task: Task) -> Iterator[None]:
     """Nothing is logged, clipped or scheduled by the module's own calls, and a trainer is there to be asked."""
     names = ("log", "log_dict", "clip_gradients", "toggle_optimizer", "untoggle_optimizer", "print")
-    schedulers = [SimpleNamespace(step=_nothing, get_last_lr=lambda: [0.0]) for _ in task.schedulers]
-    given = None if not schedulers else schedulers[0] if len(schedulers) == 1 else schedulers
-    methods = dict.fromkeys(names, _nothing) | {"lr_schedulers": lambda: given}
+    methods = dict.fromkeys(names, _nothing) | {"lr_schedulers": lambda: _clocks(task)}
     if getattr(task.module, "_trainer", None) is None:
         methods["_trainer"] = task.trainer  # type: ignore[assignment]
     with shadowed(task.module, methods):
@@ -307,7 +344,9 @@ def kept(module: nn.Module) -> Iterator[None]:
 
 
 def gradients(task: Task, loss: Tensor, names: Sequence[str]) -> dict[str, Tensor | None]:
-    """Of the loss to the named parameters, with nothing left in ``.grad``."""
+    """Of the loss that was taken last to the named parameters, with nothing left in ``.grad``."""
+    if task.manual:
+        return {name: task.collected.get(name) for name in names}
     parameters = task.trainable()
     found = torch.autograd.grad(loss, [parameters[name] for name in names], allow_unused=True)
     return dict(zip(names, found, strict=True))

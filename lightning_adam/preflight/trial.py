@@ -29,6 +29,8 @@ SUSPECT, LONGER = 0.3, 120
 """Rate over the weights' rms from which more steps are taken: a transformer only starts to learn after some forty."""
 OVERFIT_STEPS = 120
 FEWEST, FIRST_BATCHES = 10, 8
+ROUNDING = 1e-5
+"""Of the usual gradient: what a bias before a norm has is what rounding leaves of 0."""
 
 
 @dataclass
@@ -175,12 +177,14 @@ def _unmoved(task: Task, before: dict[str, Tensor], slopes: Gradients) -> list[s
     """By hand a bias may have a gradient of one loss, and be stepped by another that has none of it."""
     least = 2 if task.manual else 0
     held = {id(p) for o in task.optimizers for group in o.param_groups for p in group["params"]}
+    usual = median(slopes.rms.values()) if slopes.rms else 0.0
     return [
         name
         for name, p in task.trainable().items()
         if id(p) in held
         and p.dim() >= least
         and slopes.norms.get(name, 0.0) > 0
+        and slopes.rms.get(name, usual) > ROUNDING * usual
         and name in before
         and torch.equal(p.detach(), before[name])
     ]
@@ -203,7 +207,9 @@ def overfit(task: Task, step: Step, data: Data, found: Trial, seconds: float) ->
                         break
                     if time.monotonic() > deadline:
                         raise OutOfTimeError("the budget is used up")
-                found.worsened = _worse(before, _error(task, step, data, few)) if lowest < min(0.0, first) else None
+                is_map = _is_map(data.targets)
+                if lowest < min(0.0, first) or (is_map and lowest < 0.9 * first):
+                    found.worsened = _worse(before, _error(task, step, data, few), is_map)
             if _is_learnt(first, lowest):
                 break
     found.overfit = first, lowest
@@ -221,14 +227,30 @@ def _error(task: Task, step: Step, data: Data, few: Any) -> float:
     if output is None or target is None:
         return math.nan
     if target.is_floating_point() and output.numel() == target.numel():
-        return float((output.flatten() - target.flatten()).pow(2).mean())
+        return _distance(output.flatten().float(), target.flatten().float(), _is_map([target]))
     if target.dim() == 1 and not target.is_floating_point() and output.dim() == 2 and int(target.max()) < output.shape[1]:
         return float(nn.functional.cross_entropy(output.float(), target.long()))
     return math.nan
 
 
-def _worse(before: float, after: float) -> tuple[float, float] | None:
-    return (before, after) if after > 2 * before + 0.1 else None
+def _is_map(targets: list[Tensor]) -> bool:
+    """Whether they say yes or no of many places of each sample."""
+    return bool(targets) and all(
+        t.is_floating_point() and t.dim() > 1 and t[0].numel() > 1 and bool(((t == 0) | (t == 1)).all()) for t in targets
+    )
+
+
+def _distance(output: Tensor, target: Tensor, is_map: bool) -> float:
+    """In squares; of yes and no how far the correlation is from 1, for logits grow as they are learnt."""
+    if not is_map:
+        return float((output - target).pow(2).mean())
+    return 1 - float(torch.corrcoef(torch.stack([output, target]))[0, 1])
+
+
+def _worse(before: float, after: float, is_map: bool) -> tuple[float, float] | None:
+    """Twice as far away; of a map, against what is wanted rather than with it."""
+    is_worse = after > max(1.3, before) if is_map else after > 2 * before + 0.1
+    return (before, after) if is_worse else None
 
 
 def _fitted(task: Task, batch_of: Callable[[int], Any], rate: float, steps: int, seed: int = 0) -> Iterator[float]:
@@ -272,6 +294,6 @@ def unseen(task: Task, step: Step, data: Data, found: Trial, seconds: float) -> 
 
 
 def _judged(task: Task, batches: list[Any]) -> float:
-    with mode(task.module, training=False), torch.no_grad():
-        values = [float(task.loss(batch, index)) for index, batch in enumerate(batches)]
+    with mode(task.module, training=False):  # with gradients: a step may ask for those of its inputs
+        values = [float(task.loss(batch, index).detach()) for index, batch in enumerate(batches)]
     return sum(values) / len(values)

@@ -73,7 +73,7 @@ def of_case(name: str) -> Course:
 
 
 CHOSEN_ON = {f"corpus {name}": lambda name=name: of_family(name) for name in FAMILIES if FAMILIES[name].by_loss}
-EARLIER = [name for name in HEALTHY if part_of(name) not in ("strangers", "newcomers")]
+EARLIER = [name for name in HEALTHY if part_of(name) in ("tuning", "held-out", "fresh")]
 """The cases that were there when the constants were chosen."""
 REPORTED = {name: lambda name=name: of_case(name) for name in EARLIER if name not in LEFT_OUT}
 TASKS: dict[str, Callable[[], Course]] = {**REPORTED, **CHOSEN_ON}

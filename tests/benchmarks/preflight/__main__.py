@@ -1,4 +1,4 @@
-"""``python -m tests.benchmarks.preflight [tuning|held-out|fresh|strangers|newcomers]``: right names and false alarms."""
+"""``python -m tests.benchmarks.preflight [tuning|held-out|fresh|…|visitors]``: right names and false alarms."""
 
 from __future__ import annotations
 
@@ -14,14 +14,18 @@ import torch
 
 import lightning_adam as la
 from tests.benchmarks.preflight.cases import FAULTY, HEALTHY, part_of
+from tests.benchmarks.preflight.register import KEPT_APART
 
 
 def judge(build: Any) -> tuple[la.PreflightReport, float]:
-    """The report on a case, and its seconds."""
+    """The report on a case, and its seconds; what is refused is judged wrong."""
     L.seed_everything(0, verbose=False)
     module, data, *options = build()
     begun = time.perf_counter()
-    report = la.preflight(module, data, **(options[0] if options else {}))
+    try:
+        report = la.preflight(module, data, **(options[0] if options else {}))
+    except Exception as refused:
+        report = la.PreflightReport((la.Finding("REFUSED", "warning", 0, ""),), {"everything": repr(refused)}, 0.0, 0)
     return report, time.perf_counter() - begun
 
 
@@ -57,7 +61,7 @@ def main(which: str, details: bool) -> None:
     warnings.filterwarnings("ignore")
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    for part in ("tuning", "held-out", "fresh", "strangers", "newcomers"):
+    for part in ("tuning", "held-out", *KEPT_APART):
         if which in (part, "all"):
             print(part)
             for kind, cases in (("healthy", HEALTHY), ("faulty", FAULTY)):

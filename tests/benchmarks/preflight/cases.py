@@ -11,10 +11,23 @@ from tests.benchmarks.preflight import (  # noqa: F401
     healthy,
     healthy_more,
     healthy_tasks,
+    latecomers_faulty,
+    latecomers_healthy,
     newcomers_faulty,
     newcomers_healthy,
+    outsiders_faulty,
+    outsiders_faulty_behaviour,
+    outsiders_faulty_data,
+    outsiders_faulty_more,
+    outsiders_healthy,
+    outsiders_healthy_more,
+    outsiders_healthy_shapes,
+    outsiders_healthy_tuned,
     strangers_faulty,
     strangers_healthy,
+    visitors_faulty,
+    visitors_faulty_more,
+    visitors_healthy,
 )
 from tests.benchmarks.preflight.register import FAULTY, HEALTHY, part_of
 
