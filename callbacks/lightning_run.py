@@ -19,6 +19,7 @@ from lightning_adam.callbacks._lightning import (
     hyperparameters_of_user,
     log_interval,
     log_step,
+    save_checkpoint,
     scale_on_device,
 )
 from lightning_adam.describe import hyperparameters, planned
@@ -108,8 +109,9 @@ class LightningRun:
         trainer = self._trainer
         path = Path(trainer.log_dir or trainer.default_root_dir) / f"adam_stopped_step_{trainer.global_step}.ckpt"
         trainer.should_stop = True
-        trainer.save_checkpoint(path)
-        return f"stopped at step {trainer.global_step}, with everything saved in {path}"
+        trouble = save_checkpoint(trainer, path)
+        saved = f"but nothing could be saved in {path} ({trouble})" if trouble else f"with everything saved in {path}"
+        return f"stopped at step {trainer.global_step}, {saved}"
 
     def tell(self, line: str) -> None:
         """As Lightning's own lines."""
