@@ -25,6 +25,7 @@ from lightning_adam.callbacks._lightning import (
 from lightning_adam.describe import hyperparameters, planned
 from lightning_adam.monitoring import Plan, Sink
 from lightning_adam.monitoring.guard import Guard
+from lightning_adam.monitoring.signals import signals_wait
 from lightning_adam.planning import steps_per_epoch
 from lightning_adam.sinks import merged_hyperparameters, sinks_of
 
@@ -139,5 +140,6 @@ def log_hyperparameters(trainer: Trainer, module: LightningModule) -> None:
         return
     theirs = hyperparameters_of_user(trainer, module)
     values = merged_hyperparameters(theirs, hyperparameters(trainer.optimizers))
-    for sink in guarded_sinks(trainer):
-        sink.hyperparameters(values, trainer_follows=bool(theirs))
+    with signals_wait():
+        for sink in guarded_sinks(trainer):
+            sink.hyperparameters(values, trainer_follows=bool(theirs))

@@ -32,9 +32,7 @@ class MonitorCallback(Callback):
     def __init__(self, statistics: StatisticsOptions | None = None, divergence: DivergenceOptions | None = None) -> None:
         self.statistics, self.divergence = statistics, divergence
         self._monitor: Monitor | None = None
-        self._outcome = Outcome()
-        self._has_backward = False
-        self._first = FirstStepChecks()
+        self._outcome, self._first, self._has_backward = Outcome(), FirstStepChecks(), False
 
     @property
     def failures(self) -> frozenset[str]:
