@@ -173,7 +173,12 @@ class Actions:
     def _carry_out(self, ranks: Ranks, mend: Callable[[Run], str]) -> str:
         """On all ranks; where it fails on one, the weights of the ranks are not the same any more, and the run stops."""
         done: list[str] = []
-        if ranks.all(f"the action {self.kind}", lambda: done.append(mend(ranks.run)) is None):
+
+        def is_mended() -> bool:
+            done.append(mend(ranks.run))
+            return True
+
+        if ranks.all(f"the action {self.kind}", is_mended):
             return done[0]
         return self._stop(ranks.run, "it failed; ")
 

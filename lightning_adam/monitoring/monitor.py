@@ -93,7 +93,7 @@ class Monitor:
             self._only_warn()
         try:
             self.guard.run("the optimizer's steps", self._listen)
-            self._watched()
+            self.guard.run("the start of the run", self._watched)
         except ConfigError:
             self.detach()
             raise
