@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NoReturn
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -60,6 +61,19 @@ def averages(trainer: Trainer) -> list[Mapping[str, Any]]:
 
 def _are_tensors(values: Mapping[Any, Any]) -> bool:
     return all(isinstance(value, Tensor) for value in values.values())
+
+
+def save_checkpoint(trainer: Trainer, path: Path) -> str:
+    """What kept it from being saved; empty for nothing.
+
+    The ranks that write nothing wait for the one that does, also where its disk is full: it meets them there.
+    """
+    try:
+        trainer.save_checkpoint(path)
+    except Exception as error:
+        trainer.strategy.barrier("Trainer.save_checkpoint")
+        return f"{type(error).__name__}: {error}"
+    return ""
 
 
 def loss_scale(trainer: Trainer) -> float:

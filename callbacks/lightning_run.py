@@ -19,11 +19,13 @@ from lightning_adam.callbacks._lightning import (
     hyperparameters_of_user,
     log_interval,
     log_step,
+    save_checkpoint,
     scale_on_device,
 )
 from lightning_adam.describe import hyperparameters, planned
 from lightning_adam.monitoring import Plan, Sink
 from lightning_adam.monitoring.guard import Guard
+from lightning_adam.monitoring.signals import signals_wait
 from lightning_adam.planning import steps_per_epoch
 from lightning_adam.sinks import merged_hyperparameters, sinks_of
 
@@ -108,8 +110,9 @@ class LightningRun:
         trainer = self._trainer
         path = Path(trainer.log_dir or trainer.default_root_dir) / f"adam_stopped_step_{trainer.global_step}.ckpt"
         trainer.should_stop = True
-        trainer.save_checkpoint(path)
-        return f"stopped at step {trainer.global_step}, with everything saved in {path}"
+        trouble = save_checkpoint(trainer, path)
+        saved = f"but nothing could be saved in {path} ({trouble})" if trouble else f"with everything saved in {path}"
+        return f"stopped at step {trainer.global_step}, {saved}"
 
     def tell(self, line: str) -> None:
         """As Lightning's own lines."""
@@ -137,5 +140,6 @@ def log_hyperparameters(trainer: Trainer, module: LightningModule) -> None:
         return
     theirs = hyperparameters_of_user(trainer, module)
     values = merged_hyperparameters(theirs, hyperparameters(trainer.optimizers))
-    for sink in guarded_sinks(trainer):
-        sink.hyperparameters(values, trainer_follows=bool(theirs))
+    with signals_wait():
+        for sink in guarded_sinks(trainer):
+            sink.hyperparameters(values, trainer_follows=bool(theirs))

@@ -32,9 +32,7 @@ class MonitorCallback(Callback):
     def __init__(self, statistics: StatisticsOptions | None = None, divergence: DivergenceOptions | None = None) -> None:
         self.statistics, self.divergence = statistics, divergence
         self._monitor: Monitor | None = None
-        self._outcome = Outcome()
-        self._has_backward = False
-        self._first = FirstStepChecks()
+        self._outcome, self._first, self._has_backward = Outcome(), FirstStepChecks(), False
 
     @property
     def failures(self) -> frozenset[str]:
@@ -60,15 +58,18 @@ class MonitorCallback(Callback):
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The optimizers hold their restored state: listen to them (ConfigError: a glob that matches no parameter)."""
-        Guard().run("the whole run", self._begin, trainer, pl_module)
+        is_there = Guard().run("the whole run", self._make, trainer, pl_module)
+        if self.divergence is not None and self.divergence.acts:
+            is_there = trainer.strategy.reduce_boolean_decision(is_there)
+        if self._monitor is not None:
+            self._monitor.begin(is_there)
 
-    def _begin(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _make(self, trainer: Trainer, pl_module: LightningModule) -> None:
         from lightning_adam.callbacks.lightning_run import LightningRun
         from lightning_adam.monitoring import Monitor
 
-        run, state = LightningRun(trainer, pl_module), self._outcome.begin(trainer.global_step)
-        self._monitor = Monitor(run, self.statistics, self.divergence, state, self.on_record)
-        self._monitor.begin()
+        run, before = LightningRun(trainer, pl_module), self._outcome.begin(trainer.global_step)
+        self._monitor = Monitor(run, self.statistics, self.divergence, before, self.on_record)
         self._first = FirstStepChecks(self._monitor.guard if self.divergence is not None else None)
 
     @override
@@ -105,17 +106,17 @@ class MonitorCallback(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The run is over: write what is left, and let go of everything."""
         self._first.stop()
-        monitor, self._monitor = self._monitor, None
-        if monitor is not None:
+        if (monitor := self._monitor) is not None:
+            self._monitor = None
             self._outcome.end(monitor, trainer.is_global_zero)
 
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """The run broke; Lightning calls nothing else then, and the pictures are wanted all the more."""
-        self.on_train_end(trainer, pl_module)
-        forget_module(self)
         from lightning_adam.monitoring.stopping import raise_again
 
+        self.on_train_end(trainer, pl_module)
+        forget_module(self)
         raise_again(exception, self.divergence)
 
     @override

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +18,41 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from lightning_adam.callbacks import DivergenceMonitor
+from lightning_adam.monitoring.actions import Actions
+from lightning_adam.monitoring.good_state import GoodState
+from lightning_adam.monitoring.monitor import Monitor
+from lightning_adam.monitoring.signal_reader import SignalReader
 from tests.digits import Digits, digits_loader, trainer
 from tests.run_distributed import strategy
 
 ACTIONS = ("stop", "rollback", "skip_step", "reduce_lr", "two rollback", "two skip_step")
 """Those of ``two`` with a second optimizer, stepped by hand."""
+FAILING = {
+    "rollback, failing to decide": (Actions, "_asks_for_one", 10),
+    "rollback, failing to copy": (GoodState, "of", 2),
+    "rollback, failing to begin": (Monitor, "_prepare", 1),
+    "rollback, failing to go back": (GoodState, "restore", 1),
+    "skip_step, failing to decide": (SignalReader, "gradient_norm", 10),
+}
+"""Which method raises on rank 1 alone, and at which of its calls."""
+
+
+@contextmanager
+def failing(owner: Any, name: str, at: int) -> Iterator[None]:
+    """The n-th call of this method raises."""
+    original, calls = vars(owner)[name], count(1)
+    function = getattr(original, "__func__", original)
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        if next(calls) == at:
+            raise RuntimeError("injected")
+        return function(*args, **kwargs)
+
+    setattr(owner, name, type(original)(wrapped) if isinstance(original, classmethod) else wrapped)
+    try:
+        yield
+    finally:
+        setattr(owner, name, original)
 
 
 class OneSided(Digits):
@@ -59,7 +92,7 @@ class Halves(OneSided):
 def result(action: str, folder: Path) -> dict[str, Any]:
     """What this rank ended with."""
     kind = Halves if action.startswith("two") else OneSided
-    action = action.removeprefix("two ")
+    action = action.removeprefix("two ").partition(",")[0]
     module, monitor = kind(total_steps=50), DivergenceMonitor(on_divergence=action)
     logger = TensorBoardLogger(folder, name=action)
     options: dict[str, Any] = {"max_steps": 50, "use_distributed_sampler": False, "logger": logger, "callbacks": [monitor]}
@@ -80,7 +113,11 @@ def main(folder: Path) -> None:
     """One file per rank."""
     torch.set_num_threads(1)
     results = {action: result(action, folder) for action in ACTIONS}
-    (folder / f"rank{results['stop']['rank']}.json").write_text(json.dumps(results))
+    rank = results["stop"]["rank"]
+    for case, fault in FAILING.items():
+        with failing(*fault) if rank == 1 else nullcontext():
+            results[case] = result(case, folder)
+    (folder / f"rank{rank}.json").write_text(json.dumps(results))
 
 
 if __name__ == "__main__":

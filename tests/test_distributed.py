@@ -16,7 +16,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 
 import lightning_adam as la
 from tests.digits import Digits
-from tests.run_actions import ACTIONS
+from tests.run_actions import ACTIONS, FAILING
 from tests.run_distributed import RULES
 
 ROOT = Path(__file__).parent.parent
@@ -53,11 +53,17 @@ def test_divergence_monitor_works_there(kind: str, weights: Any) -> None:
     assert weights[kind]["failed"] == []
 
 
-def test_all_ranks_act_alike(tmp_path: Path) -> None:
-    """Rank 1 alone has a NaN loss: both stop at the same step, both go back, both leave the step out; the weights agree."""
-    run("tests.run_actions", str(tmp_path))
-    one, other = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1))
+@pytest.fixture(scope="module")
+def acted(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What each of two ranks ended with, by case."""
+    folder = tmp_path_factory.mktemp("acted")
+    run("tests.run_actions", str(folder))
+    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in (0, 1)]
 
+
+def test_all_ranks_act_alike(acted: list[dict[str, Any]]) -> None:
+    """Rank 1 alone has a NaN loss: both stop at the same step, both go back, both leave the step out; the weights agree."""
+    one, other = acted
     for action in ACTIONS:
         same = ("steps", "finite", "actions", "rates", "failures")
         assert {key: one[action][key] for key in same} == {key: other[action][key] for key in same}
@@ -67,6 +73,18 @@ def test_all_ranks_act_alike(tmp_path: Path) -> None:
             assert one[action]["weights"] == other[action]["weights"]
     assert one["stop"]["steps"] == one["reduce_lr"]["steps"] == 31  # a lower rate mends no NaN
     assert all(one[action]["finite"] for action in ACTIONS if "rollback" in action or "skip_step" in action)
+
+
+@pytest.mark.parametrize("case", FAILING)
+def test_a_rank_whose_monitor_fails_keeps_nobody_waiting(case: str, acted: list[dict[str, Any]]) -> None:
+    """It votes all the same: the ranks act together, or none does, or they stop; they had waited for its vote for ever."""
+    one, other = (rank[case] for rank in acted)
+
+    assert one["failures"] != other["failures"] and one["steps"] == other["steps"]
+    fate = {"begin": (50, 0), "go back": (31, 1)}.get(case.partition("failing to ")[2], (50, 1))
+    assert (one["steps"], len(one["actions"])) == fate
+    if one["finite"] and other["finite"]:
+        assert one["weights"] == other["weights"]
 
 
 def test_eight_bit_state_is_refused_under_fsdp2() -> None:

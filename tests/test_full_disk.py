@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 from lightning.pytorch import Callback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from torch import nn
 
 from lightning_adam.callbacks import DivergenceMonitor, OptimizerMonitor
 from lightning_adam.doctor.evidence import recorded
 from lightning_adam.doctor.sources import read_runs
+from lightning_adam.integrations.loop_run import LoopRun
 from tests.digits import Digits, digits_loader, trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -70,6 +72,24 @@ def test_full_disk_ends_no_fit(kind: Any, tmp_path: Path, caplog: pytest.LogCapt
     assert any("Sink" in part for part in monitor.failures)
     told = [r.getMessage() for r in caplog.records if "File too large" in r.getMessage()]
     assert told and len(told) == len(set(told))
+
+
+def test_run_that_cannot_be_saved_stops_all_the_same(tmp_path: Path) -> None:
+    """And says so: in a Trainer, and in a loop."""
+    monitor = DivergenceMonitor("stop")
+    with may_restore_limit():
+        fit = trainer(max_steps=60, callbacks=[monitor, Full(tmp_path, 20, 10_000)], default_root_dir=tmp_path)
+        fit.fit(Digits(poison=(30,)), digits_loader())
+
+    assert fit.global_step == 31 and not (tmp_path / "adam_stopped_step_31.ckpt").exists()
+    assert "stopped at step 31, but nothing could be saved in" in monitor.findings[-1].message
+
+    run = LoopRun(nn.Linear(60, 60), (), None, None, None, 50, 1, None)
+    run.folder, run.steps = tmp_path, [8]
+    with may_restore_limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+        told = run.stop()
+    assert run.should_stop and "stop at step 9" in told and "nothing could be saved in" in told
 
 
 def test_what_follows_a_full_disk_is_logged(tmp_path: Path) -> None:

@@ -117,11 +117,18 @@ class LoopRun:
         self.should_stop = True
         step = max(self.steps) + 1
         path = self.folder / f"adam_stopped_step_{step}.pt"
+        saved = f"with weights and moments saved in {path}"
         if self.is_main:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            optimizers = [optimizer.state_dict() for optimizer in self.optimizers]
-            torch.save({"module": self.module.state_dict(), "optimizers": optimizers, "step": step}, path)
-        return f"asked the loop to stop at step {step} (watch.should_stop), with weights and moments saved in {path}"
+            try:
+                self._save(path, step)
+            except Exception as error:  # a full disk: the loop is to stop all the same
+                saved = f"but nothing could be saved in {path} ({type(error).__name__}: {error})"
+        return f"asked the loop to stop at step {step} (watch.should_stop), {saved}"
+
+    def _save(self, path: Path, step: int) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        optimizers = [optimizer.state_dict() for optimizer in self.optimizers]
+        torch.save({"module": self.module.state_dict(), "optimizers": optimizers, "step": step}, path)
 
     def tell(self, line: str) -> None:
         """To stderr: a plain program has no logging set up."""

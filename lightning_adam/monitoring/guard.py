@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import ParamSpec
+from typing import ParamSpec, TypeVar
 
 from lightning_adam.errors import ConfigError
 
 P = ParamSpec("P")
+T = TypeVar("T")
 LOG = logging.getLogger("lightning_adam")
 
 
@@ -44,6 +45,12 @@ class Guard:
             self.tell(part, f"{type(error).__name__}: {error}")
             return False
         return True
+
+    def value(self, part: str, otherwise: T, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What the function returns; ``otherwise`` where it raises. Arguments and exceptions as :meth:`run`'s."""
+        found = [otherwise]
+        self.run(part, lambda: found.append(function(*args, **kwargs)))
+        return found[-1]
 
     def tell(self, part: str, reason: str) -> None:
         """That a part has failed, once.

@@ -12,40 +12,28 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from lightning_adam.diagnosis import Finding
-from lightning_adam.diagnosis.facts import FACTS
 from lightning_adam.diagnosis.finding import reach, readable_findings
 from lightning_adam.errors import ConfigError, nearest
 from lightning_adam.monitoring.actions import Actions, DivergenceError, scale_rates
 from lightning_adam.monitoring.all_sinks import AllSinks
+from lightning_adam.monitoring.forward_hook import ForwardHook
 from lightning_adam.monitoring.guard import LOG, Guard
 from lightning_adam.monitoring.monitored_optimizer import MonitoredOptimizer
 from lightning_adam.monitoring.optimizer_diagnosis import OptimizerDiagnosis, Record
 from lightning_adam.monitoring.optimizer_statistics import FEW_TENSORS, OptimizerStatistics
 from lightning_adam.monitoring.options import DivergenceOptions, StatisticsOptions
 from lightning_adam.monitoring.parameters import NamedParameters, are_known, named_parameters, prefixes
+from lightning_adam.monitoring.ranks import Ranks
 from lightning_adam.monitoring.run import Run
 from lightning_adam.monitoring.selection import as_patterns, matching
-from lightning_adam.monitoring.signal_reader import StepInputs
+from lightning_adam.monitoring.signal_reader import SignalReader, StepInputs
+from lightning_adam.monitoring.situation import Situation
 from lightning_adam.monitoring.state import MonitorState
 from lightning_adam.monitoring.step_hooks import StepHooks, with_hooks
 from lightning_adam.monitoring.stopping import prune
 
 MOST_ATTEMPTS = 3
 """Times that a beginning which fails is tried again."""
-
-
-class ForwardHook:
-    """Hands on what a module puts out. A copy of the module (an averaged model) hands on nothing."""
-
-    def __init__(self, listener: Callable[[nn.Module, Any], None]) -> None:
-        self._listener: Callable[[nn.Module, Any], None] | None = listener
-
-    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        if self._listener is not None:
-            self._listener(module, output)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"_listener": None}
 
 
 class Monitor:
@@ -71,6 +59,7 @@ class Monitor:
     ) -> None:
         self.guard = Guard()
         self._run, self._statistics, self._divergence = run, statistics, divergence
+        self._ranks = Ranks(run, self.guard)
         self._before, self._on_record = state or MonitorState(), on_record
         self._sinks = AllSinks(run.sinks, self.guard)
         self._actions = Actions(divergence.on_divergence, divergence.max_actions) if divergence else Actions("warn", 1)
@@ -91,15 +80,20 @@ class Monitor:
         done = [finding for d in diagnoses for finding in d.actions_taken]
         return sorted([*found, *done], key=lambda finding: finding.step)
 
-    def begin(self) -> None:
+    def begin(self, is_everywhere: bool = True) -> None:
         """The optimizers exist and hold their restored state: listen to them.
+
+        Args:
+            is_everywhere: whether each rank has a monitor. Where one has none, nobody acts, for all have to act alike.
 
         Raises:
             ConfigError: a pattern among the options matches no parameter.
         """
+        if not is_everywhere:
+            self._only_warn()
         try:
             self.guard.run("the optimizer's steps", self._listen)
-            self._watched()
+            self.guard.run("the start of the run", self._watched)
         except ConfigError:
             self.detach()
             raise
@@ -201,8 +195,22 @@ class Monitor:
         """All optimizers; what could not be prepared at the beginning (a lazy module's) is prepared now."""
         if not self._optimizers and self._attempts < MOST_ATTEMPTS and are_known(self._run.optimizers):
             self._attempts += 1
-            self.guard.run("the start of the run", self._prepare)
+            is_prepared = self.guard.run("the start of the run", self._prepare)
+            if self._actions.kind != "warn":
+                self._agree_to_act(is_prepared)
         return self._optimizers
+
+    def _agree_to_act(self, is_prepared: bool) -> None:
+        """All ranks, or none: one that sees no optimizer would never vote."""
+        some = self._ranks.any("an action", lambda: is_prepared)
+        if some and self._ranks.all("an action", lambda: is_prepared):
+            self._actions.keep(self._ranks, self._run.step(0) - 1, True)
+        elif some:
+            self._only_warn()
+
+    def _only_warn(self) -> None:
+        self._actions.kind = "warn"
+        self.guard.tell("its actions", "The monitor of one of the ranks could not begin.")
 
     def _prepare(self) -> None:
         options = self._statistics or StatisticsOptions()
@@ -216,9 +224,9 @@ class Monitor:
             for position, (optimizer, tag) in enumerate(zip(optimizers, tags, strict=True))
         ]
         self._take_up_actions()
-        self.guard.run("a state to go back to", self._actions.keep, self._run, self._run.step(0) - 1, True)
         if self._statistics is not None:
-            self._write_beginning(tags, options.granularity == "parameter" and len(parameters.names) <= FEW_TENSORS)
+            each = options.granularity == "parameter" and len(parameters.names) <= FEW_TENSORS
+            self.guard.run("the beginning of the log", self._write_beginning, tags, each)
 
     def _monitored(
         self, position: int, optimizer: Optimizer, prefix: str, parameters: NamedParameters
@@ -274,18 +282,20 @@ class Monitor:
         return inputs
 
     def _gradients_complete(self, watched: MonitoredOptimizer) -> None:
-        watched.before_clipping(self._inputs)
+        self.guard.run("a step", watched.before_clipping, self._inputs)
         if watched.diagnosis is not None and self._actions.kind != "warn":
-            self.guard.run("an action", self._leave_out_if_bad, watched, watched.diagnosis)
+            self._leave_out_if_bad(watched, watched.diagnosis)
 
     def _leave_out_if_bad(self, watched: MonitoredOptimizer, diagnosis: OptimizerDiagnosis) -> None:
-        spared = self._actions.spares_first_step(self._run, diagnosis.reader)
-        if not spared and not self._actions.vetoes(self._run, diagnosis.reader):
-            return
-        norm, diagnosis.reader.is_vetoed = diagnosis.reader.gradient_norm(), True
+        spared = self._actions.spares_first_step(self._ranks, diagnosis.reader)
+        if spared or self._actions.vetoes(self._ranks, diagnosis.reader):
+            self._actions.taken += not spared
+            self.guard.run("an action", self._leave_out, watched, diagnosis.reader, spared)
+
+    def _leave_out(self, watched: MonitoredOptimizer, reader: SignalReader, spared: bool) -> None:
+        norm, reader.is_vetoed = reader.gradient_norm(), True
         self._actions.leave_out(self._run, watched.optimizer)
         if not spared:
-            self._actions.taken += 1
             rule = "NON-FINITE" if norm != norm else "BAD-BATCH"
             self._tell_action(rule, f"left out a step whose gradient norm is {norm:.3g}")
 
@@ -345,26 +355,26 @@ class Monitor:
     def _act(self, fresh: list[Finding]) -> None:
         if self._actions.kind == "warn":
             return self._take_fresh(fresh)
-        step, diagnoses = self._run.step(0), self._diagnoses()
-        new = [f for d in diagnoses for f in d.by_the_clock_of_first(d.fresh)]
-        lasting = [f for d in diagnoses for f in d.by_the_clock_of_first(d.diagnosis.lasting)]
+        step, seen = self._run.step(0), list[Situation]()
+        done = self._actions.answer(self._ranks, step, lambda: self._see(seen))
         self._take_fresh(fresh)
-        new, lasting = _without_facts(new), _without_facts(lasting)
-        done = self._actions.answer(self._run, step, new, lasting, self._has_learnt)
+        lasting = seen[0].lasting if seen else ()
         if done:
-            found = [*lasting, *fresh]
-            rule = found[-1].rule if found else "LOSS-DIVERGED"
-            self._tell_action(rule, done if found else f"{done} (another rank's finding)")
-            for d in diagnoses:
-                d.diagnosis.history.non_finite = False
-                if self._actions.gone_back:
-                    d.went_back(self._actions.gone_back)
-            self._actions.gone_back = 0
-        is_critical = any(f.severity == "critical" for f in lasting)
-        self._actions.keep(self._run, step, healthy=not done and not is_critical)
+            self.guard.run("what an action did", self._tell_done, done, [*lasting, *fresh])
+        self._actions.keep(self._ranks, step, is_healthy=not done and bool(seen) and not seen[0].is_critical)
 
-    def _has_learnt(self) -> bool:
-        return all(d.diagnosis.history.has_learnt for d in self._diagnoses())
+    def _see(self, seen: list[Situation]) -> Situation:
+        seen.append(Situation.of(self._diagnoses()))
+        return seen[0]
+
+    def _tell_done(self, done: str, found: Sequence[Finding]) -> None:
+        rule = found[-1].rule if found else "LOSS-DIVERGED"
+        self._tell_action(rule, done if found else f"{done} (another rank's finding)")
+        gone_back, self._actions.gone_back = self._actions.gone_back, 0
+        for d in self._diagnoses():
+            d.diagnosis.history.non_finite = False
+            if gone_back:
+                d.went_back(gone_back)
 
     def _tell_action(self, rule: str, what: str) -> None:
         evidence: dict[str, float | str] = {"action": self._actions.kind, "actions_left": float(self._actions.left)}
@@ -382,8 +392,3 @@ class Monitor:
         grave = [f for f in fresh if asked and reach([f], asked)]
         if grave:
             raise DivergenceError(grave[0].line())
-
-
-def _without_facts(findings: Sequence[Finding]) -> list[Finding]:
-    """No action mends how the loss is made."""
-    return [finding for finding in findings if finding.rule not in FACTS]

@@ -73,6 +73,11 @@ class DivergenceOptions:
         object.__setattr__(self, "logits", tuple(self.logits))
         object.__setattr__(self, "ignore", _checked(self.ignore))
 
+    @property
+    def acts(self) -> bool:
+        """Whether it does more than tell."""
+        return self.on_divergence != "warn"
+
 
 def _checked(ignore: Any) -> tuple[str, ...]:
     """The rules are loaded only where codes are given."""
