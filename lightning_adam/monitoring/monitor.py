@@ -142,7 +142,7 @@ class Monitor:
         self._inputs.batch = None
         if self._divergence is not None:
             fresh: list[Finding] = []
-            self.guard.run("an action", self._act, fresh)
+            self.guard.run("an action", self._take_fresh if self._actions.kind == "warn" else self._act, fresh)
             if fresh:
                 self._raise(fresh)
 
@@ -337,13 +337,12 @@ class Monitor:
 
     def _take_fresh(self, fresh: list[Finding]) -> None:
         """Move there what nobody has acted on yet."""
-        for d in self._diagnoses():
-            fresh += d.fresh
-            d.fresh.clear()
+        for watched in self._optimizers:
+            if watched.diagnosis is not None and watched.diagnosis.fresh:
+                fresh += watched.diagnosis.fresh
+                watched.diagnosis.fresh.clear()
 
     def _act(self, fresh: list[Finding]) -> None:
-        if self._actions.kind == "warn":
-            return self._take_fresh(fresh)
         step, diagnoses = self._run.step(0), self._diagnoses()
         new = [f for d in diagnoses for f in d.by_the_clock_of_first(d.fresh)]
         lasting = [f for d in diagnoses for f in d.by_the_clock_of_first(d.diagnosis.lasting)]
