@@ -52,6 +52,7 @@ class StepGradients:
         self._each: Tensor | None = None
         self._total = math.nan
         self._record: Any = None
+        self._repeats: bool = getattr(optimizer, "adam_repeats", False)  # L-BFGS: it tells of its last evaluation
         self._is_unscaled = False  # what the helper's clipping tells is
         self._is_small = False
         self.graded: tuple[str, ...] = ()
@@ -62,8 +63,7 @@ class StepGradients:
         """They are complete and not yet clipped."""
         self._each, self._total, self._is_unscaled = None, math.nan, False
         self._record = getattr(self._optimizer, "adam_clip", None)
-        repeats = getattr(self._optimizer, "adam_repeats", False)  # L-BFGS: it tells of its last evaluation
-        self.is_told = getattr(self._record, "norms", None) is not None and not repeats
+        self.is_told = getattr(self._record, "norms", None) is not None and not self._repeats
         if not self.is_told:
             self._gather()
             self._measure()
@@ -131,7 +131,7 @@ class StepGradients:
 
     def _has_changed(self, graded: int) -> bool:
         """Whether others than before may have a gradient: nobody looks where all have one and had one."""
-        placed = sum(len(group["params"]) for group in self._optimizer.param_groups)
+        placed = sum([len(group["params"]) for group in self._optimizer.param_groups])
         return graded != placed or len(self.graded) != graded
 
     def ask(self) -> None:
