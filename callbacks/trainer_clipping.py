@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.precision import Precision
+from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_adam.clipping import KeptNorms, gradients_of, measured
@@ -20,7 +21,7 @@ class TrainerClipping:
     """Stands in for one precision plugin's clipping by norm while a fit is watched.
 
     Torch's norm of torch's norms, and torch's scaling, as ``torch.nn.utils.clip_grad_norm_`` takes both: gradients are the
-    same to the last bit. What cannot be measured one by one is left to the plugin.
+    same to the last bit. Shards are left to the plugin.
 
     Args:
         plugin: whose method is Lightning's own.
@@ -44,9 +45,8 @@ class TrainerClipping:
     @torch.no_grad()
     def _measure(self, optimizer: Any) -> None:
         gradients = gradients_of(list(self._plugin.main_params(optimizer)))
-        norm, norms = measured(gradients) if gradients else (None, None)
-        self._optimizer = with_hooks(optimizer)
-        self._kept = None if norm is None or norms is None else KeptNorms(norm, norms)
+        if set(map(type, gradients)) == {Tensor}:
+            self._optimizer, self._kept = with_hooks(optimizer), KeptNorms(*measured(gradients))
 
     def last(self, optimizer: Optimizer) -> KeptNorms | None:
         """What it measured when it clipped this optimizer's gradients; None where it clipped another's since."""
