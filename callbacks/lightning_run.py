@@ -21,8 +21,6 @@ from lightning_adam.callbacks._lightning import (
     log_step,
     scale_on_device,
 )
-from lightning_adam.callbacks.trainer_clipping import TrainerClipping
-from lightning_adam.clipping import ClipRecord, KeptNorms
 from lightning_adam.describe import hyperparameters, planned
 from lightning_adam.monitoring import Plan, Sink
 from lightning_adam.monitoring.guard import Guard
@@ -35,8 +33,8 @@ class LightningRun:
 
     has_batches = True
 
-    def __init__(self, trainer: Trainer, module: LightningModule, clipping: TrainerClipping | None = None) -> None:
-        self._trainer, self.module, self._clipping = trainer, module, clipping
+    def __init__(self, trainer: Trainer, module: LightningModule) -> None:
+        self._trainer, self.module = trainer, module
         self.sinks: Sequence[Sink] = guarded_sinks(trainer)
         self.flat_shards = has_flat_shards(trainer)
         self._has_scaler = has_scaler(trainer)
@@ -86,11 +84,6 @@ class LightningRun:
         fused = getattr(optimizer, "_step_supports_amp_scaling", False)
         scale = self.loss_scale if fused else None
         return 1.0 if scale is None else scale
-
-    def clipping(self, optimizer: Optimizer) -> ClipRecord | KeptNorms | None:
-        """The helper's, or what the trainer's kept."""
-        record: ClipRecord | None = getattr(optimizer, "adam_clip", None)
-        return record if record is not None or self._clipping is None else self._clipping.last(optimizer)
 
     def plan(self, position: int) -> Plan:
         """From the helper's schedule, and from the length that the trainer expects."""

@@ -13,7 +13,6 @@ from lightning_adam.callbacks._lightning import forget_module, has_scaler, refus
 from lightning_adam.callbacks.copying import deep_copy, state_without_run
 from lightning_adam.callbacks.first_step import FirstStepChecks
 from lightning_adam.callbacks.outcome import Outcome
-from lightning_adam.callbacks.trainer_clipping import keep_norms, let_go
 from lightning_adam.monitoring.guard import Guard
 from lightning_adam.monitoring.state import MonitorState
 
@@ -67,9 +66,8 @@ class MonitorCallback(Callback):
         from lightning_adam.callbacks.lightning_run import LightningRun
         from lightning_adam.monitoring import Monitor
 
-        run = LightningRun(trainer, pl_module, None if self.divergence is None else keep_norms(trainer, Guard()))
-        known = self._outcome.begin(trainer.global_step)
-        self._monitor = Monitor(run, self.statistics, self.divergence, known, self.on_record)
+        run, state = LightningRun(trainer, pl_module), self._outcome.begin(trainer.global_step)
+        self._monitor = Monitor(run, self.statistics, self.divergence, state, self.on_record)
         self._monitor.begin()
         self._first = FirstStepChecks(self._monitor.guard if self.divergence is not None else None)
 
@@ -107,7 +105,6 @@ class MonitorCallback(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The run is over: write what is left, and let go of everything."""
         self._first.stop()
-        Guard().run("the trainer's clipping", let_go, trainer)
         monitor, self._monitor = self._monitor, None
         if monitor is not None:
             self._outcome.end(monitor, trainer.is_global_zero)

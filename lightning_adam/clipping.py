@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -32,13 +32,6 @@ class ClipRecord:
     norm_after: Tensor
     clipped: Tensor
     norms: Tensor | None = None
-
-
-class KeptNorms(NamedTuple):
-    """What clipping has measured; as in :class:`ClipRecord`."""
-
-    norm_before: Tensor
-    norms: Tensor | None
 
 
 @runtime_checkable

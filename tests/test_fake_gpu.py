@@ -112,7 +112,7 @@ def training(optimizer: Any, **changed: Any) -> SimpleNamespace:
     """What the reader asks of a run."""
     of = {"loss_scale": None, "clip_norm": 1.0, **changed}
     scale = 1.0 if of["loss_scale"] is None else of["loss_scale"]
-    of |= {"module": nn.Module(), "gradient_scale": lambda _: scale, "clipping": lambda o: getattr(o, "adam_clip", None)}
+    of |= {"module": nn.Module(), "gradient_scale": lambda _: scale}
     return SimpleNamespace(optimizers=[optimizer], step=lambda position: 40, **of)
 
 

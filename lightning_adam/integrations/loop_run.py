@@ -13,7 +13,6 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_adam.clipping import ClipRecord
 from lightning_adam.describe import planned
 from lightning_adam.monitoring import Plan, Sink
 
@@ -91,10 +90,6 @@ class LoopRun:
             own: Tensor | float | None = optimizer.grad_scale
             return 1.0 if own is None else own
         return scale if self._scaler._per_optimizer_states[id(optimizer)]["stage"].name == "READY" else 1.0
-
-    def clipping(self, optimizer: Optimizer) -> ClipRecord | None:
-        """The helper's."""
-        return getattr(optimizer, "adam_clip", None)
 
     def plan(self, position: int) -> Plan:
         """From the helper's schedule, and what the caller said."""

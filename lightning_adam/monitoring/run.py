@@ -10,7 +10,6 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_adam.clipping import ClipRecord, KeptNorms
 from lightning_adam.monitoring.sink import Sink
 
 
@@ -61,10 +60,6 @@ class Run(Protocol):
     @property
     def clip_norm(self) -> float:
         """The total norm that the loop itself clips to, beside the helper's rule; NaN where it does not."""
-
-    def clipping(self, optimizer: Optimizer) -> ClipRecord | KeptNorms | None:
-        """What clipping measured when it clipped this optimizer's gradients last, the helper's rule or the trainer's own;
-        None where nobody tells."""
 
     @property
     def flat_shards(self) -> bool:

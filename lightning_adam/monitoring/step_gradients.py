@@ -1,6 +1,6 @@
 """The gradients of an optimizer's present step: whose they are, and how long, measured once.
 
-Clipping by the helper or by Lightning measures every gradient: what it found is read, and nothing is measured beside it. Of
+Clipping by the helper measures every gradient: what it found is read from its record, and nothing is measured beside it. Of
 small models on a CPU the total alone is measured, in one copy of all gradients; each of them is looked at only where the
 total is not finite.
 """
@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import repeat
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_adam.clipping import ClipRecord, KeptNorms
 from lightning_adam.monitoring.gradients import norms_of
 
 SMALL = 1 << 18
@@ -34,7 +34,6 @@ class StepGradients:
     Args:
         optimizer: whose gradients they are.
         names: of the parameters by identity.
-        clipping: what clipping measured last, of an optimizer.
 
     Attributes:
         graded: names of those with a gradient.
@@ -42,21 +41,19 @@ class StepGradients:
         unused: the first of their names.
         device: where the gradients are.
         on_host: whether that is the CPU, so that a number is read without waiting.
-        is_told: whether clipping, the helper's or the trainer's, will tell of the norms, as it did in the step before.
+        is_told: whether the helper's clipping will tell of the norms, as it did in the step before.
     """
 
-    def __init__(
-        self, optimizer: Optimizer, names: Mapping[int, str], clipping: Callable[[Optimizer], ClipRecord | KeptNorms | None]
-    ) -> None:
-        self._optimizer, self._names, self._clipping = optimizer, names, clipping
+    def __init__(self, optimizer: Optimizer, names: Mapping[int, str]) -> None:
+        self._optimizer, self._names = optimizer, names
         self._placed: list[Tensor] = []
         self._has_none: list[bool] = []
         self._gradients: list[Tensor] = []
         self._each: Tensor | None = None
         self._total = math.nan
-        self._record: ClipRecord | KeptNorms | None = None
+        self._record: Any = None
         self._repeats: bool = getattr(optimizer, "adam_repeats", False)  # L-BFGS: it tells of its last evaluation
-        self._is_unscaled = False  # what clipping tells is
+        self._is_unscaled = False  # what the helper's clipping tells is
         self._is_small = False
         self.graded: tuple[str, ...] = ()
         self.missing, self.unused = 0, tuple[str, ...]()
@@ -65,7 +62,7 @@ class StepGradients:
     def take(self) -> None:
         """They are complete and not yet clipped."""
         self._each, self._total, self._is_unscaled = None, math.nan, False
-        self._record = self._clipping(self._optimizer)
+        self._record = getattr(self._optimizer, "adam_clip", None)
         self.is_told = getattr(self._record, "norms", None) is not None and not self._repeats
         if not self.is_told:
             self._gather()
@@ -107,18 +104,19 @@ class StepGradients:
         if not math.isfinite(self._total):
             self._total, self._each = math.nan, norms_of(self._gradients)
 
-    def after_step(self) -> None:
+    def after_step(self, was_taken: bool = True) -> None:
         """Read what clipping told, and let go of the gradients.
 
-        A gradient scaler may have left the step out, with the helper's clipping in it: then nobody has told anything new.
+        Args:
+            was_taken: whether the step was called; a gradient scaler leaves it out, and nobody clips.
         """
         if self.is_told:
-            self._read(self._clipping(self._optimizer))
+            self._read(getattr(self._optimizer, "adam_clip", None), was_taken)
         self._gradients, self._record = [], None
 
-    def _read(self, record: ClipRecord | KeptNorms | None) -> None:
-        norms = None if record is None else record.norms
-        if record is None or norms is None or record is self._record:
+    def _read(self, record: Any, was_taken: bool) -> None:
+        norms = getattr(record, "norms", None)
+        if norms is None or record is self._record or not was_taken:
             self.ask()
             return
         self._is_unscaled = True
