@@ -23,7 +23,8 @@ def forget_module(callback: Callback) -> None:
 
 def log_step(trainer: Trainer) -> int:
     """The x-axis of ``self.log`` and of LearningRateMonitor; one behind ``global_step`` at the end of a batch."""
-    return int(getattr(trainer.fit_loop.epoch_loop, "_batches_that_stepped", trainer.global_step))
+    steps: int | None = getattr(trainer.fit_loop.epoch_loop, "_batches_that_stepped", None)
+    return trainer.global_step if steps is None else steps
 
 
 def log_interval(trainer: Trainer) -> int:

@@ -91,7 +91,7 @@ class MonitorCallback(Callback):
     @override
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Gradients are complete, unscaled and not yet clipped; or there is no step, for ``training_step`` gave no loss."""
-        has_no_loss = has_scaler(trainer) and pl_module.automatic_optimization and not self._has_backward
+        has_no_loss = not self._has_backward and pl_module.automatic_optimization and has_scaler(trainer)
         if self._monitor is not None:
             self._monitor.forget_losses() if has_no_loss else self._monitor.before_clipping(optimizer)
 

@@ -19,8 +19,10 @@ from torch.utils.tensorboard import SummaryWriter
 import lightning_adam as la
 from lightning_adam.clipping import measured
 from lightning_adam.diagnosis import Diagnosis, RunSignals, StepSignals, engine
+from lightning_adam.diagnosis.due import is_due
 from lightning_adam.diagnosis.history import Window, median
 from lightning_adam.monitoring import optimizer_diagnosis, pass_signals
+from lightning_adam.monitoring.signal_reader import SignalReader
 from lightning_adam.statistics import read_optimizer, tensor_names
 from lightning_adam.statistics.headline import _quantile
 
@@ -188,6 +190,61 @@ def test_rules_are_asked_where_they_may_speak_and_find_the_same(monkeypatch: pyt
 
     assert seldom == always and ("BAD-BATCH", 503) in [found[:2] for found in seldom]
     assert asked_always == 800 and asked < 400
+
+
+def wild(seed: int) -> list[StepSignals]:
+    """A loss that falls, jumps now and then, and turns for good; with the gradients and rates of such a run."""
+    numbers, found = random.Random(seed), list[StepSignals]()
+    turn, noise, shift = numbers.randrange(80, 400), numbers.choice((0.01, 0.1, 0.6)), numbers.choice((0.0, 0.0, -1.5))
+    for k in range(400):
+        loss = 2 * math.exp(-min(k, turn) / 80) * (1 + noise * numbers.random()) + max(0, k - turn) / 60 + shift
+        jump = numbers.choice((1.0, 3.0, 8.0, 30.0)) if numbers.random() < 0.03 else 1.0
+        rate = 1e-3 * min(1.0, k / numbers.choice((30, 100))) * (3.0 if numbers.random() < 0.01 else 1.0)
+        found.append(StepSignals(k, loss=loss * jump, gradient_norm=jump * (1 + numbers.random()), lr=rate))
+    return found
+
+
+def test_steps_that_may_wait_are_those_in_which_no_rule_is_asked() -> None:
+    """Limits that are taken up to four steps before: of no such step would it have been found later that it is due."""
+    waited = 0
+    for seed in range(12):
+        diagnosis, waiting = Diagnosis(RunSignals(total_steps=400, lr=1e-3)), list[StepSignals]()
+        for signals in wild(seed):
+            if diagnosis.may_wait(signals.loss, signals.gradient_norm, signals.lr, len(waiting)):
+                waiting.append(signals)
+                continue
+            for early in waiting:
+                assert not is_due(early, diagnosis.history, diagnosis.run)
+                assert not diagnosis.wants_measurement(10**6, early.gradient_norm)
+                diagnosis.observe(early)
+            waited, waiting = waited + len(waiting), []
+            diagnosis.observe(signals)
+
+    assert waited > 800
+
+
+@pytest.mark.parametrize("does_wait", [True, False])
+def test_what_is_found_is_told_in_its_step_though_the_steps_before_it_wait(
+    does_wait: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a checkpoint knows of all steps."""
+    if not does_wait:
+        monkeypatch.setattr(SignalReader, "_waits", lambda *_: False)
+    module, told = network(), list[Any]()
+    optimizer = la.configure_optimizers(module, total_steps=100, clip=1.0)["optimizer"]
+    with la.watch(module, optimizer) as watch:
+        step(module, optimizer, watch)
+        diagnosis = watch._monitor._optimizers[0].diagnosis  # type: ignore[union-attr]
+        diagnosis._on_record = lambda _, record: told.append(record)  # type: ignore[union-attr]
+        for index in range(1, 73):
+            step(module, optimizer, watch)
+            assert watch.findings == []
+            assert (len(told) < index) == (does_wait and index > 50 and index % 5 != 0)
+        assert watch.state_dict()["monitor"]["diagnoses"][0]["history"]["count"] == 73
+        step(module, optimizer, watch, scale=math.nan)
+        found = [(finding.rule, finding.step) for finding in watch.findings]
+
+    assert found == [("NON-FINITE", 73)]
 
 
 def loaded_by(code: str) -> set[str]:

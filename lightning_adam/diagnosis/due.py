@@ -8,8 +8,9 @@ is looked at in every fifth.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
-from lightning_adam.diagnosis.history import EARLY, History, median
+from lightning_adam.diagnosis.history import EARLY, USUAL, History, median
 from lightning_adam.diagnosis.signals import RunSignals, StepSignals
 
 LOOKED_AT = 5
@@ -22,6 +23,12 @@ WITHOUT_GRADIENT = (3, 5, 10)
 """Steps in a row after which rules speak of parameters without a gradient."""
 LARGE_LOGIT = 100.0
 """Healthy models stay under 17."""
+PLUNGE = 100
+"""Times its start that a loss may fall under zero."""
+SUDDEN = 5
+"""Times the usual gradient norm from which a step is worth a pass."""
+ROUNDING = 1e-5
+"""Of a limit, more than a signal is rounded by."""
 
 
 def is_due(now: StepSignals, past: History, run: RunSignals) -> bool:
@@ -67,9 +74,52 @@ def _has_left_its_range(loss: float, past: History) -> bool:
     if len(past.losses) < 25:
         return False
     first = past.initial_loss
-    if past.is_signed and past.losses[-1] < -100 * max(1.0, abs(first)):
+    if past.is_signed and past.losses[-1] < -PLUNGE * max(1.0, abs(first)):
         return True
     last, limit = [*past.losses[-9:], loss], first if past.is_signed else min(2 * past.best_loss, first)
     if not math.isfinite(loss):
         return math.inf > limit
     return max(last) > limit and median(last) > limit
+
+
+@dataclass(frozen=True)
+class Calm:
+    """What some steps may show, and :func:`is_due` says of none of them that it is due, but of those looked at anyway.
+
+    Attributes:
+        norm: largest gradient norm.
+        loss: largest loss.
+        least_loss: smallest loss.
+        lr: largest learning rate.
+    """
+
+    norm: float
+    loss: float
+    least_loss: float
+    lr: float
+
+    def holds(self, loss: float, norm: float, lr: float) -> bool:
+        """Of one of these steps."""
+        return 0 < norm <= self.norm and self.least_loss <= loss <= self.loss and lr <= self.lr
+
+
+def calm(past: History, run: RunSignals) -> Calm | None:
+    """Limits for the steps before the next one that is looked at, the steps before them known.
+
+    Each of these, fewer than :data:`LOOKED_AT`, moves a median by one place at most: limits are taken from as many places
+    lower. At most four of the last nine losses may lie over the limit: the median of ten then does not.
+
+    Returns:
+        None while too little is known, or where the loss lies over its limit now.
+    """
+    usual_norm, usual_loss, level = (window.at_least(LOOKED_AT) for window in past.windows)
+    first = past.initial_loss
+    limit = min(3 * usual_loss, first if past.is_signed else min(2 * min(past.best_loss, level), first))
+    limit -= ROUNDING * abs(limit)
+    least = -PLUNGE * max(1.0, abs(first)) * (1 - ROUNDING)
+    is_known = len(past.losses) >= USUAL and math.isfinite(limit) and past.losses[-1] >= least
+    if not is_known or sum(loss > limit for loss in past.losses[-9:]) > 4:
+        return None
+    is_planned = run.warmup > past.count + LOOKED_AT
+    rate = math.inf if is_planned else 1.05 * past.former_peak * (1 - ROUNDING)
+    return Calm(SUDDEN * usual_norm * (1 - ROUNDING), limit, least, rate)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from lightning_adam.diagnosis.case import Case
 from lightning_adam.diagnosis.codec import Record
-from lightning_adam.diagnosis.due import is_due
+from lightning_adam.diagnosis.due import LOOKED_AT, SOON, SUDDEN, Calm, calm, is_due
 from lightning_adam.diagnosis.facts import FACTS, known_facts
 from lightning_adam.diagnosis.finding import SEVERITIES, Finding, readable_findings
 from lightning_adam.diagnosis.harm import (
@@ -70,6 +70,7 @@ class Diagnosis:
         self._not_over: list[int] = []  # findings' places: a long run has thousands, and few of them go on
         self._since_start = 0
         self._is_alarmed = False
+        self._calm: Calm | None = None
         if self.run.state is not None:
             self.load_state_dict(self.run.state)
 
@@ -264,6 +265,22 @@ class Diagnosis:
         if silent:
             self._not_over = [i for i in self._not_over if i not in silent]
 
+    def may_wait(self, loss: float, gradient_norm: float, lr: float, ahead: int) -> bool:
+        """Whether nothing can be found in a step in which nothing is wrong but what these numbers tell.
+
+        Args:
+            loss: of the step.
+            gradient_norm: of the step.
+            lr: of the step.
+            ahead: steps before it that wait already.
+        """
+        count = self.history.count + ahead
+        if self._is_alarmed or count < SOON or count % LOOKED_AT == 0:
+            return False
+        if not ahead:
+            self._calm = calm(self.history, self.run)
+        return self._calm is not None and self._calm.holds(loss, gradient_norm, lr)
+
     def wants_measurement(self, every: int, gradient_norm: float = math.nan, ahead: int = 0) -> bool:
         """Whether the next step is worth the pass over all tensors: one of the first ten, every n-th, or a suspicion.
 
@@ -275,9 +292,9 @@ class Diagnosis:
         past = self.history
         if self._since_start + ahead < EARLY or (past.count + ahead) % every == 0:
             return True
-        if len(past.pass_counts) == PASSES and past.count - past.pass_counts[0] < 2 * every:
+        if len(past.pass_counts) == PASSES and past.count + ahead - past.pass_counts[0] < 2 * every:
             return False
-        heavy = not math.isnan(gradient_norm) and gradient_norm > 5 * past.usual_norm
+        heavy = not math.isnan(gradient_norm) and gradient_norm > SUDDEN * past.usual_norm
         return heavy or (past.count >= 3 * EARLY and past.ratio_average > 0.02)
 
     def went_back(self, steps: int) -> None:

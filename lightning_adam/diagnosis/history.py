@@ -51,6 +51,11 @@ class Window:
         del self._by_size[bisect_left(self._by_size, oldest)]
         return oldest
 
+    def at_least(self, pushes: int) -> float:
+        """What the median will not be under after at most so many further values; NaN while there are fewer than count."""
+        ordered, half = self._by_size, (self._length - 1) // 2
+        return ordered[half - pushes] if len(ordered) == self._length and half >= pushes else math.nan
+
     def median(self) -> float:
         """The median; NaN for nothing."""
         ordered, half = self._by_size, len(self._by_size) // 2
@@ -162,6 +167,11 @@ class History:
     def usual_loss(self) -> float:
         """The median of the last 50 losses."""
         return self._usual_loss.median()
+
+    @property
+    def windows(self) -> tuple[Window, Window, Window]:
+        """Of the usual gradient norm, the usual loss and the level."""
+        return self._usual_norm, self._usual_loss, self._level
 
     @property
     def initial_loss(self) -> float:

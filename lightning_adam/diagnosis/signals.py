@@ -164,9 +164,9 @@ class HeavySignals:
     target_entropy: float = NAN
 
 
-@dataclass(frozen=True)
+@dataclass
 class StepSignals:
-    """One optimizer step.
+    """One optimizer step. Nobody changes it; it is not frozen, for then its fields take twice as long to set, in each step.
 
     Attributes:
         step: the log's x-axis.
@@ -212,7 +212,7 @@ class StepSignals:
 
 
 def _round_floats(signals: StepSignals | HeavySignals) -> None:
-    values = signals.__dict__  # it is frozen to others
+    values = signals.__dict__  # those of a pass are frozen to others
     for name in _FLOATS[type(signals)]:
         value = values[name]
         if value != 0.0 and math.isfinite(value):

@@ -68,10 +68,11 @@ class FirstLook:
 
     def after_step(self) -> None:
         """The step is over: after the fifth, there is nothing left to see."""
-        self._steps += 1
-        self._given = None
-        if self._steps >= MOST_STEPS:
-            self.detach()
+        if self._steps < MOST_STEPS:
+            self._steps += 1
+            self._given = None
+            if self._steps == MOST_STEPS:
+                self.detach()
 
     def detach(self) -> None:
         """Leave nothing behind; may be called twice."""

@@ -123,7 +123,7 @@ class Monitor:
 
     def forget_losses(self) -> None:
         """The losses so far lead to no step."""
-        self._inputs = StepInputs(batch=self._inputs.batch, batch_index=self._inputs.batch_index)
+        self._inputs.forget()
 
     def after_batch(self) -> None:
         """Take in steps that a gradient scaler left out, and act on what was found.
@@ -136,8 +136,9 @@ class Monitor:
         self._inputs.batch = None
         if self._divergence is not None:
             fresh: list[Finding] = []
-            self.guard.run("an action", self._act, fresh)
-            self._raise(fresh)
+            self.guard.run("an action", self._take_fresh if self._actions.kind == "warn" else self._act, fresh)
+            if fresh:
+                self._raise(fresh)
 
     def skipped(self, position: int) -> None:
         """A gradient scaler left out the step of this optimizer, of a run that has no batches.
@@ -174,7 +175,7 @@ class Monitor:
         if not self._optimizers:
             return self._before
         statistics = {w.prefix: w.statistics.state_dict() for w in self._optimizers if w.statistics is not None}
-        diagnoses = [d.diagnosis.state_dict() for d in self._diagnoses()]
+        diagnoses = [d.state_dict() for d in self._diagnoses()]
         done = [finding.to_dict() for d in self._diagnoses() for finding in d.actions_taken]
         return MonitorState(statistics, diagnoses, done, self._actions.state_dict())
 
@@ -260,10 +261,12 @@ class Monitor:
         return [watched.diagnosis for watched in self._optimizers if watched.diagnosis is not None]
 
     def _take_loss(self, loss: Tensor, is_scaled: bool) -> None:
-        if len(self._unheard) == len(self._run.optimizers):  # no step would ever take it
+        if self._unheard and len(self._unheard) == len(self._run.optimizers):  # no step would ever take it
             return
-        loss, scale = loss.detach(), self._run.loss_scale if is_scaled else None
-        loss = loss if self._run.accumulation == 1 else loss * self._run.accumulation
+        scale, batches = self._run.loss_scale if is_scaled else None, self._run.accumulation
+        if scale is None and batches == 1 and loss.is_cpu and loss.numel() == 1:
+            return self._inputs.losses.append(float(loss.item()))
+        loss = loss.detach() if batches == 1 else loss.detach() * batches
         self._inputs.losses.append(loss if scale is None else loss / scale)
 
     def _take_logits(self, module: nn.Module, output: Any) -> None:
@@ -274,12 +277,6 @@ class Monitor:
             largest = output.detach().abs().amax()
             known = self._inputs.largest_logit
             self._inputs.largest_logit = largest if known is None else torch.maximum(known, largest)
-
-    def _take_inputs(self) -> StepInputs:
-        """Of the step that ends here; the next one's begin empty, with the same batch."""
-        inputs = self._inputs
-        self._inputs = StepInputs(batch=inputs.batch, batch_index=inputs.batch_index)
-        return inputs
 
     def _gradients_complete(self, watched: MonitoredOptimizer) -> None:
         self.guard.run("a step", watched.before_clipping, self._inputs)
@@ -323,38 +320,39 @@ class Monitor:
 
     def _after_step(self, position: int) -> None:
         self.guard.run("a step", self._take_step, position)
+        self._inputs.forget()  # whatever became of them: they are of the step that ends here
         if not self._run.has_batches:
             self.after_batch()
 
     def _take_step(self, position: int) -> None:
-        inputs = self._take_inputs()
         if position >= len(self._optimizers):
             return
         watched = self._optimizers[position]
         if not self._run.has_batches and not watched.attempts:
-            watched.before_clipping(inputs)  # the closure has computed the gradients, and they are still there
-        watched.after_step(inputs)
+            watched.before_clipping(self._inputs)  # the closure has computed the gradients, and they are still there
+        watched.after_step(self._inputs)
 
     def _take_skip(self, position: int) -> None:
         watched = self._watched()[position]
         if not watched.attempts:
             watched.before_clipping(self._inputs)
-        watched.skipped(self._take_inputs(), by_scaler=True)
+        watched.skipped(self._inputs, by_scaler=True)
+        self._inputs.forget()
 
     def _take_skips(self) -> None:
         for watched in self._watched():
             if watched.attempts:
-                watched.skipped(self._take_inputs(), by_scaler=self._run.loss_scale is not None)
+                watched.skipped(self._inputs, by_scaler=self._run.loss_scale is not None)
+                self._inputs.forget()
 
     def _take_fresh(self, fresh: list[Finding]) -> None:
         """Move there what nobody has acted on yet."""
-        for d in self._diagnoses():
-            fresh += d.fresh
-            d.fresh.clear()
+        for watched in self._optimizers:
+            if watched.diagnosis is not None and watched.diagnosis.fresh:
+                fresh += watched.diagnosis.fresh
+                watched.diagnosis.fresh.clear()
 
     def _act(self, fresh: list[Finding]) -> None:
-        if self._actions.kind == "warn":
-            return self._take_fresh(fresh)
         step, seen = self._run.step(0), list[Situation]()
         done = self._actions.answer(self._ranks, step, lambda: self._see(seen))
         self._take_fresh(fresh)

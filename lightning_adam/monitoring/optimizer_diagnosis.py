@@ -69,8 +69,9 @@ class OptimizerDiagnosis:
         self.actions_taken: list[Finding] = []
         if state:
             self.diagnosis.load_state_dict(state)
+        is_asked = options.on_divergence != "warn"  # actions look at what is remembered in every step
         self.reader = SignalReader(
-            run, position, optimizer, parameters, options.every_n_steps, self.diagnosis, self._take_in, guard
+            run, position, optimizer, parameters, options.every_n_steps, self.diagnosis, self._take_in, guard, not is_asked
         )
         self._run, self._position, self._prefix, self._sinks, self._on_record = run, position, prefix, sinks, on_record
         self._guard, self._files_left = guard, MOST_FILES
@@ -87,6 +88,11 @@ class OptimizerDiagnosis:
     def know(self, facts: Sequence[Finding]) -> None:
         """What preflight's checks of the first step have found; told with the first step that is seen."""
         self._facts = tuple(json.dumps(fact.to_dict()) for fact in facts)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Of the diagnosis, after all steps that were taken."""
+        self.reader.catch_up()
+        return self.diagnosis.state_dict()
 
     def by_the_clock_of_first(self, findings: Sequence[Finding]) -> Sequence[Finding]:
         """With the steps of the run's first optimizer, by which actions count: in a plain loop each has its own."""

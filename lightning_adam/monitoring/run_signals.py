@@ -126,9 +126,8 @@ def _stored_dtype(optimizer: Optimizer, parameter: Tensor) -> torch.dtype:
 
 def betas_of(optimizer: Optimizer) -> tuple[float, float]:
     """β₁ and β₂ where the optimizer has exactly these two, of the group with the largest β₁; else NaN."""
-    pairs = [tuple(map(float, g["betas"])) for g in optimizer.param_groups if len(g.get("betas") or ()) == 2]
-    first, second = max(pairs, default=(math.nan, math.nan))
-    return first, second
+    found: list[Any] = [betas for g in optimizer.param_groups if len(betas := g.get("betas") or ()) == 2]
+    return max([(float(first), float(second)) for first, second in found], default=(math.nan, math.nan))
 
 
 def _smallest(dtypes: Sequence[torch.dtype]) -> str:

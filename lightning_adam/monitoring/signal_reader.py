@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from lightning_adam.clipping import ClipRecord
 from lightning_adam.diagnosis import Diagnosis, HeavySignals, NonFinite, RunSignals, StepSignals
+from lightning_adam.diagnosis.due import LARGE_LOGIT
 from lightning_adam.moments import read_moments
 from lightning_adam.monitoring.first_look import FirstLook
 from lightning_adam.monitoring.gradients import are_finite, moments_of, norms_of
@@ -42,23 +43,29 @@ class StepInputs:
     """What the loop has told of the present step.
 
     Attributes:
-        losses: of its backward passes, without fp16's scale.
+        losses: of its backward passes, without fp16's scale; numbers where reading them waits for no device.
         batch: the last one.
         batch_index: its index in the epoch.
         largest_logit: largest |output| of the modules that the user watches, if any.
     """
 
-    losses: deque[Tensor] = field(default_factory=lambda: deque(maxlen=MOST_LOSSES))
+    losses: deque[Tensor | float] = field(default_factory=lambda: deque(maxlen=MOST_LOSSES))
     batch: Any = None
     batch_index: int = 0
     largest_logit: Tensor | None = None
+
+    def forget(self) -> None:
+        """The next step's begin empty, with the same batch."""
+        self.losses.clear()
+        self.largest_logit = None
 
 
 @dataclass(slots=True)
 class _StepInFlight:
     """One step's numbers on their way to the host, and what the host knew already.
 
-    Norms of single tensors are among them where the host does not know the total, or it is not finite.
+    Norms of single tensors are among them where the host does not know the total, or it is not finite. What has arrived
+    already may wait for the next look.
     """
 
     values: Tensor | list[float]
@@ -68,6 +75,7 @@ class _StepInFlight:
     has_loss: bool
     spoilt: NonFinite | None
     vetoed: bool
+    planned: Any
     total: float = math.nan
 
 
@@ -83,6 +91,8 @@ class SignalReader:
         diagnosis: that is asked whether a step is worth a pass.
         tell: is handed each record, in order.
         guard: that catches what autograd's hooks raise.
+        may_wait: whether nobody asks in between what the diagnosis remembers: then steps in which nothing can be found are
+            handed over together, with the next one in which rules are asked.
 
     Attributes:
         is_vetoed: whether an action has left the present step out.
@@ -98,12 +108,13 @@ class SignalReader:
         diagnosis: Diagnosis,
         tell: Callable[[RunSignals | StepSignals], None],
         guard: Guard,
+        may_wait: bool = False,
     ) -> None:
         self.optimizer, self.diagnosis = optimizer, diagnosis
         self.is_vetoed = False
         self._run, self._position = run, position
         self._names, self._embeddings = parameters.names, parameters.embeddings
-        self._every, self._tell = every, tell
+        self._every, self._tell, self._may_wait = every, tell, may_wait
         self._zeroing = ZeroingWatch(optimizer, guard)
         self._look = FirstLook(run.module, guard)
         self._in_flight: deque[_StepInFlight] = deque()
@@ -115,9 +126,13 @@ class SignalReader:
         self._norms_before: dict[str, float] = {}
         self._spoilt_before: NonFinite | None = None
 
+    def catch_up(self) -> None:
+        """Hand over what is on its way."""
+        self._arrive(everything=True)
+
     def detach(self) -> None:
         """The run is over: take in what is on its way, and leave nothing behind."""
-        self._arrive(everything=True)
+        self.catch_up()
         self._zeroing.detach()
         self._look.detach()
 
@@ -131,13 +146,13 @@ class SignalReader:
         self._copy()
         self._has_copied = True
 
-    def before_clipping(self, losses: Sequence[Tensor]) -> None:
+    def before_clipping(self, losses: Sequence[Tensor | float]) -> None:
         """Gradients are complete, unscaled and not yet clipped: take what is gone after the step."""
         self.is_vetoed = False
         self._arrive(everything=len(self._in_flight) >= MOST_AHEAD)
         self._gradients.take()
         self._spoilt_before = None
-        if self._gradients.device.type == "cpu" and not math.isfinite(sum(map(_mean, losses))):
+        if self._gradients.on_host and not math.isfinite(sum(map(_mean, losses))):
             self._spoilt_before = self._spoilt()
         if not self._has_copied:
             self._measured = self.diagnosis.wants_measurement(self._every, ahead=len(self._in_flight))
@@ -158,18 +173,37 @@ class SignalReader:
     def after_step(self, inputs: StepInputs) -> None:
         """The step was taken."""
         self._gradients.after_step()
-        known = self._known(inputs.batch_index)
+        step = self._send(inputs, self._known(inputs.batch_index))
         self._zeroing.after_step()
-        step = self._send(inputs, known)
-        if step.arrived is None and not self._measured:
-            self._measured = self.diagnosis.wants_measurement(self._every, step.total)
+        if not self._waits(step):
+            self._take_in(step, inputs.batch)
+        self._look.after_step()
+
+    def _waits(self, step: _StepInFlight) -> bool:
+        """Put it to those on their way where no rule could say anything of it: what it takes is counted when it is due."""
+        if not self._may_wait or self._measured or step.arrived is not None or step.names or step.spoilt is not None:
+            return False
+        loss, scale, _, logit, rate, overflowed = step.values
+        known, has_plan = step.known, self._has_begun and step.planned is self._planned
+        is_odd = known["skipped"] or known["not_zeroed"] or known["without_gradient"] or overflowed or scale < 1
+        if is_odd or logit > LARGE_LOGIT or not has_plan or not math.isnan(rate):
+            return False
+        may_wait = self.diagnosis.may_wait(loss, step.total, known["lr"], len(self._in_flight))
+        if may_wait:
+            self._in_flight.append(step)
+        return may_wait
+
+    def _take_in(self, step: _StepInFlight, batch: Any) -> None:
+        """Now, or as soon as its numbers are there."""
+        if step.arrived is None:
+            self.catch_up()
+            self._measured = self._measured or self.diagnosis.wants_measurement(self._every, step.total)
         if self._measured and not self.is_vetoed:
-            self._arrive(everything=True)
-            self._finish(step, self._heavy(inputs.batch))
+            self.catch_up()
+            self._finish(step, self._heavy(batch))
         else:
             self._in_flight.append(step)
             self._arrive(everything=step.arrived is None)
-        self._look.after_step()
 
     def after_skip(self, inputs: StepInputs) -> None:
         """The gradient scaler left the step out."""
@@ -179,13 +213,13 @@ class SignalReader:
 
     def _known(self, batch_index: int) -> dict[str, Any]:
         """What the host knows without asking the device."""
-        groups = self.optimizer.param_groups
-        rates = [g["lr"] for g in groups if not isinstance(g["lr"], Tensor) or g["lr"].device.type == "cpu"]
+        rates = [group["lr"] for group in self.optimizer.param_groups]
+        known_rates = [float(rate) for rate in rates if not isinstance(rate, Tensor) or rate.is_cpu]
         beta1, beta2 = betas_of(self.optimizer)
         return {
             "step": self._run.step(self._position),
             "batch": batch_index,
-            "lr": max(map(float, rates), default=math.nan),
+            "lr": max(known_rates, default=math.nan),
             "beta1": beta1,
             "beta2": beta2,
             "skipped": self.is_vetoed,
@@ -199,10 +233,11 @@ class SignalReader:
         device, scale = self._gradients.device, self._run.gradient_scale(self.optimizer)
         scalars, each = self._scalars(inputs), self._gradients.each(scale)
         graded = () if each is None else self._gradients.graded
-        rest = (graded, known, bool(inputs.losses), self._spoilt_before, self.is_vetoed)
-        if device.type == "cpu":  # nothing to wait for, and Python's floats are quicker than small tensors
+        planned = getattr(getattr(self.optimizer, "adam_schedule", None), "phases", None)
+        rest = (graded, known, bool(inputs.losses), self._spoilt_before, self.is_vetoed, planned)
+        if self._gradients.on_host:  # nothing to wait for, and Python's floats are quicker than small tensors
             norms = [] if each is None else each.tolist()
-            return _StepInFlight([float(s) for s in scalars] + norms, None, *rest, self._gradients.total(scale))
+            return _StepInFlight([*map(float, scalars), *norms], None, *rest, self._gradients.total(scale))
         numbers = torch.stack([on_device(s, device).float().reshape(()) for s in scalars])
         values = numbers if each is None else torch.cat([numbers, each])
         if device.type != "cuda":
@@ -215,23 +250,22 @@ class SignalReader:
 
     def _scalars(self, inputs: StepInputs) -> list[Tensor | float]:
         """As :data:`LIGHT` counts them."""
-        device, logit = self._gradients.device, inputs.largest_logit
-        scale = self._run.loss_scale
+        logit, scale = inputs.largest_logit, self._run.loss_scale
         overflowed = getattr(self.optimizer, "found_inf", 0.0)  # GradScaler tells a fused optimizer, and calls it
         rates = [g["lr"] for g in self.optimizer.param_groups if isinstance(g["lr"], Tensor)]
-        lr = torch.stack([r.float().to(device) for r in rates]).max() if rates else math.nan
+        lr = torch.stack([r.float().to(self._gradients.device) for r in rates]).max() if rates else math.nan
         watched = math.nan if logit is None else logit
         scale = math.nan if scale is None else scale
         return [self._loss(inputs.losses), scale, self._clip_coefficient(), watched, lr, overflowed]
 
-    def _loss(self, losses: Sequence[Tensor]) -> Tensor | float:
+    def _loss(self, losses: Sequence[Tensor | float]) -> Tensor | float:
         """The mean of the step's backward passes."""
         if not losses:
             return math.nan
-        device = self._gradients.device
-        if device.type == "cpu":
+        if self._gradients.on_host:
             return sum(map(_mean, losses)) / len(losses)
-        return torch.stack([part.float().mean().to(device) for part in losses]).mean()
+        parts = [part.float().mean() if isinstance(part, Tensor) else part for part in losses]
+        return torch.stack([on_device(part, self._gradients.device) for part in parts]).mean()
 
     def _clip_coefficient(self) -> Tensor | float:
         """What the helper's rule says, or the trainer's clipping; 1 where there is none."""
@@ -249,7 +283,7 @@ class SignalReader:
 
     def _arrive(self, everything: bool) -> None:
         """Hand over what has arrived, in order."""
-        while self._in_flight and (everything or self._in_flight[0].arrived is None or self._in_flight[0].arrived.query()):
+        while self._in_flight and (everything or _has_arrived(self._in_flight[0].arrived)):
             step = self._in_flight.popleft()
             if step.arrived is not None:
                 step.arrived.synchronize()
@@ -265,16 +299,15 @@ class SignalReader:
         known["skipped"] = known["skipped"] or overflowed > 0
         bad = self._first_non_finite(step, loss, norms, known["skipped"], heavy)
         norm = math.sqrt(sum(n * n for n in norms)) if norms else step.total
-        self._begin(known["step"])
+        self._begin(known["step"], step.planned)
         light = StepSignals(
             loss=loss, scale=scale, clip_coefficient=clip, logit_max=logit, gradient_norm=norm, non_finite=bad, heavy=heavy,
             **known,
         )  # fmt: skip
         self._tell(light)
 
-    def _begin(self, step: int) -> None:
+    def _begin(self, step: int, planned: Any) -> None:
         """The run's record comes before its first step's, and again where the helper has planned the run anew."""
-        planned = getattr(getattr(self.optimizer, "adam_schedule", None), "phases", None)
         if self._has_begun and planned is self._planned:
             return
         self._has_begun, self._planned = True, planned
@@ -338,8 +371,15 @@ class SignalReader:
         return heavy_signals(readings, self._norms_before, self._embeddings, scale, self._look.order)
 
 
-def _mean(loss: Tensor) -> float:
+def _has_arrived(event: Any) -> bool:
+    """On the host; what has been there from the start waits until it is asked for."""
+    return event is not None and bool(event.query())
+
+
+def _mean(loss: Tensor | float) -> float:
     """Of a loss; a loss is a single number but for a slip."""
+    if isinstance(loss, float):
+        return loss
     return float(loss) if loss.numel() == 1 else float(loss.float().mean())
 
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
+from itertools import repeat
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_adam.monitoring.gradients import norms_of
@@ -40,6 +40,7 @@ class StepGradients:
         missing: how many trainable ones have none.
         unused: the first of their names.
         device: where the gradients are.
+        on_host: whether that is the CPU, so that a number is read without waiting.
         is_told: whether the helper's clipping will tell of the norms, as it did in the step before.
     """
 
@@ -51,18 +52,18 @@ class StepGradients:
         self._each: Tensor | None = None
         self._total = math.nan
         self._record: Any = None
+        self._repeats: bool = getattr(optimizer, "adam_repeats", False)  # L-BFGS: it tells of its last evaluation
         self._is_unscaled = False  # what the helper's clipping tells is
         self._is_small = False
         self.graded: tuple[str, ...] = ()
         self.missing, self.unused = 0, tuple[str, ...]()
-        self.device, self.is_told = HOST, False
+        self.device, self.on_host, self.is_told = HOST, True, False
 
     def take(self) -> None:
         """They are complete and not yet clipped."""
         self._each, self._total, self._is_unscaled = None, math.nan, False
         self._record = getattr(self._optimizer, "adam_clip", None)
-        repeats = getattr(self._optimizer, "adam_repeats", False)  # L-BFGS: it tells of its last evaluation
-        self.is_told = getattr(self._record, "norms", None) is not None and not repeats
+        self.is_told = getattr(self._record, "norms", None) is not None and not self._repeats
         if not self.is_told:
             self._gather()
             self._measure()
@@ -71,7 +72,7 @@ class StepGradients:
         """All that there are now."""
         placed = [p for group in self._optimizer.param_groups for p in group["params"]]
         found = [p.grad for p in placed]
-        has_none = [gradient is None for gradient in found]
+        has_none = list(map(operator.is_, found, repeat(None)))
         is_whole = not any(has_none)
         self._gradients = found if is_whole else [gradient for gradient in found if gradient is not None]
         same = len(placed) == len(self._placed) and all(map(operator.is_, placed, self._placed))
@@ -86,13 +87,8 @@ class StepGradients:
         graded = [p for p, none in zip(self._placed, self._has_none, strict=True) if not none]
         self.graded = tuple(self._names.get(id(p), "a parameter") for p in graded)
         self.device = self._gradients[0].device if graded else HOST
-        numels, kinds = [p.numel() for p in graded], {p.dtype for p in graded}
-        self._is_small = (
-            self.device.type == "cpu"
-            and len(graded) > 1
-            and kinds <= {torch.float32, torch.float64}
-            and sum(numels) <= min(SMALL, EACH_SMALL * len(graded))
-        )
+        self.on_host = self.device.type == "cpu"
+        self._is_small = self.on_host and len(graded) > 1 and _are_small(graded)
         self.missing, self.unused = 0, ()
 
     def _count_missing(self) -> None:
@@ -103,11 +99,8 @@ class StepGradients:
             self.unused = tuple(self._names.get(id(p), "a parameter") for p in idle[:NAMES])
 
     def _measure(self) -> None:
-        if not self._gradients:
-            return
-        if self._is_small and set(map(type, self._gradients)) == {Tensor}:
-            with suppress(RuntimeError):  # a sparse one cannot be flattened
-                self._total = float(torch.linalg.vector_norm(torch._C._nn.flatten_dense_tensors(self._gradients)))
+        if self._is_small:
+            self._total = _norm_of_copy(self._gradients)
         if not math.isfinite(self._total):
             self._total, self._each = math.nan, norms_of(self._gradients)
 
@@ -138,7 +131,7 @@ class StepGradients:
 
     def _has_changed(self, graded: int) -> bool:
         """Whether others than before may have a gradient: nobody looks where all have one and had one."""
-        placed = sum(len(group["params"]) for group in self._optimizer.param_groups)
+        placed = sum([len(group["params"]) for group in self._optimizer.param_groups])
         return graded != placed or len(self.graded) != graded
 
     def ask(self) -> None:
@@ -164,6 +157,24 @@ class StepGradients:
         if self._each is None or (not isinstance(scale, Tensor) and scale == 1.0):
             return self._each
         return self._each / on_device(scale, self._each.device)
+
+
+def _are_small(graded: Sequence[Tensor]) -> bool:
+    """Plain parameters in 32 or 64 bits that are quicker copied than measured one by one."""
+    numels = [p.numel() for p in graded]
+    is_plain = {type(p) for p in graded} <= {Tensor, nn.Parameter} and {p.dtype for p in graded} <= {
+        torch.float32,
+        torch.float64,
+    }
+    return is_plain and sum(numels) <= min(SMALL, EACH_SMALL * len(numels))
+
+
+def _norm_of_copy(gradients: list[Tensor]) -> float:
+    """‖g‖ over all; NaN where one is sparse: it cannot be flattened."""
+    try:
+        return float(torch.linalg.vector_norm(torch._C._nn.flatten_dense_tensors(gradients)))
+    except RuntimeError:
+        return math.nan
 
 
 def on_device(value: Tensor | float, device: torch.device) -> Tensor:

@@ -72,9 +72,11 @@ def with_hooks(optimizer: Any) -> Optimizer | None:
     A wrapper may inherit the methods and never have called torch's constructor: then it has no hooks to call.
     """
     seen: list[Any] = []
-    while optimizer is not None and not any(optimizer is one for one in seen):
+    while optimizer is not None:
         if hasattr(optimizer, "register_step_post_hook") and hasattr(optimizer, "_optimizer_step_post_hooks"):
             return optimizer  # type: ignore[no-any-return]
+        if any(optimizer is one for one in seen):
+            return None
         seen.append(optimizer)
         optimizer = getattr(optimizer, "optimizer", None)
     return None

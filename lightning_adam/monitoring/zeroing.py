@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
@@ -20,13 +21,10 @@ class ZeroingWatch:
     def __init__(self, optimizer: Optimizer, guard: Guard) -> None:
         self._guard = guard
         self._parameter = next((p for g in optimizer.param_groups for p in g["params"] if p.requires_grad), None)
-        self._handles: list[RemovableHandle] = []
+        self._handle: RemovableHandle | None = None
         self._carried, self._added, self._version = False, False, -1
         if self._parameter is not None and self._parameter.is_leaf:
-            self._handles = [
-                self._parameter.register_hook(self._before_addition),
-                self._parameter.register_post_accumulate_grad_hook(self._after_addition),
-            ]
+            self._handle = self._parameter.register_hook(self._before_addition)
 
     @property
     def not_zeroed(self) -> bool:
@@ -41,21 +39,20 @@ class ZeroingWatch:
 
     def detach(self) -> None:
         """Leave nothing behind."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
+        if self._handle is not None:
+            self._handle.remove()
+        self._handle = None
 
     def _before_addition(self, addition: Tensor) -> None:
-        self._guard.run("whether gradients are cleared", self._see_addition)
+        self._added = True
+        if self._carried:
+            self._guard.run("whether gradients are cleared", self._see_addition)
 
     def _see_addition(self) -> None:
+        """The version that it will have is reckoned here: a second hook, after the addition, costs as much as this one.
+
+        Autograd adds in place, which raises the version by one; while it records (``create_graph``) the sum is a new tensor.
+        """
         gradient = None if self._parameter is None else self._parameter.grad
-        self._added = True
-        if gradient is None or gradient._version != self._version:
-            self._carried = False
-
-    def _after_addition(self, parameter: Tensor) -> None:
-        self._guard.run("whether gradients are cleared", self._see_version, parameter)
-
-    def _see_version(self, parameter: Tensor) -> None:
-        self._version = -1 if parameter.grad is None else parameter.grad._version
+        self._carried = gradient is not None and gradient._version == self._version
+        self._version = 0 if torch.is_grad_enabled() else self._version + 1
