@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from lightning_adam.diagnosis import HeavySignals, RunSignals, StepSignals
-from lightning_adam.diagnosis.rules_steps import LARGE_RATIO
-from lightning_adam.diagnosis.theory import SMALL_RATIO
+from lightning_adam.diagnosis.theory import LARGE_RATIO, SMALL_RATIO
 from lightning_adam.doctor.curves import Curve, curves
 from lightning_adam.doctor.plots import HEIGHT, chart
 from lightning_adam.tensorboard.reader import RunLog

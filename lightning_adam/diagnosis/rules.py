@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from lightning_adam.diagnosis import rules_gradients, rules_loss, rules_state, rules_steps, rules_wiring
+from lightning_adam.diagnosis import rules_gradients, rules_loss, rules_slow, rules_state, rules_steps, rules_wiring
 from lightning_adam.diagnosis.case import Case
 from lightning_adam.diagnosis.facts import FACTS
 from lightning_adam.diagnosis.finding import Finding
@@ -42,8 +42,8 @@ RULES: dict[str, Rule] = {
     "GRAD-EXPLODING": rules_gradients.gradient_exploding,
     "BAD-BATCH": rules_gradients.bad_batch,
     "BETA2-STALE": rules_state.beta2_stale,
-    "LR-LOW": rules_steps.lr_low,
-    "SCHEDULE-COLLAPSED": rules_steps.schedule_collapsed,
+    "LR-LOW": rules_slow.lr_low,
+    "SCHEDULE-COLLAPSED": rules_slow.schedule_collapsed,
     "OSCILLATION": rules_steps.oscillation,
     "UNUSED-PARAMETER": rules_wiring.unused_parameter,
     "WRONG-SIGN": rules_loss.wrong_sign,

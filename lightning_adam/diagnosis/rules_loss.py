@@ -10,7 +10,7 @@ from lightning_adam.diagnosis.case import Case
 from lightning_adam.diagnosis.course import noise_of
 from lightning_adam.diagnosis.finding import Finding
 from lightning_adam.diagnosis.history import PASSES, median, spread
-from lightning_adam.diagnosis.rules_steps import is_a_short_way
+from lightning_adam.diagnosis.rules_slow import is_a_short_way
 from lightning_adam.diagnosis.theory import SMALL_RATIO
 from lightning_adam.diagnosis.wording import number, percent
 

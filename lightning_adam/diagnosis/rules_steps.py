@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 
-from lightning_adam.diagnosis.advice import Advice, configured_rate, higher_rate, lower_rate, warmup_steps
+from lightning_adam.diagnosis.advice import lower_rate, warmup_steps
 from lightning_adam.diagnosis.case import Case
-from lightning_adam.diagnosis.course import LEARNT
 from lightning_adam.diagnosis.finding import Finding
-from lightning_adam.diagnosis.harm import goes_on_as_it_began
 from lightning_adam.diagnosis.history import median
 from lightning_adam.diagnosis.rules_gradients import stands_out
-from lightning_adam.diagnosis.theory import LARGE_RATIO, SMALL_RATIO, noise_floor, untuned_warmup
-from lightning_adam.diagnosis.wording import loss_clause, named, number, of_its_norm, percent, place, rounded
+from lightning_adam.diagnosis.theory import HEALTHY_RATIO, LARGE_RATIO, noise_floor, untuned_warmup
+from lightning_adam.diagnosis.wording import loss_clause, named, number, of_its_norm, place, rounded
 
 LARGE_FIRST_STEP = 0.2
 """‖Δθ‖/‖θ‖ of a weight matrix in one of the first ten steps: 84 healthy runs stayed under 0.102, 31 sick had 0.32 up."""
@@ -20,21 +18,6 @@ HOPELESS_FIRST_STEP = 2.5
 """Beyond this no warmup helps: the steps that follow it are as large."""
 GOOD_FIRST_STEP = 0.02
 """What the rate to try gives (healthy median 0.014); under a warmup, once |u| has fallen from 1 to its noise floor."""
-STILL_THERE = 0.93
-"""Of its start: a loss that stands there has learnt next to nothing."""
-HARDLY = 0.01
-"""Of a weight's norm, by all steps together: five steps of a healthy run, by ``HEALTHY_RATIO``."""
-SHORT_WAY, SHORT_WAY_UNSEEN = 0.15, 0.1
-"""Of a weight's norm, by all steps together after 40 % of the run: of 892 healthy runs of the corpus the first percentile
-is 0.27, of runs at a hundredth of their rate the median is 0.01. The second where nothing tells whether steps agree."""
-AGREED = 1.4
-"""Noise floors: rms of the steps' direction above which they agree with each other."""
-STRAIGHT_ON = 0.9
-"""Cosine of a gradient with the momentum before it: noise gives 0, and what gets anywhere turns on the way."""
-HEALTHY_WAY = 1.5
-"""Of a weight's norm, by all steps of a run together: the corpus' healthy quartiles are 1.5 and 3.7, in 250 steps."""
-HEALTHY_RATIO = 0.002
-"""The median of 84 healthy runs is 0.0021 (p10 0.0012, p90 0.0049)."""
 
 
 def no_warmup(case: Case) -> Finding | None:
@@ -136,235 +119,6 @@ def _rate_raised(case: Case) -> Finding:
         {"lr": now.lr, "before": before, "gradient_norm": now.gradient_norm},
         remedy=f"Keep the learning rate under {rounded(2 * before):g}.",
         changes={"lr": rounded(2 * before)},
-    )
-
-
-def lr_low(case: Case) -> Finding | None:
-    """Steps too small: the median update ratio < 1.5e-4 while all steps agree, and the loss has hardly moved.
-
-    Or, whatever the ratio: after 40 % of the run each gradient still points where all before it did (:func:`never_turns`).
-    Or, whatever the gradients: all steps together are under 1 % of the weights (:func:`_has_hardly_moved`).
-    Or, whatever the ratio: all steps together are a short way, and the loss would not arrive (:func:`goes_too_short_a_way`).
-
-    Healthy medians are 3.1e-4 and more, sick ones 1e-4 and less. "Agree": rms(u) > 1.75 noise floors (at most 0.8):
-    a rate that is small enough lets the gradient point the same way step after step. Where there are no moments,
-    the loss must have stood still for 40 % of the run. The rate to try gives a healthy ratio once steps disagree as usual.
-    """
-    past, now = case.past, case.now
-    if now.heavy is None or past.count < 60 or not now.lr > 0.3 * past.peak_lr:
-        return None
-    if never_turns(case):
-        return _never_turned(case)
-    if goes_too_short_a_way(case):
-        return _never_arrives(case) if past.peak_lr < 0.5 * configured_rate(case) else _went_a_short_way(case)
-    if not case.loss_measures_progress:
-        return None
-    if past.level < 0.5 * past.initial_loss or median(past.recent("eps_share", 3)) > 0.3 or case.run.steps_like == "adapted":
-        return None
-    ratios, rms = past.recent("update_ratio_p50", 3), median(past.recent("normalised_rms", 3))
-    if len(ratios) < 3 or not (_steps_agree(case, rms) or _has_hardly_moved(case, median(ratios))):
-        return None
-    if 3 * _promised(case) < 0.2 * past.level:
-        return _too_little_promised(case)
-    if not (0 < median(ratios) < SMALL_RATIO or _shrinks_to_nothing(case, median(ratios))):
-        return None
-    if past.peak_lr < 0.5 * configured_rate(case):
-        return _never_arrives(case)
-    advice = _rate_of_healthy_steps(case)
-    agree = f", and steps agree with each other (rms {number(rms, 2)})" if rms > 0 else ""
-    return Finding(
-        "LR-LOW",
-        "warning",
-        now.step,
-        f"a step moves weights by {percent(median(ratios))} of their norm (healthy: about 0.2 %){agree}{loss_clause(case)}.",
-        {"update_ratio": median(ratios), "normalised_rms": rms, "lr": now.lr},
-        remedy=advice.text or "Gradients are small for this rate: look at the loss's scale and at the initialisation.",
-        changes=advice.changes,
-    )
-
-
-def _rate_of_healthy_steps(case: Case, least: float = 3.0) -> Advice:
-    """What gives a healthy ratio once steps disagree as usual: in a short run one that gets somewhere in it."""
-    past, beta1 = case.past, case.now.beta1
-    ratio, rms = median(past.recent("update_ratio_p50", 3)), median(past.recent("normalised_rms", 3))
-    floor = noise_floor(beta1) if 0 <= beta1 < 1 else math.nan
-    settles = max(1.0, rms / floor) if rms > 0 and floor > 0 else 1.0
-    total = case.run.total_steps
-    good = max(HEALTHY_RATIO, HEALTHY_WAY / total) if math.isfinite(total) and total > 0 else HEALTHY_RATIO
-    wanted = good / ratio * settles if ratio > 0 else least
-    return higher_rate(case, min(1000.0, max(least, wanted)))
-
-
-def never_turns(case: Case) -> bool:
-    """After 40 % of the run the gradients of eight passes agree nearly wholly with the momentum before them.
-
-    And at the pace of the whole run the loss would not get under 30 % of its start: else it may be a plain slope that is
-    gone down well. A signed loss has no such end.
-    """
-    cosines, past = case.past.recent("alignment", 8), case.past
-    if len(cosines) < 8 or not case.progress >= 0.4 or past.is_signed or case.run.steps_like == "adapted":
-        return False
-    if not (median(cosines) > STRAIGHT_ON and min(cosines) > STRAIGHT_ON - 0.1):
-        return False
-    return _ends_high(case)
-
-
-def _never_turned(case: Case) -> Finding:
-    cosine = median(case.past.recent("alignment", 5))
-    advice = _rate_of_healthy_steps(case, 10.0)
-    return Finding(
-        "LR-LOW",
-        "warning",
-        case.now.step,
-        f"after {percent(case.progress)} of the run each gradient still points where the ones before it did (cosine "
-        f"{number(cosine, 2)}; 0 is usual): the steps are too short to get anywhere{loss_clause(case)}.",
-        {"alignment": cosine, "update_ratio": median(case.past.recent("update_ratio_p50", 3)), "lr": case.now.lr},
-        remedy=advice.text or "Gradients are small for this rate: look at the loss's scale and at the initialisation.",
-        changes=advice.changes,
-    )
-
-
-def goes_too_short_a_way(case: Case) -> bool:
-    """After 40 % of the run the steps agree, all of them together are under 15 % of the weights, and most is unlearnt.
-
-    At the pace of the whole run the loss would not get under 30 % of its start. Where no moments tell whether steps agree:
-    after half of the run, under 10 %. A step that is far too short for the run is so in the way's length, whatever it is
-    against others: a good rate goes 2.4 norms of the weights in 250 steps, and in 10,000.
-    """
-    since = 0.5 if _agreement(case) is None else 0.4
-    return case.progress >= since and is_a_short_way(case) and _is_unlearnt(case)
-
-
-def is_a_short_way(case: Case) -> bool:
-    """Steps that agree, or may agree, and that are a small part of the weights all together; known from the start on."""
-    past, agree = case.past, _agreement(case)
-    limit = SHORT_WAY_UNSEEN if agree is None else SHORT_WAY
-    if agree is False or not 0 < past.moved < limit or case.run.optimizers > 1 or past.count < 0.9 * case.now.step:
-        return False
-    return case.run.steps_like != "adapted" and not median(past.recent("eps_share", 3)) > 0.3
-
-
-def _is_unlearnt(case: Case) -> bool:
-    """By its pace so far; a signed loss that has fallen far may have the wrong sign."""
-    past = case.past
-    if past.is_signed:
-        return past.initial_loss - past.level < max(1.0, abs(past.initial_loss)) and goes_on_as_it_began(case)
-    return _ends_high(case)
-
-
-def _agreement(case: Case) -> bool | None:
-    """Whether steps agree by more than noise does; None where nobody knows."""
-    rms, beta1 = median(case.past.recent("normalised_rms", 5)), case.now.beta1
-    if math.isnan(rms):
-        return None
-    return rms > (min(0.8, AGREED * noise_floor(beta1)) if 0 <= beta1 < 1 else 0.4)
-
-
-def _ends_high(case: Case) -> bool:
-    """At the pace of the whole run the loss would not get under 30 % of its start."""
-    start, level = case.past.initial_loss, case.past.level
-    return level - (start - level) * (1 / case.progress - 1) > LEARNT * start
-
-
-def _went_a_short_way(case: Case) -> Finding:
-    past, ratio = case.past, median(case.past.recent("update_ratio_p50", 3))
-    rms = median(past.recent("normalised_rms", 3))
-    advice = _rate_of_healthy_steps(case)
-    agree = f", and they agree with each other (rms {number(rms, 2)})" if rms > 0 else ""
-    return Finding(
-        "LR-LOW",
-        "warning",
-        case.now.step,
-        f"after {percent(case.progress)} of the run all steps together are {percent(past.moved)} of the weights' norm "
-        f"(healthy: over 30 %){agree}{loss_clause(case)}.",
-        {"moved": past.moved, "update_ratio": ratio, "normalised_rms": rms, "lr": case.now.lr},
-        remedy=advice.text or "Gradients are small for this rate: look at the loss's scale and at the initialisation.",
-        changes=advice.changes,
-    )
-
-
-def _promised(case: Case) -> float:
-    """What the whole run would gain in SGD, to first order α·|g|² per step; NaN of other steps."""
-    norm = median(case.past.norms)
-    return case.now.lr * norm * norm * case.run.total_steps if case.run.steps_like == "sgd" else math.nan
-
-
-def _too_little_promised(case: Case) -> Finding:
-    """Weights that begin near zero move by a usual share, and still the rate is too low: the gradient's size says so."""
-    now, level, promised = case.now, case.past.level, _promised(case)
-    advice = higher_rate(case, min(1000.0, max(3.0, 0.5 * level / promised if promised > 0 else math.inf)))
-    return Finding(
-        "LR-LOW",
-        "warning",
-        now.step,
-        f"at this rate the gradient (norm {number(median(case.past.norms))}) promises a fall by {number(promised)} in the "
-        f"whole run, and the loss is {number(level, 4)}.",
-        {"promised": promised, "level": level, "lr": now.lr},
-        remedy=advice.text or "Gradients are small for this rate: look at the loss's scale and at the initialisation.",
-        changes=advice.changes,
-    )
-
-
-def _has_hardly_moved(case: Case, ratio: float) -> bool:
-    """All steps together are under 1 % of the weights after 40 % of the run, and the loss stands where it began.
-
-    Small batches' gradients do not agree, however small the rate is; and what has not moved cannot have learnt.
-    """
-    stands = case.course == "standing" and case.past.level > STILL_THERE * case.past.initial_loss
-    return case.progress >= 0.4 and stands and 0 < case.past.count * ratio < HARDLY
-
-
-def _shrinks_to_nothing(case: Case, ratio: float) -> bool:
-    """Adagrad's steps shrink as 1/√t: all of them together, about 2·t·(the last), are under a tenth of the weights."""
-    return case.run.steps_like == "accumulated" and 0 < 2 * case.past.count * ratio < 0.1
-
-
-def _steps_agree(case: Case, rms: float) -> bool:
-    if math.isnan(rms):
-        return case.progress >= 0.4 and case.course == "standing" and case.past.level > STILL_THERE * case.past.initial_loss
-    beta1 = case.now.beta1
-    return rms > (min(0.8, 1.75 * noise_floor(beta1)) if 0 <= beta1 < 1 else 0.4)
-
-
-def _never_arrives(case: Case) -> Finding:
-    """The rate that was configured was never reached: a warmup that is counted in epochs, or is longer than the run."""
-    now, configured = case.now, configured_rate(case)
-    return Finding(
-        "SCHEDULE-NEVER-ARRIVES",
-        "warning",
-        now.step,
-        f"after {case.past.count} steps the learning rate is {number(now.lr)}, and {number(configured)} is configured; "
-        f"weights hardly move{loss_clause(case)}.",
-        {"lr": now.lr, "configured": configured},
-        remedy='Count the warmup in what it is stepped by (Lightning: "interval": "step" or "epoch"), and make it shorter '
-        "than the run: warmup=0.05 is a twentieth of it.",
-        changes={"warmup": 0.05},
-    )
-
-
-def schedule_collapsed(case: Case) -> Finding | None:
-    """The rate fell under 1 % of its peak before 60 % of the run, stays there, and the loss is still over 20 % of L0.
-
-    "Stays": for 20 steps and 3 % of the run (restarts dip for 6 % of a cycle).
-    """
-    past, now, run = case.past, case.now, case.run
-    if not past.low_lr >= max(20, 0.03 * run.total_steps) or not case.progress < 0.6:
-        return None
-    if now.lr >= past.peak_lr or (not past.is_signed and past.level < 0.2 * past.initial_loss):
-        return None
-    return Finding(
-        "SCHEDULE-COLLAPSED",
-        "warning",
-        now.step,
-        f"the learning rate fell from {number(past.peak_lr)} to {number(now.lr)} after {percent(case.progress)} of the run, "
-        f"and the loss is still {number(past.level, 4)}.",
-        {"lr": now.lr, "peak": past.peak_lr, "progress": case.progress, "loss": past.level},
-        remedy=f"Let schedule={run.schedule!r} last for the whole run: its total_steps, decay and options end it too early; "
-        "or use schedule='cosine'."
-        if run.schedule
-        else 'Count the schedule in what it is stepped by (Lightning: "interval": "step" or "epoch"; T_max, gamma and '
-        f"step_size likewise), or leave it to the helper: schedule='cosine' over {number(run.total_steps, 6)} steps.",
-        changes={"schedule": "cosine"},
     )
 
 
