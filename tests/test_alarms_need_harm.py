@@ -289,7 +289,7 @@ def test_the_advice_of_a_suspicion_is_for_the_case_that_the_loss_agrees() -> Non
     assert as_told(confirmed) == confirmed
 
 
-@pytest.mark.parametrize("course", [{"schedule": "cosine"}, {"clip": 1.0}], ids=["a plateau's schedule", "a spike's clip"])
+@pytest.mark.parametrize("course", [{"schedule": "cosine"}, {"clip": 1.0}, {"eps": 1e-8}], ids=["schedule", "clip", "eps"])
 def test_information_asks_no_machine_to_change_the_course(course: dict[str, float | str]) -> None:
     """A healthy run is told as much: the words stay, for a person to weigh."""
     told = as_told(Finding("PLATEAU", "info", 90, "the loss has stayed.", remedy="Let the rate decay.", changes=course))
