@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from lightning_adam.callbacks import DivergenceMonitor
 from lightning_adam.diagnosis import RunSignals, StepSignals, decode, replay
+from lightning_adam.diagnosis.finding import as_told
 from lightning_adam.monitoring.guard import Guard
 from lightning_adam.monitoring.zeroing import ZeroingWatch
 from tests.digits import Digits, digits_loader, trainer
@@ -54,7 +55,7 @@ def test_log_can_be_replayed(tmp_path: Path) -> None:
 
     assert len(events) < 8
     assert repr(records) == repr(monitor.told)
-    assert repr(replay(records).findings) == repr(monitor.findings)
+    assert repr([as_told(finding) for finding in replay(records).findings]) == repr(monitor.findings)
     assert "BAD-BATCH" in [f.rule for f in monitor.findings]
 
 

@@ -112,7 +112,7 @@ RATES = frozenset({"lr", "warmup"})
 
 
 def as_told(finding: Finding) -> Finding:
-    """As people and logs get it: information asks no machine for anything; another rate is for the case that the loss agrees.
+    """As people and logs get it: information asks no machine for anything; another rate is for where the loss agrees.
 
     Of 28 healthy runs of the corpus to which another rate was applied all the same, 20 ended clearly worse; of 38 that were
     told a schedule, a clip or an ε, 11.
