@@ -9,7 +9,7 @@ from lightning_adam.diagnosis.case import Case
 from lightning_adam.diagnosis.course import LEARNT
 from lightning_adam.diagnosis.finding import Finding
 from lightning_adam.diagnosis.harm import goes_on_as_it_began
-from lightning_adam.diagnosis.history import median
+from lightning_adam.diagnosis.history import PASSES, median
 from lightning_adam.diagnosis.theory import HEALTHY_RATIO, SMALL_RATIO, noise_floor
 from lightning_adam.diagnosis.wording import loss_clause, number, percent
 
@@ -22,6 +22,8 @@ SHORT_WAY, SHORT_WAY_UNSEEN = 0.15, 0.1
 is 0.27, of runs at a hundredth of their rate the median is 0.01. The second where nothing tells whether steps agree."""
 AGREED = 1.4
 """Noise floors: rms of the steps' direction above which they agree with each other."""
+TRAINED = 0.65
+"""Of what guessing costs: an untrained network begins above it; a pre-trained language model at a half of it."""
 STRAIGHT_ON = 0.9
 """Cosine of a gradient with the momentum before it: noise gives 0, and what gets anywhere turns on the way."""
 HEALTHY_WAY = 1.5
@@ -40,7 +42,7 @@ def lr_low(case: Case) -> Finding | None:
     the loss must have stood still for 40 % of the run. The rate to try gives a healthy ratio once steps disagree as usual.
     """
     past, now = case.past, case.now
-    if now.heavy is None or past.count < 60 or not now.lr > 0.3 * past.peak_lr:
+    if now.heavy is None or past.count < 60 or not now.lr > 0.3 * past.peak_lr or began_trained(case):
         return None
     if never_turns(case):
         return _never_turned(case)
@@ -70,6 +72,11 @@ def lr_low(case: Case) -> Finding | None:
         remedy=advice.text or "Gradients are small for this rate: look at the loss's scale and at the initialisation.",
         changes=advice.changes,
     )
+
+
+def began_trained(case: Case) -> bool:
+    """A classifier's first loss was well under what guessing costs: it goes on from others' training, and has less to go."""
+    return case.past.initial_loss < TRAINED * median(case.past.recent("target_entropy", PASSES))
 
 
 def _rate_of_healthy_steps(case: Case, least: float = 3.0) -> Advice:
