@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.benchmarks.divergence.corpus import (  # noqa: F401
     adversaries,
     generative,
+    latecomers,
     libraries,
     representation,
     strangers,

@@ -15,19 +15,21 @@ from tests.benchmarks.divergence.corpus.family import Batch
 RECTIFIED = frozenset({
     "wine-mlp", "noisy-diabetes", "tones", "speech-ctc", "segmentation-blobs", "many-labels", "moons-imbalanced",
     "normalises-first", "survival-times", "prices-in-thousands", "ordered-grades", "weighted-tasks", "summed-over-the-batch",
-    "return-quantiles", "all-at-once", "four-rows-at-a-time", "dilated-forecast", "prototypes",
+    "return-quantiles", "all-at-once", "four-rows-at-a-time", "dilated-forecast", "prototypes", "parity-of-four",
+    "ever-harder-images",
 })  # fmt: skip
 """Families in which everything passes rectifiers."""
 REGRESSIONS = frozenset({
     "plane-regression", "friedman-regression", "noisy-diabetes", "forecast-gru", "molecule-energies", "dilated-forecast",
-    "learnt-curves", "return-quantiles",
+    "learnt-curves", "return-quantiles", "refined-flow",
 })  # fmt: skip
 """Families whose targets are of order one to thirty, and are compared with the output itself."""
 CLASSIFIED = frozenset({
     "resnet-digits", "patch-transformer-digits", "mixer-digits", "tones", "spectrogram-gru", "iris-linear", "wine-mlp",
     "point-sets", "normalises-first", "ordinal-addition", "frozen-backbone-head", "fine-tuning", "experts",
     "depthwise-layer-scale", "padded-bert", "state-space-rows", "tangent-kernel", "deep-without-norms",
-    "summed-over-the-batch", "frozen-and-dropped",
+    "summed-over-the-batch", "frozen-and-dropped", "mixed-images", "sums-around-the-clock", "ever-harder-images",
+    "spiking-digits",
 })  # fmt: skip
 """Families with one class per row."""
 
