@@ -23,7 +23,7 @@ SINGLE_ONLY = ("float64", "bf16", "bf16-mixed", "fp16")
 """What is left out where states that are kept between the steps are of 32 bits."""
 
 
-@family("adamax", 1e-2, 200, continuous=True)
+@family("adamax", 1e-2, 200, continuous=True, not_in=("fp16",))
 def speaker_embeddings() -> Task:
     """GE2E: four utterances of each of eight speakers against all centroids, with a learnt scale of ten and an offset."""
 
