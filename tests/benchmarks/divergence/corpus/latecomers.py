@@ -23,7 +23,7 @@ SINGLE_ONLY = ("float64", "bf16", "bf16-mixed", "fp16")
 """What is left out where states that are kept between the steps are of 32 bits."""
 
 
-@family("adamax", 1e-2, 200, continuous=True)
+@family("adamax", 1e-2, 200, continuous=True, not_in=("fp16",))
 def speaker_embeddings() -> Task:
     """GE2E: four utterances of each of eight speakers against all centroids, with a learnt scale of ten and an offset."""
 
@@ -53,7 +53,7 @@ def speaker_embeddings() -> Task:
     return Task(Listens(), draw, loss)
 
 
-@family("rmsprop", 1e-3, 200, supervised=True, continuous=True)
+@family("rmsprop", 1e-3, 200, supervised=True, continuous=True, not_in=("fp16",))
 def keypoint_heatmaps() -> Task:
     """Heatmaps of a dot, a ring and a blob, as hourglasses learn them: nearly all pixels are zero, and so is the loss."""
     g = fixed()
