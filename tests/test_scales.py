@@ -81,3 +81,19 @@ def test_loss_that_passes_the_guess_on_its_way_down_confirms_no_suspicion() -> N
     run = [large(replace(s, loss=max(0.4, 9 - 0.065 * s.step))) for s in healthy(400)]
 
     assert [f.rule for f in diagnose(run, replace(RUN, warmup=math.nan)) if f.severity != "info"] == []
+
+
+def test_loss_that_is_noise_about_zero_confirms_no_suspicion() -> None:
+    """Differences of energies: where they stand says nothing, and what they gave back was none."""
+    large = both(light(lr=1e-3), heavy(until=10, update_ratio_max=0.5), heavy(30, update_ratio_p50=0.06))
+    run = [large(replace(s, loss=0.07 * math.sin(9 * s.step))) for s in healthy(400)]
+
+    assert [f.rule for f in diagnose(run, replace(RUN, warmup=math.nan)) if f.severity != "info"] == []
+
+
+def test_loss_at_a_high_floor_that_knows_more_than_guessing_was_not_ruined() -> None:
+    """Half of the answers cannot be known: from 0.66 to 0.53, where guessing costs 0.68."""
+    large = both(light(lr=1e-3), heavy(until=10, update_ratio_max=0.5), heavy(target_entropy=0.68))
+    run = [large(replace(s, loss=0.53 + 0.13 * math.exp(-s.step / 10) + 0.02 * math.sin(9 * s.step))) for s in healthy(400)]
+
+    assert [f.rule for f in diagnose(run, replace(RUN, warmup=math.nan)) if f.severity != "info"] == []

@@ -45,6 +45,8 @@ BOUNCING = frozenset({"OSCILLATION"})
 FALLEN = 0.25
 """Of its start: a loss that has fallen by so much was not ruined by the first steps; it may stand at a high floor, as of
 noise that nobody can predict."""
+KNOWS_MORE = 0.85
+"""Of what guessing costs: under it something was learnt, wherever it began; much of some data nobody can predict."""
 STUCK = 0.6
 """Of its start: a loss that stands still above it has learnt little, or only how often each class comes."""
 CLEARED = 0.5
@@ -113,7 +115,8 @@ def is_stuck(case: Case) -> bool:
     if case.course == "standing" and case.only_guesses(curve.now):
         return True
     if curve.signed:
-        return case.course == "standing" and not curve.now < curve.start - 2 * curve.error
+        is_about_zero = abs(curve.start) < 2 * curve.noise  # differences of energies: their level says nothing
+        return case.course == "standing" and not is_about_zero and not curve.now < curve.start - 2 * curve.error
     return case.course == "standing" and curve.now >= STUCK * curve.start
 
 
@@ -129,6 +132,8 @@ def is_where_it_began(case: Case) -> bool:
         return True
     if curve.signed:
         return is_stuck(case)
+    if case.guesses and all(curve.now < KNOWS_MORE * guess for guess in case.guesses):
+        return False
     doubt = 2 * math.hypot(curve.error, 1.25 * curve.noise / math.sqrt(5))
     return is_stuck(case) and curve.start - curve.now + doubt < FALLEN * curve.start
 
@@ -140,10 +145,11 @@ def passes_guessing(case: Case) -> bool:
 
 
 def gives_back(case: Case) -> bool:
-    """A signed loss has lost a third of what it had gained, by more than noise: a suspicion of large steps needs no more."""
+    """A signed loss had gained more than noise, and has lost a third of it: a suspicion of large steps needs no more."""
     curve = case.curve
     margin = max(GIVEN_BACK * curve.progress, 6 * curve.error, 4 * curve.noise)
-    return curve.signed and case.course != "falling" and curve.now > curve.best + margin
+    is_gain = curve.signed and curve.progress > 4 * curve.noise
+    return is_gain and case.course != "falling" and curve.now > curve.best + margin
 
 
 def stays_where_its_rate_left_it(case: Case) -> bool:
