@@ -21,6 +21,7 @@ from torch.utils.tensorboard import SummaryWriter
 from lightning_adam.callbacks import DivergenceMonitor, OptimizerMonitor
 from lightning_adam.cli import main
 from lightning_adam.diagnosis import Diagnosis, HeavySignals, NonFinite, RunSignals, StepSignals, encode
+from lightning_adam.diagnosis.finding import as_told
 from lightning_adam.doctor import Report, UnusableLog, report
 from lightning_adam.doctor.plots import thin
 from lightning_adam.tensorboard import TensorBoardWriter
@@ -450,11 +451,11 @@ def recorded_run(folder: Path, stretches: list[list[Any]], later: str = "") -> P
 
 
 def live(records: list[Any]) -> list[Any]:
-    """What a monitor that saw these records found."""
+    """What a monitor that saw these records told."""
     diagnosis = Diagnosis(records[0])
     for record in records[1:]:
         diagnosis.observe(record)
-    return diagnosis.findings
+    return [as_told(finding) for finding in diagnosis.findings]
 
 
 def test_recorded_signals_are_replayed(tmp_path: Path) -> None:

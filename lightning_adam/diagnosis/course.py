@@ -110,8 +110,8 @@ def rises(curve: Curve, losses: Sequence[float]) -> bool:
 
 
 def _explodes(curve: Curve, losses: Sequence[float]) -> bool:
-    """Within the first steps: ten times the first loss."""
-    return curve.count > 1 and not curve.signed and losses[-1] > 10 * abs(losses[0])
+    """Within the first steps: ten times the first loss; not from zero, where a signed loss may begin."""
+    return curve.count > 1 and not curve.signed and losses[-1] > 10 * losses[0] > 0
 
 
 def is_learnt(curve: Curve) -> bool:
