@@ -297,9 +297,9 @@ def test_information_asks_no_machine_to_change_the_course(course: dict[str, floa
     assert (told.remedy, told.changes) == ("Let the rate decay.", {})
 
 
-def slow(level_at_end: float, ratio: float = 2e-4, rms: float = 0.6) -> list[StepSignals]:
+def slow(level_at_end: float, ratio: float = 2e-4, rms: float = 0.6, largest: float = 6e-4) -> list[StepSignals]:
     """A loss that falls as a straight line from 4, under steps of one size."""
-    change = heavy(update_ratio_p50=ratio, normalised_rms=rms)
+    change = heavy(update_ratio_p50=ratio, normalised_rms=rms, update_ratio_max=largest)
     return [change(replace(s, loss=4 + (level_at_end - 4) * s.step / 400)) for s in healthy(400)]
 
 
@@ -313,8 +313,8 @@ def test_a_run_whose_steps_go_a_short_way_together_is_too_slow() -> None:
 
 @pytest.mark.parametrize(
     "run",
-    [slow(0.9), slow(3.4, ratio=2e-3), slow(3.4, rms=0.23)],
-    ids=["the loss arrives", "steps of a usual size", "steps that agree no more than noise"],
+    [slow(0.9), slow(3.4, ratio=2e-3), slow(3.4, rms=0.23), slow(3.4, largest=1e-2)],
+    ids=["the loss arrives", "steps of a usual size", "steps that agree no more than noise", "a head with its own rate"],
 )
 def test_a_slow_run_is_not_too_slow_where_its_steps_are_as_they_should_be(run: list[StepSignals]) -> None:
     """Fine-tuning moves little, in steps that noise turns; and a straight line may lead down."""

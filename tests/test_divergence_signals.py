@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from lightning_adam.callbacks import DivergenceMonitor
 from lightning_adam.diagnosis import RunSignals, StepSignals, decode, replay
 from lightning_adam.diagnosis.finding import as_told
+from lightning_adam.doctor import report
 from lightning_adam.monitoring.guard import Guard
 from lightning_adam.monitoring.zeroing import ZeroingWatch
 from tests.digits import Digits, digits_loader, trainer
@@ -253,3 +254,15 @@ def test_who_finds_its_own_rate_is_told_from_who_clips_by_d(optimizer: str, like
     (run,) = (r for r in record(Digits(optimizer=optimizer), 2).told if isinstance(r, RunSignals))
 
     assert run.steps_like == like
+
+
+def test_an_action_stands_beside_its_finding_in_the_log(tmp_path: Path) -> None:
+    """Both are told of one step, and a reader of events keeps the last text that a step has."""
+    logger = TensorBoardLogger(tmp_path, name="", version="run")
+    monitor = DivergenceMonitor(on_divergence="skip_step")
+    module = Digits(poison=(60,), poison_factor=math.nan)
+    trainer(max_steps=80, logger=logger, callbacks=[monitor]).fit(module, digits_loader())
+    (run,) = report(logger.log_dir).runs
+
+    told = [(finding.rule, finding.severity, "action" in finding.evidence) for finding in run.findings]
+    assert sorted(told) == [("NON-FINITE", "critical", False), ("NON-FINITE", "info", True)]

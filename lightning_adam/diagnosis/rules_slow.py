@@ -20,6 +20,8 @@ HARDLY = 0.01
 SHORT_WAY, SHORT_WAY_UNSEEN = 0.15, 0.1
 """Of a weight's norm, by all steps together after 40 % of the run: of 892 healthy runs of the corpus the first percentile
 is 0.27, of runs at a hundredth of their rate the median is 0.01. The second where nothing tells whether steps agree."""
+FAR = 1.0
+"""Of its norm, by all steps of the matrix that moves most."""
 AGREED = 1.4
 """Noise floors: rms of the steps' direction above which they agree with each other."""
 TRAINED = 0.65
@@ -132,10 +134,15 @@ def goes_too_short_a_way(case: Case) -> bool:
 
 
 def is_a_short_way(case: Case) -> bool:
-    """Steps that agree, or may agree, and that are a small part of the weights all together; known from the start on."""
+    """Steps that agree, or may agree, and that are a small part of the weights all together; known from the start on.
+
+    Not where some matrix goes far: a new head on a body that is trained at a rate of its own.
+    """
     past, agree = case.past, _agreement(case)
     limit = SHORT_WAY_UNSEEN if agree is None else SHORT_WAY
     if agree is False or not 0 < past.moved < limit or case.run.optimizers > 1 or past.count < 0.9 * case.now.step:
+        return False
+    if past.count * median(past.recent("update_ratio_max", 5)) > FAR:
         return False
     return case.run.steps_like != "adapted" and not median(past.recent("eps_share", 3)) > 0.3
 

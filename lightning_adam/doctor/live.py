@@ -35,11 +35,11 @@ def live_findings(run: RunLog, prefix: str) -> list[Finding]:
 
 def _from_events(run: RunLog, prefix: str) -> list[Finding]:
     """As they were told one by one, a suspicion that was confirmed as it was told last; damaged entries are a note."""
-    found: dict[tuple[str, int], Finding] = {}
+    found: dict[tuple[str, int, bool], Finding] = {}
     for step, text in run.texts.get(prefix + EVENTS, ()):
         try:
             told = [checked(Finding.from_dict(stored)) for stored in json.loads(text)]
-            found |= {(finding.rule, finding.step): finding for finding in told}
+            found |= {(finding.rule, finding.step, _is_action(finding)): finding for finding in told}
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             run.notes.append(f"the findings of step {step} are damaged ({prefix}{EVENTS})")
     return list(found.values())

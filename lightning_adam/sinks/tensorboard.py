@@ -40,6 +40,7 @@ class TensorBoardSink(Sink):
     def __init__(self, writer: Any, logger: Any = None) -> None:
         self._writer, self._logger = writer, logger
         self._failures = 0
+        self._told: tuple[tuple[str, int], list[Finding]] = ("", -1), []
 
     @property
     def address(self) -> str | None:
@@ -84,7 +85,9 @@ class TensorBoardSink(Sink):
         if known and (len(known) <= MOST_ROWS or len(known) % 10 == 0 or not fresh):  # a log is only ever added to
             self._tags(prefix).write_text(f"{prefix}/findings", findings_table(known), step)
         if fresh:
-            self._tags(prefix).write_events(step, [finding.to_dict() for finding in fresh])
+            before = self._told[1] if self._told[0] == (prefix, step) else []
+            self._told = (prefix, step), [*before, *fresh]  # a reader keeps the last text of a step
+            self._tags(prefix).write_events(step, [finding.to_dict() for finding in self._told[1]])
 
     def records(self, prefix: str, step: int, payload: bytes) -> None:
         self._tags(prefix).write_signals(step, payload)

@@ -62,7 +62,7 @@ class Bulk:
             for text in event.numpy.reshape(-1).tolist()
             for finding in parsed(text)
         ]
-        as_told_last = {(f["rule"], f["step"]): f for f in found if f is not None}
+        as_told_last = {(f["rule"], f["step"], "action" in f["evidence"]): f for f in found if f is not None}
         return sorted(as_told_last.values(), key=lambda finding: int(finding["step"]))
 
     def _last_text(self, run: str, tag: str) -> Any:
