@@ -147,13 +147,20 @@ def reader(folder: Path) -> tuple[SeriesReader, context.RequestContext]:
 
 
 def write(folder: Path, steps: range, loss: float, finding: int | None) -> None:
-    """A part of a run, in a file of its own."""
+    """A part of a run, in a file of its own.
+
+    TensorBoard reads files in the order of their names, and two of one second by a number that is compared as text: here
+    they are a second apart, as those of a run that is resumed.
+    """
+    before = {*folder.glob("events*")}
     with SummaryWriter(str(folder), filename_suffix=f".{steps[0]}") as files:
         for step in steps:
             files.add_scalar("train_loss", loss, step)
             files.add_scalar("adam/log10_lr", -3.0, step)
             if step == finding:
                 TensorBoardWriter(files).write_events(step, [{**FINDING, "step": step}])
+    (written,) = {*folder.glob("events*")} - before
+    written.rename(folder / f"events.out.tfevents.{1_700_000_000 + len(before)}.host")
 
 
 def test_long_run_is_sketched_from_some_of_its_steps_until_it_has_been_read(

@@ -67,8 +67,9 @@ class Case:
     def guesses(self) -> tuple[float, ...]:
         """The loss of the best constant answer, by the targets and for the losses that people use; usually one number.
 
-        The labels' entropy for cross entropy; else σ² of the targets for the squared error, 0.8·σ for the absolute one, or,
-        of a loss that was negative, ln σ + ½ for the Gaussian likelihood (as ``torch.nn.GaussianNLLLoss`` counts it).
+        The labels' entropy for cross entropy; else σ² of the targets for the squared error, √(2/π)·σ for the absolute one
+        (of a normal distribution), or, of a loss that was negative, ln σ + ½ for the Gaussian likelihood (as
+        ``torch.nn.GaussianNLLLoss`` counts it).
         """
         entropy = median(self.past.recent("target_entropy", PASSES))
         rms, offset = (median(self.past.recent(f"target_{name}", PASSES)) for name in ("rms", "offset"))

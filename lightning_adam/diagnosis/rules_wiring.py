@@ -130,12 +130,13 @@ def input_scale(case: Case) -> Finding | None:
 
     Initialisations assume inputs of unit variance (Glorot & Bengio 2010; He et al. 2015, arXiv:1502.01852). Inputs as the
     first weight matrix is given them: a model may normalise before it. At the fifth step by the median of the first five;
-    sooner where the loss is gone by then. Later, and whatever |g|, where they have saturated the first layer.
+    sooner where the loss is gone by then. Later, and whatever |g|, where they have saturated the first layer. Or inputs so
+    small, rms < 0.01, that biases drown them.
     """
     past, heavy, run = case.past, case.now.heavy, case.run
     if heavy is None or run.scaled or run.first_step > 0:
         return None
-    if past.count == 4 and 0 < _largest(past.recent("layer_rms", PASSES)) < TINY_INPUT:
+    if past.count == 4 and 0 < median(past.recent("layer_rms", PASSES)) < TINY_INPUT:
         return _tiny_inputs(case)
     rms, offset = _scale(case)
     norm = median([*past.first_norms, *([case.now.gradient_norm] if math.isfinite(case.now.gradient_norm) else [])])

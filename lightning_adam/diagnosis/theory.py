@@ -25,14 +25,18 @@ def noise_floor(beta1: float) -> float:
     return math.sqrt((1 - beta1) / (1 + beta1))
 
 
-def agreement(beta1: float) -> float:
+def agreement(beta1: float, floors: float = 1.75) -> float:
     """rms of u above which steps agree with each other more than noise does: 1.75 noise floors, at most 0.8.
+
+    Args:
+        beta1: of the first moment.
+        floors: how many noise floors.
 
     Example:
         >>> round(agreement(0.9), 3), agreement(0.0)
         (0.401, 0.8)
     """
-    return min(0.8, 1.75 * noise_floor(beta1)) if 0 <= beta1 < 1 else 0.4
+    return min(0.8, floors * noise_floor(beta1)) if 0 <= beta1 < 1 else 0.4
 
 
 def update_bound(beta1: float, beta2: float, step: float = math.inf) -> float:
