@@ -87,6 +87,11 @@ def both(*changes: Change) -> Change:
     return change
 
 
+def one_class(s: StepSignals) -> StepSignals:
+    """Each batch holds one class, and the next one another."""
+    return heavy(target_classes=1.0, target_label=float(s.step % 3))(s)
+
+
 def falling_norm(first: int) -> Change:
     """After a bad batch the damaged model's gradients are heavy, and fall."""
     return lambda s: replace(s, gradient_norm=900.0 * 0.8 ** (s.step - first), loss=40.0) if s.step >= first else s
@@ -113,7 +118,13 @@ SICK = (
         light(without_gradient=2),
         replace(RUN, strangers=2, left_out=("net.2.weight", "net.2.bias")),
     ),
+    Example(
+        "OPTIMIZER-MISSES",
+        light(loss=4.0),
+        replace(RUN, left_out=("net.2.weight", "net.2.bias"), missed=("net.2.weight", "net.2.bias"), misses_untrained=True),
+    ),
     Example("NO-GRADIENT", light(without_gradient=6, gradient_norm=math.nan)),
+    Example("SORTED", both(one_class, light(loss=2.3))),
     Example("EVAL-MODE", light(), replace(RUN, eval_modules=("net.1", "net.3"))),
     Example("INPUT-CONSTANT", both(heavy(input_change=0.0), light(loss=2.3))),
     Example("INPUT-SCALE", both(heavy(layer_rms=150.0), light(until=10, gradient_norm=500.0))),
@@ -152,7 +163,13 @@ LOOKALIKES = (
         light(without_gradient=0),
         replace(RUN, strangers=2, left_out=("frozen.weight",)),
     ),
+    Example(
+        "OPTIMIZER-MISSES",
+        light(loss=4.0),
+        replace(RUN, left_out=("body.0.weight",), missed=("body.0.weight",)),
+    ),
     Example("NO-GRADIENT", light(without_gradient=5)),
+    Example("SORTED", both(heavy(target_classes=1.0, target_label=0.0), light(loss=2.3))),
     Example("EVAL-MODE", light(loss=2.3), replace(RUN, eval_modules=())),
     Example("INPUT-CONSTANT", heavy(input_change=0.0)),
     Example("INPUT-SCALE", both(heavy(input_rms=150.0, layer_rms=1.0), light(gradient_norm=500.0, loss=2.3))),

@@ -138,8 +138,13 @@ class Case:
         return self.run.warmup > 1 or self.now.lr > self.past.first_lr * 1.001
 
     @property
+    def highest_rate(self) -> float:
+        """Of the last 25 steps: what one step at a wrong rate has done shows in those after it."""
+        return max(self.past.rates, default=math.nan)
+
+    @property
     def rate_was_raised(self) -> bool:
         """In 25 steps the rate has more than doubled, beyond any before; a warmup does not, once it is half over."""
         past, known = self.past, not math.isnan(self.past.former_peak)
-        is_rise = known and self.now.lr > max(2 * min(past.rates), 1.05 * past.former_peak)
+        is_rise = known and self.highest_rate > max(2 * min(past.rates), 1.05 * past.former_peak)
         return is_rise and past.count > 2 * RATES and not self.run.warmup > past.count

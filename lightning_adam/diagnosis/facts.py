@@ -24,7 +24,7 @@ FACTS = (
 """Codes of preflight that the monitor tells, too: those that one training step shows."""
 
 
-SUSPICIONS = frozenset({"INIT-SCALE"})
+SUSPICIONS = frozenset({"INIT-SCALE", "FROZEN"})
 """Of these: many such models learn all the same, so that the loss has to agree."""
 
 

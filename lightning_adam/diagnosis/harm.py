@@ -11,18 +11,21 @@ from lightning_adam.diagnosis.finding import Finding
 from lightning_adam.diagnosis.history import median
 
 PROOF = frozenset({
-    "NON-FINITE", "STATE-LOST", "STATE-CORRUPT", "SCALER-SKIPS", "GRAD-NOT-ZEROED", "NO-GRADIENT", "OPTIMIZER-STALE",
-    "BETA2-LOW", "WRONG-SIGN", "NO-LEARNING", "LOSS-DIVERGED", "BROADCAST", "LABEL-RANGE", "ONE-CLASS", "DOUBLE-SOFTMAX",
-    "DOUBLE-SIGMOID", "NLL-NEEDS-LOG",
+    "NON-FINITE", "STATE-LOST", "STATE-CORRUPT", "SCALER-SKIPS", "GRAD-NOT-ZEROED", "NO-GRADIENT", "ZERO-GRADIENT",
+    "OPTIMIZER-STALE", "BETA2-LOW", "WRONG-SIGN", "NO-LEARNING", "LOSS-DIVERGED", "BROADCAST", "LABEL-RANGE", "ONE-CLASS",
+    "DOUBLE-SOFTMAX", "DOUBLE-SIGMOID", "NLL-NEEDS-LOG",
 })  # fmt: skip
 """Rules that are exact, or that look at the loss themselves."""
 SMALL_STEPS = frozenset({
     "LR-LOW", "SCHEDULE-COLLAPSED", "SCHEDULE-NEVER-ARRIVES", "EPS-HIGH", "CLIP-ALWAYS", "BF16-STALL", "DECAY-DOMINATES",
-    "GRAD-VANISHING", "DEAD-PARAMETER", "INPUT-CONSTANT", "UNUSED-PARAMETER",
+    "GRAD-VANISHING", "DEAD-PARAMETER", "INPUT-CONSTANT", "UNUSED-PARAMETER", "OPTIMIZER-MISSES", "FROZEN", "SORTED",
 })  # fmt: skip
 """Rules whose sickness makes training slow: a loss that stands still, or that falls too slowly to arrive, agrees."""
-SHORTENED = frozenset({"LR-LOW", "SCHEDULE-NEVER-ARRIVES", "EPS-HIGH", "CLIP-ALWAYS", "BF16-STALL"})
-"""Of these, rules that measure that each step is a fraction of what it should be: that time runs out agrees, too."""
+SHORTENED = frozenset({
+    "LR-LOW", "SCHEDULE-NEVER-ARRIVES", "EPS-HIGH", "CLIP-ALWAYS", "BF16-STALL", "OPTIMIZER-MISSES", "FROZEN",
+})  # fmt: skip
+"""Of these, rules that measure that each step, or what it moves, is a part of what it should be: that time runs out agrees,
+too."""
 RATES_TOO_SMALL = frozenset({"LR-LOW", "SCHEDULE-NEVER-ARRIVES", "SCHEDULE-COLLAPSED"})
 """Rules that are no consequence of a rate that is too large."""
 FIRST_STEPS = frozenset({"INPUT-SCALE", "LR-HIGH", "NO-WARMUP"})
@@ -170,11 +173,25 @@ def is_unmoved(case: Case) -> bool:
 
 
 def is_slow(case: Case) -> bool:
-    """It stands still, or would at its present pace end at over 60 % of its start."""
+    """It stands still, where a fall would show; or would at its present pace end at over 60 % of its start."""
     curve = case.curve
     if case.course == "standing":
-        return True
+        return would_show(case)
     return not curve.signed and curve.start > 0 and _ends_at(case, _pace(case)) > TOO_SLOW * curve.start
+
+
+def would_show(case: Case) -> bool:
+    """Whether a loss on its way to 30 % of its start at the run's end would be seen to fall through its noise by now.
+
+    The fall from the older half of the last losses to the newer one, in standard errors as :func:`has_fallen` counts them.
+    Where no length, or no start above zero, says how fast it ought to fall, it is taken to show.
+    """
+    curve, total = case.curve, case.run.total_steps
+    if curve.signed or not curve.start > 0 or not math.isfinite(total) or total <= 0:
+        return True
+    half = min(len(case.past.losses), 200) // 2
+    expected = (1 - LEARNT) * curve.start * half / total
+    return expected > 3 * 1.25 * curve.noise * math.sqrt(2 / half)
 
 
 def falls_short(case: Case) -> bool:

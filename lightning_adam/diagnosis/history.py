@@ -78,7 +78,7 @@ class History:
         best_loss: lowest median of 25 losses so far.
         best_level: the same over the losses before the last 25: what the present level is compared with.
         first_lr: learning rate of the first step.
-        peak_lr: highest learning rate so far.
+        peak_lr: highest learning rate so far that was held for two steps: one step's slip is no peak of a schedule.
         low_lr: steps in a row under 1 % of it.
         skips: steps in a row that the scaler left out.
         bad_losses: how many of these had a loss that was not finite.
@@ -219,7 +219,8 @@ class History:
         self.without_gradient = self.without_gradient + 1 if same else int(now.without_gradient > 0)
         self.missing = now.without_gradient
         self.first_lr = now.lr if self.count == 0 else self.first_lr
-        self.peak_lr = max(self.peak_lr, now.lr) if math.isfinite(now.lr) else self.peak_lr
+        if math.isfinite(now.lr):
+            self.peak_lr = max(self.peak_lr, min([now.lr, *self.rates[-1:]]))
         if len(self.rates) == RATES:
             self.former_peak = max(self.rates[0], self.first_lr if math.isnan(self.former_peak) else self.former_peak)
         if math.isfinite(now.lr):

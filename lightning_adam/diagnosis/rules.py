@@ -8,7 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from lightning_adam.diagnosis import rules_gradients, rules_loss, rules_slow, rules_state, rules_steps, rules_wiring
+from lightning_adam.diagnosis import (
+    rules_gradients,
+    rules_labels,
+    rules_loss,
+    rules_slow,
+    rules_state,
+    rules_steps,
+    rules_wiring,
+)
 from lightning_adam.diagnosis.case import Case
 from lightning_adam.diagnosis.facts import FACTS
 from lightning_adam.diagnosis.finding import Finding
@@ -25,9 +33,11 @@ RULES: dict[str, Rule] = {
     "STATE-LOST": rules_state.state_lost,
     "STATE-CORRUPT": rules_state.state_corrupt,
     "OPTIMIZER-STALE": rules_wiring.optimizer_stale,
+    "OPTIMIZER-MISSES": rules_wiring.optimizer_misses,
     "NO-GRADIENT": rules_wiring.no_gradient,
     "GRAD-NOT-ZEROED": rules_wiring.gradient_not_zeroed,
     "EVAL-MODE": rules_wiring.eval_mode,
+    "SORTED": rules_labels.sorted_batches,
     "INPUT-CONSTANT": rules_wiring.input_constant,
     "INPUT-SCALE": rules_wiring.input_scale,
     "DECAY-DOMINATES": rules_state.decay_dominates,
@@ -54,13 +64,19 @@ RULES: dict[str, Rule] = {
 }
 """In the order in which causes precede consequences within one step."""
 
+BESIDE = ("SCHEDULE-NEVER-ARRIVES", "ONE-LABEL", "ZERO-GRADIENT")
+"""Codes that rules of other names tell, too: what is nearest to theirs."""
+
 OF_A_PASS = frozenset({
-    "STATE-LOST", "STATE-CORRUPT", "INPUT-CONSTANT", "INPUT-SCALE", "DECAY-DOMINATES", "BF16-STALL", "GRAD-VANISHING",
-    "CLIP-ALWAYS", "EPS-HIGH", "DEAD-PARAMETER", "BETA2-STALE", "LR-LOW", "OSCILLATION",
+    "STATE-LOST", "STATE-CORRUPT", "OPTIMIZER-MISSES", "SORTED", "INPUT-CONSTANT", "INPUT-SCALE", "DECAY-DOMINATES",
+    "BF16-STALL", "GRAD-VANISHING", "CLIP-ALWAYS", "EPS-HIGH", "DEAD-PARAMETER", "BETA2-STALE", "LR-LOW", "OSCILLATION",
 })  # fmt: skip
 """Rules that have nothing to say of a step without the pass over all tensors: they are not asked there."""
 
-_WIRING = ("OPTIMIZER-STALE", "NO-GRADIENT", "GRAD-NOT-ZEROED", "INPUT-CONSTANT", "INPUT-SCALE", "INIT-SCALE", "WRONG-SIGN")
+_WIRING = (
+    "OPTIMIZER-STALE", "NO-GRADIENT", "ZERO-GRADIENT", "GRAD-NOT-ZEROED", "SORTED", "INPUT-CONSTANT", "INPUT-SCALE",
+    "INIT-SCALE", "WRONG-SIGN",
+)  # fmt: skip
 _ROOTS = ("NON-FINITE", "BETA2-LOW", "STATE-LOST", "STATE-CORRUPT", *_WIRING, "SCALER-SKIPS")
 _LARGE_STEPS = (*_ROOTS, "LR-HIGH", "NO-WARMUP", "BETA2-STALE", "LOGIT-GROWTH")
 _ANY = (*_LARGE_STEPS, "BAD-BATCH", "GRAD-EXPLODING", "DECAY-DOMINATES", "DEAD-PARAMETER", "LOSS-DIVERGED", "OSCILLATION")
@@ -75,6 +91,7 @@ CAUSES: dict[str, tuple[str, ...]] = {
     "STATE-CORRUPT": ("STATE-LOST", "BETA2-LOW", "NON-FINITE"),
     "STATE-LOST": ("STATE-CORRUPT", "NON-FINITE"),
     "NO-GRADIENT": ("OPTIMIZER-STALE",),
+    "ZERO-GRADIENT": tuple(rule for rule in _ANY if rule not in ("NO-GRADIENT", "ZERO-GRADIENT")),
     "UNUSED-PARAMETER": ("OPTIMIZER-STALE", "NO-GRADIENT"),
     "EPS-HIGH": ("CLIP-ALWAYS", "DEAD-PARAMETER", "GRAD-VANISHING", "LR-HIGH", "NO-WARMUP", "NON-FINITE", "INPUT-CONSTANT"),
     "CLIP-ALWAYS": ("GRAD-VANISHING", "NON-FINITE"),
@@ -91,16 +108,17 @@ CAUSES: dict[str, tuple[str, ...]] = {
     "OSCILLATION": (*_ANY, "NO-LEARNING"),
     "LOSS-SPIKE": _ANY,
     "LOSS-DIVERGED": tuple(rule for rule in _ANY if rule not in ("NO-GRADIENT", "INPUT-CONSTANT")),
-    "LR-LOW": (*_SLOW, *_ANY),
+    "LR-LOW": ("OPTIMIZER-MISSES", *_SLOW, *_ANY),
     "SCHEDULE-COLLAPSED": (*_ROOTS, "LR-HIGH", "NO-WARMUP"),
-    "NO-LEARNING": (*(rule for rule in _ANY if rule != "OSCILLATION"), *_SLOW),
-    "PLATEAU": (*_ANY, *_SLOW, "NO-LEARNING"),
+    "NO-LEARNING": ("OPTIMIZER-MISSES", *(rule for rule in _ANY if rule != "OSCILLATION"), *_SLOW),
+    "PLATEAU": ("OPTIMIZER-MISSES", *_ANY, *_SLOW, "NO-LEARNING"),
 }  # fmt: skip
 """What explains a finding that follows it: it is told under its cause, and makes that critical where it is."""
 for _rule in ("NO-LEARNING", "PLATEAU", "LR-LOW", "LR-HIGH", "NO-WARMUP", "WRONG-SIGN", "GRAD-VANISHING", "DEAD-PARAMETER"):
     CAUSES[_rule] = (*FACTS, *CAUSES.get(_rule, ()))
 
 BETTER: dict[str, tuple[str, ...]] = {
+    "ONE-LABEL": ("SORTED",),
     "BAD-BATCH": ("GRAD-EXPLODING", "BETA2-STALE", "STATE-CORRUPT", "STATE-LOST"),
     "LR-HIGH": ("INPUT-SCALE", "BETA2-STALE", "STATE-CORRUPT", "STATE-LOST", "GRAD-NOT-ZEROED"),
     "NO-WARMUP": ("INPUT-SCALE", "GRAD-NOT-ZEROED"),

@@ -27,7 +27,9 @@ NON_FINITE_REMEDY = {
     "from the last checkpoint with eps=1e-8 and 32-bit state.",
     "parameter": "Loss and gradient were finite: the step itself overflowed{eps}; restart from "
     "the last checkpoint with eps=1e-8, and a lower lr if the loss was rising.",
+    "start": "Look at the initialisation (torch.empty, a division by 0), and at the checkpoint that was loaded.",
 }
+"""By what was not finite first; ``start`` where it was so before the first step."""
 
 
 def non_finite(case: Case) -> Finding | None:
@@ -38,17 +40,30 @@ def non_finite(case: Case) -> Finding | None:
     names = bad.parameters
     before = f"; the last {len(past.losses)} losses were finite (last {number(past.losses[-1], 4)})" if past.losses else ""
     place = f" in {names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}" if names else ""
-    small = case.run.smallest_eps < 1e-12
+    is_state, is_start = bad.where in ("moment", "parameter"), _was_spoilt_before(case)
+    small = case.run.smallest_eps < 1e-12 and not is_start
+    became = (
+        "was NaN or Inf before the first step" if is_start else f"became NaN or Inf first ({batch_name(case)}){before}"
+    )
     return Finding(
         "NON-FINITE",
         "critical",
         case.now.step,
-        f"the {bad.where}{place} became NaN or Inf first ({batch_name(case)}){before}.",
+        f"the {bad.where}{place} {became}.",
         {"first": bad.where, "loss": case.now.loss, "gradient_norm": case.now.gradient_norm, "batch": case.now.batch},
         names,
-        NON_FINITE_REMEDY[bad.where].format(eps=f", or eps={case.run.smallest_eps:g} let 0/0 through" if small else ""),
-        {"eps": 1e-8} if bad.where in ("moment", "parameter") and small else {},
+        NON_FINITE_REMEDY["start" if is_start else bad.where].format(
+            eps=f", or eps={case.run.smallest_eps:g} let 0/0 through" if small else ""
+        ),
+        {"eps": 1e-8} if is_state and small else {},
     )
+
+
+def _was_spoilt_before(case: Case) -> bool:
+    """Weights or moments with which the first step, as far as it is seen, began: its loss is not finite for that."""
+    bad = case.now.non_finite
+    is_state = bad is not None and bad.where in ("moment", "parameter")
+    return is_state and case.past.count == 0 and not math.isfinite(case.now.loss)
 
 
 def loss_diverged(case: Case) -> Finding | None:

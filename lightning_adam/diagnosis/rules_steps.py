@@ -19,6 +19,8 @@ HOPELESS_FIRST_STEP = 2.5
 GOOD_FIRST_STEP = 0.02
 """What the rate to try gives (healthy median 0.014); under a warmup, once |u| has fallen from 1 to its noise floor."""
 
+SLIP = "Look at what sets the rate: it is back by now (a scheduler stepped twice, a callback, a restart). "
+
 
 def no_warmup(case: Case) -> Finding | None:
     """The first steps move a weight matrix by more than 20 % of its norm, at the full rate: a lower rate with a warmup.
@@ -105,8 +107,8 @@ def _lr_high_early(case: Case) -> Finding | None:
 
 def _rate_raised(case: Case) -> Finding:
     """The gradients stand out, or are not finite, shortly after the rate was raised: the rate, and no batch."""
-    past, now = case.past, case.now
-    before, norm = min(past.rates), number(now.gradient_norm)
+    now, highest = case.now, case.highest_rate
+    before, norm = min(case.past.rates), number(now.gradient_norm)
     shows = (
         f"the gradient norm is {norm}, usually {number(case.usual_norm)}" if now.non_finite is None else "all is NaN or Inf"
     )
@@ -114,10 +116,10 @@ def _rate_raised(case: Case) -> Finding:
         "LR-HIGH",
         "warning" if now.non_finite is None else "critical",
         now.step,
-        f"the learning rate rose from {number(before)} to {number(now.lr)} over the last 25 steps, and "
+        f"the learning rate rose from {number(before)} to {number(highest)} over the last 25 steps, and "
         f"{shows}{loss_clause(case)}.",
-        {"lr": now.lr, "before": before, "gradient_norm": now.gradient_norm},
-        remedy=f"Keep the learning rate under {rounded(2 * before):g}.",
+        {"lr": highest, "before": before, "gradient_norm": now.gradient_norm},
+        remedy=f"{SLIP if now.lr < 0.5 * highest else ''}Keep the learning rate under {rounded(2 * before):g}.",
         changes={"lr": rounded(2 * before)},
     )
 

@@ -19,6 +19,17 @@ ZERO_GRAD = {
 """By who trains."""
 
 
+FLAT = {
+    "start": "Look between the model and the loss for round(), sign(), argmax() or a clamp, for weights that are all zero, "
+    "and for ReLUs that are under zero for every example.",
+    "died": "Units have died or saturated: look for a sigmoid or softmax before a logarithm, a clamp, and ReLUs under zero "
+    "for every example; restart from a checkpoint before this step with a lower lr.",
+    "adversary": "The other network is sure of everything: use a loss that does not saturate (for a generator "
+    "F.softplus(-logits) instead of log(1 - D)), and let the other one learn more slowly.",
+}
+"""What makes a loss flat."""
+
+
 def gradient_not_zeroed(case: Case) -> Finding | None:
     """The gradients of the last step were still there, and this step's were added to them; exact, twice in a row."""
     if case.past.unzeroed < 2:
@@ -55,23 +66,73 @@ def optimizer_stale(case: Case) -> Finding | None:
     )
 
 
+def optimizer_misses(case: Case) -> Finding | None:
+    """Parameters of the model are trainable and get gradients, and no optimizer has them; a fact.
+
+    Information where they may have been trained before: then it is a way to keep them. Where a layer is as its
+    initialisation left it, between sharp edges (``lightning_adam.statistics.looks_untrained``), a suspicion that a slow loss
+    confirms.
+    """
+    run = case.run
+    if case.now.heavy is None or run.position > 0 or run.strangers or not run.missed:
+        return None
+    return Finding(
+        "OPTIMIZER-MISSES",
+        "warning" if run.misses_untrained else "info",
+        case.now.step,
+        f"{_some(run.missed)} of the model have gradients, and no optimizer has them: they stay as "
+        f"{'they were initialised' if run.misses_untrained else 'they are'}.",
+        {"tensors": len(run.missed)},
+        run.missed,
+        "Pass model.parameters() to the optimizer; what is to stay as it is, freeze with requires_grad_(False), which saves "
+        "the time of its gradients.",
+    )
+
+
 def no_gradient(case: Case) -> Finding | None:
-    """No parameter has any gradient, five steps in a row; or all gradients are exactly zero, ten steps in a row."""
+    """No parameter has any gradient, five steps in a row.
+
+    Where all gradients are there and exactly zero, ten steps in a row and before the loss is learnt, it is
+    ``ZERO-GRADIENT``: the loss is connected to the model, and flat.
+    """
     run, past, now = case.run, case.past, case.now
-    none = past.without_gradient >= 5 and now.without_gradient >= run.tensors > 0
-    zero = now.gradient_norm == 0 and len(past.norms) >= 9 and not any(past.norms[-9:])
-    if not (none or zero):
+    if _are_zero(case):
+        return _zero_gradient(case)
+    if not (past.without_gradient >= 5 and now.without_gradient >= run.tensors > 0):
         return None
     return Finding(
         "NO-GRADIENT",
         "critical",
         now.step,
-        f"no parameter of the optimizer has {'a gradient' if none else 'a gradient other than zero'}: the loss is not "
-        "connected to the model, and nothing is learnt.",
+        "no parameter of the optimizer has a gradient: the loss is not connected to the model, and nothing is learnt.",
         {"without_gradient": now.without_gradient, "tensors": run.tensors},
         now.unused,
         "Return the loss that the model computed: no torch.tensor(loss), .item(), .detach() or no_grad() on its way, and no "
         "zero_grad() between backward and step; requires_grad must be True.",
+    )
+
+
+def _are_zero(case: Case) -> bool:
+    """By their norm, and by each element where a pass has looked: squares of what is under 1e-23 are zero in float32.
+
+    A margin that every example keeps gives zeros, too, and a loss that is learnt.
+    """
+    past = case.past
+    zero = case.now.gradient_norm == 0 and len(past.norms) >= 9 and not any(past.norms[-9:])
+    return zero and case.loss_is_high and all(share == 1 for share in past.recent("zero_gradients", 1))
+
+
+def _zero_gradient(case: Case) -> Finding:
+    """From the start it is the loss call; later something has died or saturated, against an adversary mostly."""
+    died = any((*case.past.norms, *case.past.first_norms))
+    cause = "adversary" if died and case.run.optimizers > 1 else "died" if died else "start"
+    return Finding(
+        "ZERO-GRADIENT",
+        "warning" if died else "critical",
+        case.now.step,
+        f"all gradients {'have become' if died else 'are'} exactly zero{loss_clause(case)}: nothing is learnt any more.",
+        {"gradient_norm": 0.0, "loss": case.now.loss},
+        remedy=FLAT[cause],
     )
 
 

@@ -58,6 +58,8 @@ class RunSignals:
         mode: who calls ``backward`` and ``step``: ``automatic`` (Lightning), ``manual`` (training_step) or ``loop``.
         strangers: tensors in the optimizer that are not the model's.
         left_out: a few of the model's trainable parameters that no optimizer has.
+        missed: those of them that had a gradient in the first step.
+        misses_untrained: whether a matrix among these is as its initialisation left it.
         eval_modules: layers that behave differently in training and are in eval mode, with parameters that are trained.
         state: the diagnosis' own state at this point, after a resume.
         facts: findings of preflight's checks of the first step, as JSON: told with it.
@@ -89,6 +91,8 @@ class RunSignals:
     mode: str = ""
     strangers: int = 0
     left_out: tuple[str, ...] = ()
+    missed: tuple[str, ...] = ()
+    misses_untrained: bool = False
     eval_modules: tuple[str, ...] = ()
     state: Mapping[str, Any] | None = None
     ignore: tuple[str, ...] = ()
@@ -128,6 +132,8 @@ class HeavySignals:
         target_offset: |mean|/standard deviation of that.
         target_entropy: in nats, of the batch's last tensor where it holds classes (whole numbers, or zeros and ones): the
             cross entropy of guessing each by how often it comes.
+        target_classes: how many classes the batch's last tensor holds, where it has one for each of four examples or more.
+        target_label: the smallest of them.
     """
 
     update_ratio_p50: float = NAN
@@ -164,6 +170,8 @@ class HeavySignals:
     target_rms: float = NAN
     target_offset: float = NAN
     target_entropy: float = NAN
+    target_classes: float = NAN
+    target_label: float = NAN
 
 
 @dataclass

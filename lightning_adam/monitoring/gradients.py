@@ -16,7 +16,17 @@ def norms_of(tensors: Sequence[Tensor]) -> Tensor | None:
     dense = [t.coalesce().values() if t.is_sparse else t for t in tensors]
     if not dense:
         return None
-    norms = torch._foreach_norm(dense, 2, torch.float32) if dense[0].element_size() < 4 else torch._foreach_norm(dense)
+    return _stacked(torch._foreach_norm(dense, 2, torch.float32 if dense[0].element_size() < 4 else None))
+
+
+def wide_norms_of(tensors: Sequence[Tensor]) -> Tensor | None:
+    """The same with squares in float64: in float32 those of numbers under 1e-23 are 0, and those of over 2e19 infinite."""
+    dense = [t.coalesce().values() if t.is_sparse else t for t in tensors]
+    return _stacked(torch._foreach_norm(dense, 2, torch.float64)) if dense else None
+
+
+def _stacked(norms: Sequence[Tensor]) -> Tensor:
+    """In float32 on the first one's device."""
     whole = [n.full_tensor() if hasattr(n, "full_tensor") else n for n in norms]
     on_one = len({n.device for n in whole}) == 1
     return torch.stack(whole if on_one else [n.to(whole[0].device) for n in whole]).detach().float()

@@ -85,9 +85,9 @@ def _checked(ignore: Any) -> tuple[str, ...]:
         return ()
     from lightning_adam.diagnosis.facts import FACTS
     from lightning_adam.diagnosis.ignoring import checked_ignore
-    from lightning_adam.diagnosis.rules import RULES
+    from lightning_adam.diagnosis.rules import BESIDE, RULES
 
-    return checked_ignore(ignore, (*RULES, *FACTS))
+    return checked_ignore(ignore, (*RULES, *BESIDE, *FACTS))
 
 
 def _check_count(argument: str, value: object) -> None:

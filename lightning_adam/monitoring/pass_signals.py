@@ -23,6 +23,8 @@ Floats = NDArray[np.float64]
 
 MOST_LABELS, MOST_CLASSES = 10_000, 1000
 """Looked at in a batch; of more classes a batch holds too few examples to say how often each comes."""
+FEWEST = 4
+"""Examples of a batch that are of one class by chance seldom enough."""
 BUNCH = 1 << 18
 """Elements of small tensors that are copied into one: what many small operations cost, one costs."""
 TINY_START = 0.1
@@ -235,6 +237,8 @@ class BatchScale:
     target_rms: float = math.nan
     target_offset: float = math.nan
     target_entropy: float = math.nan
+    target_classes: float = math.nan
+    target_label: float = math.nan
 
 
 @torch.no_grad()
@@ -250,26 +254,41 @@ def batch_scale(batch: Any, layer: Floats | None = None) -> BatchScale:
     largest = [_largest(column, [""] * len(column))[0] for column in np.array(rows).T] if rows else [math.nan] * 3
     target = rows[-1][1:] if len(rows) > 1 else np.full(2, math.nan)
     seen = np.full(2, math.nan) if layer is None else layer
-    values = [*map(float, largest), _change(tensors), *map(float, seen), *map(float, target), _entropy(tensors)]
+    values = [*map(float, largest), _change(tensors), *map(float, seen), *map(float, target), *_labelled(tensors)]
     return BatchScale(*values)
 
 
-def _entropy(tensors: Sequence[Tensor]) -> float:
-    """Of the batch's last tensor, in nats; NaN where it holds no classes. Negative ones stand for "ignored".
+def _labelled(tensors: Sequence[Tensor]) -> tuple[float, float, float]:
+    """The entropy of the batch's labels; where each example has one, how many classes there are, and the smallest."""
+    labels = _labels(tensors)
+    if labels is None:
+        return math.nan, math.nan, math.nan
+    classes, counts = torch.unique(labels[labels >= 0], return_counts=True)
+    is_known = len(classes) > 0 and len(tensors) > 1 and len(tensors[0]) == len(tensors[-1]) == tensors[-1].numel() >= FEWEST
+    return _entropy(counts.double()), *((float(len(classes)), float(classes[0])) if is_known else (math.nan, math.nan))
+
+
+def _labels(tensors: Sequence[Tensor]) -> Tensor | None:
+    """The batch's last tensor, where it holds whole numbers, or zeros and ones. Negative ones stand for "ignored".
 
     A batch of nothing but token numbers, (examples, tokens), is a language model's: they are the targets, too.
-
-    With the correction for few examples, (classes - 1)/(2·examples), by Miller (1955).
     """
     if not tensors or tensors[-1].is_complex() or tensors[-1].numel() < 2:
-        return math.nan
+        return None
     if len(tensors) == 1 and not (tensors[0].dtype in (torch.int64, torch.int32) and tensors[0].dim() == 2):
-        return math.nan
+        return None
     labels = tensors[-1].detach().flatten()
     labels = labels[:: 1 + len(labels) // MOST_LABELS]
     if labels.is_floating_point() and not bool(((labels == 0) | (labels == 1)).all()):
-        return math.nan
-    counts = torch.unique(labels[labels >= 0], return_counts=True)[1].double()
+        return None
+    return labels
+
+
+def _entropy(counts: Tensor) -> float:
+    """In nats; NaN for a single class, or for very many.
+
+    With the correction for few examples, (classes - 1)/(2·examples), by Miller (1955).
+    """
     if not 1 < len(counts) <= MOST_CLASSES:
         return math.nan
     share = counts / counts.sum()

@@ -14,6 +14,7 @@ from lightning_adam.diagnosis import RunSignals
 from lightning_adam.moments import read_moments
 from lightning_adam.monitoring.first_look import MOST_NAMES, eval_layers
 from lightning_adam.monitoring.run import Run
+from lightning_adam.statistics import looks_untrained
 
 PLAIN = (
     "Adam",
@@ -55,6 +56,8 @@ def run_signals(
     moments = [m for g in groups for p in g["params"][:8] if (m := read_moments(optimizer, g, p)) is not None]
     epsilons = [float(g["eps"]) for g in groups if isinstance(g.get("eps"), float)]
     beta1, beta2 = betas_of(optimizer)
+    left_out = _left_out(run)
+    missed = {name: p for name, p in left_out.items() if p.grad is not None}
     return RunSignals(
         optimizer=type(optimizer).__name__,
         position=position,
@@ -80,7 +83,9 @@ def run_signals(
         steps_like=steps_like(optimizer, bool(moments)),
         mode=run.mode,
         strangers=_strangers(parameters, names),
-        left_out=_left_out(run),
+        left_out=tuple(left_out)[:MOST_NAMES],
+        missed=tuple(missed)[:MOST_NAMES],
+        misses_untrained=any(map(looks_untrained, missed.values())),
         eval_modules=eval_layers(run.module, names),
         state=state,
     )
@@ -111,11 +116,11 @@ def _strangers(parameters: Sequence[Tensor], names: Mapping[int, str]) -> int:
     return len(unknown) if any(p.dim() >= 2 for p in unknown) else 0
 
 
-def _left_out(run: Run) -> tuple[str, ...]:
+def _left_out(run: Run) -> dict[str, Tensor]:
     """Trainable parameters of the model that no optimizer has."""
     held = {id(p) for optimizer in run.optimizers for group in optimizer.param_groups for p in group["params"]}
     named = run.module.named_parameters()
-    return tuple(name for name, p in named if p.requires_grad and id(p) not in held)[:MOST_NAMES]
+    return {name: p for name, p in named if p.requires_grad and id(p) not in held}
 
 
 def _stored_dtype(optimizer: Optimizer, parameter: Tensor) -> torch.dtype:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_adam.monitoring.gradients import norms_of
+from lightning_adam.monitoring.gradients import norms_of, wide_norms_of
 
 SMALL = 1 << 18
 """Elements of all gradients that are copied into one for their norm: a megabyte, which stays in a core's cache."""
@@ -101,8 +101,10 @@ class StepGradients:
     def _measure(self) -> None:
         if self._is_small:
             self._total = _norm_of_copy(self._gradients)
-        if not math.isfinite(self._total):
+        if not 0 < self._total < math.inf:
             self._total, self._each = math.nan, norms_of(self._gradients)
+            if self.on_host and self._each is not None and not 0 < float(torch.linalg.vector_norm(self._each)) < math.inf:
+                self._each = wide_norms_of(self._gradients)
 
     def after_step(self, was_taken: bool = True) -> None:
         """Read what clipping told, and let go of the gradients.
@@ -149,7 +151,7 @@ class StepGradients:
         scale = 1.0 if self._is_unscaled else scale
         if not math.isnan(self._total):
             return self._total / float(scale)
-        return math.nan if self._each is None else float(torch.linalg.vector_norm(self._each) / scale)
+        return math.nan if self._each is None else float(torch.linalg.vector_norm(self._each.double()) / scale)
 
     def each(self, scale: Tensor | float) -> Tensor | None:
         """‖g‖ of each in float32 on their device, without fp16's scale; None where the host knows a finite total."""

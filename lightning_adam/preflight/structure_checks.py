@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from statistics import median
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from lightning_adam.diagnosis import Finding
 from lightning_adam.preflight.facts import Check, Facts, found, some
 from lightning_adam.preflight.gradients import matrices
 from lightning_adam.preflight.step import LAYERS
 from lightning_adam.preflight.task import DROPOUTS, NORMS, Task
+from lightning_adam.statistics import looks_untrained
 
 LIBRARIES = ("transformers", "timm", "torchvision", "diffusers", "peft", "segmentation_models_pytorch", "torchaudio")
 """Their classes have tensors for uses that one's own may not have, such as a pooler."""
@@ -64,11 +66,12 @@ def optimizer_misses(facts: Facts) -> Iterator[Finding]:
 
 
 def frozen(facts: Facts) -> Iterator[Finding]:
-    """Nothing but norms and biases is trained."""
+    """Nothing but norms and biases is trained; or a tenth of the weights is frozen as its initialisation left it."""
     every = list(facts.task.module.parameters())
     trained = [p for p in every if p.requires_grad]
     share = sum(p.numel() for p in trained) / max(1, sum(p.numel() for p in every))
     if not every or share >= 0.1 or any(p.dim() > 1 for p in trained):
+        yield from _frozen_untrained(facts)
         return
     yield found(
         "FROZEN",
@@ -78,6 +81,31 @@ def frozen(facts: Facts) -> Iterator[Finding]:
         "Call requires_grad_(True) on the layers that are to learn, at least on the head.",
         {"trainable share": share},
     )
+
+
+def _frozen_untrained(facts: Facts) -> Iterator[Finding]:
+    """Random projections may be meant so, hence no warning; a target network begins as a copy of what is trained.
+
+    With several optimizers a training step freezes what the others train.
+    """
+    named = dict(facts.task.module.named_parameters())
+    trained, total = [p for p in named.values() if p.requires_grad], sum(p.numel() for p in named.values())
+    still = [n for n, p in named.items() if not p.requires_grad and looks_untrained(p) and not _is_copy(p, trained)]
+    share = sum(named[n].numel() for n in still) / max(1, total)
+    if not trained or len(facts.task.optimizers) > 1 or share < 0.1:
+        return
+    yield found(
+        "FROZEN",
+        "info",
+        f"{share:.0%} of the weights are frozen as they were initialised: {some(still)}.",
+        "Load their trained weights, or call requires_grad_(True) on them before the optimizer is made.",
+        {"frozen share": share},
+        still,
+    )
+
+
+def _is_copy(parameter: Tensor, others: Sequence[Tensor]) -> bool:
+    return any(p.shape == parameter.shape and p.device == parameter.device and torch.equal(p, parameter) for p in others)
 
 
 def not_registered(facts: Facts) -> Iterator[Finding]:
@@ -154,6 +182,7 @@ def init_scale(facts: Facts) -> Iterator[Finding]:
             and bool(weight.any())
         ):
             gains[name] = float(weight.detach().float().pow(2).mean().sqrt()) * math.sqrt(weight[0].numel())
+    gains = {name: gain for name, gain in gains.items() if math.isfinite(gain)}  # what is NaN is another fault
     usual = median(gains.values()) if len(gains) > 1 else 1.0
     if 0.02 <= usual <= 7:
         return

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
 from torch import nn
 
-from tests.benchmarks.divergence.data import diabetes, rows
+from tests.benchmarks.divergence.data import Batch, diabetes, rows
 from tests.benchmarks.divergence.faults import noisier
 from tests.benchmarks.divergence.healthy import CNN, DIGITS
 from tests.benchmarks.divergence.models import mlp
@@ -14,6 +15,18 @@ from tests.benchmarks.divergence.scenario import Scenario, squared
 from tests.benchmarks.divergence.sick import SICK
 
 LINEAR = {"net": lambda: mlp([10, 1]), "loss": squared}
+
+
+def of_one_class(step: int, batch: Batch) -> Batch:
+    """The examples of the first one's class, over and over: data that are drawn class by class."""
+    same = (batch[1] == batch[1][0]).nonzero()[:, 0]
+    rows = same[torch.arange(len(batch[1])) % len(same)]
+    return batch[0][rows], batch[1][rows]
+
+
+def of_the_head(parameters: list[nn.Parameter], lr: float) -> torch.optim.Optimizer:
+    """The body has been forgotten."""
+    return torch.optim.AdamW(parameters[-2:], lr)
 
 
 def in_eval_mode(net: nn.Module) -> None:
@@ -41,6 +54,11 @@ SHOWN: tuple[Scenario, ...] = (
     Scenario(
         "digits, by convolutions with BatchNorm that were left in eval mode", **CNN, lr=2e-3, warmup=20, schedule="cosine",
         steps=250, init=in_eval_mode, cause="EVAL-MODE",
+    ),
+    Scenario("digits, each batch of one class", **DIGITS, lr=1e-3, steps=250, batch_fault=of_one_class, cause="SORTED"),
+    Scenario(
+        "digits, with the head alone in the optimizer", **DIGITS, lr=1e-3, steps=250, optimizer=of_the_head,
+        cause="OPTIMIZER-MISSES",
     ),
 )  # fmt: skip
 """By the code that each one shows, its ``cause``."""

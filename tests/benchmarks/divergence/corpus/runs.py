@@ -15,6 +15,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.optim import Optimizer
 
+from lightning_adam.integrations.first_look import first_look
 from lightning_adam.integrations.loop_run import LoopRun
 from lightning_adam.monitoring.monitor import Monitor
 from lightning_adam.monitoring.optimizer_diagnosis import DivergenceOptions
@@ -119,6 +120,8 @@ class Loop:
             self._optimizers[place].zero_grad()
         self.monitor.begin_batch(batch, step)
         loss = self._loss(step, wanted, batch)
+        if step == place == 0:  # as la.watch does
+            first_look(loss, batch, self._run, self.monitor)
         self.monitor.loss(loss, is_scaled=False)
         self._scaler.scale(loss).backward()
         self._update(place, self._net.get_submodule(name))

@@ -1,0 +1,221 @@
+"""Faults that people have and that once had no name, or a wrong one: real optimizers in a plain loop under la.watch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import SGD, Adam, Optimizer
+
+import lightning_adam as la
+from lightning_adam.diagnosis import Finding
+
+Batch = tuple[Tensor, Tensor]
+CLASSES, FEATURES = 5, 16
+
+
+def network(*widths: int) -> nn.Sequential:
+    """Linear layers with ReLU between them."""
+    torch.manual_seed(0)
+    layers: list[nn.Module] = []
+    for before, after in pairwise(widths):
+        layers += [nn.Linear(before, after), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+def clusters(step: int, label: int | None = None) -> Batch:
+    """64 points about five centres; with a label, of its class only."""
+    centres = torch.randn(CLASSES, FEATURES, generator=torch.Generator().manual_seed(1))
+    drawn = torch.randint(0, CLASSES, (64,)) if label is None else torch.full((64,), label)
+    return centres[drawn] + torch.randn(64, FEATURES), drawn
+
+
+def curve(step: int) -> Batch:
+    """A squashed sum of 16 features."""
+    features = torch.randn(64, FEATURES)
+    return features, features.sum(1, keepdim=True).div(4).tanh()
+
+
+def classified(net: nn.Module, batch: Batch) -> Tensor:
+    return F.cross_entropy(net(batch[0]), batch[1])
+
+
+def squared(net: nn.Module, batch: Batch) -> Tensor:
+    return F.mse_loss(net(batch[0]), batch[1])
+
+
+def trained(
+    net: nn.Module,
+    optimizer: Optimizer,
+    steps: int,
+    draw: Callable[[int], Batch] = clusters,
+    loss_of: Callable[[nn.Module, Batch], Tensor] = classified,
+    rate: Callable[[int], float] | None = None,
+) -> list[Finding]:
+    """What is found in a plain loop."""
+    with la.watch(net, optimizer, total_steps=steps) as watch:
+        for step in range(steps):
+            if rate is not None:
+                optimizer.param_groups[0]["lr"] = rate(step)
+            batch = draw(step)
+            optimizer.zero_grad()
+            watch.loss(loss_of(net, batch), batch=batch).backward()
+            optimizer.step()
+    return watch.findings
+
+
+@pytest.mark.parametrize("times", [100.0, 300.0])
+def test_one_step_at_a_wrong_rate_is_the_rates_fault_and_no_batchs(times: float) -> None:
+    """The gradients stand out one step later, when the rate is the usual one again."""
+    net = network(FEATURES, 64, 64, CLASSES)
+    slip = 80
+    found = trained(net, Adam(net.parameters(), 3e-3), 120, rate=lambda step: 3e-3 * (times if step == slip else 1.0))
+
+    assert {f.rule for f in found} <= {"LR-HIGH", "LOSS-SPIKE"}
+    (named,) = (f for f in found if f.rule == "LR-HIGH")
+    assert named.step in (slip, slip + 1, slip + 2)
+    assert f"from 0.003 to {0.003 * times:g}" in named.message
+    assert "Look at what sets the rate" in named.remedy
+
+
+@pytest.mark.parametrize("size", [1e-24, 1e20])
+def test_gradients_are_measured_whatever_their_size(size: float) -> None:
+    """Their squares are 0 or infinite in float32; SGD with the rate that fits learns all the same."""
+    net = network(FEATURES, 32, 1)
+
+    assert trained(net, SGD(net.parameters(), 0.1 / size), 60, curve, lambda n, b: size * squared(n, b)) == []
+
+
+def test_weights_that_were_not_finite_before_the_first_step_are_not_the_steps_doing() -> None:
+    net = network(FEATURES, 32, CLASSES)
+    nn.init.constant_(net[0].weight[:1], math.nan)
+    (found,) = trained(net, Adam(net.parameters()), 5)
+
+    assert (found.rule, found.severity, found.parameters) == ("NON-FINITE", "critical", ("0.weight",))
+    assert found.message == "the parameter in 0.weight was NaN or Inf before the first step."
+    assert "initialisation" in found.remedy and "eps" not in found.changes
+
+
+def test_batches_of_one_class_are_named() -> None:
+    """Each batch is another class: whatever it teaches, the next one takes back."""
+    net = network(FEATURES, 32, CLASSES)
+    found = trained(net, Adam(net.parameters(), 3e-3), 120, lambda step: clusters(step, label=step % CLASSES))
+
+    assert [(f.rule, f.severity) for f in found] == [("SORTED", "warning")]
+    assert "shuffle=True" in found[0].remedy
+
+
+def test_one_label_for_all_is_information_until_another_one_comes() -> None:
+    """A table that is sorted by class: the first 60 batches know one class, and the next ones another."""
+    net = network(FEATURES, 32, CLASSES)
+    found = trained(net, Adam(net.parameters(), 3e-3), 200, lambda step: clusters(step, label=step // 60))
+
+    assert [(f.rule, f.severity) for f in found] == [("ONE-LABEL", "info"), ("SORTED", "warning")]
+    assert found[1].step >= 60
+
+
+def test_a_rare_class_makes_no_alarm() -> None:
+    """One example in 200 is positive: most batches hold one class, and now and then one holds both."""
+    net = network(FEATURES, 32, 2)
+
+    def rare(step: int) -> Batch:
+        return torch.randn(64, FEATURES), (torch.rand(64) < 0.005).long()
+
+    assert [f for f in trained(net, Adam(net.parameters(), 1e-3), 150, rare) if f.severity != "info"] == []
+
+
+def test_layers_that_no_optimizer_has_are_named_with_what_they_cost() -> None:
+    """The head learns on features that nobody trains: too slow for the run."""
+    net = network(FEATURES, 32, 32, CLASSES)
+    found = trained(net, SGD(net[4].parameters(), 0.02), 200)
+    named = next(f for f in found if f.rule == "OPTIMIZER-MISSES")
+
+    assert [f.rule for f in found if f.severity != "info"] == ["OPTIMIZER-MISSES"]
+    assert named.step == 0 and named.parameters == ("0.weight", "0.bias", "2.weight", "2.bias")
+    assert "model.parameters()" in named.remedy
+
+
+def test_a_probe_on_trained_layers_is_information() -> None:
+    """Whoever trains the head alone may want the rest as it is."""
+    net = network(FEATURES, 32, 32, CLASSES)
+    for layer in (net[0], net[2]):
+        nn.init.orthogonal_(layer.weight)
+    found = trained(net, SGD(net[4].parameters(), 0.02), 200)
+
+    assert [(f.rule, f.severity) for f in found if f.rule == "OPTIMIZER-MISSES"] == [("OPTIMIZER-MISSES", "info")]
+
+
+def test_layers_that_are_frozen_as_they_were_initialised_are_named() -> None:
+    net = network(FEATURES, 32, 32, CLASSES)
+    optimizer = SGD(net.parameters(), 0.02)
+    for parameter in [*net.parameters()][:4]:
+        parameter.requires_grad_(False)
+    found = trained(net, optimizer, 200)
+
+    assert [f.rule for f in found if f.severity != "info"] == ["FROZEN"]
+    assert {"0.weight", "2.weight"} <= {*found[0].parameters}
+
+
+class Adversary(nn.Module):
+    """Makes points of the plane, and tells them from others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.generator, self.judge = network(4, 32, 2), network(2, 32, 1)
+
+
+def test_an_adversary_that_is_sure_of_everything_is_no_missing_gradient() -> None:
+    """log(1 - D) is flat where D is 0 to the last digit: the generator's gradient becomes exactly zero."""
+    net = Adversary()
+    judge, generator = SGD(net.judge.parameters(), 0.0), Adam(net.generator.parameters(), 1e-3)
+    with la.watch(net, [judge, generator], total_steps=60) as watch:
+        for step in range(60):
+            judge.zero_grad()
+            watch.loss(F.softplus(-net.judge(torch.randn(32, 2) + 9)).mean()).backward()
+            judge.step()
+            if step == 20:
+                nn.init.constant_(net.judge[2].bias, -200.0)
+            generator.zero_grad()
+            fooled = torch.sigmoid(net.judge(net.generator(torch.randn(32, 4))))
+            watch.loss((1 - fooled).clamp(min=1e-7).log().mean()).backward()
+            generator.step()
+    (found,) = (f for f in watch.findings if f.rule.endswith("-GRADIENT"))
+
+    assert (found.rule, found.severity) == ("ZERO-GRADIENT", "warning")
+    assert "softplus(-logits)" in found.remedy
+
+
+def test_a_margin_that_every_example_keeps_is_no_missing_gradient() -> None:
+    """A hinge loss ends at zero, and so do its gradients: it is learnt."""
+    net = network(2, 16, 1)
+
+    def sides(step: int) -> Batch:
+        side = torch.randint(0, 2, (64, 1)).float() * 2 - 1
+        return side * 5 + torch.rand(64, 2), side
+
+    found = trained(net, Adam(net.parameters(), 0.02), 150, sides, lambda n, b: F.relu(1 - b[1] * n(b[0])).mean())
+
+    assert [f for f in found if f.severity != "info"] == []
+
+
+def test_fine_tuning_that_gets_on_is_not_called_too_slow() -> None:
+    """Small steps from a start that was trained, and noise that hides the fall for the first half of the run."""
+    net = network(FEATURES, 64, 1)
+    before = Adam(net.parameters(), 3e-3)
+    for step in range(150):
+        before.zero_grad()
+        squared(net, curve(step)).backward()
+        before.step()
+
+    def shifted(step: int) -> Batch:
+        features, targets = curve(step)
+        return features, targets + 0.4 + 0.2 * torch.randn(64, 1)
+
+    found = trained(net, Adam(net.parameters(), 1e-4), 250, shifted, squared)
+
+    assert [f for f in found if f.severity != "info"] == []
