@@ -9,6 +9,7 @@ from lightning_adam.diagnosis.advice import clip_to, higher_rate, lower_rate
 from lightning_adam.diagnosis.case import Case
 from lightning_adam.diagnosis.course import noise_of
 from lightning_adam.diagnosis.finding import Finding
+from lightning_adam.diagnosis.harm import falls_short, is_slow
 from lightning_adam.diagnosis.history import PASSES, median, spread
 from lightning_adam.diagnosis.rules_slow import is_a_short_way
 from lightning_adam.diagnosis.theory import SMALL_RATIO
@@ -16,6 +17,8 @@ from lightning_adam.diagnosis.wording import batch_name, number, percent
 
 MIRRORED = (0.75, 2.5)
 """What an untrained classifier costs, in entropies of the labels: 1 for equal classes, more where many never come."""
+MOST_DROPPED = 0.9
+"""By Dropout: what is left is scaled by 1/(1-p), and its variance by as much; people use up to 0.8."""
 LOOKED_AT = 10
 """Steps between two looks at what changes over hundreds."""
 NON_FINITE_REMEDY = {
@@ -140,13 +143,15 @@ def no_learning(case: Case) -> Finding | None:
     no significant fall (2.5 standard errors) of over 3.5 %, and with two standard errors more still under 20 %, so that
     noise is mistaken neither for a start nor for a success; and hardly anything was learnt in these ten either. Steps
     that are too small are LR-LOW's. Or, wherever it began, at half of the run it stands still at what the same guess for
-    every example gives.
+    every example gives. Or Dropout leaves a tenth or less, and the loss is too slow to arrive.
     """
     past, run = case.past, case.run
     if past.count == 0 and run.matrices > 0 and run.zero_tensors == run.matrices:
         return _zero_weights(case)
     if past.count % LOOKED_AT or not case.progress >= 0.4 or past.finite < 100 or case.run.optimizers > 1:
         return None
+    if run.dropout >= MOST_DROPPED and (is_slow(case) or falls_short(case)):
+        return _drops_nearly_all(case)
     if case.course == "falling":
         return None
     first, level = median(past.first_losses[10:]), median(past.losses[-_compared(case) :])
@@ -168,6 +173,19 @@ def no_learning(case: Case) -> Finding | None:
         remedy="Look at the labels, whether they belong to the inputs, at the shapes that the loss compares, and whether "
         f"one batch can be learnt by heart.{f' {advice.text}' if advice is not None and advice.text else ''}",
         changes=advice.changes if advice is not None else {},
+    )
+
+
+def _drops_nearly_all(case: Case) -> Finding:
+    first, level = case.past.initial_loss, case.past.level
+    return Finding(
+        "NO-LEARNING",
+        "warning",
+        case.now.step,
+        f"Dropout leaves {percent(1 - case.run.dropout)} of what it is given, and after {percent(case.progress)} of the run "
+        f"the loss is {number(level, 4)}; it began at {number(first, 4)}.",
+        {"level": level, "first": first, "dropout": case.run.dropout},
+        remedy=f"Use Dropout(p=0.1) to Dropout(p=0.5) instead of p={case.run.dropout:g}: p is the share that is dropped.",
     )
 
 

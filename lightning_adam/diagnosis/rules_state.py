@@ -99,9 +99,12 @@ def eps_high(case: Case) -> Finding | None:
     """ε is more than half of √v̂+ε, averaged over the tensors (where v > 0), on five passes; healthy ≤ 0.105, sick ≥ 0.87.
 
     A warning where steps are small for it; where the rate makes up for it (the step is that of SGD), advice. Small: by the
-    weights, or |u| under half of what pure noise gives without ε.
+    weights, or |u| under half of what pure noise gives without ε. Or v is zero although the gradients are not: their squares
+    are under the smallest number of its type.
     """
     past, heavy = case.past, case.now.heavy
+    if heavy is not None and _squares_vanish(case):
+        return _vanished(case, heavy.update_ratio_p50)
     rules = heavy is not None and past.count >= 9 and past.lasts("eps_share", 5, 4, EPS_RULES)
     if heavy is None or not rules or _is_learnt(case) or _overclips(case):
         return None
@@ -121,6 +124,25 @@ def eps_high(case: Case) -> Finding | None:
         if lower < known
         else "Scale the loss up: gradients are too small for any eps.",
         {"eps": lower} if lower < known else {},
+    )
+
+
+def _squares_vanish(case: Case) -> bool:
+    """Of more than half of the tensors, on five passes, while at least half of the gradients' elements are not zero."""
+    past = case.past
+    is_zero = past.count >= 9 and past.lasts("second_moment_p50", 5, 4, -1.0, 1e-300)
+    return is_zero and median(past.recent("zero_gradients", 5)) < 0.5 and case.loss_is_high
+
+
+def _vanished(case: Case, ratio: float) -> Finding:
+    return Finding(
+        "EPS-HIGH",
+        "warning" if ratio < 5e-4 else "info",
+        case.now.step,
+        f"v is zero and the gradients are not (norm {number(case.now.gradient_norm)}): their squares are too small for "
+        f"{case.run.state_dtype or 'its type'}, and eps is the whole denominator.",
+        {"gradient_norm": case.now.gradient_norm, "eps": case.run.eps, "update_ratio": ratio},
+        remedy="Scale the loss up until it is about 1: no eps mends this.",
     )
 
 

@@ -117,6 +117,11 @@ def eval_layers(module: nn.Module, names: Mapping[int, str]) -> tuple[str, ...]:
     return tuple(found[:MOST_NAMES])
 
 
+def largest_dropout(module: nn.Module) -> float:
+    """The largest share that a layer drops in training; 0 for none."""
+    return max((layer.p for layer in module.modules() if isinstance(layer, _DropoutNd) and layer.training), default=0.0)
+
+
 def _differs_in_training(layer: nn.Module) -> bool:
     return isinstance(layer, _BatchNorm) or (isinstance(layer, _DropoutNd) and layer.p > 0)
 

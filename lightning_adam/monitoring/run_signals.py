@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from lightning_adam.diagnosis import RunSignals
 from lightning_adam.moments import read_moments
-from lightning_adam.monitoring.first_look import MOST_NAMES, eval_layers
+from lightning_adam.monitoring.first_look import MOST_NAMES, eval_layers, largest_dropout
 from lightning_adam.monitoring.run import Run
 from lightning_adam.statistics import looks_untrained
 
@@ -87,6 +87,7 @@ def run_signals(
         missed=tuple(missed)[:MOST_NAMES],
         misses_untrained=any(map(looks_untrained, missed.values())),
         eval_modules=eval_layers(run.module, names),
+        dropout=largest_dropout(run.module),
         state=state,
     )
 
