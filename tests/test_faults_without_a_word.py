@@ -167,7 +167,7 @@ class Adversary(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.generator, self.judge = network(4, 32, 2), network(2, 32, 1)
+        self.generator, self.judge = network(4, 32, 32, 2), network(2, 32, 32, 1)
 
 
 def test_an_adversary_that_is_sure_of_everything_is_no_missing_gradient() -> None:
@@ -180,7 +180,7 @@ def test_an_adversary_that_is_sure_of_everything_is_no_missing_gradient() -> Non
             watch.loss(F.softplus(-net.judge(torch.randn(32, 2) + 9)).mean()).backward()
             judge.step()
             if step == 20:
-                nn.init.constant_(net.judge[2].bias, -200.0)
+                nn.init.constant_(net.judge[4].bias, -200.0)
             generator.zero_grad()
             fooled = torch.sigmoid(net.judge(net.generator(torch.randn(32, 4))))
             watch.loss((1 - fooled).clamp(min=1e-7).log().mean()).backward()
@@ -240,3 +240,23 @@ def test_gradients_whose_squares_vanish_leave_eps_alone_in_the_denominator() -> 
 
     assert [f.rule for f in found if f.severity != "info"] == ["EPS-HIGH"]
     assert "Scale the loss up" in found[0].remedy
+
+
+@pytest.mark.parametrize(("rate", "named"), [(1e-5, ["LR-LOW", "LR-LOW"]), (3e-3, [])])
+def test_adversaries_that_stay_where_they_were_initialised_have_too_low_a_rate(rate: float, named: list[str]) -> None:
+    """Their losses tell nothing; the way that the weights have gone does."""
+    net = Adversary()
+    judge, generator = (Adam(part.parameters(), rate) for part in (net.judge, net.generator))
+    with la.watch(net, [judge, generator], total_steps=200) as watch:
+        for _ in range(200):
+            real = torch.randn(32, 2) + torch.tensor([2.0, 0.0])
+            judge.zero_grad()
+            made = net.generator(torch.randn(32, 4))
+            loss = F.softplus(-net.judge(real)).mean() + F.softplus(net.judge(made.detach())).mean()
+            watch.loss(loss, batch=(real,)).backward()
+            judge.step()
+            generator.zero_grad()
+            watch.loss(F.softplus(-net.judge(made)).mean(), batch=(real,)).backward()
+            generator.step()
+
+    assert [f.rule for f in watch.findings if f.severity != "info"] == named

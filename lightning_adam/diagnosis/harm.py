@@ -66,6 +66,8 @@ ADVERSARY = 10
 """Times its start: what a loss of one of several optimizers does below that may be the other's doing."""
 HOPELESS = 2.5
 """‖Δθ‖/‖θ‖ in a first step that no healthy run has."""
+HARDLY_MOVED = 0.1
+"""Of a weight's norm, by all steps together."""
 LONGEST_PATIENCE = 90
 """Steps."""
 
@@ -99,11 +101,21 @@ def agrees(rule: str, case: Case) -> bool:
 
 def _agrees_of_several(rule: str, case: Case) -> bool:
     """Adversaries' losses rise and stand still in healthy runs: only far out, or under steps that no healthy run takes."""
-    if _left_its_range(case):
+    if _left_its_range(case) or (rule == "LR-LOW" and is_where_it_was_initialised(case)):
         return True
     hopeless = case.past.early_ratio > HOPELESS or case.past.ratio_average > HOPELESS / 25
     waited = case.curve.count >= patience(case)
     return rule in ("LR-HIGH", "NO-WARMUP") and hopeless and waited and (case.course == "rising" or is_stuck(case))
+
+
+def is_where_it_was_initialised(case: Case) -> bool:
+    """The run began with untrained weights, and after half of it all steps together are under a tenth of them.
+
+    What has not moved has not learnt, whatever an adversary does to the loss. Healthy runs of the corpus: over 0.26.
+    """
+    past, run = case.past, case.run
+    is_whole = past.count >= 0.9 * case.now.step
+    return run.untrained and is_whole and case.progress >= 0.5 and 0 < past.moved < HARDLY_MOVED
 
 
 def patience(case: Case) -> float:

@@ -8,7 +8,7 @@ from lightning_adam.diagnosis.advice import Advice, configured_rate, higher_rate
 from lightning_adam.diagnosis.case import Case
 from lightning_adam.diagnosis.course import LEARNT
 from lightning_adam.diagnosis.finding import Finding
-from lightning_adam.diagnosis.harm import goes_on_as_it_began
+from lightning_adam.diagnosis.harm import goes_on_as_it_began, is_where_it_was_initialised
 from lightning_adam.diagnosis.history import PASSES, median
 from lightning_adam.diagnosis.theory import HEALTHY_RATIO, SMALL_RATIO, agreement, noise_floor
 from lightning_adam.diagnosis.wording import loss_clause, number, percent
@@ -38,7 +38,8 @@ def lr_low(case: Case) -> Finding | None:
 
     Or, whatever the ratio: after 40 % of the run each gradient still points where all before it did (:func:`never_turns`).
     Or, whatever the gradients: all steps together are under 1 % of the weights (:func:`_has_hardly_moved`).
-    Or, whatever the ratio: all steps together are a short way, and the loss would not arrive (:func:`goes_too_short_a_way`).
+    Or, whatever the ratio: all steps together are a short way, and the loss would not arrive (:func:`goes_too_short_a_way`);
+    of several optimizers, whose losses tell nothing, a short way from an initialisation alone.
 
     Healthy medians are 3.1e-4 and more, sick ones 1e-4 and less. "Agree": rms(u) > 1.75 noise floors (at most 0.8):
     a rate that is small enough lets the gradient point the same way step after step. Where there are no moments,
@@ -49,7 +50,8 @@ def lr_low(case: Case) -> Finding | None:
         return None
     if never_turns(case):
         return _never_turned(case)
-    if goes_too_short_a_way(case):
+    is_left_behind = case.run.optimizers > 1 and is_where_it_was_initialised(case)
+    if is_left_behind or goes_too_short_a_way(case):
         return _never_arrives(case) if past.peak_lr < 0.5 * configured_rate(case) else _went_a_short_way(case)
     if not case.loss_measures_progress:
         return None

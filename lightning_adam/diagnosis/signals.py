@@ -61,6 +61,7 @@ class RunSignals:
         missed: those of them that had a gradient in the first step.
         misses_untrained: whether a matrix among these is as its initialisation left it.
         eval_modules: layers that behave differently in training and are in eval mode, with parameters that are trained.
+        untrained: whether most of the weight matrices that can tell are as their initialisation left them.
         dropout: largest share that a Dropout layer drops in training.
         state: the diagnosis' own state at this point, after a resume.
         facts: findings of preflight's checks of the first step, as JSON: told with it.
@@ -95,6 +96,7 @@ class RunSignals:
     missed: tuple[str, ...] = ()
     misses_untrained: bool = False
     eval_modules: tuple[str, ...] = ()
+    untrained: bool = False
     dropout: float = 0.0
     state: Mapping[str, Any] | None = None
     ignore: tuple[str, ...] = ()

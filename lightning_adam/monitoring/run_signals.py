@@ -14,8 +14,10 @@ from lightning_adam.diagnosis import RunSignals
 from lightning_adam.moments import read_moments
 from lightning_adam.monitoring.first_look import MOST_NAMES, eval_layers, largest_dropout
 from lightning_adam.monitoring.run import Run
-from lightning_adam.statistics import looks_untrained
+from lightning_adam.statistics import looks_untrained, most_look_untrained
 
+MOST_LOOKED_AT = 64
+"""Parameters; for each of them a GPU is waited for, once in a run."""
 PLAIN = (
     "Adam",
     "AdamW",
@@ -87,6 +89,7 @@ def run_signals(
         missed=tuple(missed)[:MOST_NAMES],
         misses_untrained=any(map(looks_untrained, missed.values())),
         eval_modules=eval_layers(run.module, names),
+        untrained=first_step == 0 and most_look_untrained(parameters[:MOST_LOOKED_AT]),
         dropout=largest_dropout(run.module),
         state=state,
     )

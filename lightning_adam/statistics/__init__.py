@@ -1,7 +1,7 @@
 """The numbers per parameter tensor: what is measured, and how it is summed up."""
 
 from lightning_adam.statistics.headline import effective_lr_quantiles, headline, log10, step_size_quantiles
-from lightning_adam.statistics.initial import looks_untrained
+from lightning_adam.statistics.initial import looks_untrained, most_look_untrained
 from lightning_adam.statistics.quantities import COLUMNS, DIAGNOSTICS, LOG10_EDGES, QUANTITIES
 from lightning_adam.statistics.reading import (
     Before,
@@ -32,6 +32,7 @@ __all__ = [
     "is_sharded",
     "log10",
     "looks_untrained",
+    "most_look_untrained",
     "read_optimizer",
     "step_size_quantiles",
     "take_sharded_snapshot",

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
 FEWEST = 256
 """Elements: of fewer, a normal distribution's largest one is not far enough out."""
+MOST = 1 << 16
+"""Elements that are looked at."""
 ERRORS = 5
 """Standard errors."""
 
@@ -25,13 +28,19 @@ def looks_untrained(weight: Tensor) -> bool:
         >>> looks_untrained(torch.nn.Linear(64, 64).weight), looks_untrained(torch.randn(64, 64))
         (True, False)
     """
-    count = weight.numel()
-    if weight.dim() < 2 or count < FEWEST or not weight.is_floating_point() or weight.is_meta:
+    if weight.dim() < 2 or weight.numel() < FEWEST or not weight.is_floating_point() or weight.is_meta:
         return False
-    largest = float(weight.abs().max())
+    seen = weight.detach().flatten()[:MOST].float()
+    count, largest = len(seen), float(seen.abs().max())
     if not 0 < largest < math.inf:
         return False
-    squares = (weight.float() / largest).square()
+    squares = (seen / largest).square()
     second, fourth = float(squares.mean()), float(squares.square().mean())
     allowed = ERRORS / math.sqrt(count)
     return abs(second - 1 / 3) < allowed * math.sqrt(4 / 45) and abs(fourth - 1 / 5) < allowed * math.sqrt(16 / 225)
+
+
+def most_look_untrained(weights: Iterable[Tensor]) -> bool:
+    """Of those that are large enough to tell, more than half; False where none is."""
+    large = [weight for weight in weights if weight.dim() >= 2 and weight.numel() >= FEWEST]
+    return sum(map(looks_untrained, large)) > 0.5 * len(large)
