@@ -162,6 +162,15 @@ def test_layers_that_are_frozen_as_they_were_initialised_are_named() -> None:
     assert {"0.weight", "2.weight"} <= {*found[0].parameters}
 
 
+def test_frozen_layers_are_not_blamed_for_what_another_fault_does() -> None:
+    """Random features that are frozen on purpose, and a loss that was cut off from the model."""
+    net = network(FEATURES, 32, 32, CLASSES)
+    net[0].requires_grad_(False)
+    found = trained(net, Adam(net.parameters()), 90, loss_of=lambda n, b: classified(n, b).detach().requires_grad_())
+
+    assert [(f.rule, f.severity) for f in found] == [("FROZEN", "info"), ("NO-GRADIENT", "critical")]
+
+
 class Adversary(nn.Module):
     """Makes points of the plane, and tells them from others."""
 

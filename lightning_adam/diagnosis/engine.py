@@ -11,7 +11,7 @@ from lightning_adam.diagnosis.case import Case
 from lightning_adam.diagnosis.codec import Record
 from lightning_adam.diagnosis.due import LOOKED_AT, SOON, SUDDEN, Calm, calm, is_due
 from lightning_adam.diagnosis.episodes import Episode, restored, stored
-from lightning_adam.diagnosis.facts import FACTS, known_facts
+from lightning_adam.diagnosis.facts import BY_DESIGN, FACTS, known_facts
 from lightning_adam.diagnosis.finding import SEVERITIES, Finding
 from lightning_adam.diagnosis.harm import (
     FIRST_STEPS,
@@ -138,7 +138,7 @@ class Diagnosis:
 
     def _is_open(self, episode: Episode) -> bool:
         finding = episode.finding
-        if finding.rule in FACTS:  # how the loss is made does not change from step to step
+        if finding.rule in FACTS or finding.rule in BY_DESIGN:  # how a run is made does not change from step to step
             return not finding.over
         waits = episode.is_suspected and finding.rule in FIRST_STEPS  # until the loss has fallen, or not
         quiet = max(QUIET_STEPS, self.history.count // QUIET_SHARE)
@@ -221,7 +221,9 @@ class Diagnosis:
 
     def _has_harmed(self, episode: Episode, case: Case) -> bool:
         """The loss agrees; what was seen in the first steps only is not blamed for what a later one did."""
-        return agrees(episode.finding.rule, case) and not self._is_outdated(episode, case)
+        rule = episode.finding.rule
+        is_accounted_for = rule in BY_DESIGN and any(known.finding.severity != "info" for known in self._lasting)
+        return agrees(rule, case) and not is_accounted_for and not self._is_outdated(episode, case)
 
     def _is_outdated(self, episode: Episode, case: Case) -> bool:
         """Of the first steps only, and since then the loss fell before it rose, or the rate was raised."""
@@ -302,10 +304,12 @@ def _is_same(known: Episode, finding: Finding, suspected: bool) -> bool:
     return known.counts or (finding.severity == "info" and not suspected)
 
 
-def _rank(episode: Episode) -> tuple[bool, int, int]:
-    """Of suspicions that harm at once: what is a fact comes before what it may look like, and the first one first."""
+def _rank(episode: Episode) -> tuple[int, int, int]:
+    """Of suspicions that harm at once: a fact comes before what it may look like, then the first one; last what may be
+    meant so."""
     rule = episode.finding.rule
-    return rule != "INPUT-CONSTANT", episode.began, ORDER.get(rule, len(ORDER))
+    kind = 0 if rule == "INPUT-CONSTANT" else 2 if rule in BY_DESIGN else 1
+    return kind, episode.began, ORDER.get(rule, len(ORDER))
 
 
 def _close(episodes: Iterable[Episode]) -> None:

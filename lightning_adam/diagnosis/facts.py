@@ -26,6 +26,8 @@ FACTS = (
 
 SUSPICIONS = frozenset({"INIT-SCALE", "FROZEN"})
 """Of these: many such models learn all the same, so that the loss has to agree."""
+BY_DESIGN = frozenset({"FROZEN", "OPTIMIZER-MISSES"})
+"""What some do on purpose: not blamed for a loss that another finding above information accounts for."""
 
 
 def known_facts(case: Case) -> list[Finding]:

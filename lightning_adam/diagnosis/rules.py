@@ -18,7 +18,7 @@ from lightning_adam.diagnosis import (
     rules_wiring,
 )
 from lightning_adam.diagnosis.case import Case
-from lightning_adam.diagnosis.facts import FACTS
+from lightning_adam.diagnosis.facts import BY_DESIGN, FACTS
 from lightning_adam.diagnosis.finding import Finding
 
 Rule = Callable[[Case], Finding | None]
@@ -68,7 +68,7 @@ BESIDE = ("SCHEDULE-NEVER-ARRIVES", "ONE-LABEL", "ZERO-GRADIENT")
 """Codes that rules of other names tell, too: what is nearest to theirs."""
 
 OF_A_PASS = frozenset({
-    "STATE-LOST", "STATE-CORRUPT", "OPTIMIZER-MISSES", "SORTED", "INPUT-CONSTANT", "INPUT-SCALE", "DECAY-DOMINATES",
+    "STATE-LOST", "STATE-CORRUPT", "SORTED", "INPUT-CONSTANT", "INPUT-SCALE", "DECAY-DOMINATES",
     "BF16-STALL", "GRAD-VANISHING", "CLIP-ALWAYS", "EPS-HIGH", "DEAD-PARAMETER", "BETA2-STALE", "LR-LOW", "OSCILLATION",
 })  # fmt: skip
 """Rules that have nothing to say of a step without the pass over all tensors: they are not asked there."""
@@ -108,14 +108,14 @@ CAUSES: dict[str, tuple[str, ...]] = {
     "OSCILLATION": (*_ANY, "NO-LEARNING"),
     "LOSS-SPIKE": _ANY,
     "LOSS-DIVERGED": tuple(rule for rule in _ANY if rule not in ("NO-GRADIENT", "INPUT-CONSTANT")),
-    "LR-LOW": ("OPTIMIZER-MISSES", *_SLOW, *_ANY),
+    "LR-LOW": (*_SLOW, *_ANY),
     "SCHEDULE-COLLAPSED": (*_ROOTS, "LR-HIGH", "NO-WARMUP"),
-    "NO-LEARNING": ("OPTIMIZER-MISSES", *(rule for rule in _ANY if rule != "OSCILLATION"), *_SLOW),
-    "PLATEAU": ("OPTIMIZER-MISSES", *_ANY, *_SLOW, "NO-LEARNING"),
+    "NO-LEARNING": (*sorted(BY_DESIGN), *(rule for rule in _ANY if rule != "OSCILLATION"), *_SLOW),
+    "PLATEAU": (*sorted(BY_DESIGN), *_ANY, *_SLOW, "NO-LEARNING"),
 }  # fmt: skip
 """What explains a finding that follows it: it is told under its cause, and makes that critical where it is."""
 for _rule in ("NO-LEARNING", "PLATEAU", "LR-LOW", "LR-HIGH", "NO-WARMUP", "WRONG-SIGN", "GRAD-VANISHING", "DEAD-PARAMETER"):
-    CAUSES[_rule] = (*FACTS, *CAUSES.get(_rule, ()))
+    CAUSES[_rule] = (*(fact for fact in FACTS if fact not in BY_DESIGN), *CAUSES.get(_rule, ()))
 
 BETTER: dict[str, tuple[str, ...]] = {
     "ONE-LABEL": ("SORTED",),

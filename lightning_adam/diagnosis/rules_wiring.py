@@ -67,14 +67,14 @@ def optimizer_stale(case: Case) -> Finding | None:
 
 
 def optimizer_misses(case: Case) -> Finding | None:
-    """Parameters of the model are trainable and get gradients, and no optimizer has them; a fact.
+    """Parameters of the model are trainable and get gradients, and no optimizer has them; a fact, told at the first step.
 
     Information where they may have been trained before: then it is a way to keep them. Where a layer is as its
     initialisation left it, between sharp edges (``lightning_adam.statistics.looks_untrained``), a suspicion that a slow loss
     confirms.
     """
     run = case.run
-    if case.now.heavy is None or run.position > 0 or run.strangers or not run.missed:
+    if case.past.count > 0 or run.position > 0 or run.strangers or not run.missed:
         return None
     return Finding(
         "OPTIMIZER-MISSES",
