@@ -14,6 +14,8 @@ from torch.optim import SGD, Adam, Optimizer
 
 import lightning_adam as la
 from lightning_adam.diagnosis import Finding
+from lightning_adam.monitoring.options import DivergenceOptions
+from lightning_adam.monitoring.pass_signals import batch_scale
 
 Batch = tuple[Tensor, Tensor]
 CLASSES, FEATURES = 5, 16
@@ -118,6 +120,24 @@ def test_one_label_for_all_is_information_until_another_one_comes() -> None:
     assert [f.rule for f in found] == ["ONE-LABEL", "SORTED"]
     assert [f.severity == "info" for f in found] == [True, False]
     assert found[1].step >= 60
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        (torch.tensor(0.5), torch.zeros(8, dtype=torch.long)),
+        (torch.randn(8, 3), torch.zeros(8, 5, dtype=torch.long)),
+        (torch.randn(8, 3), torch.randn(8), torch.zeros(8)),
+        (torch.randn(3, 3), torch.zeros(3)),
+    ],
+)
+def test_masks_flags_and_very_few_examples_are_no_labels(batch: tuple[Tensor, ...]) -> None:
+    """Only of inputs with one label each is it known how many classes a batch has."""
+    assert math.isnan(batch_scale(batch).target_classes)
+
+
+def test_what_a_rule_of_another_name_tells_can_be_ignored() -> None:
+    assert DivergenceOptions(ignore=["ONE-LABEL", "ZERO-GRADIENT"]).ignore == ("ONE-LABEL", "ZERO-GRADIENT")
 
 
 def test_a_rare_class_makes_no_alarm() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
-from lightning_adam.diagnosis.advice import clip_to, higher_rate, lower_rate
+from lightning_adam.diagnosis.advice import Advice, clip_to, higher_rate, lower_rate
 from lightning_adam.diagnosis.case import Case
 from lightning_adam.diagnosis.course import noise_of
 from lightning_adam.diagnosis.finding import Finding
@@ -40,26 +40,28 @@ def non_finite(case: Case) -> Finding | None:
     bad, past = case.now.non_finite, case.past
     if bad is None or past.non_finite:
         return None
-    names = bad.parameters
+    names, is_start = bad.parameters, _was_spoilt_before(case)
     before = f"; the last {len(past.losses)} losses were finite (last {number(past.losses[-1], 4)})" if past.losses else ""
     place = f" in {names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}" if names else ""
-    is_state, is_start = bad.where in ("moment", "parameter"), _was_spoilt_before(case)
-    small = case.run.smallest_eps < 1e-12 and not is_start
-    became = (
-        "was NaN or Inf before the first step" if is_start else f"became NaN or Inf first ({batch_name(case)}){before}"
-    )
+    became = f"became NaN or Inf first ({batch_name(case)}){before}"
+    advice = _mend_non_finite(case, "start" if is_start else bad.where)
     return Finding(
         "NON-FINITE",
         "critical",
         case.now.step,
-        f"the {bad.where}{place} {became}.",
+        f"the {bad.where}{place} {'was NaN or Inf before the first step' if is_start else became}.",
         {"first": bad.where, "loss": case.now.loss, "gradient_norm": case.now.gradient_norm, "batch": case.now.batch},
         names,
-        NON_FINITE_REMEDY["start" if is_start else bad.where].format(
-            eps=f", or eps={case.run.smallest_eps:g} let 0/0 through" if small else ""
-        ),
-        {"eps": 1e-8} if is_state and small else {},
+        advice.text,
+        advice.changes,
     )
+
+
+def _mend_non_finite(case: Case, where: str) -> Advice:
+    """An ε that let 0/0 through is named where the state or the step overflowed."""
+    is_small = case.run.smallest_eps < 1e-12 and where in ("moment", "parameter")
+    eps = f", or eps={case.run.smallest_eps:g} let 0/0 through" if is_small else ""
+    return Advice(NON_FINITE_REMEDY[where].format(eps=eps), {"eps": 1e-8} if is_small else {})
 
 
 def _was_spoilt_before(case: Case) -> bool:

@@ -130,7 +130,7 @@ def _zero_gradient(case: Case) -> Finding:
         "ZERO-GRADIENT",
         "warning" if died else "critical",
         case.now.step,
-        f"all gradients {'have become' if died else 'are'} exactly zero{loss_clause(case)}: nothing is learnt any more.",
+        f"all gradients {'have become' if died else 'are'} exactly zero{loss_clause(case)}: nothing is learnt.",
         {"gradient_norm": 0.0, "loss": case.now.loss},
         remedy=FLAT[cause],
     )

@@ -136,7 +136,7 @@ class HeavySignals:
         target_offset: |mean|/standard deviation of that.
         target_entropy: in nats, of the batch's last tensor where it holds classes (whole numbers, or zeros and ones): the
             cross entropy of guessing each by how often it comes.
-        target_classes: how many classes the batch's last tensor holds, where it has one for each of four examples or more.
+        target_classes: how many classes the labels have, of a batch of inputs and one label for each, four or more.
         target_label: the smallest of them.
     """
 

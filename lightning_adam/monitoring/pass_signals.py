@@ -259,13 +259,22 @@ def batch_scale(batch: Any, layer: Floats | None = None) -> BatchScale:
 
 
 def _labelled(tensors: Sequence[Tensor]) -> tuple[float, float, float]:
-    """The entropy of the batch's labels; where each example has one, how many classes there are, and the smallest."""
+    """The entropy of the batch's labels; of inputs with one label each, how many classes there are, and the smallest."""
     labels = _labels(tensors)
     if labels is None:
         return math.nan, math.nan, math.nan
     classes, counts = torch.unique(labels[labels >= 0], return_counts=True)
-    is_known = len(classes) > 0 and len(tensors) > 1 and len(tensors[0]) == len(tensors[-1]) == tensors[-1].numel() >= FEWEST
-    return _entropy(counts.double()), *((float(len(classes)), float(classes[0])) if is_known else (math.nan, math.nan))
+    entropy, known = _entropy(counts.double()), len(classes)
+    if not known or not _is_one_each(tensors):
+        return entropy, math.nan, math.nan
+    return entropy, float(known), float(classes[0])
+
+
+def _is_one_each(tensors: Sequence[Tensor]) -> bool:
+    """Inputs and their labels, and nothing else: the last of more tensors may be a mask, or whether an episode is over."""
+    if len(tensors) != 2 or not tensors[0].dim():
+        return False
+    return len(tensors[0]) == len(tensors[1]) == tensors[1].numel() >= FEWEST
 
 
 def _labels(tensors: Sequence[Tensor]) -> Tensor | None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 FEWEST = 256
 """Elements: of fewer, a normal distribution's largest one is not far enough out."""
@@ -28,7 +28,9 @@ def looks_untrained(weight: Tensor) -> bool:
         >>> looks_untrained(torch.nn.Linear(64, 64).weight), looks_untrained(torch.randn(64, 64))
         (True, False)
     """
-    if weight.dim() < 2 or weight.numel() < FEWEST or not weight.is_floating_point() or weight.is_meta:
+    if type(weight) not in (Tensor, nn.Parameter) or weight.is_meta or not weight.is_floating_point():
+        return False  # of a shard nobody knows the largest element without asking the other ranks
+    if weight.dim() < 2 or weight.numel() < FEWEST:
         return False
     seen = weight.detach().flatten()[:MOST].float()
     count, largest = len(seen), float(seen.abs().max())
