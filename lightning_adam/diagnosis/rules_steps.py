@@ -9,15 +9,13 @@ from lightning_adam.diagnosis.case import Case
 from lightning_adam.diagnosis.finding import Finding
 from lightning_adam.diagnosis.history import median
 from lightning_adam.diagnosis.rules_gradients import stands_out
-from lightning_adam.diagnosis.theory import HEALTHY_RATIO, LARGE_RATIO, noise_floor, untuned_warmup
+from lightning_adam.diagnosis.theory import HEALTHY_RATIO, LARGE_RATIO, UNPLANNED, noise_floor, untuned_warmup
 from lightning_adam.diagnosis.wording import loss_clause, named, number, of_its_norm, place, rounded
 
 LARGE_FIRST_STEP = 0.2
 """‖Δθ‖/‖θ‖ of a weight matrix in one of the first ten steps: 84 healthy runs stayed under 0.102, 31 sick had 0.32 up."""
 HOPELESS_FIRST_STEP = 2.5
 """Beyond this no warmup helps: the steps that follow it are as large."""
-GOOD_FIRST_STEP = 0.02
-"""What the rate to try gives (healthy median 0.014); under a warmup, once |u| has fallen from 1 to its noise floor."""
 
 
 def no_warmup(case: Case) -> Finding | None:
@@ -34,7 +32,7 @@ def no_warmup(case: Case) -> Finding | None:
         return None
     steps = warmup_steps(case, untuned_warmup(case.now.beta2))
     of = "of the run, as a share" if isinstance(steps, float) else "steps: 2/(1-beta2), at most a tenth of the run"
-    advice = lower_rate(case, GOOD_FIRST_STEP / past.early_ratio, f", with warmup={steps} ({of})")
+    advice = lower_rate(case, UNPLANNED / past.early_ratio, f", with warmup={steps} ({of})")
     return Finding(
         "NO-WARMUP",
         "warning",
@@ -88,8 +86,7 @@ def _lr_high_early(case: Case) -> Finding | None:
     stays = past.early_ratio > LARGE_FIRST_STEP and (case.warms_up or not case.has_second_moment)
     if not (past.early_ratio > HOPELESS_FIRST_STEP or stays) or median(past.recent("decay_ratio", 3)) > 0.5:
         return None
-    good = GOOD_FIRST_STEP / (noise_floor(case.now.beta1) if case.warms_up and 0 <= case.now.beta1 < 1 else 1.0)
-    advice = lower_rate(case, past.early_lr * good / past.early_ratio / max(_planned_peak(case), 1e-300))
+    advice = lower_rate(case, UNPLANNED / past.early_ratio)
     return Finding(
         "LR-HIGH",
         "warning",
@@ -133,7 +130,7 @@ def oscillation(case: Case) -> Finding | None:
         return None
     if case.course == "falling" or past.level < max(past.best_level, 0.05 * past.initial_loss):
         return None
-    advice = lower_rate(case, 1 / 3, ", or a schedule that decays")
+    advice = lower_rate(case, addition=", or a schedule that decays")
     return Finding(
         "OSCILLATION",
         "warning",
@@ -143,14 +140,6 @@ def oscillation(case: Case) -> Finding | None:
         remedy=advice.text,
         changes=advice.changes,
     )
-
-
-def _planned_peak(case: Case) -> float:
-    """The rate that a warmup leads to: the helper's is linear, (k+1)/warmup."""
-    warmup = case.run.warmup
-    if warmup > 1 and case.now.step < warmup:
-        return case.now.lr * warmup / (case.now.step + 1)
-    return max(case.past.peak_lr, case.now.lr if math.isfinite(case.now.lr) else 0.0)
 
 
 def _floor_scale(beta1: float) -> float:

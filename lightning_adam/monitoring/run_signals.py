@@ -78,6 +78,7 @@ def run_signals(
         matrices=sum(p.dim() >= 2 for p in parameters),
         lr=max(map(configured_rate, groups), default=math.nan),
         steps_like=steps_like(optimizer, bool(moments)),
+        momentum=max((float(g["momentum"]) for g in groups if "momentum" in g), default=math.nan),
         mode=run.mode,
         strangers=_strangers(parameters, names),
         left_out=_left_out(run),
