@@ -50,7 +50,7 @@ def lower_rate(case: Case, factor: float = CLEARLY, addition: str = "") -> Advic
 
     Args:
         case: what is known.
-        factor: what the rate is multiplied by where the first steps do not tell what the model can bear.
+        factor: what the rate is multiplied by at most.
         addition: what may be done besides, as the rest of the sentence.
     """
     if case.run.steps_like == "adapted":
@@ -83,15 +83,16 @@ def _less_momentum(case: Case, addition: str) -> Advice:
 
 def _proven_rate(case: Case, configured: float) -> float:
     """The configured one where the loss fell under it, and only a schedule's higher one did harm."""
-    fell = not case.past.is_signed and case.curve.best < PROVEN * case.curve.start
+    curve = case.curve
+    fell = curve.progress > (4 * curve.noise if curve.signed else (1 - PROVEN) * curve.start)
     return configured if fell and configured < CLEARLY * case.now.lr else 0.0
 
 
 def _lowered(case: Case, rate: float, factor: float) -> float:
     """What this rate is multiplied by."""
     bearable = bearable_rate(case)
-    wanted = factor if math.isnan(bearable) else bearable / rate
-    return max(DECADES, min(wanted, CLEARLY))
+    known = math.inf if math.isnan(bearable) else bearable / rate
+    return max(DECADES, min(factor, known, CLEARLY))
 
 
 def higher_rate(case: Case, factor: float) -> Advice:

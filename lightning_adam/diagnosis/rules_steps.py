@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 
-from lightning_adam.diagnosis.advice import lower_rate, warmup_steps
+from lightning_adam.diagnosis.advice import CLEARLY, lower_rate, warmup_steps
+from lightning_adam.diagnosis.bearable import bearable_rate, good_unit_step
 from lightning_adam.diagnosis.case import Case
 from lightning_adam.diagnosis.finding import Finding
 from lightning_adam.diagnosis.history import median
 from lightning_adam.diagnosis.rules_gradients import stands_out
-from lightning_adam.diagnosis.theory import HEALTHY_RATIO, LARGE_RATIO, UNPLANNED, noise_floor, untuned_warmup
+from lightning_adam.diagnosis.theory import LARGE_RATIO, UNPLANNED, noise_floor, untuned_warmup
 from lightning_adam.diagnosis.wording import loss_clause, named, number, of_its_norm, place, rounded
 
 LARGE_FIRST_STEP = 0.2
@@ -32,7 +33,7 @@ def no_warmup(case: Case) -> Finding | None:
         return None
     steps = warmup_steps(case, untuned_warmup(case.now.beta2))
     of = "of the run, as a share" if isinstance(steps, float) else "steps: 2/(1-beta2), at most a tenth of the run"
-    advice = lower_rate(case, UNPLANNED / past.early_ratio, f", with warmup={steps} ({of})")
+    advice = lower_rate(case, _by_first_step(case), f", with warmup={steps} ({of})")
     return Finding(
         "NO-WARMUP",
         "warning",
@@ -58,14 +59,14 @@ def lr_high(case: Case) -> Finding | None:
     if case.rate_was_raised and (stands_out(case) or case.now.non_finite is not None):
         return _rate_raised(case)
     past, heavy = case.past, case.now.heavy
-    limit = LARGE_RATIO * _floor_scale(case.now.beta1)
+    limit = LARGE_RATIO * _floor(case.now.beta1) / _floor(0.9)
     recent = min(past.recent("update_ratio_p50", 2), default=math.nan)
     if heavy is None or past.count < 30 or not past.ratio_average > limit or not recent > 0.7 * limit:
         return None
     if not case.now.lr >= 0.3 * past.peak_lr or median(past.recent("decay_ratio", 3)) > 0.5:
         return None
     ratio = past.ratio_average
-    advice = lower_rate(case, min(1 / 3, 2 * HEALTHY_RATIO * _floor_scale(case.now.beta1) / ratio))
+    advice = lower_rate(case, good_unit_step(case) * _floor(case.now.beta1) / ratio)
     return Finding(
         "LR-HIGH",
         "warning",
@@ -86,7 +87,7 @@ def _lr_high_early(case: Case) -> Finding | None:
     stays = past.early_ratio > LARGE_FIRST_STEP and (case.warms_up or not case.has_second_moment)
     if not (past.early_ratio > HOPELESS_FIRST_STEP or stays) or median(past.recent("decay_ratio", 3)) > 0.5:
         return None
-    advice = lower_rate(case, UNPLANNED / past.early_ratio)
+    advice = lower_rate(case, _by_first_step(case))
     return Finding(
         "LR-HIGH",
         "warning",
@@ -142,6 +143,11 @@ def oscillation(case: Case) -> Finding | None:
     )
 
 
-def _floor_scale(beta1: float) -> float:
-    """The limits above were measured at β₁ = 0.9."""
-    return noise_floor(beta1) / noise_floor(0.9) if 0 <= beta1 < 1 else 1.0
+def _by_first_step(case: Case) -> float:
+    """What is left of the rate where nothing else tells which one the model can bear."""
+    return UNPLANNED / case.past.early_ratio if math.isnan(bearable_rate(case)) else CLEARLY
+
+
+def _floor(beta1: float) -> float:
+    """What is left of |u| where gradients are noise; without a β₁ as at 0.9, at which limits were measured."""
+    return noise_floor(beta1 if 0 <= beta1 < 1 else 0.9)
