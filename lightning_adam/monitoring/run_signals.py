@@ -88,8 +88,11 @@ def run_signals(
 
 
 def configured_rate(group: Mapping[str, Any]) -> float:
-    """What a schedule multiplies: torch's schedulers and the helper's keep it in the group."""
-    return float(group.get("initial_lr", group["lr"]))
+    """What a schedule multiplies, or leads to: torch's schedulers and the helper's keep it in the group.
+
+    ``OneCycleLR`` is given its peak, and starts at a 25th of it.
+    """
+    return float(group.get("max_lr", group.get("initial_lr", group["lr"])))
 
 
 def steps_like(optimizer: Optimizer, has_moments: bool) -> str:
