@@ -36,13 +36,13 @@ def good_unit_step(case: Case) -> float:
 def _by_slope(case: Case) -> float:
     """SGD's step is in proportion to the gradient. Momentum adds up 1/(1-μ) steps, of which noise leaves √ of it.
 
-    At most what moves some matrix by most of its norm, with the steps that momentum adds.
+    At most what moves matrices by most of their norm, with the steps that momentum adds.
     """
     loss, norm, momentum = case.first_loss, case.first_norm, case.run.momentum
-    if case.past.is_signed or not (loss > 0 and norm > 0):
+    if case.past.is_signed or not (0 < loss < math.inf and 0 < norm < math.inf):
         return math.nan
     left = 1 - min(momentum, 0.999) if momentum > 0 else 1.0
     clipped = min(1.0, case.run.clip / norm) if case.run.clip > 0 else 1.0
-    by_loss = POLYAK * math.sqrt(left) * loss / (norm * norm * clipped)
+    by_loss = POLYAK * math.sqrt(left) * loss / norm / (norm * clipped)
     most = MOST_OF_NORM * left * case.past.unit_rate
     return min(by_loss, most) if most > 0 else by_loss

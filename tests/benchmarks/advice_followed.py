@@ -7,11 +7,7 @@ what to change is applied to ``la.configure_optimizers`` as it stands, and the r
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
-import logging
 import math
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +22,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import lightning_adam as la
 from lightning_adam.callbacks import DivergenceMonitor
+from tests.benchmarks.divergence.running import quiet
 
 STEPS, BATCH, LAST = 200, 32, 25
 ENOUGH = 0.8
@@ -105,14 +102,14 @@ TASKS: dict[str, Task] = {
     "transformer": Task(Columns, _digits, cross_entropy),
     "sequences": Task(Sums, _sequences, mse_loss),
 }  # fmt: skip
-RATES = {"adamw": 3e-3, "sgd": 0.05, "lion": 3e-4, "muon": 0.01, "rmsprop": 1e-3}
+RATES = {"adamw": 3e-3, "sgd": 0.05, "lion": 3e-4, "rmsprop": 1e-3}
 """Usual ones; none was searched for."""
 PLAIN: dict[str, Any] = {"schedule": "constant", "warmup": 0, "clip": None}
 WRONG: dict[str, tuple[str, dict[str, Any]]] = {
     "rate × 30": ("adamw", {"lr": 30.0}),
-    "rate × 100, a transformer without warmup": ("adamw", {"lr": 100.0}),
+    "rate × 300": ("adamw", {"lr": 300.0}),
     "rate ÷ 100": ("adamw", {"lr": 0.01}),
-    "SGD's rate × 30": ("sgd", {"lr": 30.0}),
+    "SGD's rate × 100": ("sgd", {"lr": 100.0}),
     "SGD's rate ÷ 100": ("sgd", {"lr": 0.01}),
     "Lion's rate × 30": ("lion", {"lr": 30.0}),
     "RMSprop's rate ÷ 100": ("rmsprop", {"lr": 0.01}),
@@ -124,10 +121,9 @@ WRONG: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """An optimizer, and what is wrong: a rate is a multiple of the usual one."""
 CASES: tuple[tuple[str, str], ...] = (
-    *((task, "rate × 30") for task in TASKS),
-    *((task, "rate ÷ 100") for task in TASKS),
-    ("transformer", "rate × 100, a transformer without warmup"),
-    ("convolutions", "SGD's rate × 30"), ("table", "SGD's rate × 30"), ("table", "SGD's rate ÷ 100"),
+    *((task, mistake) for task in TASKS for mistake in ("rate × 300", "rate ÷ 100")),
+    ("transformer", "rate × 30"),
+    ("convolutions", "SGD's rate × 100"), ("table", "SGD's rate × 100"), ("table", "SGD's rate ÷ 100"),
     ("transformer", "Lion's rate × 30"), ("sequences", "RMSprop's rate ÷ 100"), ("table", "betas swapped"),
     ("transformer", "eps=1e-2"), ("convolutions", "eps=1e-2"), ("sequences", "clip=1e-3"),
     ("convolutions", "weight_decay=100"), ("sequences", "momentum=0.999"),
@@ -196,7 +192,7 @@ def train(task: Task, arguments: dict[str, Any]) -> tuple[float, float, Divergen
         accelerator="cpu", max_steps=STEPS, max_epochs=-1, callbacks=[monitor], logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip
-    with contextlib.redirect_stdout(io.StringIO()):  # the table at the end of each run
+    with quiet():
         trainer.fit(module, loader)
     losses = np.where(np.isfinite(module.losses), module.losses, np.inf)
     return float(np.median(losses[-LAST:])), float(np.median(losses[:3])), monitor
@@ -214,10 +210,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.advice_followed", description=__doc__)
     parser.add_argument("--only", default="", help="cases whose name has this in it")
     only: str = parser.parse_args().only
-    torch.set_num_threads(1)
-    for name in ("lightning.pytorch", "lightning_adam"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.simplefilter("ignore")
     harmed: list[bool] = []
     for case, end in followed(only):
         harmed += [end.is_mended] if end.is_harmed else []
