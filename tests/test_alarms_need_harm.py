@@ -15,7 +15,7 @@ from lightning_adam.diagnosis import Diagnosis, Finding, HeavySignals, NonFinite
 from lightning_adam.diagnosis.course import loss_course
 from lightning_adam.diagnosis.finding import as_told
 from lightning_adam.diagnosis.history import History
-from lightning_adam.diagnosis.theory import noise_floor
+from lightning_adam.diagnosis.theory import good_first_step
 from tests.test_every_rule import HEAVY, RUN, SICK, Example, both, diagnose, healthy, heavy, light
 
 STATES = {"NON-FINITE", "BETA2-LOW", "SCALER-SKIPS", "STATE-LOST", "STATE-CORRUPT", "GRAD-NOT-ZEROED", "NO-GRADIENT",
@@ -308,7 +308,7 @@ def test_a_run_whose_steps_go_a_short_way_together_is_too_slow() -> None:
     found = [f for f in diagnose(slow(3.4)) if f.severity == "warning"]
 
     assert [f.rule for f in found] == ["LR-LOW"]
-    assert found[0].changes["lr"] == pytest.approx(1e-3 * (1.5 / 400) / 2e-4 * 0.6 / noise_floor(0.9), rel=0.15)
+    assert found[0].changes["lr"] == pytest.approx(1e-3 * good_first_step(400) * 0.6 / 2e-4, rel=0.2)
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,16 @@ class Case:
         return self.past.usual_norm
 
     @property
+    def first_loss(self) -> float:
+        """Before anything was changed."""
+        return next(iter(self.past.first_losses), self.now.loss)
+
+    @property
+    def first_norm(self) -> float:
+        """The gradient's, before anything was changed."""
+        return next(iter(self.past.first_norms), self.now.gradient_norm)
+
+    @property
     def usual_loss(self) -> float:
         """The median of the last 50 losses."""
         return self.past.usual_loss

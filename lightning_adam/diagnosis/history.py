@@ -90,6 +90,8 @@ class History:
         early_ratio: largest update ratio of a weight matrix in the first ten steps.
         early_ratio_in: where that was.
         early_lr: learning rate of that step.
+        unit_rate: learning rate at which the first step would have moved weight matrices by their whole norm, in the
+            geometric mean of the median matrix and the one that moves most; NaN where none of the first ten moved any.
         spikes: counts of steps whose gradient stood out, at most 50.
         passes: per heavy signal its last values, oldest first.
         pass_counts: the count of steps before each of these passes.
@@ -130,6 +132,7 @@ class History:
     early_ratio: float = 0.0
     early_ratio_in: str = ""
     early_lr: float = 0.0
+    unit_rate: float = math.nan
     spikes: list[int] = field(default_factory=list)
     passes: dict[str, list[float]] = field(default_factory=dict)
     pass_counts: list[int] = field(default_factory=list)
@@ -266,6 +269,9 @@ class History:
         if self.count < EARLY and heavy.update_ratio_max > self.early_ratio:
             self.early_ratio, self.early_ratio_in = heavy.update_ratio_max, heavy.update_ratio_max_in
             self.early_lr = now.lr
+        if self.count < EARLY and math.isnan(self.unit_rate) and 0 < heavy.update_ratio_max < math.inf:
+            median_matrix = heavy.update_ratio_p50 if heavy.update_ratio_p50 > 0 else heavy.update_ratio_max
+            self.unit_rate = now.lr / math.sqrt(median_matrix * heavy.update_ratio_max)
 
     def _average_ratio(self, ratio: float) -> None:
         """Forgets by 0.8 per step since the last pass, as an average over every step would."""

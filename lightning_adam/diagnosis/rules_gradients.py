@@ -170,7 +170,7 @@ def logit_growth(case: Case) -> Finding | None:
     past, now = case.past, case.now
     if past.count < 10 or not now.logit_max > max(LARGE_LOGIT, 5 * median(past.logits)) or not math.isfinite(now.logit_max):
         return None
-    advice = lower_rate(case, 1 / 3)
+    advice = lower_rate(case)
     return Finding(
         "LOGIT-GROWTH",
         "warning",

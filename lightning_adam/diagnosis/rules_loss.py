@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
-from lightning_adam.diagnosis.advice import Advice, clip_to, higher_rate, lower_rate
+from lightning_adam.diagnosis.advice import Advice, clip_to, lower_rate
 from lightning_adam.diagnosis.case import Case
 from lightning_adam.diagnosis.course import noise_of
 from lightning_adam.diagnosis.finding import Finding
 from lightning_adam.diagnosis.harm import falls_short, is_slow
 from lightning_adam.diagnosis.history import PASSES, median, spread
-from lightning_adam.diagnosis.rules_slow import is_a_short_way
+from lightning_adam.diagnosis.rules_slow import is_a_short_way, rate_of_good_steps
 from lightning_adam.diagnosis.theory import SMALL_RATIO
 from lightning_adam.diagnosis.wording import batch_name, number, percent
 
@@ -89,7 +89,7 @@ def loss_diverged(case: Case) -> Finding | None:
     limit = _diverged_limit(case)
     if not level > max(limit, limit * case.targets_growth):  # a signed loss' limit may be negative
         return None
-    advice = lower_rate(case, 1 / 3, " or a schedule that decays")
+    advice = lower_rate(case, addition=" or a schedule that decays")
     return Finding(
         "LOSS-DIVERGED",
         "critical" if level > first else "warning",
@@ -163,7 +163,7 @@ def no_learning(case: Case) -> Finding | None:
     ratio = median(past.recent("update_ratio_p50", 3))
     if ratio < SMALL_RATIO or is_a_short_way(case):
         return None
-    advice = higher_rate(case, 3.0) if ratio < 5e-4 else None
+    advice = rate_of_good_steps(case) if ratio < 5e-4 else None
     steps = f" (weights move {percent(ratio)} of their norm per step, as usual)" if 5e-4 <= ratio <= 0.03 else ""
     return Finding(
         "NO-LEARNING",

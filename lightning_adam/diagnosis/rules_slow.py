@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 
 from lightning_adam.diagnosis.advice import Advice, configured_rate, higher_rate
+from lightning_adam.diagnosis.bearable import bearable_rate, good_unit_step
 from lightning_adam.diagnosis.case import Case
 from lightning_adam.diagnosis.course import LEARNT
 from lightning_adam.diagnosis.finding import Finding
 from lightning_adam.diagnosis.harm import goes_on_as_it_began, is_where_it_was_initialised
 from lightning_adam.diagnosis.history import PASSES, median
-from lightning_adam.diagnosis.theory import HEALTHY_RATIO, SMALL_RATIO, agreement, noise_floor
+from lightning_adam.diagnosis.theory import HEALTHY_RATIO, SMALL_RATIO, agreement
 from lightning_adam.diagnosis.wording import loss_clause, number, percent
 
 STILL_THERE = 0.93
@@ -28,9 +29,6 @@ TRAINED = 0.65
 """Of what guessing costs: an untrained network begins above it; a pre-trained language model at a half of it."""
 STRAIGHT_ON = 0.9
 """Cosine of a gradient with the momentum before it: noise gives 0, and what gets anywhere turns on the way."""
-HEALTHY_WAY = 1.5
-"""Of a weight's norm, by all steps of a run together: at 90 % of the corpus' healthy runs, of mostly 250 steps, the
-quartiles are 1.0, 1.6 and 2.7."""
 
 
 def lr_low(case: Case) -> Finding | None:
@@ -48,11 +46,17 @@ def lr_low(case: Case) -> Finding | None:
     past, now = case.past, case.now
     if now.heavy is None or past.count < 60 or not now.lr > 0.3 * past.peak_lr or began_trained(case):
         return None
+    found = _too_small_steps(case)
+    return _never_arrives(case) if found is not None and past.peak_lr < 0.5 * configured_rate(case) else found
+
+
+def _too_small_steps(case: Case) -> Finding | None:
+    past = case.past
     if never_turns(case):
         return _never_turned(case)
     is_left_behind = case.run.optimizers > 1 and is_where_it_was_initialised(case)
     if is_left_behind or goes_too_short_a_way(case):
-        return _never_arrives(case) if past.peak_lr < 0.5 * configured_rate(case) else _went_a_short_way(case)
+        return _went_a_short_way(case)
     if not case.loss_measures_progress:
         return None
     if past.level < 0.5 * past.initial_loss or median(past.recent("eps_share", 3)) > 0.3 or case.run.steps_like == "adapted":
@@ -64,9 +68,7 @@ def lr_low(case: Case) -> Finding | None:
         return _too_little_promised(case)
     if not (0 < median(ratios) < SMALL_RATIO or _shrinks_to_nothing(case, median(ratios))):
         return None
-    if past.peak_lr < 0.5 * configured_rate(case):
-        return _never_arrives(case)
-    advice = _rate_of_healthy_steps(case)
+    advice = rate_of_good_steps(case)
     agree = f", and steps agree with each other (rms {number(rms, 2)})" if rms > 0 else ""
     return _too_low(
         case,
@@ -93,16 +95,20 @@ def began_trained(case: Case) -> bool:
     return case.past.initial_loss < TRAINED * median(case.past.recent("target_entropy", PASSES))
 
 
-def _rate_of_healthy_steps(case: Case, least: float = 3.0) -> Advice:
-    """What gives a healthy ratio once steps disagree as usual: in a short run one that gets somewhere in it."""
-    past, beta1 = case.past, case.now.beta1
+def rate_of_good_steps(case: Case, least: float = 3.0) -> Advice:
+    """What this run can bear, as far as somebody would try it."""
+    return higher_rate(case, min(1000.0, max(least, _times_as_high(case))))
+
+
+def _times_as_high(case: Case) -> float:
+    """By the present steps and how large |u| is in them; where nobody knows, by the first one, or by what is healthy."""
+    past, configured, bearable = case.past, configured_rate(case), bearable_rate(case)
     ratio, rms = median(past.recent("update_ratio_p50", 3)), median(past.recent("normalised_rms", 3))
-    floor = noise_floor(beta1) if 0 <= beta1 < 1 else math.nan
-    settles = max(1.0, rms / floor) if rms > 0 and floor > 0 else 1.0
-    total = case.run.total_steps
-    good = max(HEALTHY_RATIO, HEALTHY_WAY / total) if math.isfinite(total) and total > 0 else HEALTHY_RATIO
-    wanted = good / ratio * settles if ratio > 0 else least
-    return higher_rate(case, min(1000.0, max(least, wanted)))
+    if rms > 0 and ratio > 0 and past.peak_lr > 0:
+        return good_unit_step(case) * rms / ratio * case.now.lr / past.peak_lr
+    if bearable > 0 and configured > 0:
+        return bearable / configured
+    return HEALTHY_RATIO / ratio if ratio > 0 else math.nan
 
 
 def never_turns(case: Case) -> bool:
@@ -121,7 +127,7 @@ def never_turns(case: Case) -> bool:
 
 def _never_turned(case: Case) -> Finding:
     cosine = median(case.past.recent("alignment", 5))
-    advice = _rate_of_healthy_steps(case, 10.0)
+    advice = rate_of_good_steps(case, 10.0)
     return _too_low(
         case,
         f"after {percent(case.progress)} of the run each gradient still points where the ones before it did (cosine "
@@ -178,7 +184,7 @@ def _ends_high(case: Case) -> bool:
 def _went_a_short_way(case: Case) -> Finding:
     past, ratio = case.past, median(case.past.recent("update_ratio_p50", 3))
     rms = median(past.recent("normalised_rms", 3))
-    advice = _rate_of_healthy_steps(case)
+    advice = rate_of_good_steps(case)
     agree = f", and they agree with each other (rms {number(rms, 2)})" if rms > 0 else ""
     return _too_low(
         case,
@@ -197,8 +203,7 @@ def _promised(case: Case) -> float:
 
 def _too_little_promised(case: Case) -> Finding:
     """Weights that begin near zero move by a usual share, and still the rate is too low: the gradient's size says so."""
-    level, promised = case.past.level, _promised(case)
-    advice = higher_rate(case, min(1000.0, max(3.0, 0.5 * level / promised if promised > 0 else math.inf)))
+    level, promised, advice = case.past.level, _promised(case), rate_of_good_steps(case)
     return _too_low(
         case,
         f"at this rate the gradient (norm {number(median(case.past.norms))}) promises a fall by {number(promised)} in the "

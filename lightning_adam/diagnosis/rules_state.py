@@ -20,6 +20,10 @@ STALE_SURPRISE = 4.0
 EPS_RULES = 0.5
 """Mean share of ε in √v̂+ε: healthy at most 0.105, sick 0.87 and more."""
 
+COUPLED = frozenset({"Adam", "NAdam", "RAdam", "Adamax", "RMSprop", "Adagrad"})
+"""Torch's optimizers that add the decay to the gradient, as SGD does: L2, unless they are told otherwise."""
+USUAL_DECAY, USUAL_L2 = 0.1, 5e-4
+"""The most that people use: of AdamW's, in language models; of L2, in residual networks."""
 DECAY_RULES = 0.7
 """The decay's pull over the optimizer's step: √(α·λ/2) at α·λ = 1, where nothing is left of the weights."""
 
@@ -186,9 +190,14 @@ def _share_of_eps_when_clipped(case: Case) -> float | None:
 
 def _clip_holds_sgd(case: Case) -> bool:
     """The step follows the gradient's size, a twentieth of it is left, and weights hardly move."""
-    if case.run.steps_like != "sgd" or not median(case.past.clips[-25:]) < 0.05 or case.past.count < 60:
+    if not _clip_leaves_little(case) or case.past.count < 60:
         return False
     return median(case.past.recent("update_ratio_p50", 5)) < 2 * SMALL_RATIO
+
+
+def _clip_leaves_little(case: Case) -> bool:
+    """A twentieth of a step that follows the gradient's size: it is too short for whatever else the rules look at."""
+    return case.run.steps_like == "sgd" and median(case.past.clips[-25:]) < 0.05
 
 
 def decay_dominates(case: Case) -> Finding | None:
@@ -200,9 +209,9 @@ def decay_dominates(case: Case) -> Finding | None:
     past, heavy = case.past, case.now.heavy
     if heavy is None or past.count < 20 or not past.lasts("decay_ratio", 4, 4, DECAY_RULES) or not case.loss_is_high:
         return None
-    ratio = heavy.decay_ratio
-    lower = rounded(min(0.1, case.run.weight_decay / (20 * ratio)))
-    if not lower < case.run.weight_decay < math.inf or not math.isfinite(ratio):
+    ratio, is_coupled = heavy.decay_ratio, case.run.steps_like == "sgd" or case.run.optimizer in COUPLED
+    lower = rounded(min(USUAL_L2 if is_coupled else USUAL_DECAY, case.run.weight_decay / (20 * ratio)))
+    if not lower < case.run.weight_decay < math.inf or not math.isfinite(ratio) or _clip_leaves_little(case):
         return None
     return Finding(
         "DECAY-DOMINATES",

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import math
 
-from lightning_adam.diagnosis.advice import lower_rate, warmup_steps
+from lightning_adam.diagnosis.advice import CLEARLY, lower_rate, warmup_steps
+from lightning_adam.diagnosis.bearable import bearable_rate, good_unit_step
 from lightning_adam.diagnosis.case import Case
 from lightning_adam.diagnosis.finding import Finding
 from lightning_adam.diagnosis.history import median
 from lightning_adam.diagnosis.rules_gradients import stands_out
-from lightning_adam.diagnosis.theory import HEALTHY_RATIO, LARGE_RATIO, noise_floor, untuned_warmup
+from lightning_adam.diagnosis.theory import LARGE_RATIO, UNPLANNED, noise_floor, untuned_warmup
 from lightning_adam.diagnosis.wording import loss_clause, named, number, of_its_norm, place, rounded
 
 LARGE_FIRST_STEP = 0.2
 """‖Δθ‖/‖θ‖ of a weight matrix in one of the first ten steps: 84 healthy runs stayed under 0.102, 31 sick had 0.32 up."""
 HOPELESS_FIRST_STEP = 2.5
 """Beyond this no warmup helps: the steps that follow it are as large."""
-GOOD_FIRST_STEP = 0.02
-"""What the rate to try gives (healthy median 0.014); under a warmup, once |u| has fallen from 1 to its noise floor."""
 
 SLIP = "Look at what sets the rate: it is back by now (a scheduler stepped twice, a callback, a restart). "
 
@@ -36,7 +35,7 @@ def no_warmup(case: Case) -> Finding | None:
         return None
     steps = warmup_steps(case, untuned_warmup(case.now.beta2))
     of = "of the run, as a share" if isinstance(steps, float) else "steps: 2/(1-beta2), at most a tenth of the run"
-    advice = lower_rate(case, GOOD_FIRST_STEP / past.early_ratio, f", with warmup={steps} ({of})")
+    advice = lower_rate(case, _by_first_step(case), f", with warmup={steps} ({of})")
     return Finding(
         "NO-WARMUP",
         "warning",
@@ -62,14 +61,14 @@ def lr_high(case: Case) -> Finding | None:
     if case.rate_was_raised and (stands_out(case) or case.now.non_finite is not None):
         return _rate_raised(case)
     past, heavy = case.past, case.now.heavy
-    limit = LARGE_RATIO * _floor_scale(case.now.beta1)
+    limit = LARGE_RATIO * _floor(case.now.beta1) / _floor(0.9)
     recent = min(past.recent("update_ratio_p50", 2), default=math.nan)
     if heavy is None or past.count < 30 or not past.ratio_average > limit or not recent > 0.7 * limit:
         return None
     if not case.now.lr >= 0.3 * past.peak_lr or median(past.recent("decay_ratio", 3)) > 0.5:
         return None
     ratio = past.ratio_average
-    advice = lower_rate(case, min(1 / 3, 2 * HEALTHY_RATIO * _floor_scale(case.now.beta1) / ratio))
+    advice = lower_rate(case, good_unit_step(case) * _floor(case.now.beta1) / ratio)
     return Finding(
         "LR-HIGH",
         "warning",
@@ -90,8 +89,7 @@ def _lr_high_early(case: Case) -> Finding | None:
     stays = past.early_ratio > LARGE_FIRST_STEP and (case.warms_up or not case.has_second_moment)
     if not (past.early_ratio > HOPELESS_FIRST_STEP or stays) or median(past.recent("decay_ratio", 3)) > 0.5:
         return None
-    good = GOOD_FIRST_STEP / (noise_floor(case.now.beta1) if case.warms_up and 0 <= case.now.beta1 < 1 else 1.0)
-    advice = lower_rate(case, past.early_lr * good / past.early_ratio / max(_planned_peak(case), 1e-300))
+    advice = lower_rate(case, _by_first_step(case))
     return Finding(
         "LR-HIGH",
         "warning",
@@ -135,7 +133,7 @@ def oscillation(case: Case) -> Finding | None:
         return None
     if case.course == "falling" or past.level < max(past.best_level, 0.05 * past.initial_loss):
         return None
-    advice = lower_rate(case, 1 / 3, ", or a schedule that decays")
+    advice = lower_rate(case, addition=", or a schedule that decays")
     return Finding(
         "OSCILLATION",
         "warning",
@@ -147,14 +145,11 @@ def oscillation(case: Case) -> Finding | None:
     )
 
 
-def _planned_peak(case: Case) -> float:
-    """The rate that a warmup leads to: the helper's is linear, (k+1)/warmup."""
-    warmup = case.run.warmup
-    if warmup > 1 and case.now.step < warmup:
-        return case.now.lr * warmup / (case.now.step + 1)
-    return max(case.past.peak_lr, case.now.lr if math.isfinite(case.now.lr) else 0.0)
+def _by_first_step(case: Case) -> float:
+    """What is left of the rate where nothing else tells which one the model can bear."""
+    return UNPLANNED / case.past.early_ratio if math.isnan(bearable_rate(case)) else CLEARLY
 
 
-def _floor_scale(beta1: float) -> float:
-    """The limits above were measured at β₁ = 0.9."""
-    return noise_floor(beta1) / noise_floor(0.9) if 0 <= beta1 < 1 else 1.0
+def _floor(beta1: float) -> float:
+    """What is left of |u| where gradients are noise; without a β₁ as at 0.9, at which limits were measured."""
+    return noise_floor(beta1 if 0 <= beta1 < 1 else 0.9)

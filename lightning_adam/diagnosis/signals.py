@@ -55,6 +55,7 @@ class RunSignals:
         lr: largest learning rate that was configured: what the schedule multiplies; NaN where it is not known.
         steps_like: what a step follows: ``adam`` (a second moment), ``sgd`` (the gradient's size), ``sign`` (its sign),
             ``adapted`` (it finds its own rate), ``accumulated`` (Adagrad: the rate falls by itself); empty for others.
+        momentum: largest of the groups, of optimizers that call it so: SGD and RMSprop.
         mode: who calls ``backward`` and ``step``: ``automatic`` (Lightning), ``manual`` (training_step) or ``loop``.
         strangers: tensors in the optimizer that are not the model's.
         left_out: a few of the model's trainable parameters that no optimizer has.
@@ -90,6 +91,7 @@ class RunSignals:
     matrices: int = 0
     lr: float = NAN
     steps_like: str = ""
+    momentum: float = NAN
     mode: str = ""
     strangers: int = 0
     left_out: tuple[str, ...] = ()

@@ -83,6 +83,7 @@ def run_signals(
         matrices=sum(p.dim() >= 2 for p in parameters),
         lr=max(map(configured_rate, groups), default=math.nan),
         steps_like=steps_like(optimizer, bool(moments)),
+        momentum=max((float(g["momentum"]) for g in groups if "momentum" in g), default=math.nan),
         mode=run.mode,
         strangers=_strangers(parameters, names),
         left_out=tuple(left_out)[:MOST_NAMES],
@@ -96,8 +97,11 @@ def run_signals(
 
 
 def configured_rate(group: Mapping[str, Any]) -> float:
-    """What a schedule multiplies: torch's schedulers and the helper's keep it in the group."""
-    return float(group.get("initial_lr", group["lr"]))
+    """What a schedule multiplies, or leads to: torch's schedulers and the helper's keep it in the group.
+
+    ``OneCycleLR`` is given its peak, and starts at a 25th of it.
+    """
+    return float(group.get("max_lr", group.get("initial_lr", group["lr"])))
 
 
 def steps_like(optimizer: Optimizer, has_moments: bool) -> str:

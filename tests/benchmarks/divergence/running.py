@@ -97,7 +97,7 @@ class _Keeping(DivergenceMonitor):
 
 def train(scenario: Scenario, seed: int) -> Run:
     """Run it; the same seed gives the same run."""
-    with _quiet():
+    with quiet():
         return _train(scenario, seed)
 
 
@@ -171,7 +171,7 @@ def _trainer(scenario: Scenario, monitor: DivergenceMonitor, steps: int) -> L.Tr
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No messages of some hundred runs; afterwards all is as it was: tests of other things run in this process."""
     loggers = [
         logging.getLogger(n) for n in ("lightning.pytorch", "lightning.fabric", "lightning_adam", "pytorch_lightning")

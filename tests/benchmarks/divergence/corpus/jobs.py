@@ -17,6 +17,8 @@ from tests.benchmarks.divergence.corpus.settings import SCHEDULES, SETTINGS, dig
 GRID = (0.3, 1.0, 3.0)
 """The family's rate times these: the healthy runs are those that end as low as the best."""
 STORED = Path("runs/corpus")
+IN_GROUPS = ("betas", "eps", "weight_decay", "momentum")
+"""What a remedy may set in the optimizer's groups."""
 QUICK = 6
 """One of so many families, and of their other runs, is in the quick subset."""
 
@@ -139,6 +141,6 @@ def remedied(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
         recipe = replace(recipe, family=replace(recipe.family, optimizer=changes["optimizer"]))
     if changes.get("precision") == "bf16-mixed":
         recipe = replace(recipe, precision="bf16-mixed")
-    group = {k: tuple(v) if k == "betas" else v for k, v in changes.items() if k in ("betas", "eps", "weight_decay")}
+    group = {k: tuple(v) if k == "betas" else v for k, v in changes.items() if k in IN_GROUPS}
     clip, warmup = changes.get("clip", recipe.clip), changes.get("warmup", recipe.warmup)
     return replace(recipe, clip=clip, warmup=warmup, group={**recipe.group, **group})

@@ -10,7 +10,7 @@ from typing import Any
 
 from lightning_adam.diagnosis import Finding
 from lightning_adam.diagnosis.finding import as_told
-from tests.benchmarks.divergence.corpus.jobs import Job
+from tests.benchmarks.divergence.corpus.jobs import IN_GROUPS, Job
 from tests.benchmarks.divergence.corpus.mistakes import Mistake
 from tests.benchmarks.divergence.corpus.report import Share
 from tests.benchmarks.divergence.corpus.settings import digest
@@ -21,7 +21,7 @@ SICK, HEALTHY = 110, 40
 """At most so many of each are trained again."""
 RECOVERED = 0.8
 """The share of the gap to the run without the mistake that a remedy has to close."""
-ARGUMENTS = frozenset({"lr", "betas", "eps", "weight_decay", "schedule", "warmup", "clip", "precision", "optimizer"})
+ARGUMENTS = frozenset({"lr", "schedule", "warmup", "clip", "precision", "optimizer", *IN_GROUPS})
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,8 @@ def _sample(trials: Sequence[Trial | None], count: int) -> list[Trial]:
 
 
 def _is_of_hyper_parameters(mistake: Mistake) -> bool:
-    """Not of the data or the code."""
-    code = mistake.batch is not None or mistake.loss is not None or mistake.stale or not mistake.zeroed
+    """Not of the data, the network or the code."""
+    code = (mistake.batch, mistake.loss, mistake.net) != (None, None, None) or mistake.stale or not mistake.zeroed
     return not code
 
 

@@ -1,0 +1,48 @@
+"""The rate that a model can bear, from what its first step did to it: the same number for every rule that advises one."""
+
+from __future__ import annotations
+
+import math
+
+from lightning_adam.diagnosis.case import Case
+from lightning_adam.diagnosis.theory import good_first_step
+
+POLYAK = 0.3
+"""Of L/‖g‖² at the start (Polyak 1987, Introduction to optimization, section 5.3), for plain SGD: tuned families of the
+corpus have 0.16 to 0.56."""
+MOST_OF_NORM = 0.6
+"""Of a weight matrix' norm: tuned families' first step of plain SGD moves some matrix by 0.07 to 1 of it; with a momentum of
+0.9 by 0.003 to 0.3."""
+OF_ADAMS = {"sign": 1 / 7, "accumulated": 8.0}
+"""Of the step that Adam's first one may take. A sign's later steps are no smaller, and agree for longer (Chen et al. 2023,
+arXiv:2302.06675, use a third to a tenth of AdamW's rate); Adagrad's shrink as 1/√t, to an eighth in the mean of 250."""
+UNCORRECTED = {"RMSprop": 10.0, "RAdam": math.nan}
+"""The first step over the rate, where it is not 1: RMSprop's average of g² starts at zero and stays uncorrected, which makes
+it 1/√(1-α) at its α of 0.99; RAdam's first steps follow the gradient's size and tell nothing."""
+
+
+def bearable_rate(case: Case) -> float:
+    """A rate near the best one for the run's length; NaN where the first steps do not tell, as after a resume."""
+    if case.run.steps_like == "sgd":
+        return _by_slope(case)
+    return good_unit_step(case) * UNCORRECTED.get(case.run.optimizer, 1.0) * case.past.unit_rate
+
+
+def good_unit_step(case: Case) -> float:
+    """‖Δθ‖/‖θ‖ that a good rate gives where each element moves by the rate."""
+    return good_first_step(case.run.total_steps) * OF_ADAMS.get(case.run.steps_like, 1.0)
+
+
+def _by_slope(case: Case) -> float:
+    """SGD's step is in proportion to the gradient. Momentum adds up 1/(1-μ) steps, of which noise leaves √ of it.
+
+    At most what moves matrices by most of their norm, with the steps that momentum adds.
+    """
+    loss, norm, momentum = case.first_loss, case.first_norm, case.run.momentum
+    if case.past.is_signed or not (0 < loss < math.inf and 0 < norm < math.inf):
+        return math.nan
+    left = 1 - min(momentum, 0.999) if momentum > 0 else 1.0
+    clipped = min(1.0, case.run.clip / norm) if case.run.clip > 0 else 1.0
+    by_loss = POLYAK * math.sqrt(left) * loss / norm / (norm * clipped)
+    most = MOST_OF_NORM * left * case.past.unit_rate
+    return min(by_loss, most) if most > 0 else by_loss
