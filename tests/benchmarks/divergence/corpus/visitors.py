@@ -32,7 +32,7 @@ def weather_a_step_ahead() -> Task:
     class Step(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.body = nn.Sequential(around(2, 20), nn.GELU(), around(20, 20), nn.GELU(), around(20, 2))
+            self.body = nn.Sequential(around(2, 12), nn.GELU(), around(12, 12), nn.GELU(), around(12, 2))
 
         def forward(self, x: Tensor) -> Tensor:
             return x + self.body(x)  # type: ignore[no-any-return]
@@ -51,7 +51,7 @@ def weather_a_step_ahead() -> Task:
     heat, wind = now.unbind(1)
     slope = heat.roll(-1, 2) - heat.roll(1, 2)
     then = torch.stack([heat - wind * slope, 0.9 * wind.roll(1, 2)], 1)
-    return Task(Step(), rows_of(16, now, then), loss)
+    return Task(Step(), rows_of(8, now, then), loss)
 
 
 @family("adam", 5e-3, 250, supervised=True, continuous=True)
@@ -86,8 +86,8 @@ def heartbeats() -> Task:
     beat = (height * torch.exp(-0.5 * ((torch.arange(80) - place) / width) ** 2)).sum(1)
     drift = torch.randn(3000, 1, generator=g) * torch.linspace(-1, 1, 80)
     x = (beat + 0.3 * drift + 0.2 * torch.randn(beat.shape, generator=g))[:, None]
-    net = nn.Sequential(Block(1, 12), Block(12, 24), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(24, 4))
-    return Task(net, rows_of(64, x, y), loss)
+    net = nn.Sequential(Block(1, 8), Block(8, 16), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(16, 4))
+    return Task(net, rows_of(32, x, y), loss)
 
 
 LINES = ((0, 1, 2), (3, 4, 5), (6, 7, 8), (0, 3, 6), (1, 4, 7), (2, 5, 8), (0, 4, 8), (2, 4, 6))
@@ -227,7 +227,7 @@ def source_code_words() -> Task:
     return Task(Transformer(vocabulary=256), draw, characters)
 
 
-@family("adam", 2e-3, 250, supervised=True, continuous=True)
+@family("adam", 5e-3, 250, supervised=True, continuous=True)
 def camera_pose() -> Task:
     """PoseNet: where in a hall of forty metres a picture was taken, and the way it looks, with a weight of thirty."""
 

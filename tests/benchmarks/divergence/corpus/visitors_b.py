@@ -21,7 +21,7 @@ from tests.benchmarks.divergence.data import digits
 from tests.benchmarks.divergence.models import mlp
 
 
-@family("sgd", 0.05, 250, supervised=True)
+@family("sgd", 0.2, 250, supervised=True)
 def translated_entities() -> Task:
     """TransE: places on a map and the ways between them; the part of a margin that is missing, summed over 256 facts."""
 
@@ -166,9 +166,9 @@ def point_clouds_from_noise() -> Task:
     return Task(Cloud(), rows_of(48, 1.3 * length[..., None] * torch.stack([angle.cos(), angle.sin()], 2)), loss)
 
 
-@family("adamw", 2e-3, 250, continuous=True, by_loss=False)
+@family("adamw", 2e-3, 250, continuous=True)
 def self_taught_digits() -> Task:
-    """DINO: a teacher that follows its pupil, centred and sharpened; the loss falls little and rises again."""
+    """DINO: a teacher that follows its pupil, centred and sharpened; the loss rises before it falls."""
 
     class Taught(nn.Module):
         centre: Tensor
@@ -192,13 +192,7 @@ def self_taught_digits() -> Task:
             net.centre.lerp_(told.mean(0).to(net.centre.dtype), 0.1)
         return -(wanted * (net.pupil(other) / 0.1).log_softmax(1)).sum(1).mean()
 
-    def confusion(net: Any) -> float:
-        x, y = digits()
-        h = net.teacher[:4](x.to(net.centre.dtype))
-        middles = torch.stack([h[y == k].mean(0) for k in range(10)])
-        return float((torch.cdist(h.float(), middles.float()).argmin(1) != y).float().mean())
-
-    return Task(Taught(), rows_of(64, digits()[0]), loss, confusion)
+    return Task(Taught(), rows_of(64, digits()[0]), loss)
 
 
 @family("adam", 1e-3, 250, supervised=True, continuous=True)
@@ -251,7 +245,7 @@ def offline_expectiles() -> Task:
     return Task(Agent(), rows_of(64, *held), {"value": values, "critic": judges, "policy": acts}, distance_of)
 
 
-@family("adam-wgan", 3e-3, 300, continuous=True, by_loss=False, not_in=SINGLE_ONLY)
+@family("adam-wgan", 5e-4, 300, continuous=True, by_loss=False, not_in=SINGLE_ONLY)
 def wasserstein_moons() -> Task:
     """WGAN-GP: a critic's loss that is negative, with a penalty of its slope, and a generator's that wanders."""
 
