@@ -33,7 +33,6 @@ OPTIMIZERS: dict[str, Make] = {
     "adam-98": lambda p, lr: torch.optim.Adam(p, lr, betas=(0.9, 0.98), eps=1e-9),
     "adam-99": lambda p, lr: torch.optim.Adam(p, lr, betas=(0.99, 0.999)),
     "adam-ngp": lambda p, lr: torch.optim.Adam(p, lr, betas=(0.9, 0.99), eps=1e-15),
-    "adam-wgan": lambda p, lr: torch.optim.Adam(p, lr, betas=(0.0, 0.9)),
     "adam-0": lambda p, lr: torch.optim.Adam(p, lr, betas=(0.0, 0.999)),
     "amsgrad": lambda p, lr: torch.optim.Adam(p, lr, amsgrad=True),
     "sgd": torch.optim.SGD,
@@ -60,7 +59,7 @@ OPTIMIZERS: dict[str, Make] = {
     "muon": muon,
 }
 ADAMS = frozenset({
-    "adam", "adamw", "adamw-95", "adam-gan", "adam-98", "adam-99", "adam-ngp", "adam-wgan", "adam-0", "amsgrad", "nadam",
+    "adam", "adamw", "adamw-95", "adam-gan", "adam-98", "adam-99", "adam-ngp", "adam-0", "amsgrad", "nadam",
     "radam",
 })  # fmt: skip
 """Those with Adam's formula and its arguments."""

@@ -10,9 +10,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from tests.benchmarks.divergence.corpus.adversaries import distance_to
 from tests.benchmarks.divergence.corpus.family import Batch, Task, family, fixed, rows_of
-from tests.benchmarks.divergence.corpus.generative import moons
 from tests.benchmarks.divergence.corpus.strangers import logistic, over_all
 from tests.benchmarks.divergence.corpus.strangers_b import Cursor, distance_of
 from tests.benchmarks.divergence.corpus.supervised import squares
@@ -243,31 +241,6 @@ def offline_expectiles() -> Task:
         seen.append((at, push, cursor.at, reward))
     held = [torch.cat([step[k] for step in seen]) for k in range(4)]
     return Task(Agent(), rows_of(64, *held), {"value": values, "critic": judges, "policy": acts}, distance_of)
-
-
-@family("adam-wgan", 5e-4, 300, continuous=True, by_loss=False, not_in=SINGLE_ONLY)
-def wasserstein_moons() -> Task:
-    """WGAN-GP: a critic's loss that is negative, with a penalty of its slope, and a generator's that wanders."""
-
-    class Pair(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.critic, self.generator = mlp([2, 64, 64, 1], nn.SiLU), mlp([8, 64, 64, 2])
-
-        def made(self, count: int) -> Tensor:
-            return self.generator(torch.randn(count, 8))  # type: ignore[no-any-return]
-
-    def judges(net: Any, batch: Batch) -> Tensor:
-        right, wrong = batch[0], net.made(len(batch[0])).detach()
-        between = right.lerp(wrong, torch.rand(len(right), 1)).requires_grad_(True)
-        slope = torch.autograd.grad(net.critic(between).sum(), between, create_graph=True)[0]
-        penalty = 10 * ((slope.norm(dim=1) - 1) ** 2).mean()
-        return net.critic(wrong).mean() - net.critic(right).mean() + penalty  # type: ignore[no-any-return]
-
-    def makes(net: Any, batch: Batch) -> Tensor:
-        return -net.critic(net.made(len(batch[0]))).mean()  # type: ignore[no-any-return]
-
-    return Task(Pair(), rows_of(128, moons()), {"critic": judges, "generator": makes}, distance_to(moons()[:1000]))
 
 
 @family("adam-99", 1e-2, 250, continuous=False)
