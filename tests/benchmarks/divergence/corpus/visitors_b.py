@@ -243,7 +243,7 @@ def offline_expectiles() -> Task:
     return Task(Agent(), rows_of(64, *held), {"value": values, "critic": judges, "policy": acts}, distance_of)
 
 
-@family("adam-99", 1e-2, 250, continuous=False)
+@family("adam-99", 1e-2, 250)
 def topics_of_documents() -> Task:
     """ProdLDA: words of documents by mixed topics, with BatchNorm, dropout and a first beta of 0.99: hundreds of nats."""
 
@@ -267,7 +267,7 @@ def topics_of_documents() -> Task:
     return Task(Topics(), rows_of(64, F.one_hot(drawn, 120).sum(1).float()), loss)
 
 
-@family("momentum", 0.02, 250, supervised=True)
+@family("momentum", 0.02, 250, supervised=True, not_in=("bf16-mixed", "fp16"))
 def tagged_sentences() -> Task:
     """A tagger with a chain of tags on top (BiLSTM and CRF): the negative log-likelihood of a whole sentence."""
 
@@ -301,7 +301,7 @@ def tagged_sentences() -> Task:
     return Task(Tagger(), rows_of(32, x, y), loss)
 
 
-@family("rmsprop", 1e-3, 300, continuous=False)
+@family("rmsprop", 1e-3, 300, not_in=("bf16-mixed", "fp16"))
 def copied_after_a_while() -> Task:
     """Eight signs to be told again ten steps later, by an LSTM: a long plateau at what is known without memory."""
 

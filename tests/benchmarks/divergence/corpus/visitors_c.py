@@ -122,7 +122,7 @@ def fixed_point_layer() -> Task:
     return Task(Equilibrium(), rows_of(48, *digits()), classes)
 
 
-@family("adam-ngp", 1e-2, 250, supervised=True, continuous=False)
+@family("adam-ngp", 1e-2, 250, supervised=True)
 def hashed_field() -> Task:
     """A picture from hashed tables of features that begin at a ten-thousandth (Instant-NGP), and its epsilon of 1e-15."""
 
