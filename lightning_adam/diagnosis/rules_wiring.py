@@ -136,7 +136,7 @@ def input_scale(case: Case) -> Finding | None:
     past, heavy, run = case.past, case.now.heavy, case.run
     if heavy is None or run.scaled or run.first_step > 0:
         return None
-    if past.count == 4 and _are_tiny(case):
+    if past.count == 4 and 0 < median(past.recent("layer_rms", PASSES)) < TINY_INPUT:
         return _tiny_inputs(case)
     rms, offset = _scale(case)
     norm = median([*past.first_norms, *([case.now.gradient_norm] if math.isfinite(case.now.gradient_norm) else [])])
@@ -153,15 +153,6 @@ def input_scale(case: Case) -> Finding | None:
         {"input_rms": rms, "input_offset": offset, "loss": first, "gradient_norm": norm},
         remedy="Standardise inputs (and targets of a regression): subtract the mean, divide by the standard deviation.",
     )
-
-
-def _are_tiny(case: Case) -> bool:
-    """What the first layer is given, and the batch itself: else it is features that begin near zero and are learnt.
-
-    Hashed tables of features do at 1e-4 (Müller et al. 2022, arXiv:2201.05989).
-    """
-    given, batch = (median(case.past.recent(name, PASSES)) for name in ("layer_rms", "input_rms"))
-    return 0 < given < TINY_INPUT and not batch >= TINY_INPUT
 
 
 def _tiny_inputs(case: Case) -> Finding:
