@@ -42,6 +42,8 @@ SOON_LOWER = 0.8
 """Of what guessing costs: where a loss has to be going."""
 LEFT = 50
 """Steps."""
+GONE = 20
+"""Steps after which a rate that is under 1 % of its peak has not only dipped, as ``SCHEDULE-COLLAPSED`` counts them."""
 BOUNCING = frozenset({"OSCILLATION"})
 """Rules that noise looks like: only a loss that rises agrees."""
 
@@ -96,6 +98,8 @@ def agrees(rule: str, case: Case) -> bool:
         return is_slow(case) or is_left_there or (rule in SHORTENED and falls_short(case))
     if rule in LARGE_STEPS and gives_back(case):
         return True
+    if rule in LARGE_STEPS and lacks_a_rate(case):
+        return False
     return not is_unmoved(case) and is_where_it_began(case) if rule in FIRST_STEPS else is_stuck(case)
 
 
@@ -170,6 +174,16 @@ def gives_back(case: Case) -> bool:
 def stays_where_its_rate_left_it(case: Case) -> bool:
     """Of a signed loss: for 50 steps the rate has been under 1 % of its peak, and in these the loss has not fallen."""
     return case.curve.signed and case.past.low_lr >= LEFT and not has_fallen(case.past.losses[-LEFT:])
+
+
+def lacks_a_rate(case: Case) -> bool:
+    """For 20 steps the rate has been under 1 % of its peak, and the loss is no higher than it began: it stands for that.
+
+    Not where a first step moved the weights by a multiple of their norm, as in :func:`is_unmoved`.
+    """
+    curve, past = case.curve, case.past
+    doubt = 2 * math.hypot(curve.error, 1.25 * curve.noise / math.sqrt(5))
+    return past.low_lr >= GONE and past.early_ratio <= HOPELESS and curve.now <= curve.start + doubt
 
 
 def is_unmoved(case: Case) -> bool:

@@ -19,6 +19,8 @@ MIRRORED = (0.75, 2.5)
 """What an untrained classifier costs, in entropies of the labels: 1 for equal classes, more where many never come."""
 MOST_DROPPED = 0.9
 """By Dropout: what is left is scaled by 1/(1-p), and its variance by as much; people use up to 0.8."""
+LEAST_SIMILARITY = -1
+"""A cosine; what people train to its least value, and what begins near zero without being an error."""
 LOOKED_AT = 10
 """Steps between two looks at what changes over hundreds."""
 NON_FINITE_REMEDY = {
@@ -285,15 +287,23 @@ def _loss_scale(case: Case) -> float:
     return max(1.0, abs(case.past.initial_loss), spread(case.past.first_losses[:10]))
 
 
+def _error_scale(case: Case) -> float:
+    """Of a regression's loss that began below zero and is under every similarity: how large it was, however small."""
+    past = case.past
+    is_regression = median(past.recent("target_rms", PASSES)) > 0
+    is_below = past.initial_loss < 0 and bool(past.levels) and past.levels[-1] < 2 * LEAST_SIMILARITY
+    return abs(past.initial_loss) if is_regression and is_below else math.inf
+
+
 def _accelerates(case: Case) -> bool:
     """Over the whole run, in thirds: each fell by 1.5 times as much as the one before, the last by 20 times the scale."""
-    past = case.past
+    past, scale = case.past, min(_loss_scale(case), _error_scale(case))
     if len(past.levels) < 6:
         return False
     third = len(past.levels) // 3
     marks = [past.initial_loss, *(past.levels[-1 - k * third] for k in (2, 1, 0))]
     falls = [before - after for before, after in pairwise(marks)]
-    return all(b > 1.5 * a > 0 for a, b in pairwise(falls)) and falls[-1] > 20 * _loss_scale(case)
+    return all(b > 1.5 * a > 0 for a, b in pairwise(falls)) and falls[-1] > 20 * scale
 
 
 def _runs_straight_down(case: Case) -> bool:

@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.utils.hooks import RemovableHandle
 
+from lightning_adam.diagnosis.rules_wiring import TINY_INPUT
 from lightning_adam.monitoring.guard import Guard
 
 Floats = NDArray[np.float64]
@@ -52,6 +53,7 @@ class FirstLook:
         self.order: dict[int, int] = {}
         self._guard, self._steps = guard, 0
         self._given: Tensor | None = None
+        self._is_learnt = False
         self._handles: list[RemovableHandle] = []
         layers = [m for m in module.modules() if any(p is not None for p in m._parameters.values())]
         if not any(_is_compiled(m) for m in module.modules()):
@@ -62,9 +64,17 @@ class FirstLook:
         self._guard.run("the order of the layers", self._see, module, args)
 
     def scale(self) -> Floats:
-        """rms, and |mean|/standard deviation, of what the first weight matrix was given in this step; NaN if unknown."""
+        """rms, and |mean|/standard deviation, of what the first weight matrix was given in this step; NaN if unknown.
+
+        And where features are tiny that are learnt themselves, as hashed tables that begin at 1e-4 (Müller et al. 2022,
+        arXiv:2201.05989): they say nothing of the data.
+        """
         given, self._given = self._given, None
-        return np.full(2, math.nan) if given is None else scale_of(given)[1:]
+        unknown = np.full(2, math.nan)
+        if given is None:
+            return unknown
+        scale = scale_of(given)[1:]
+        return unknown if self._is_learnt and scale[0] < TINY_INPUT else scale
 
     def after_step(self) -> None:
         """The step is over: after the fifth, there is nothing left to see."""
@@ -88,7 +98,7 @@ class FirstLook:
         if self._given is not None or not isinstance(first, Tensor) or not any(p.dim() >= 2 for p in own):
             return
         if torch.is_grad_enabled() and first.is_floating_point() and first.numel() > 1:
-            self._given = first.detach()
+            self._given, self._is_learnt = first.detach(), first.grad_fn is not None
 
 
 def _is_compiled(module: nn.Module) -> bool:

@@ -12,6 +12,9 @@ from tests.benchmarks.divergence.corpus import (  # noqa: F401
     strangers_b,
     structured,
     supervised,
+    visitors,
+    visitors_b,
+    visitors_c,
 )
 from tests.benchmarks.divergence.corpus.family import FAMILIES
 

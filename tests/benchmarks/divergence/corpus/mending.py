@@ -105,8 +105,8 @@ def _sample(trials: Sequence[Trial | None], count: int) -> list[Trial]:
 
 def _is_of_hyper_parameters(mistake: Mistake) -> bool:
     """Not of the data, the network or the code."""
-    code = (mistake.batch, mistake.loss, mistake.net) != (None, None, None) or mistake.stale or not mistake.zeroed
-    return not code
+    loop = mistake.stale or mistake.zeroed_every > 1 or math.isfinite(mistake.forgets_every)
+    return not loop and (mistake.batch, mistake.loss, mistake.net) == (None, None, None)
 
 
 def _share(hits: Sequence[bool]) -> Share:

@@ -31,6 +31,8 @@ OPTIMIZERS: dict[str, Make] = {
     "adam-gan": lambda p, lr: torch.optim.Adam(p, lr, betas=(0.5, 0.999)),
     "adamw-95": lambda p, lr: torch.optim.AdamW(p, lr, betas=(0.9, 0.95), weight_decay=0.1),
     "adam-98": lambda p, lr: torch.optim.Adam(p, lr, betas=(0.9, 0.98), eps=1e-9),
+    "adam-99": lambda p, lr: torch.optim.Adam(p, lr, betas=(0.99, 0.999)),
+    "adam-ngp": lambda p, lr: torch.optim.Adam(p, lr, betas=(0.9, 0.99), eps=1e-15),
     "adam-0": lambda p, lr: torch.optim.Adam(p, lr, betas=(0.0, 0.999)),
     "amsgrad": lambda p, lr: torch.optim.Adam(p, lr, amsgrad=True),
     "sgd": torch.optim.SGD,
@@ -56,5 +58,8 @@ OPTIMIZERS: dict[str, Make] = {
     "soap": of_library("pytorch_optimizer", "SOAP"),
     "muon": muon,
 }
-ADAMS = frozenset({"adam", "adamw", "adamw-95", "adam-gan", "adam-98", "adam-0", "amsgrad", "nadam", "radam"})
+ADAMS = frozenset({
+    "adam", "adamw", "adamw-95", "adam-gan", "adam-98", "adam-99", "adam-ngp", "adam-0", "amsgrad", "nadam",
+    "radam",
+})  # fmt: skip
 """Those with Adam's formula and its arguments."""

@@ -104,6 +104,9 @@ class Loop:
         rates = [group["lr"] for group in self._groups()]
         for group, rate in zip(self._groups(), rates, strict=True):
             group["lr"] = min(rate * self._recipe.factor(step), self._recipe.cap or float("inf"))
+        if step and step % self._recipe.mistake.forgets_every == 0:
+            for optimizer in self._optimizers:
+                optimizer.state.clear()
         batch = self._batch(step)
         for place, (name, loss) in enumerate(self._task.turns.items()):
             self._turn(step, place, name, loss, batch)
@@ -116,7 +119,7 @@ class Loop:
         return (group for optimizer in self._optimizers for group in optimizer.param_groups)
 
     def _turn(self, step: int, place: int, name: str, wanted: Loss, batch: Batch) -> None:
-        if self._recipe.mistake.zeroed:
+        if step % self._recipe.mistake.zeroed_every == 0:
             self._optimizers[place].zero_grad()
         self.monitor.begin_batch(batch, step)
         loss = self._loss(step, wanted, batch)
