@@ -1,0 +1,181 @@
+"""Probabilities, logarithms and logits: what the loss takes, and what it gets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import Tensor
+
+from lightning_adam.diagnosis import Finding
+from lightning_adam.preflight.facts import Check, Facts, found
+from lightning_adam.preflight.loss_checks import at, is_output
+from lightning_adam.preflight.recorder import CLASS_LOSSES, Call, made_from
+
+
+def double_softmax(facts: Facts) -> Iterator[Finding]:
+    """Cross entropy has a softmax of its own."""
+    for call in facts.step.record.losses:
+        is_of_classes = call.name == "cross_entropy" and call.input.dim() > 1 and call.input.shape[1] > 1
+        if is_of_classes and (call.made_by in ("Softmax", "Sigmoid") or _is_distribution(call.input)):
+            yield _doubled(call, call.made_by if call.made_by == "Sigmoid" else "Softmax")
+            return
+    for call in facts.step.record.squashes:
+        if call.name == "log_softmax" and call.made_by == "Softmax":
+            yield _doubled(call, "Softmax")
+            return
+
+
+def _doubled(call: Call, by: str) -> Finding:
+    return found(
+        "DOUBLE-SOFTMAX",
+        "critical",
+        f"{call.name} has a softmax of its own, and gets the output of a {by.lower()}.",
+        f"Take the {by.lower()} out and give {call.name} the logits; apply it only when predicting.",
+        at(call, fed_by=by.lower()),
+    )
+
+
+def _is_distribution(values: Tensor) -> bool:
+    values = values.detach().float()
+    if values.numel() == 0 or float(values.min()) < 0:
+        return False
+    return bool(((values.sum(1) - 1).abs() < 1e-3).all())
+
+
+def double_sigmoid(facts: Facts) -> Iterator[Finding]:
+    """The loss with logits has a sigmoid of its own."""
+    for call in facts.step.record.losses:
+        if call.name == "binary_cross_entropy_with_logits" and call.made_by in ("Sigmoid", "Softmax"):
+            yield found(
+                "DOUBLE-SIGMOID",
+                "critical",
+                f"{call.name} has a sigmoid of its own, and gets the output of a {call.made_by.lower()}.",
+                f"Take the {call.made_by.lower()} out and give it the logits; or keep it and use F.binary_cross_entropy.",
+                at(call, fed_by=call.made_by.lower()),
+            )
+            return
+        if (
+            call.name == "binary_cross_entropy"
+            and call.made_by == "Sigmoid"
+            and made_from(call.input) in ("Sigmoid", "Softmax")
+        ):
+            yield found(
+                "DOUBLE-SIGMOID",
+                "critical",
+                "The net ends in a sigmoid, and another is applied before the loss.",
+                "Apply it once; better, none and F.binary_cross_entropy_with_logits.",
+                at(call),
+            )
+            return
+
+
+def needs_log(facts: Facts) -> Iterator[Finding]:
+    """Logarithms of probabilities are at most 0, and their exponentials sum to 1."""
+    for call in facts.step.record.losses:
+        if call.name not in ("nll_loss", "kl_div", "ctc_loss") or not call.input.numel():
+            continue
+        if _is_log_probability(call):
+            continue
+        is_probability = call.made_by in ("Softmax", "Sigmoid") or _is_distribution(call.input)
+        got = "probabilities" if is_probability else "logits or other numbers"
+        yield found(
+            "NLL-NEEDS-LOG",
+            "critical",
+            f"{call.name} needs log-probabilities, and gets {got}.",
+            "Use F.log_softmax(logits, dim=...) as its input"
+            + ("." if call.name != "nll_loss" else ", or F.cross_entropy(logits, y)."),
+            at(call, largest=float(call.input.detach().max())),
+        )
+        return
+
+
+def _is_log_probability(call: Call) -> bool:
+    values = call.input.detach().float()
+    if float(values.max()) > 1e-4:
+        return False
+    if call.name == "kl_div" or values.dim() < 2:
+        return True  # of a binary or a flattened distribution the sum is not known
+    total = values.logsumexp(-1 if call.name == "ctc_loss" else 1)
+    return bool((total.abs() < 0.05).double().mean() > 0.5) or call.made_by == "LogSoftmax" or call.made_by == "LogSigmoid"
+
+
+def log_of_probability(facts: Facts) -> Iterator[Finding]:
+    """-inf as soon as one probability rounds to 0; with an eps or a clamp before it, it does not."""
+    for call in facts.step.record.logarithms:
+        if call.made_by in ("Softmax", "Sigmoid", "Relu"):
+            better = {"Softmax": "F.log_softmax", "Sigmoid": "F.logsigmoid"}.get(
+                call.made_by, "torch.log(x.clamp_min(1e-8))"
+            )
+            yield found(
+                "LOG-OF-PROBABILITY",
+                "warning",
+                f"{call.name} of a {call.made_by.lower()}: it is -inf, and its gradient NaN, as soon as one value "
+                "rounds to 0.",
+                f"Use {better}, or the loss that takes logits.",
+                at(call, smallest=float(call.input.detach().min())),
+            )
+            return
+
+
+def softmax_dim(facts: Facts) -> Iterator[Finding]:
+    """Over the samples of the batch. A square matrix of similarities may well be normalised both ways."""
+    yield from _over_other_axis(facts)
+    n = facts.step.samples
+    for call in facts.step.record.squashes:
+        dim, shape = call.options.get("dim"), call.input.shape
+        if call.name == "sigmoid" or not isinstance(dim, int) or len(shape) < 2 or shape[0] != n or n < 2:
+            continue
+        if dim % len(shape) == 0 and shape[1] != n and shape[1] > 1 and len(shape) == 2 and is_output(call, facts):
+            yield found(
+                "SOFTMAX-DIM",
+                "critical",
+                f"{call.name} goes over dimension 0, which is the batch: samples compete with each other.",
+                f"{call.name}(..., dim=-1).",
+                at(call, shape=str(tuple(shape)), dim=dim),
+            )
+            return
+
+
+def _over_other_axis(facts: Facts) -> Iterator[Finding]:
+    """A log-softmax whose exponentials sum to 1 elsewhere than over the classes, such as over time for CTC."""
+    for call in facts.step.record.losses:
+        if call.name not in ("nll_loss", "ctc_loss") or call.made_by != "LogSoftmax" or call.input.dim() < 3:
+            continue
+        axis = call.input.dim() - 1 if call.name == "ctc_loss" else 1
+        total = call.input.detach().float().logsumexp(axis)
+        if bool((total.abs() > 0.05).double().mean() > 0.5):
+            yield found(
+                "SOFTMAX-DIM",
+                "critical",
+                f"{call.name} has its classes in dimension {axis} of {tuple(call.input.shape)}, and the log_softmax before "
+                "it goes over another one: the classes' probabilities do not sum to 1.",
+                "F.log_softmax(logits, dim=-1), before any transpose or permute.",
+                at(call, shape=str(tuple(call.input.shape)), dim=axis),
+            )
+            return
+
+
+def classes_reshaped(facts: Facts) -> Iterator[Finding]:
+    """(N, T, C) viewed as (N, C, T) for cross entropy: the values stay where they are, and classes and places are mixed."""
+    for call in facts.step.record.rearranged:
+        main = facts.step.main
+        if main is not None and main.name in CLASS_LOSSES and main.input.shape == call.output.shape and main.input.dim() > 2:
+            one, other = tuple(call.input.shape), tuple(call.output.shape)
+            yield found(
+                "SOFTMAX-DIM",
+                "critical",
+                f"{call.name} turns {one} into {other}: it does not move the class dimension, it mixes classes and places.",
+                "Use output.transpose(1, 2), or flatten both: output.flatten(0, 1) against y.flatten().",
+                at(call, before=str(one), after=str(other)),
+            )
+            return
+
+
+CHECKS = (
+    Check("DOUBLE-SOFTMAX", ("step",), double_softmax),
+    Check("DOUBLE-SIGMOID", ("step",), double_sigmoid),
+    Check("NLL-NEEDS-LOG", ("step",), needs_log),
+    Check("LOG-OF-PROBABILITY", ("step",), log_of_probability),
+    Check("SOFTMAX-DIM", ("step",), softmax_dim),
+    Check("SOFTMAX-DIM", ("step",), classes_reshaped),
+)
