@@ -11,10 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_adam.preflight.alignment import other_partner
 from lightning_adam.preflight.batches import size, take
+from lightning_adam.preflight.data import named_target
 from lightning_adam.preflight.gradients import walk
+from lightning_adam.preflight.graph_mixing import graph_mixing, graph_of_each_node
 from lightning_adam.preflight.mixing import mixing
-from lightning_adam.preflight.recorder import Call, Recorder
+from lightning_adam.preflight.recorder import BINARY_LOSSES, CLASS_LOSSES, VALUE_LOSSES, Call, Recorder
 from lightning_adam.preflight.sequence_order import order
 from lightning_adam.preflight.step import Step, asked_and_given, predict, same_values
 from lightning_adam.preflight.task import Task, kept, mode
@@ -34,6 +37,7 @@ class Behaviour:
         copies: whether the targets are the input's tokens at the same places, and nothing narrow is between.
         spread: of the output over samples, relative to its size; NaN if not to be had.
         dropouts: dropout that is on in evaluation.
+        partner: the sample whose output the first sample's target is compared with, where that is another one.
         noisy: whether the net gives something else for the same input at another draw of random numbers.
     """
 
@@ -42,6 +46,7 @@ class Behaviour:
     copies: bool = False
     spread: float = math.nan
     dropouts: tuple[Call, ...] = ()
+    partner: int | None = None
     noisy: bool = False
 
 
@@ -50,14 +55,27 @@ def measure(task: Task, step: Step, batch: Any) -> Behaviour:
     found = Behaviour()
     with exactly(task), mode(task.module, training=False), kept(task.module):
         found.dropouts, found.noisy = _active_dropouts(task, batch), _draws(task, step, batch)
-        n = size(batch)
-        if n < 4 or step.prediction < 0:
+        n, owners = size(batch), graph_of_each_node(batch)
+        if owners is not None:
+            found.mixing = graph_mixing(task, batch, owners)
+        if n < 4 or owners is not None:
+            return found
+        found.partner = other_partner(task, batch, step.target or named_target(batch), _has_places(step))
+        if step.prediction < 0:
             return found
         few = take(batch, range(min(n - 1, SAMPLES)))  # fewer than all: an output of pairs is to be seen by its size
         found.spread = _spread(task, step, batch)
         found.mixing = mixing(task, step, few)
         found.leak, found.copies = order(task, step, few)
     return found
+
+
+def _has_places(step: Step) -> bool:
+    """Whether the loss adds up what it finds at each place of a sample."""
+    main = step.main if step.target else None
+    if main is None or main.target is None or main.name not in (*CLASS_LOSSES, *BINARY_LOSSES, *VALUE_LOSSES):
+        return False
+    return main.target.numel() > step.samples
 
 
 @contextmanager

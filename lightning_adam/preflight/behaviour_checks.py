@@ -26,6 +26,20 @@ def batch_mixing(facts: Facts) -> Iterator[Finding]:
         )
 
 
+def targets_misplaced(facts: Facts) -> Iterator[Finding]:
+    """Flattened in another order than the output, rolled, or sorted on their own."""
+    if facts.behaviour.partner is not None:
+        yield found(
+            "BATCH-MIXING",
+            "critical",
+            f"The first sample's target is compared with the output of sample {facts.behaviour.partner} of its batch, and "
+            "not, or not only, with its own.",
+            "Flatten output and target in the same order: (N, T, C) against (N, T); a time-first output (T, N, C) needs "
+            "y.transpose(0, 1). Look for flip, roll, sort or a shuffle of only one of them.",
+            {"compared with": facts.behaviour.partner},
+        )
+
+
 def not_causal(facts: Facts) -> Iterator[Finding]:
     """Who predicts the next entry must not see it."""
     if facts.behaviour.leak > CHANGED:
@@ -89,6 +103,7 @@ def nondeterministic(facts: Facts) -> Iterator[Finding]:
 
 CHECKS = (
     Check("BATCH-MIXING", ("behaviour",), batch_mixing),
+    Check("BATCH-MIXING", ("behaviour",), targets_misplaced),
     Check("NOT-CAUSAL", ("behaviour",), not_causal),
     Check("TARGET-IS-INPUT", ("behaviour",), target_is_input),
     Check("IGNORES-INPUT", ("behaviour",), ignores_input),

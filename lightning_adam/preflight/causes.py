@@ -20,7 +20,7 @@ OUTPUT = (
 )
 
 EXPLAINS: dict[str, tuple[str, ...]] = {
-    "DATA-NONFINITE": (*LEARNING, *STARTING, "UPDATE-LOST"),
+    "DATA-NONFINITE": (*LEARNING, *STARTING, "UPDATE-LOST", "NO-GRADIENT"),
     "INPUT-CONSTANT": (
         "IGNORES-INPUT",
         "DUPLICATES",

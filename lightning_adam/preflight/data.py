@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
-from torch.utils.data import DataLoader, RandomSampler, SequentialSampler
+from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SequentialSampler
 
 from lightning_adam.preflight.batches import LABEL_NAMES, Reading, is_finite, leaves, mapped
+from lightning_adam.preflight.leaks import leaks
 from lightning_adam.preflight.step import EMBEDDINGS, Step
 from lightning_adam.preflight.task import OutOfTimeError, Task
 
@@ -32,6 +33,7 @@ class Data:
         targets: its tensors, of all batches.
         bad: paths with NaN or Inf, and whether the loss is then finite.
         reaches: whether the loss changes with the float inputs; None where there are none.
+        leaks: places of the inputs, by path, that have the target.
         far: labels across the data set, in its order, where it is read in order.
     """
 
@@ -42,6 +44,7 @@ class Data:
     targets: list[Tensor]
     bad: dict[str, bool] = field(default_factory=dict)
     reaches: bool | None = None
+    leaks: dict[str, list[str]] = field(default_factory=dict)
     far: Tensor | None = None
 
     @property
@@ -63,6 +66,7 @@ def measure(task: Task, step: Step) -> Data:
     data = Data(task.reading, step.samples, inputs, target, [row[target] for row in rows if target in row])
     data.bad = _bad(task)
     data.reaches = _reaches(task, step, inputs)
+    data.leaks = leaks(task, step, inputs, data.targets) if step.error is None else {}
     data.far = _far(task.reading.loader, target)
     return data
 
@@ -132,7 +136,9 @@ def flat_samples(tensors: list[Tensor]) -> Tensor:
 
 
 def is_replacing(loader: Any) -> bool:
-    """Whether samples are drawn with replacement: then they repeat."""
+    """Whether samples are drawn with replacement: then they repeat. A stream may, but not once for each worker."""
+    if isinstance(getattr(loader, "dataset", None), IterableDataset) and getattr(loader, "num_workers", 0) > 1:
+        return False
     sampler = getattr(loader, "sampler", None)
     return getattr(sampler, "replacement", False) or not isinstance(sampler, (RandomSampler, SequentialSampler, type(None)))
 

@@ -9,11 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from lightning_adam.diagnosis import Finding
-from lightning_adam.preflight.batches import leaves
+from lightning_adam.preflight.batches import is_finite, leaves
 from lightning_adam.preflight.data import (
     Data,
     distinct,
-    entropy,
     flat_samples,
     is_replacing,
     last_batch,
@@ -44,6 +43,16 @@ def nonfinite(facts: Facts) -> Iterator[Finding]:
             "Drop or repair those samples, e.g. x = torch.nan_to_num(x), and look for a division by 0 in the preprocessing.",
             {"batches read": len(facts.data.reading.batches)},
             spoiling,
+        )
+    elif facts.step.spoiled and facts.step.given is not None and is_finite(facts.step.given):
+        what, _, where = facts.step.spoiled.partition(" at ")
+        yield found(
+            "DATA-NONFINITE",
+            "critical",
+            f"The batch is finite and the first loss is not: {what} makes NaN of it.",
+            "Look for 0 / 0, such as a column that never changes divided by its deviation: x / std.clamp_min(1e-6); and for "
+            "a logarithm or a root of numbers below 0.",
+            {"at": where},
         )
 
 
@@ -91,6 +100,7 @@ def _scales(facts: Facts) -> Iterator[tuple[str, float, float, float]]:
     given = [(names.get(id(e.layer), type(e.layer).__name__), e.values) for e in floats]
     joined = [c for c in facts.step.record.joined if any(same_values(leaf, c.input) for _, leaf in leaves(facts.step.given))]
     given += [(f"{call.name} at {Path(call.place).name}", call.input) for call in joined]
+    given += [(f"the product at {Path(g.place).name}", g.input) for g in facts.step.record.gains if _is_raw(g.input, facts)]
     if not facts.step.trace.called:  # functional: only the batch is left to look at
         given = [(path, tensors[0]) for path, tensors in facts.data.inputs.items() if tensors[0].is_floating_point()]
     for name, values in given:
@@ -98,6 +108,11 @@ def _scales(facts: Facts) -> Iterator[tuple[str, float, float, float]]:
         values = values[torch.isfinite(values)]
         if values.numel() > 1 and float(values.std()) > 0:
             yield name, float(values.mean()), float(values.std()), float(values.abs().max())
+
+
+def _is_raw(values: Tensor, facts: Facts) -> bool:
+    """Whether a matrix of the module's own is multiplied with what the batch has."""
+    return any(leaf.numel() == values.numel() and same_values(leaf, values) for _, leaf in leaves(facts.step.given))
 
 
 def target_scale(facts: Facts) -> Iterator[Finding]:
@@ -128,24 +143,28 @@ def target_scale(facts: Facts) -> Iterator[Finding]:
 
 def value_pair(facts: Facts) -> tuple[Tensor, Tensor] | None:
     """Prediction and target of a regression; the targets of all batches where the loss gets them as they are."""
-    main, data = facts.step.main, facts.data
-    if main is not None:
-        if main.name not in VALUE_LOSSES or main.target is None:
-            return None
-        prediction, target = main.input.detach(), main.target.detach()
-    elif (by_hand := _written_by_hand(facts.step, data)) is not None:
-        prediction, target = by_hand
-    else:
+    pair = _of_the_loss(facts.step, facts.data)
+    if pair is None:
         return None
+    prediction, target = pair
     if facts.step.target:
-        target = torch.cat([t.flatten() for t in data.targets])
+        target = torch.cat([t.flatten() for t in facts.data.targets])
     target, prediction = target.float().cpu(), prediction.float().cpu()
     target = target[torch.isfinite(target)]
     return (prediction, target) if target.numel() > 1 and prediction.numel() > 1 else None
 
 
-def _written_by_hand(step: Step, data: Data) -> tuple[Tensor, Tensor] | None:
-    """A loss without torch's function: the prediction and a float target of its size."""
+def _of_the_loss(step: Step, data: Data) -> tuple[Tensor, Tensor] | None:
+    """What torch's function compares; of a loss by hand what is taken from a tensor of the batch, or is of its size."""
+    call = step.main or (step.compared if step.target else None)
+    if call is None:
+        return _of_one_size(step, data)
+    is_of_values = call is not step.main or call.name in (*VALUE_LOSSES, "gaussian_nll_loss")
+    return (call.input.detach(), call.target.detach()) if is_of_values and call.target is not None else None
+
+
+def _of_one_size(step: Step, data: Data) -> tuple[Tensor, Tensor] | None:
+    """The prediction and a float target of its size."""
     output = step.trace.outer[step.prediction][1] if step.prediction >= 0 else None
     if not isinstance(output, Tensor) or not data.targets or not data.targets[0].is_floating_point():
         return None
@@ -255,7 +274,7 @@ def duplicates(facts: Facts) -> Iterator[Finding]:
     rows = torch.cat([r.double() for r in wide if len(r) == len(wide[0])], 1)
     is_rich = len(torch.unique(rows[:64])) > 32 or not wide[0].is_floating_point()
     kinds = distinct(rows)
-    if len(rows) >= 32 and is_rich and 1 < kinds < 0.5 * len(rows):
+    if len(rows) >= 32 and is_rich and 1 < kinds <= 0.5 * len(rows):
         yield found(
             "DUPLICATES",
             "warning",
@@ -267,36 +286,18 @@ def duplicates(facts: Facts) -> Iterator[Finding]:
 
 
 def target_in_input(facts: Facts) -> Iterator[Finding]:
-    """A column of the input is the target itself, or that in another unit; an autoencoder's target is all of the input, and
+    """Part of the input is the target itself, or that in another unit; an autoencoder's target is all of the input, and
     meant."""
-    data = facts.data
-    target = torch.cat([t.flatten() for t in data.targets]).double() if data.targets else torch.zeros(0)
-    if (
-        not facts.step.target
-        or len(target) < 64
-        or len(target) != sum(len(t) for t in data.targets)
-        or entropy(target) < 0.1
-    ):
-        return
-    for path, tensors in data.inputs.items():
-        if tensors[0].dim() == 2 and tensors[0].is_floating_point() and sum(map(len, tensors)) == len(target):
-            same = _on_a_line(torch.cat(tensors).double(), target).nonzero().flatten().tolist()
-            if same and tensors[0].shape[1] > 1:
-                yield found(
-                    "TARGET-IS-INPUT",
-                    "warning",
-                    f"Column {some(map(str, same))} of the input {path} is the target itself, or the same in another unit.",
-                    f"Drop it from the input: x = x[:, [i for i in range({tensors[0].shape[1]}) if i not in {same}]].",
-                    {"columns": some(map(str, same))},
-                    [path],
-                )
-
-
-def _on_a_line(columns: Tensor, target: Tensor) -> Tensor:
-    """Which columns are the target times a number, plus a number, up to float32's rounding."""
-    away, far = columns - columns.mean(0), target - target.mean()
-    likeness: Tensor = (away * far[:, None]).sum(0) / (away.square().sum(0) * far.square().sum()).sqrt()
-    return likeness.abs() > 1 - 1e-9
+    for path, places in facts.data.leaks.items():
+        yield found(
+            "TARGET-IS-INPUT",
+            "warning",
+            f"Of the input {path} {some(places)} {'is' if len(places) == 1 else 'are'} the target itself, or the same in "
+            "another unit.",
+            "Drop it from the input: what is to be told is not known when predicting.",
+            {"columns": some(places)},
+            [path],
+        )
 
 
 def batchnorm(facts: Facts) -> Iterator[Finding]:
@@ -323,7 +324,7 @@ def batchnorm(facts: Facts) -> Iterator[Finding]:
 
 
 CHECKS = (
-    Check("DATA-NONFINITE", ("data",), nonfinite),
+    Check("DATA-NONFINITE", ("data", "step"), nonfinite),
     Check("INPUT-CONSTANT", ("data",), constant),
     Check("INPUT-SCALE", ("data", "step"), input_scale),
     Check("TARGET-SCALE", ("data", "step"), target_scale),

@@ -35,7 +35,8 @@ def broadcast(facts: Facts) -> Iterator[Finding]:
             made = torch.broadcast_shapes(call.input.shape, call.target.shape)  # type: ignore[no-untyped-call]
         except RuntimeError:  # the step raises, and says so itself
             continue
-        if made.numel() > max(call.input.numel(), call.target.numel()):
+        is_larger = made.numel() > max(call.input.numel(), call.target.numel())
+        if is_larger or _is_square_already(call, facts.step.samples):
             one, other = tuple(call.input.shape), tuple(call.target.shape)
             yield found(
                 "BROADCAST",
@@ -47,6 +48,12 @@ def broadcast(facts: Facts) -> Iterator[Finding]:
                 at(call, input=str(one), target=str(other)),
             )
             return
+
+
+def _is_square_already(call: Call, samples: int) -> bool:
+    """One value per sample against one per pair: an earlier line, such as reward + next value, has broadcast."""
+    shapes = [tuple(t.shape) for t in (call.input, call.target) if t is not None]
+    return samples > 2 and (samples, samples) in shapes and any(s in shapes for s in ((samples, 1), (samples,)))
 
 
 def _pairs_all(call: Call, samples: int) -> bool:
@@ -103,41 +110,51 @@ def _is_one(call: Call, facts: Facts) -> bool:
 
 
 def label_range(facts: Facts) -> Iterator[Finding]:
-    """Classes that the net does not have; binary targets that are neither 0, 1 nor between."""
+    """Classes that the net does not have; binary targets that are neither 0, 1 nor between; signs that are none."""
     main = facts.step.main
     if main is None or main.target is None or not main.target.numel():
         return
     labels = main.target
     if facts.step.target and facts.has("data"):
         labels = torch.cat([t.flatten() for t in facts.data.targets])
-    yield from _signs(main, labels)
-    if main.name in CLASS_LOSSES and not labels.is_floating_point() and main.input.dim() > 1:
-        count = main.input.shape[1]
-        kept = labels[labels != main.options.get("ignore_index", -100)]
-        low, high = (int(kept.min()), int(kept.max())) if kept.numel() else (0, 0)
-        if low < 0 or high >= count:
-            yield found(
-                "LABEL-RANGE",
-                "critical",
-                f"Labels reach from {low} to {high}; the net has {count} classes, 0 to {count - 1}.",
-                f"Give the last layer {high + 1} outputs, or count the labels from 0."
-                if low >= 0
-                else "Count the labels from 0.",
-                at(main, lowest=low, highest=high, classes=count),
-            )
-    if main.name in BINARY_LOSSES and (float(labels.min()) < 0 or float(labels.max()) > 1):
+    for names, judge in _LABELS:
+        if main.name in names:
+            yield from judge(main, labels)
+
+
+def _classes(main: Call, labels: Tensor) -> Iterator[Finding]:
+    if labels.is_floating_point() or main.input.dim() < 2:
+        return
+    count = main.input.shape[1]
+    kept = labels[labels != main.options.get("ignore_index", -100)]
+    low, high = (int(kept.min()), int(kept.max())) if kept.numel() else (0, 0)
+    if low < 0 or high >= count:
         yield found(
             "LABEL-RANGE",
             "critical",
-            f"{main.name} needs targets from 0 to 1; these reach from {float(labels.min()):g} to {float(labels.max()):g}.",
+            f"Labels reach from {low} to {high}; the net has {count} classes, 0 to {count - 1}.",
+            f"Give the last layer {high + 1} outputs, or count the labels from 0."
+            if low >= 0
+            else "Count the labels from 0.",
+            at(main, lowest=low, highest=high, classes=count),
+        )
+
+
+def _yes_and_no(main: Call, labels: Tensor) -> Iterator[Finding]:
+    low, high = float(labels.min()), float(labels.max())
+    if low < 0 or high > 1:
+        yield found(
+            "LABEL-RANGE",
+            "critical",
+            f"{main.name} needs targets from 0 to 1; these reach from {low:g} to {high:g}.",
             "Map the two labels to 0 and 1; more classes need F.cross_entropy.",
-            at(main, lowest=float(labels.min()), highest=float(labels.max())),
+            at(main, lowest=low, highest=high),
         )
 
 
 def _signs(main: Call, labels: Tensor) -> Iterator[Finding]:
     """Losses of pairs and margins multiply by their target: 0 takes a sample out, and 0 and 1 have no other side."""
-    if main.name in SIGNED_LOSSES and not bool((labels.abs() == 1).all()):
+    if not bool((labels.abs() == 1).all()):
         low, high = float(labels.min()), float(labels.max())
         yield found(
             "LABEL-RANGE",
@@ -146,6 +163,9 @@ def _signs(main: Call, labels: Tensor) -> Iterator[Finding]:
             "Map the labels 0 and 1 to -1 and 1: 2 * y - 1.",
             at(main, lowest=low, highest=high),
         )
+
+
+_LABELS = ((SIGNED_LOSSES, _signs), (CLASS_LOSSES, _classes), (BINARY_LOSSES, _yes_and_no))
 
 
 CHECKS = (

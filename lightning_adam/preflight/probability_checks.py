@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from lightning_adam.diagnosis import Finding
+from lightning_adam.preflight.behaviour import CHANGED
 from lightning_adam.preflight.facts import Check, Facts, found
 from lightning_adam.preflight.loss_checks import at, is_output
-from lightning_adam.preflight.recorder import CLASS_LOSSES, Call, made_from
+from lightning_adam.preflight.recorder import CLASS_LOSSES, Call, makers
 
 
 def double_softmax(facts: Facts) -> Iterator[Finding]:
@@ -19,8 +20,9 @@ def double_softmax(facts: Facts) -> Iterator[Finding]:
         if is_of_classes and (call.made_by in ("Softmax", "Sigmoid") or _is_distribution(call.input)):
             yield _doubled(call, call.made_by if call.made_by == "Sigmoid" else "Softmax")
             return
-    for call in facts.step.record.squashes:
-        if call.name == "log_softmax" and call.made_by == "Softmax":
+    squashes = [call for call in facts.step.record.squashes if call.name == "log_softmax"]
+    for call in (*squashes, *facts.step.record.normalisers):
+        if call.made_by == "Softmax":
             yield _doubled(call, "Softmax")
             return
 
@@ -44,8 +46,8 @@ def _is_distribution(values: Tensor) -> bool:
 
 def double_sigmoid(facts: Facts) -> Iterator[Finding]:
     """The loss with logits has a sigmoid of its own."""
-    for call in facts.step.record.losses:
-        if call.name == "binary_cross_entropy_with_logits" and call.made_by in ("Sigmoid", "Softmax"):
+    for call in _binary_losses_of_logits(facts):
+        if call.made_by in ("Sigmoid", "Softmax"):
             yield found(
                 "DOUBLE-SIGMOID",
                 "critical",
@@ -54,11 +56,9 @@ def double_sigmoid(facts: Facts) -> Iterator[Finding]:
                 at(call, fed_by=call.made_by.lower()),
             )
             return
-        if (
-            call.name == "binary_cross_entropy"
-            and call.made_by == "Sigmoid"
-            and made_from(call.input) in ("Sigmoid", "Softmax")
-        ):
+    for call in facts.step.record.losses:
+        last, before = (*makers(call.input, 2), "", "")[:2]
+        if call.name == "binary_cross_entropy" and last == "Sigmoid" and before in ("Sigmoid", "Softmax"):
             yield found(
                 "DOUBLE-SIGMOID",
                 "critical",
@@ -67,6 +67,13 @@ def double_sigmoid(facts: Facts) -> Iterator[Finding]:
                 at(call),
             )
             return
+
+
+def _binary_losses_of_logits(facts: Facts) -> list[Call]:
+    """torch's own, and what is written by hand of log-sigmoids; softplus is a piece of it only where no other loss is."""
+    record = facts.step.record
+    by_hand = [call for call in record.binary_pieces if call.name == "logsigmoid" or not record.losses]
+    return [call for call in record.losses if call.name == "binary_cross_entropy_with_logits"] + by_hand
 
 
 def needs_log(facts: Facts) -> Iterator[Finding]:
@@ -99,41 +106,117 @@ def _is_log_probability(call: Call) -> bool:
     return bool((total.abs() < 0.05).double().mean() > 0.5) or call.made_by == "LogSoftmax" or call.made_by == "LogSigmoid"
 
 
+BETTER = {
+    "softmax": "F.log_softmax",
+    "sigmoid": "F.logsigmoid",
+    "relu": "torch.log(x.clamp_min(1e-8))",
+    "sigmoid taken from 1": "F.logsigmoid(-logits)",
+    "softmax taken from 1": "the logarithm of what is left, (1 - p).clamp_min(1e-8)",
+    "softmax written by hand": "F.log_softmax",
+}
+"""What a logarithm may be of, and what to write instead."""
+
+
 def log_of_probability(facts: Facts) -> Iterator[Finding]:
     """-inf as soon as one probability rounds to 0; with an eps or a clamp before it, it does not."""
     for call in facts.step.record.logarithms:
-        if call.made_by in ("Softmax", "Sigmoid", "Relu"):
-            better = {"Softmax": "F.log_softmax", "Sigmoid": "F.logsigmoid"}.get(
-                call.made_by, "torch.log(x.clamp_min(1e-8))"
-            )
+        what = _vanishing_value(call)
+        if what:
             yield found(
                 "LOG-OF-PROBABILITY",
                 "warning",
-                f"{call.name} of a {call.made_by.lower()}: it is -inf, and its gradient NaN, as soon as one value "
-                "rounds to 0.",
-                f"Use {better}, or the loss that takes logits.",
+                f"{call.name} of a {what}: it is -inf, and its gradient NaN, as soon as one value rounds to 0.",
+                f"Use {BETTER[what]}, or the loss that takes logits.",
                 at(call, smallest=float(call.input.detach().min())),
             )
             return
 
 
+def _vanishing_value(call: Call) -> str:
+    """What the logarithm is of, where that rounds to 0; empty for anything else."""
+    last, before = (*makers(call.input, 2), "", "")[:2]
+    if call.name != "log1p" and last in ("Softmax", "Sigmoid", "Relu"):
+        return last.lower()
+    if (call.name == "log1p", last) in ((True, "Neg"), (False, "Rsub")) and before in ("Softmax", "Sigmoid"):
+        return f"{before.lower()} taken from 1"
+    is_by_hand = call.name != "log1p" and (last, before) == ("Div", "Exp") and call.input.dim() > 1
+    return "softmax written by hand" if is_by_hand and _is_distribution(call.input) else ""
+
+
 def softmax_dim(facts: Facts) -> Iterator[Finding]:
     """Over the samples of the batch. A square matrix of similarities may well be normalised both ways."""
     yield from _over_other_axis(facts)
+    for call in _over_samples(facts):
+        shape = call.input.shape
+        if len(shape) == 2 and shape[1] != shape[0] and shape[1] > 1 and is_output(call, facts):
+            yield _over_the_batch(call)
+            return
+
+
+def softmax_mixes(facts: Facts) -> Iterator[Finding]:
+    """Inside of a net whose samples were seen to hang on each other."""
+    call = next(iter(_over_samples(facts)), None)
+    if call is not None and facts.behaviour.mixing > CHANGED:
+        yield _over_the_batch(call)
+
+
+def _over_samples(facts: Facts) -> list[Call]:
+    """Softmaxes over the dimension of the batch."""
     n = facts.step.samples
-    for call in facts.step.record.squashes:
-        dim, shape = call.options.get("dim"), call.input.shape
-        if call.name == "sigmoid" or not isinstance(dim, int) or len(shape) < 2 or shape[0] != n or n < 2:
+    calls = [c for c in facts.step.record.squashes if c.name != "sigmoid" and c.input.dim() > 1 and n > 1]
+    return [c for c in calls if _axis(c) == 0 and c.input.shape[0] == n]
+
+
+def _axis(call: Call) -> int:
+    """That a softmax goes over: without ``dim`` torch takes the first of one or three dimensions, else the second."""
+    dim, count = call.options.get("dim"), call.input.dim()
+    return dim % count if isinstance(dim, int) else (0 if count in (1, 3) else 1)
+
+
+def _over_the_batch(call: Call) -> Finding:
+    return found(
+        "SOFTMAX-DIM",
+        "critical",
+        f"{call.name} goes over dimension 0, which is the batch: samples compete with each other.",
+        f"{call.name}(..., dim=-1), or over the dimension whose entries are to be weighed.",
+        at(call, shape=str(tuple(call.input.shape)), dim=0),
+    )
+
+
+def attention_axis(facts: Facts) -> Iterator[Finding]:
+    """What a place looks at is weighed by numbers that sum to 1 over the places that look: queries and keys are swapped.
+
+    Only of a square: slots (Locatello et al. 2020) compete for what they look at, and are normalised afterwards.
+    """
+    for call in facts.step.record.weighted:
+        weights, axis = call.input.detach().float(), _summed_axis(call)
+        if weights.dim() < 3 or axis is None or _sums_to_one(weights, axis):
             continue
-        if dim % len(shape) == 0 and shape[1] != n and shape[1] > 1 and len(shape) == 2 and is_output(call, facts):
+        others = [dim for dim in range(1, weights.dim()) if dim != axis and weights.shape[dim] == weights.shape[axis] > 2]
+        if any(_sums_to_one(weights, dim) for dim in others):
             yield found(
                 "SOFTMAX-DIM",
                 "critical",
-                f"{call.name} goes over dimension 0, which is the batch: samples compete with each other.",
-                f"{call.name}(..., dim=-1).",
-                at(call, shape=str(tuple(shape)), dim=dim),
+                f"Attention weights of shape {tuple(weights.shape)} sum to 1 over the queries, not over the keys that are "
+                "weighed.",
+                "torch.softmax(scores, dim=-1), with queries in the last dimension but one.",
+                at(call, shape=str(tuple(weights.shape)), dim=axis),
             )
             return
+
+
+def _summed_axis(call: Call) -> int | None:
+    """The dimension of the first factor that the product sums over; None where there is no single one."""
+    if call.name != "einsum":
+        return call.input.dim() - 1
+    given, _, result = str(call.options["equation"]).replace(" ", "").partition("->")
+    first, _, second = given.partition(",")
+    summed = [letter for letter in first if letter in second and letter not in result and letter != "."]
+    return first.index(summed[0]) - len(first) + call.input.dim() if len(summed) == 1 else None
+
+
+def _sums_to_one(weights: Tensor, dim: int) -> bool:
+    return bool(((weights.sum(dim) - 1).abs() < 1e-2).double().mean() > 0.5)
 
 
 def _over_other_axis(facts: Facts) -> Iterator[Finding]:
@@ -178,4 +261,6 @@ CHECKS = (
     Check("LOG-OF-PROBABILITY", ("step",), log_of_probability),
     Check("SOFTMAX-DIM", ("step",), softmax_dim),
     Check("SOFTMAX-DIM", ("step",), classes_reshaped),
+    Check("SOFTMAX-DIM", ("step",), attention_axis),
+    Check("SOFTMAX-DIM", ("step", "behaviour"), softmax_mixes),
 )

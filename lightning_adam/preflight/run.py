@@ -29,6 +29,7 @@ from lightning_adam.preflight import (
     structure_checks,
     trial,
     trial_checks,
+    unseen,
 )
 from lightning_adam.preflight.alone import alone
 from lightning_adam.preflight.batches import read, train_loader
@@ -234,7 +235,7 @@ def _try(facts: Facts, left: Callable[[], float]) -> trial.Trial | None:
         return found
     if not task.manual:
         _attempt(facts, "CANNOT-OVERFIT", lambda: trial.overfit(task, facts.step, facts.data, found, left() / 3))
-        _attempt(facts, "NO-SIGNAL", lambda: trial.unseen(task, facts.step, facts.data, found, left() * 0.8))
+        _attempt(facts, "NO-SIGNAL", lambda: unseen.unseen(task, facts.step, facts.data, found, left() * 0.8))
     return found
 
 

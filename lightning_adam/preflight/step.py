@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from lightning_adam.preflight.batches import leaves, size
 from lightning_adam.preflight.recorder import Call, Record, Recorder
+from lightning_adam.preflight.spoiling import first_spoiled
 from lightning_adam.preflight.task import Task
 
 LAYERS = (nn.Linear, nn.modules.conv._ConvNd, nn.RNNBase, nn.RNNCellBase, nn.Bilinear, nn.MultiheadAttention)
@@ -104,6 +105,7 @@ class Step:
         lowered: the log-probabilities by hand that the total makes smaller, whose they are equally much; None if none.
         leaves: parameters that the loss leads to.
         given: the batch.
+        spoiled: where the step makes NaN or Inf of finite numbers; empty where it does not.
     """
 
     record: Record
@@ -119,16 +121,22 @@ class Step:
     lowered: Call | None = None
     leaves: list[Tensor] = field(default_factory=list)
     given: Any = None
+    spoiled: str = ""
 
     @property
     def main(self) -> Call | None:
         """The last loss call."""
         return self.record.losses[-1] if self.record.losses else None
 
+    @property
+    def compared(self) -> Call | None:
+        """The last loss call; of a loss that is written by hand the last difference from something given."""
+        return self.main or (self.record.differences[-1] if self.record.differences else None)
+
 
 def observe(task: Task, batch: Any, seed: int = 0) -> Step:
     """Run the training step on a batch, once, and keep what it shows; an exception of it, too."""
-    samples, recorder = size(batch), Recorder()
+    samples, recorder = size(batch), Recorder(measures_gains=True)
     versions = [(p, p._version) for p in task.trainable().values()]
     with traced() as trace, recorder:
         step = Step(recorder.record, trace, samples=samples)
@@ -145,18 +153,25 @@ def observe(task: Task, batch: Any, seed: int = 0) -> Step:
         if not task.manual:  # by hand weights may have been written since, and the graph is void
             step.slopes, step.lowered = slopes(loss, recorder.record.losses), lowered(loss, recorder.record)
             step.punished = punished(loss, recorder.record, task.given)
+        if not math.isfinite(step.loss):
+            step.spoiled = first_spoiled(lambda: task.loss(batch, seed=seed))
     return step
 
 
 def target_path(step: Step, batch: Any) -> str:
-    """The path of the leaf that the last loss call compares with."""
-    target = step.main.target if step.main is not None else None
-    if target is None:
+    """The path of the leaf that the last loss call, or a difference by hand, compares with."""
+    target = step.compared.target if step.compared is not None else None
+    if target is None or (step.main is None and is_asked(step, target)):
         return ""
     for path, leaf in leaves(batch):
         if leaf.numel() == target.numel() and leaf.numel() and same_values(leaf, target):
             return path
     return ""
+
+
+def is_asked(step: Step, target: Tensor) -> bool:
+    """Whether a net got the target as its input, as one that tells its input again does."""
+    return any(g is not None and g.numel() == target.numel() and same_values(g, target) for g in step.trace.asked)
 
 
 def same_values(leaf: Tensor, target: Tensor) -> bool:

@@ -7,14 +7,16 @@ from collections.abc import Iterator
 from statistics import median
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from lightning_adam.diagnosis import Finding
 from lightning_adam.preflight.facts import Check, Facts, found, some
 from lightning_adam.preflight.gradients import matrices
-from lightning_adam.preflight.step import LAYERS
+from lightning_adam.preflight.step import EMBEDDINGS, LAYERS
 from lightning_adam.preflight.task import DROPOUTS, NORMS, Task
 
+SMALLEST_GAIN, LARGEST_GAIN = 0.02, 7
 LIBRARIES = ("transformers", "timm", "torchvision", "diffusers", "peft", "segmentation_models_pytorch", "torchaudio")
 """Their classes have tensors for uses that one's own may not have, such as a pooler."""
 
@@ -83,7 +85,9 @@ def frozen(facts: Facts) -> Iterator[Finding]:
 def not_registered(facts: Facts) -> Iterator[Finding]:
     """Parameters that the loss leads to, and that the module does not know."""
     ours, kept = {id(p) for p in facts.task.module.parameters()}, held(facts.task)
-    stray = [p for p in facts.step.leaves if isinstance(p, nn.Parameter) and id(p) not in ours and id(p) not in kept]
+    plain = {id(t) for t in _plain_tensors(facts.task.module)}
+    unknown = [p for p in facts.step.leaves if id(p) not in ours and id(p) not in kept]
+    stray = [p for p in unknown if isinstance(p, nn.Parameter) or id(p) in plain]
     if stray:
         shapes = some(str(tuple(p.shape)) for p in stray)
         yield found(
@@ -91,10 +95,17 @@ def not_registered(facts: Facts) -> Iterator[Finding]:
             "critical",
             f"{len(stray)} parameters take part that the module does not know (shapes {shapes}): they are never "
             "trained, moved or saved.",
-            "Keep layers in nn.ModuleList or nn.ModuleDict instead of a list or dict, and make them in __init__, not "
-            "in forward.",
+            "Keep layers in nn.ModuleList or nn.ModuleDict instead of a list or dict, a learnt tensor in nn.Parameter, and "
+            "make them in __init__, not in forward.",
             {"tensors": len(stray), "shapes": shapes},
         )
+
+
+def _plain_tensors(module: nn.Module) -> Iterator[Tensor]:
+    """Kept in attributes with ``requires_grad=True``: learnt, but no parameters."""
+    for part in module.modules():
+        attributes = [value for name, value in vars(part).items() if name not in ("_parameters", "_buffers", "_modules")]
+        yield from (leaf for leaf in tree_leaves(attributes) if isinstance(leaf, Tensor) and leaf.requires_grad)
 
 
 def eval_mode(facts: Facts) -> Iterator[Finding]:
@@ -143,21 +154,11 @@ def symmetric_init(facts: Facts) -> Iterator[Finding]:
 
 def init_scale(facts: Facts) -> Iterator[Finding]:
     """Rms times √(fan in): near 1 keeps the size of what passes through (He et al. 2015, eq. 10)."""
-    gains = {}
-    for name, module in facts.task.module.named_modules():
-        weight = getattr(module, "weight", None)
-        if (
-            isinstance(module, LAYERS)
-            and isinstance(weight, nn.Parameter)
-            and weight.dim() > 1
-            and weight.numel()
-            and bool(weight.any())
-        ):
-            gains[name] = float(weight.detach().float().pow(2).mean().sqrt()) * math.sqrt(weight[0].numel())
+    gains = _layer_gains(facts.task.module) | (_product_gains(facts) if facts.has("step") else {})
     usual = median(gains.values()) if len(gains) > 1 else 1.0
-    if 0.02 <= usual <= 7:
+    if SMALLEST_GAIN <= usual <= LARGEST_GAIN:
         return
-    off = [name for name, gain in gains.items() if not 0.02 <= gain <= 7]
+    off = [name for name, gain in gains.items() if not SMALLEST_GAIN <= gain <= LARGEST_GAIN]
     yield found(
         "INIT-SCALE",
         "warning",
@@ -166,6 +167,27 @@ def init_scale(facts: Facts) -> Iterator[Finding]:
         {"usual gain": usual},
         off,
     )
+
+
+def _layer_gains(module: nn.Module) -> dict[str, float]:
+    """What is to be expected of inputs that hang together in nothing."""
+    layers = [(name, part, getattr(part, "weight", None)) for name, part in module.named_modules()]
+    weights = {
+        name: w for name, part, w in layers if isinstance(part, LAYERS) and isinstance(w, nn.Parameter) and w.dim() > 1
+    }
+    return {
+        name: float(w.detach().float().pow(2).mean().sqrt()) * math.sqrt(w[0].numel())
+        for name, w in weights.items()
+        if w.numel() and bool(w.any())
+    }
+
+
+def _product_gains(facts: Facts) -> dict[str, float]:
+    """As measured in the first step, of matrices that the module multiplies with by itself."""
+    parts = facts.task.module.modules()
+    layers = {id(p) for part in parts if isinstance(part, LAYERS + EMBEDDINGS) for p in part.parameters(recurse=False)}
+    names = {id(p): name for name, p in facts.task.trainable().items() if p.dim() > 1 and id(p) not in layers}
+    return {names[id(g.parameter)]: g.factor for g in facts.step.record.gains if id(g.parameter) in names and g.factor > 0}
 
 
 def no_gradient(facts: Facts) -> Iterator[Finding]:
