@@ -15,7 +15,7 @@ from lightning_adam.preflight.alignment import other_partner
 from lightning_adam.preflight.batches import size, take
 from lightning_adam.preflight.data import named_target
 from lightning_adam.preflight.gradients import walk
-from lightning_adam.preflight.graph_mixing import graph_mixing, graph_of_each_node
+from lightning_adam.preflight.graph_mixing import graph_mixing, has_edges
 from lightning_adam.preflight.mixing import mixing
 from lightning_adam.preflight.recorder import BINARY_LOSSES, CLASS_LOSSES, VALUE_LOSSES, Call, Recorder
 from lightning_adam.preflight.sequence_order import order
@@ -55,19 +55,24 @@ def measure(task: Task, step: Step, batch: Any) -> Behaviour:
     found = Behaviour()
     with exactly(task), mode(task.module, training=False), kept(task.module):
         found.dropouts, found.noisy = _active_dropouts(task, batch), _draws(task, step, batch)
-        n, owners = size(batch), graph_of_each_node(batch)
-        if owners is not None:
-            found.mixing = graph_mixing(task, batch, owners)
-        if n < 4 or owners is not None:
-            return found
-        found.partner = other_partner(task, batch, step.target or named_target(batch), _has_places(step))
-        if step.prediction < 0:
-            return found
-        few = take(batch, range(min(n - 1, SAMPLES)))  # fewer than all: an output of pairs is to be seen by its size
-        found.spread = _spread(task, step, batch)
-        found.mixing = mixing(task, step, few)
-        found.leak, found.copies = order(task, step, few)
+        if has_edges(batch):  # no part of one graph is a batch
+            found.mixing, found.spread = graph_mixing(task, batch), _spread(task, step, batch)
+        elif size(batch) >= 4:
+            _exchange(task, step, batch, found)
+        elif size(batch) and step.prediction >= 0:
+            found.leak, found.copies = order(task, step, batch)
     return found
+
+
+def _exchange(task: Task, step: Step, batch: Any, found: Behaviour) -> None:
+    """Samples and their parts change places."""
+    found.partner = other_partner(task, batch, step.target or named_target(batch), _has_places(step))
+    if step.prediction < 0:
+        return
+    few = take(batch, range(min(size(batch) - 1, SAMPLES)))  # fewer than all: an output of pairs is to be seen by its size
+    found.spread = _spread(task, step, batch)
+    found.mixing = mixing(task, step, few)
+    found.leak, found.copies = order(task, step, few)
 
 
 def _has_places(step: Step) -> bool:
@@ -119,6 +124,8 @@ def _is_on(call: Call) -> bool:
 
 def _spread(task: Task, step: Step, batch: Any) -> float:
     """Of a zero-initialised head, after a few steps: it starts the same for all."""
+    if step.prediction < 0 or size(batch) < 4:
+        return math.nan
     now = _relative_spread(predict(task, batch, step.prediction))
     if now < 1e-6:
         with kept(task.module):

@@ -137,10 +137,15 @@ def flat_samples(tensors: list[Tensor]) -> Tensor:
 
 def is_replacing(loader: Any) -> bool:
     """Whether samples are drawn with replacement: then they repeat. A stream may, but not once for each worker."""
-    if isinstance(getattr(loader, "dataset", None), IterableDataset) and getattr(loader, "num_workers", 0) > 1:
+    if is_for_each_worker(loader):
         return False
     sampler = getattr(loader, "sampler", None)
     return getattr(sampler, "replacement", False) or not isinstance(sampler, (RandomSampler, SequentialSampler, type(None)))
+
+
+def is_for_each_worker(loader: Any) -> bool:
+    """Whether several workers read the same stream, each from its beginning unless they share it out."""
+    return isinstance(getattr(loader, "dataset", None), IterableDataset) and getattr(loader, "num_workers", 0) > 1
 
 
 def distinct(rows: Tensor) -> int:

@@ -14,6 +14,7 @@ from lightning_adam.preflight.data import (
     Data,
     distinct,
     flat_samples,
+    is_for_each_worker,
     is_replacing,
     last_batch,
     order,
@@ -21,8 +22,9 @@ from lightning_adam.preflight.data import (
     token_share,
 )
 from lightning_adam.preflight.facts import Check, Facts, found, some
-from lightning_adam.preflight.recorder import CLASS_LOSSES, VALUE_LOSSES
+from lightning_adam.preflight.recorder import CLASS_LOSSES, Call
 from lightning_adam.preflight.step import EMBEDDINGS, Step, same_values
+from lightning_adam.preflight.value_pairs import Pair, value_pairs
 
 LARGE_MEAN, LARGE_STD, LARGEST = 10.0, 10.0, 1e3
 SMALL_STD = 2e-3
@@ -61,16 +63,25 @@ def constant(facts: Facts) -> Iterator[Finding]:
     data = facts.data
     rows = {p: flat_samples(t).double() for p, t in data.inputs.items() if t and t[0].dim()}
     rows = {p: r for p, r in rows.items() if len(r) > 1 and r.numel() and not p.endswith("mask")}
-    if not rows or data.reaches is False or any(not torch.equal(r, r[:1].expand_as(r)) for r in rows.values()):
-        return
-    yield found(
-        "INPUT-CONSTANT",
-        "warning",
-        f"Every sample has the same input ({some(rows)}): there is nothing to tell them apart by.",
-        "Look at one batch by hand: a division of integers, or a scaling by a wrong number, makes all inputs equal.",
-        {"samples": min(len(r) for r in rows.values()), "value": float(next(iter(rows.values()))[0, 0])},
-        rows,
-    )
+    is_all = bool(rows) and data.reaches is not False and all(torch.equal(r, r[:1].expand_as(r)) for r in rows.values())
+    same = rows if is_all else {p: r for p, r in rows.items() if _is_blank(p, r, facts)}
+    if same:
+        yield found(
+            "INPUT-CONSTANT",
+            "warning",
+            f"Every sample has the same input ({some(same)}): there is nothing to tell them apart by.",
+            "Look at one batch by hand: a division of integers, or a scaling by a wrong number, makes all inputs equal.",
+            {"samples": min(len(r) for r in same.values()), "value": float(next(iter(same.values()))[0, 0])},
+            same,
+        )
+
+
+def _is_blank(path: str, rows: Tensor, facts: Facts) -> bool:
+    """One number throughout, and a layer works on it: places, times and masks may well be the same for every sample."""
+    first = facts.data.inputs[path][0]
+    if rows.shape[1] < 4 or not first.is_floating_point() or bool((rows != rows[0, 0]).any()):
+        return False
+    return any(e.values.numel() == first.numel() and same_values(first, e.values) for e in facts.step.trace.entries)
 
 
 def input_scale(facts: Facts) -> Iterator[Finding]:
@@ -117,59 +128,28 @@ def _is_raw(values: Tensor, facts: Facts) -> bool:
 
 def target_scale(facts: Facts) -> Iterator[Finding]:
     """Only where the prediction starts far off: a net that scales its own output up is well prepared."""
-    pair = value_pair(facts)
-    if pair is None:
-        return
-    prediction, target = pair
-    std, mean = float(target.std()), float(target.mean())
+    for pair in value_pairs(facts):
+        std, mean, start = float(pair.target.std()), float(pair.target.mean()), float(pair.prediction.mean())
+        if _is_far(pair, facts):
+            yield found(
+                "TARGET-SCALE",
+                "warning",
+                f"The targets have mean {mean:.3g} and standard deviation {std:.3g}; the net starts at {start:.3g}, and has "
+                "to walk there first.",
+                "Train on (y - mean) / std with the training set's statistics, and undo it when predicting.",
+                {"mean": mean, "std": std, "rms error": pair.error},
+                [pair.path] if pair.path else [],
+            )
+            return
+
+
+def _is_far(pair: Pair, facts: Facts) -> bool:
+    std, mean, told = float(pair.target.std()), float(pair.target.mean()), float(pair.prediction.std())
     if not (std > 20 or 0 < std < 1e-3 or (abs(mean) > 5 * std and abs(mean) > 3)):
-        return
-    off = float((target - prediction.mean()).pow(2).mean().sqrt())
-    if off < 3 * std and float(prediction.std()) > 0.03 * std and float(prediction.std()) < 10 * std:
-        return
-    if std > 1 and facts.has("plan") and facts.plan.is_adaptive and off < FEW_STEPS * facts.plan.peak:
-        return
-    yield found(
-        "TARGET-SCALE",
-        "warning",
-        f"The targets have mean {mean:.3g} and standard deviation {std:.3g}; the net starts at "
-        f"{float(prediction.mean()):.3g}, "
-        "and has to walk there first.",
-        "Train on (y - mean) / std with the training set's statistics, and undo it when predicting.",
-        {"mean": mean, "std": std, "rms error": off},
-        [facts.data.target] if facts.data.target else [],
-    )
-
-
-def value_pair(facts: Facts) -> tuple[Tensor, Tensor] | None:
-    """Prediction and target of a regression; the targets of all batches where the loss gets them as they are."""
-    pair = _of_the_loss(facts.step, facts.data)
-    if pair is None:
-        return None
-    prediction, target = pair
-    if facts.step.target:
-        target = torch.cat([t.flatten() for t in facts.data.targets])
-    target, prediction = target.float().cpu(), prediction.float().cpu()
-    target = target[torch.isfinite(target)]
-    return (prediction, target) if target.numel() > 1 and prediction.numel() > 1 else None
-
-
-def _of_the_loss(step: Step, data: Data) -> tuple[Tensor, Tensor] | None:
-    """What torch's function compares; of a loss by hand what is taken from a tensor of the batch, or is of its size."""
-    call = step.main or (step.compared if step.target else None)
-    if call is None:
-        return _of_one_size(step, data)
-    is_of_values = call is not step.main or call.name in (*VALUE_LOSSES, "gaussian_nll_loss")
-    return (call.input.detach(), call.target.detach()) if is_of_values and call.target is not None else None
-
-
-def _of_one_size(step: Step, data: Data) -> tuple[Tensor, Tensor] | None:
-    """The prediction and a float target of its size."""
-    output = step.trace.outer[step.prediction][1] if step.prediction >= 0 else None
-    if not isinstance(output, Tensor) or not data.targets or not data.targets[0].is_floating_point():
-        return None
-    fits = output.numel() == data.targets[0].numel() and data.labels is None
-    return (output.detach(), data.targets[0]) if fits else None
+        return False
+    if pair.error < 3 * std and 0.03 * std < told < 10 * std:
+        return False
+    return not (std > 1 and facts.has("plan") and facts.plan.is_adaptive and pair.error < FEW_STEPS * facts.plan.peak)
 
 
 def is_sorted(facts: Facts) -> Iterator[Finding]:
@@ -190,20 +170,27 @@ def is_sorted(facts: Facts) -> Iterator[Finding]:
 
 
 def one_label(facts: Facts) -> Iterator[Finding]:
-    """Of classes that a loss compares with; data sorted by class look so too, and are named by that."""
-    labels = facts.data.labels
-    if labels is None or not facts.step.target or len(labels) <= 64 or len(torch.unique(labels)) > 1:
+    """Of what a loss compares with; data sorted by class look so too, and are named by that."""
+    data = facts.data
+    values = data.labels if data.labels is not None else _single_values(data)
+    if values is None or not facts.step.target or len(values) <= 64 or len(torch.unique(values)) > 1:
         return
-    if facts.data.far is not None and len(torch.unique(facts.data.far)) > 1:
+    if data.far is not None and len(torch.unique(data.far)) > 1:
         return
     yield found(
         "ONE-LABEL",
         "warning",
-        f"All {len(labels)} labels looked at are {int(labels[0])}: the net need only learn to say that.",
+        f"All {len(values)} labels looked at are {float(values[0]):g}: the net need only learn to say that.",
         "Look at the labels where they are read: a division or a wrong column makes them all equal.",
-        {"label": int(labels[0]), "samples": len(labels)},
-        [facts.data.target],
+        {"label": float(values[0]), "samples": len(values)},
+        [data.target],
     )
+
+
+def _single_values(data: Data) -> Tensor | None:
+    """One number per sample, of all batches."""
+    flat = [t.flatten() for t in data.targets if t.dim() and t.numel() == len(t)]
+    return torch.cat(flat) if flat and len(flat) == len(data.targets) else None
 
 
 def imbalance(facts: Facts) -> Iterator[Finding]:
@@ -227,42 +214,45 @@ def imbalance(facts: Facts) -> Iterator[Finding]:
 
 def ignored(facts: Facts) -> Iterator[Finding]:
     """Labels that the loss leaves out."""
-    main = facts.step.main
-    if main is None or main.name not in CLASS_LOSSES or main.target is None or main.target.is_floating_point():
-        return
-    out = main.target == main.options.get("ignore_index", -100)
-    share = float(out.double().mean()) if out.numel() else 0.0
-    if share > 0.95:
-        yield found(
-            "IGNORED",
-            "critical" if share == 1 else "warning",
-            f"{share:.1%} of the labels are ignored by the loss.",
-            "Look at where labels become ignore_index (-100): a mask that is inverted, or a prompt that fills the sequence.",
-            {"share": share},
-            [facts.data.target] if facts.data.target else [],
-        )
+    for call, labels in _class_labels(facts.step):
+        out = labels == call.options.get("ignore_index", -100)
+        share = float(out.double().mean()) if out.numel() else 0.0
+        if share > 0.95:
+            yield found(
+                "IGNORED",
+                "critical" if share == 1 else "warning",
+                f"{share:.1%} of the labels are ignored by the loss.",
+                "Look at where labels become ignore_index (-100): a mask that is inverted, or a prompt that fills the "
+                "sequence.",
+                {"share": share},
+                [facts.data.target] if facts.has("data") and facts.data.target else [],
+            )
+            return
+
+
+def _class_labels(step: Step) -> list[tuple[Call, Tensor]]:
+    """Of each loss of classes its whole numbers; the last loss first."""
+    calls = [call for call in reversed(step.record.losses) if call.name in CLASS_LOSSES]
+    return [(call, call.target) for call in calls if call.target is not None and not call.target.is_floating_point()]
 
 
 def padding(facts: Facts) -> Iterator[Finding]:
     """One token is most of the labels and much of the input."""
-    main = facts.step.main
-    if main is None or main.name not in CLASS_LOSSES or main.target is None or main.target.is_floating_point():
-        return
-    if not any(
-        isinstance(e.layer, EMBEDDINGS) and e.values.numel() >= main.target.numel() for e in facts.step.trace.entries
-    ):
-        return
-    kept = main.target[main.target != main.options.get("ignore_index", -100)]
-    of_labels, of_input, token = token_share(facts.step, kept)
-    is_weighed = main.options.get("weight") is not None or main.options.get("reduction") == "none"
-    if of_labels > 0.5 and of_input > 0.4 and not is_weighed:
-        yield found(
-            "PADDING-COUNTS",
-            "warning",
-            f"Token {token} makes {of_labels:.0%} of the labels: padding counts in the loss.",
-            f"labels[labels == {token}] = -100, or F.cross_entropy(..., ignore_index={token}).",
-            {"of labels": of_labels, "of input": of_input, "token": token},
-        )
+    for call, labels in _class_labels(facts.step):
+        if not any(isinstance(e.layer, EMBEDDINGS) and e.values.numel() >= labels.numel() for e in facts.step.trace.entries):
+            continue
+        counted = labels[labels != call.options.get("ignore_index", -100)]
+        of_labels, of_input, token = token_share(facts.step, counted)
+        is_weighed = call.options.get("weight") is not None or call.options.get("reduction") == "none"
+        if of_labels > 0.5 and of_input > 0.4 and not is_weighed:
+            yield found(
+                "PADDING-COUNTS",
+                "warning",
+                f"Token {token} makes {of_labels:.0%} of the labels: padding counts in the loss.",
+                f"labels[labels == {token}] = -100, or F.cross_entropy(..., ignore_index={token}).",
+                {"of labels": of_labels, "of input": of_input, "token": token},
+            )
+            return
 
 
 def duplicates(facts: Facts) -> Iterator[Finding]:
@@ -273,8 +263,8 @@ def duplicates(facts: Facts) -> Iterator[Finding]:
         return
     rows = torch.cat([r.double() for r in wide if len(r) == len(wide[0])], 1)
     is_rich = len(torch.unique(rows[:64])) > 32 or not wide[0].is_floating_point()
-    kinds = distinct(rows)
-    if len(rows) >= 32 and is_rich and 1 < kinds <= 0.5 * len(rows):
+    kinds, most = distinct(rows), 0.501 if is_for_each_worker(data.reading.loader) else 0.5  # two workers: exactly half
+    if len(rows) >= 32 and is_rich and 1 < kinds < most * len(rows):
         yield found(
             "DUPLICATES",
             "warning",

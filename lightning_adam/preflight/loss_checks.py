@@ -83,43 +83,91 @@ def one_class(facts: Facts) -> Iterator[Finding]:
     """A softmax over one number is always 1."""
     for call in facts.step.record.losses:
         if call.name in CLASS_LOSSES and call.input.dim() > 1 and call.input.shape[1] == 1:
-            text = f"{call.name} over a single class is always 0."
-        elif (
-            call.made_by in ("Softmax", "LogSoftmax")
-            and call.input.shape[-1:] == (1,)
-            and bool((call.input == call.input.flatten()[0]).all())
-        ) or _is_one(call, facts):
-            text = "A softmax over a single output is always 1."
-        else:
-            continue
-        yield found(
-            "ONE-CLASS",
-            "critical",
-            text,
-            "One output needs F.binary_cross_entropy_with_logits; for a softmax give the last layer one output per class.",
-            at(call),
-        )
-        return
+            yield _only_one(call, f"{call.name} over a single class is always 0.")
+            return
+        if _is_one(call, facts):
+            yield _only_one(call, "A softmax over a single output is always 1.")
+            return
+    for call in facts.step.record.squashes if not facts.step.record.losses else ():
+        if call.name != "sigmoid" and call.input.shape == (facts.step.samples, 1) and softmax_axis(call) == 1:
+            yield _only_one(call, "A softmax over a single output is always 1.")
+            return
+
+
+def _only_one(call: Call, text: str) -> Finding:
+    return found(
+        "ONE-CLASS",
+        "critical",
+        text,
+        "One output needs F.binary_cross_entropy_with_logits; for a softmax give the last layer one output per class.",
+        at(call),
+    )
 
 
 def _is_one(call: Call, facts: Facts) -> bool:
     """After a squeeze the single output is not to be seen any more, but the softmax was."""
-    if call.made_by != "Softmax" or not bool((call.input == 1).all()):
-        return False
-    return any(s.input.shape[s.options.get("dim") or -1] == 1 for s in facts.step.record.squashes if s.name == "softmax")
+    is_alike = call.made_by in ("Softmax", "LogSoftmax") and bool((call.input == call.input.flatten()[0]).all())
+    if is_alike and call.input.shape[-1:] == (1,):
+        return True
+    squashes = [s for s in facts.step.record.squashes if s.name == "softmax"]
+    return is_alike and bool((call.input == 1).all()) and any(s.input.shape[softmax_axis(s)] == 1 for s in squashes)
+
+
+def softmax_axis(call: Call) -> int:
+    """That a softmax goes over: without ``dim`` torch takes the first of one or three dimensions, else the second."""
+    dim, count = call.options.get("dim"), call.input.dim()
+    return dim % count if isinstance(dim, int) else (0 if count in (0, 1, 3) else 1)
 
 
 def label_range(facts: Facts) -> Iterator[Finding]:
     """Classes that the net does not have; binary targets that are neither 0, 1 nor between; signs that are none."""
-    main = facts.step.main
-    if main is None or main.target is None or not main.target.numel():
+    for call in reversed(facts.step.record.losses):
+        labels = call.target
+        if labels is None or not labels.numel():
+            continue
+        if call is facts.step.main and facts.step.target and facts.has("data"):
+            labels = torch.cat([t.flatten() for t in facts.data.targets])
+        found_here = [finding for names, judge in _LABELS if call.name in names for finding in judge(call, labels)]
+        if found_here:
+            yield from found_here
+            return
+
+
+def _connected(call: Call, labels: Tensor) -> Iterator[Finding]:
+    """Of a sequence of labels none is the blank, which stands between them (Graves et al. 2006)."""
+    lengths, blank = call.options.get("target_lengths"), int(call.options.get("blank", 0))
+    counted = labels.flatten()
+    if labels.dim() == 2:
+        places = torch.arange(labels.shape[1], device=labels.device)
+        counted = labels[places < torch.as_tensor(lengths, device=labels.device)[:, None]]
+    count = call.input.shape[-1]
+    if counted.numel() and bool(((counted == blank) | (counted < 0) | (counted >= count)).any()):
+        yield found(
+            "LABEL-RANGE",
+            "critical",
+            f"ctc_loss keeps class {blank} for the blank, and has {count} classes; the labels reach from "
+            f"{int(counted.min())} to {int(counted.max())}.",
+            "Count the labels from 1 where blank=0, and give the last layer one output more than there are labels.",
+            at(call, lowest=int(counted.min()), highest=int(counted.max()), classes=count),
+        )
+
+
+def _several_at_once(call: Call, labels: Tensor) -> Iterator[Finding]:
+    """Shares of classes sum to 1 for each sample; several marked with 1 are labels of their own."""
+    given = call.target
+    if given is None or not given.is_floating_point() or given.shape != call.input.shape or given.dim() < 2:
         return
-    labels = main.target
-    if facts.step.target and facts.has("data"):
-        labels = torch.cat([t.flatten() for t in facts.data.targets])
-    for names, judge in _LABELS:
-        if main.name in names:
-            yield from judge(main, labels)
+    sums = given.float().sum(1)
+    several = float((sums > 1.5).double().mean())
+    if several > 0.05:
+        yield found(
+            "LABEL-RANGE",
+            "warning",
+            f"{several:.0%} of the samples have shares of classes that sum to more than 1 (up to {float(sums.max()):.3g}): "
+            "cross_entropy takes one class, or shares of them.",
+            "F.binary_cross_entropy_with_logits for several labels at once; or divide the shares by their sum.",
+            at(call, largest=float(sums.max())),
+        )
 
 
 def _classes(main: Call, labels: Tensor) -> Iterator[Finding]:
@@ -165,7 +213,13 @@ def _signs(main: Call, labels: Tensor) -> Iterator[Finding]:
         )
 
 
-_LABELS = ((SIGNED_LOSSES, _signs), (CLASS_LOSSES, _classes), (BINARY_LOSSES, _yes_and_no))
+_LABELS = (
+    (SIGNED_LOSSES, _signs),
+    (CLASS_LOSSES, _classes),
+    (("cross_entropy",), _several_at_once),
+    (BINARY_LOSSES, _yes_and_no),
+    (("ctc_loss",), _connected),
+)
 
 
 CHECKS = (

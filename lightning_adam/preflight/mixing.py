@@ -19,8 +19,8 @@ def mixing(task: Task, step: Step, few: Any) -> float:
     """The first and the last sample keep their places while the others move or become one: attention over the batch does
     not see a permutation."""
     n = size(few)
-    before = predict(task, few, step.prediction)
-    if before is None or _is_relational(task, step) or (_grows(step, before) and not _are_pairs(before)):
+    before = None if _is_relational(task, step) else predict(task, few, step.prediction)
+    if before is None or (_grows(step, before) and not _are_pairs(before)):
         return math.nan
     columns = _grows(step, before)
     again = predict(task, few, step.prediction, seed=1)
@@ -79,12 +79,8 @@ def _is_relational(task: Task, step: Step) -> bool:
     """Samples are meant to see each other, as nodes of one graph are, or do so by weights that the step writes."""
     n = step.samples
     square = any(_is_graph(t, n) for t in (*task.module.buffers(), *(leaf for _, leaf in leaves(step.given))))
-    edges = (
-        any(leaf.dim() == 2 and leaf.shape[0] == 2 and not leaf.is_floating_point() for _, leaf in leaves(step.given))
-        and n > 2
-    )
     norms = [m for m in task.module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    return square or edges or step.writes or any(not m.track_running_stats for m in norms)
+    return square or step.writes or any(not m.track_running_stats for m in norms)
 
 
 def _is_graph(tensor: Tensor, nodes: int) -> bool:

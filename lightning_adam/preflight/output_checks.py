@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from torch.nn import functional as F
 
 from lightning_adam.diagnosis import Finding
-from lightning_adam.preflight.data_checks import value_pair
 from lightning_adam.preflight.facts import Check, Facts, found
 from lightning_adam.preflight.loss_checks import at, is_output
-from lightning_adam.preflight.recorder import BINARY_LOSSES, CLASS_LOSSES, VALUE_LOSSES, Call, made_by
+from lightning_adam.preflight.recorder import BINARY_LOSSES, CLASS_LOSSES, VALUE_LOSSES, Call
+from lightning_adam.preflight.value_pairs import value_pairs
 
 RANGES = {
     "Relu": (0.0, math.inf),
@@ -63,59 +63,57 @@ def _feeds_classes(facts: Facts) -> bool:
 def bounded_logits(facts: Facts) -> Iterator[Finding]:
     """Between -1 and 1 no class of C gets more than e² : (e² + C - 1), and the loss stays above what that leaves; cosines
     are multiplied by a scale first (Wang et al. 2017, eq. 5)."""
-    main = facts.step.main
-    if main is None or main.name != "cross_entropy" or main.made_by != "Tanh" or main.input.dim() < 2:
-        return
-    count = main.input.shape[1]
-    floor = math.log(1 + (count - 1) * math.exp(-2))
-    if count > 2:
-        yield found(
-            "OUTPUT-RANGE",
-            "warning",
-            f"A tanh stands between the last layer and cross_entropy: of {count} classes no loss can be below {floor:.2g}.",
-            "Take the last activation out.",
-            at(main, floor=floor),
-        )
+    for call in facts.step.record.losses:
+        floor = _floor(call) if call.made_by == "Tanh" else 0.0
+        if floor > 0.2:
+            yield found(
+                "OUTPUT-RANGE",
+                "warning",
+                f"A tanh stands between the last layer and {call.name}: no loss can be below {floor:.2g}.",
+                "Take the last activation out.",
+                at(call, floor=floor),
+            )
+            return
+
+
+def _floor(call: Call) -> float:
+    """The least loss of logits between -1 and 1."""
+    if call.name == "binary_cross_entropy_with_logits":
+        return math.log(1 + math.exp(-1))
+    is_of_classes = call.name == "cross_entropy" and call.input.dim() > 1
+    return math.log(1 + (call.input.shape[1] - 1) * math.exp(-2)) if is_of_classes else 0.0
 
 
 def output_range(facts: Facts) -> Iterator[Finding]:
     """The last layer cannot give what the targets ask."""
-    main = facts.step.main
-    if main is not None and main.name == "binary_cross_entropy":
-        yield from _not_probabilities(main)
-        return
-    pair = value_pair(facts)
-    reach = RANGES.get(_last_layer(facts)) if pair is not None else None
-    if pair is None or reach is None:
-        return
-    low, high = reach
-    out = float(((pair[1] < low - SLACK) | (pair[1] > high + SLACK)).double().mean())
-    if out > 0.01:
-        said = f"{low:g} to {high:g}" if math.isfinite(high) else f"{low:g} or more"
-        evidence: dict[str, float | str] = {"outside": out, "lowest": float(pair[1].min()), "highest": float(pair[1].max())}
-        yield found(
-            "OUTPUT-RANGE",
-            "warning",
-            f"The net ends in a {_last_layer(facts).lower()}, which gives {said}; {out:.0%} of the targets lie outside.",
-            "Take the last activation out, or scale the targets into its range.",
-            evidence | (at(main) if main else {}),
-        )
+    for call in facts.step.record.losses:
+        if call.name == "binary_cross_entropy":
+            yield from _not_probabilities(call)
+    for pair in value_pairs(facts):
+        low, high = RANGES.get(pair.made_by, (-math.inf, math.inf))
+        out = float(((pair.target < low - SLACK) | (pair.target > high + SLACK)).double().mean())
+        if out > 0.01:
+            said = f"{low:g} to {high:g}" if math.isfinite(high) else f"{low:g} or more"
+            reach: dict[str, float | str] = {"lowest": float(pair.target.min()), "highest": float(pair.target.max())}
+            yield found(
+                "OUTPUT-RANGE",
+                "warning",
+                f"The net ends in a {pair.made_by.lower()}, which gives {said}; {out:.0%} of the targets lie outside.",
+                "Take the last activation out, or scale the targets into its range.",
+                {"outside": out} | reach | (at(pair.call) if pair.call else {}),
+            )
+            return
 
 
-def _last_layer(facts: Facts) -> str:
-    call = facts.step.main or (facts.step.compared if facts.step.target else None)
-    return call.made_by if call is not None else made_by(facts.step.trace.outer[facts.step.prediction][1])
-
-
-def _not_probabilities(main: Call) -> Iterator[Finding]:
-    low, high = float(main.input.detach().min()), float(main.input.detach().max())
+def _not_probabilities(call: Call) -> Iterator[Finding]:
+    low, high = float(call.input.detach().min()), float(call.input.detach().max())
     if low < 0 or high > 1:
         yield found(
             "OUTPUT-RANGE",
             "critical",
             f"binary_cross_entropy needs values from 0 to 1, and gets {low:.3g} to {high:.3g}.",
             "Use F.binary_cross_entropy_with_logits, which takes the net's output as it is.",
-            at(main, low=low, high=high),
+            at(call, low=low, high=high),
         )
 
 
@@ -199,10 +197,10 @@ def _of_yes_and_no(main: Call, facts: Facts) -> Guess | None:
 
 def _of_values(main: Call, facts: Facts) -> Guess | None:
     """Twenty times as far in squares, of a prediction of 0: also of a loss that takes the distance as it is."""
-    pair, values, target = value_pair(facts), main.input.detach().float(), main.target
-    if pair is None or target is None or values.shape != target.shape or not facts.step.target:
+    pairs, values, target = value_pairs(facts), main.input.detach().float(), main.target
+    if not pairs or target is None or values.shape != target.shape or not facts.step.target:
         return None
-    zero = float(pair[1].pow(2).mean())
+    zero = float(pairs[0].target.pow(2).mean())
     squares = float((values - target).pow(2).mean())
     return Guess(squares, 20 * zero, f"predicting 0 would give {zero:.3g} (in squares)") if zero > 1e-12 else None
 

@@ -97,7 +97,7 @@ def measure(task: Task) -> Plan:
 def _of_optimizer(task: Task, optimizer: Optimizer) -> Plan:
     groups, trainer = optimizer.param_groups, task.trainer
     plan = Plan(_kind(optimizer), max(float(group.get("initial_lr", group["lr"])) for group in groups))
-    plan.eps = float(groups[0].get("eps") or 0.0) if isinstance(groups[0].get("eps", 0.0), float) else 0.0
+    plan.eps = max((float(group["eps"]) for group in groups if isinstance(group.get("eps"), (int, float))), default=0.0)
     plan.is_known = getattr(trainer, "is_known", True)
     length = task.reading.length or 0
     plan.per_epoch = math.ceil(length / max(1, trainer.accumulate_grad_batches)) if length else 0
@@ -272,19 +272,24 @@ def _is_stepwise(plan: Plan) -> bool:
 
 def eps_high(facts: Facts) -> Iterator[Finding]:
     """ε outweighs √v̂, which is about the gradient's rms: Adam has become SGD."""
-    sizes = [rms for name, rms in facts.gradients.rms.items() if rms > 0 and name in matrices(facts.task)]
-    if not sizes or not facts.plan.is_adaptive or facts.plan.eps <= 1e-7:
-        return
-    usual = median(sizes)
-    share = facts.plan.eps / (facts.plan.eps + usual)
-    if share > RULES:
-        yield found(
-            "EPS-HIGH",
-            "warning" if share > CUTS else "info",
-            f"eps={facts.plan.eps:g} makes {share:.0%} of the denominator; gradients have an rms of {usual:.1g}.",
-            f"eps={min(1e-8, usual / 100):.0e}, or a learning rate {1 / (1 - share):.0f} times as large if SGD is meant.",
-            {"eps": facts.plan.eps, "gradient rms": usual, "share": share},
-        )
+    weights = matrices(facts.task)
+    for plan, optimizer in zip(facts.plan.every, facts.task.optimizers, strict=True):
+        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        sizes = [rms for name, rms in facts.gradients.rms.items() if rms > 0 and id(weights.get(name)) in held]
+        if not sizes or not plan.is_adaptive or plan.eps <= 1e-7:
+            continue
+        usual = median(sizes)
+        share = plan.eps / (plan.eps + usual)
+        if share > RULES:
+            yield found(
+                "EPS-HIGH",
+                "warning" if share > CUTS else "info",
+                f"eps={plan.eps:g} makes {share:.0%} of the denominator; gradients have an rms of {usual:.1g}.",
+                f"eps={min(1e-8, usual / 100):.0e}, or a learning rate {1 / (1 - share):.0f} times as large if SGD is "
+                "meant.",
+                {"eps": plan.eps, "gradient rms": usual, "share": share},
+            )
+            return
 
 
 def clip_always(facts: Facts) -> Iterator[Finding]:

@@ -9,7 +9,7 @@ from torch import Tensor
 from lightning_adam.diagnosis import Finding
 from lightning_adam.preflight.behaviour import CHANGED
 from lightning_adam.preflight.facts import Check, Facts, found
-from lightning_adam.preflight.loss_checks import at, is_output
+from lightning_adam.preflight.loss_checks import at, is_output, softmax_axis
 from lightning_adam.preflight.recorder import CLASS_LOSSES, Call, makers
 
 
@@ -17,8 +17,9 @@ def double_softmax(facts: Facts) -> Iterator[Finding]:
     """Cross entropy has a softmax of its own."""
     for call in facts.step.record.losses:
         is_of_classes = call.name == "cross_entropy" and call.input.dim() > 1 and call.input.shape[1] > 1
-        if is_of_classes and (call.made_by in ("Softmax", "Sigmoid") or _is_distribution(call.input)):
-            yield _doubled(call, call.made_by if call.made_by == "Sigmoid" else "Softmax")
+        by = _before_a_clamp(call)
+        if is_of_classes and (by in ("Softmax", "Sigmoid") or _is_distribution(call.input)):
+            yield _doubled(call, "Sigmoid" if by == "Sigmoid" else "Softmax")
             return
     squashes = [call for call in facts.step.record.squashes if call.name == "log_softmax"]
     for call in (*squashes, *facts.step.record.normalisers):
@@ -47,13 +48,14 @@ def _is_distribution(values: Tensor) -> bool:
 def double_sigmoid(facts: Facts) -> Iterator[Finding]:
     """The loss with logits has a sigmoid of its own."""
     for call in _binary_losses_of_logits(facts):
-        if call.made_by in ("Sigmoid", "Softmax"):
+        by = _before_a_clamp(call)
+        if by in ("Sigmoid", "Hardsigmoid", "Softmax"):
             yield found(
                 "DOUBLE-SIGMOID",
                 "critical",
-                f"{call.name} has a sigmoid of its own, and gets the output of a {call.made_by.lower()}.",
-                f"Take the {call.made_by.lower()} out and give it the logits; or keep it and use F.binary_cross_entropy.",
-                at(call, fed_by=call.made_by.lower()),
+                f"{call.name} has a sigmoid of its own, and gets the output of a {by.lower()}.",
+                f"Take the {by.lower()} out and give it the logits; or keep it and use F.binary_cross_entropy.",
+                at(call, fed_by=by.lower()),
             )
             return
     for call in facts.step.record.losses:
@@ -69,10 +71,16 @@ def double_sigmoid(facts: Facts) -> Iterator[Finding]:
             return
 
 
+def _before_a_clamp(call: Call) -> str:
+    """What made the input, before it was kept away from 0 and 1."""
+    last, before = (*makers(call.input, 2), "", "")[:2]
+    return before if last in ("Clamp", "ClampMin", "ClampMax") else last
+
+
 def _binary_losses_of_logits(facts: Facts) -> list[Call]:
     """torch's own, and what is written by hand of log-sigmoids; softplus is a piece of it only where no other loss is."""
     record = facts.step.record
-    by_hand = [call for call in record.binary_pieces if call.name == "logsigmoid" or not record.losses]
+    by_hand = [call for call in record.binary_pieces if call.name != "softplus" or not record.losses]
     return [call for call in record.losses if call.name == "binary_cross_entropy_with_logits"] + by_hand
 
 
@@ -164,13 +172,7 @@ def _over_samples(facts: Facts) -> list[Call]:
     """Softmaxes over the dimension of the batch."""
     n = facts.step.samples
     calls = [c for c in facts.step.record.squashes if c.name != "sigmoid" and c.input.dim() > 1 and n > 1]
-    return [c for c in calls if _axis(c) == 0 and c.input.shape[0] == n]
-
-
-def _axis(call: Call) -> int:
-    """That a softmax goes over: without ``dim`` torch takes the first of one or three dimensions, else the second."""
-    dim, count = call.options.get("dim"), call.input.dim()
-    return dim % count if isinstance(dim, int) else (0 if count in (1, 3) else 1)
+    return [c for c in calls if softmax_axis(c) == 0 and c.input.shape[0] == n]
 
 
 def _over_the_batch(call: Call) -> Finding:
@@ -238,6 +240,25 @@ def _over_other_axis(facts: Facts) -> Iterator[Finding]:
             return
 
 
+def chosen_along_another_axis(facts: Facts) -> Iterator[Finding]:
+    """Log-probabilities of the labels are picked by hand along a dimension that the log-softmax did not go over."""
+    for call in facts.step.record.chosen:
+        axis = call.options.get("dim")
+        if call.made_by != "LogSoftmax" or not isinstance(axis, int) or call.input.shape[axis] < 2:
+            continue
+        total = call.input.detach().float().logsumexp(axis)
+        if bool((total.abs() > 0.05).double().mean() > 0.5):
+            yield found(
+                "SOFTMAX-DIM",
+                "critical",
+                f"gather picks along dimension {axis % call.input.dim()} of {tuple(call.input.shape)}, and the log_softmax "
+                "before it goes over another one: the classes' probabilities do not sum to 1.",
+                "F.log_softmax(logits, dim=-1), of the dimension that has the classes.",
+                at(call, shape=str(tuple(call.input.shape)), dim=axis),
+            )
+            return
+
+
 def classes_reshaped(facts: Facts) -> Iterator[Finding]:
     """(N, T, C) viewed as (N, C, T) for cross entropy: the values stay where they are, and classes and places are mixed."""
     for call in facts.step.record.rearranged:
@@ -261,6 +282,7 @@ CHECKS = (
     Check("LOG-OF-PROBABILITY", ("step",), log_of_probability),
     Check("SOFTMAX-DIM", ("step",), softmax_dim),
     Check("SOFTMAX-DIM", ("step",), classes_reshaped),
+    Check("SOFTMAX-DIM", ("step",), chosen_along_another_axis),
     Check("SOFTMAX-DIM", ("step",), attention_axis),
     Check("SOFTMAX-DIM", ("step", "behaviour"), softmax_mixes),
 )

@@ -26,7 +26,7 @@ ARITHMETIC = (
 DIFFERENCES = ("sub", "rsub", "subtract", "__sub__", "__rsub__")
 SQUASHING = ("softmax", "log_softmax", "sigmoid")
 LOGARITHMS = ("log", "log2", "log10", "log1p")
-BINARY_PIECES = ("logsigmoid", "softplus")
+BINARY_PIECES = ("logsigmoid", "log_sigmoid", "softplus")
 """Of which a binary cross entropy of logits is written by hand."""
 PRODUCTS = ("matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "einsum", "linear")
 LENGTHS = ("norm", "vector_norm")
@@ -101,7 +101,7 @@ class Record:
     ``dead`` has the place of each ReLU, and which of its units gave only zeros; ``joined`` what was put beside values that
     have a gradient, and has none itself, such as numbers beside the rows of an embedding; ``directions`` what was brought
     to length 1; ``differences`` predictions compared with numbers by hand; ``weighted`` products of weights that a softmax
-    made.
+    made; ``chosen`` what was picked by its index.
     """
 
     measures_gains: bool = False
@@ -118,6 +118,7 @@ class Record:
     binary_pieces: list[Call] = field(default_factory=list)
     differences: list[Call] = field(default_factory=list)
     weighted: list[Call] = field(default_factory=list)
+    chosen: list[Call] = field(default_factory=list)
     gains: list[Gain] = field(default_factory=list)
 
 
@@ -209,6 +210,11 @@ def _keep_binary_piece(record: Record, call: Call) -> None:
         record.binary_pieces.append(call)
 
 
+def _keep_chosen(record: Record, call: Call) -> None:
+    if call.input.requires_grad:
+        record.chosen.append(call)
+
+
 def _keep_product(record: Record, call: Call) -> None:
     if call.made_by == "Softmax":
         record.weighted.append(call)
@@ -239,6 +245,7 @@ _KEPT: dict[str, Callable[[Record, Call], None]] = {
     **dict.fromkeys(JOINING, _keep_joined),
     **dict.fromkeys(BINARY_PIECES, _keep_binary_piece),
     **dict.fromkeys(PRODUCTS, _keep_product),
+    "gather": _keep_chosen,
     **dict.fromkeys(("relu", "relu_"), _keep_rectified),
     **dict.fromkeys((*DROPOUTS, "scaled_dot_product_attention"), _keep_dropout),
 }
@@ -247,7 +254,8 @@ _POSITIONS: dict[str, tuple[str, ...]] = {
     "softmax": ("input", "dim"),
     "log_softmax": ("input", "dim"),
     "dropout": ("input", "p", "training"),
-    "ctc_loss": ("log_probs", "targets", "input_lengths", "target_lengths"),
+    "ctc_loss": ("log_probs", "targets", "input_lengths", "target_lengths", "blank", "reduction"),
+    "gather": ("input", "dim", "index"),
     "cosine_embedding_loss": ("input", "other", "target"),
     "margin_ranking_loss": ("input", "other", "target"),
     "cross_entropy": ("input", "target", "weight"),

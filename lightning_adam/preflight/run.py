@@ -233,7 +233,7 @@ def _try(facts: Facts, left: Callable[[], float]) -> trial.Trial | None:
         facts.missing |= dict.fromkeys(RATES, "the budget is used up")
     if any(f.severity != "info" for f in _judge(facts)):
         return found
-    if not task.manual:
+    if not task.is_adversarial:
         _attempt(facts, "CANNOT-OVERFIT", lambda: trial.overfit(task, facts.step, facts.data, found, left() / 3))
         _attempt(facts, "NO-SIGNAL", lambda: unseen.unseen(task, facts.step, facts.data, found, left() * 0.8))
     return found

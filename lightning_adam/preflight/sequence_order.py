@@ -96,6 +96,11 @@ def _changes(before: Tensor | None, after: Tensor | None, cut: list[tuple[int, i
     return None if axis is None else (after - before).abs().transpose(0, axis).flatten(1).amax(1)
 
 
+def _others(values: Tensor, axis: int) -> Tensor:
+    """Another sample's; of a single one, as long packed sequences are, its own from elsewhere."""
+    return values.roll(1, 0) if values.shape[0] > 1 else values.flip(axis)
+
+
 @contextmanager
 def _replaced(layer: nn.Module, which: int, width: int | None, axis: int = 1) -> Iterator[list[tuple[int, int]]]:
     """From its middle on, what a layer gets in one call is another sample's; yields where it is cut, and the length."""
@@ -110,7 +115,7 @@ def _replaced(layer: nn.Module, which: int, width: int | None, axis: int = 1) ->
         cut.append((middle, length))
         values = args[0].clone()
         places = torch.arange(middle, length if width is None else middle + width, device=values.device)
-        values.index_copy_(axis, places, args[0].roll(1, 0).index_select(axis, places))
+        values.index_copy_(axis, places, _others(args[0], axis).index_select(axis, places))
         return (values, *args[1:])
 
     handle = layer.register_forward_pre_hook(before)

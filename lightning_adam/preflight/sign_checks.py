@@ -15,19 +15,23 @@ def wrong_sign(facts: Facts) -> Iterator[Finding]:
     """All of the losses go into the total with a minus; an adversary has others that do not."""
     step = facts.step
     known = [(call, slope) for call, slope in zip(step.record.losses, step.slopes, strict=False)]
-    if facts.task.manual is False and known and all(slope < 0 for _, slope in known):
+    if not facts.task.is_adversarial and known and all(slope < 0 for _, slope in known):
         call, slope = known[-1]
         said = f"The loss that is returned falls when {call.name} rises: training would make it worse."
         yield _wrong(call, said, "Take the minus out: return the loss itself.", derivative=slope)
     elif step.punished is not None:
         said = "The loss makes each move less likely by as much as it is rewarded: the policy climbs down."
         yield _wrong(step.punished, said, "Put a minus in front: -(log_prob * reward).mean().")
-    elif facts.task.manual is False and not known and step.lowered is not None:
+    elif not facts.task.is_adversarial and not known and step.lowered is not None:
         said = (
             "The loss that is returned falls as the log-probabilities do that are written by hand: training makes what was "
             "seen less likely."
         )
         yield _wrong(step.lowered, said, "Put a minus in front: the mean log-probability is to rise.")
+
+    elif not facts.task.is_adversarial and not known and step.repelled is not None:
+        said = "The loss that is returned falls as the prediction's difference from the target grows."
+        yield _wrong(step.repelled, said, "Change the sign of the loss: training makes it smaller.")
 
 
 def _wrong(call: Call, message: str, remedy: str, **evidence: float | str) -> Finding:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -102,6 +103,7 @@ class Step:
         slopes: for each loss call the derivative of the total to it: below 0 it is maximised.
         writes: whether it wrote weights itself between its losses, so that a prediction hangs on the batch by them, too.
         punished: log-probabilities of moves that the total makes smaller by as much as they are rewarded; None if none.
+        repelled: the difference from a target, by hand, that the total makes larger; None if none.
         lowered: the log-probabilities by hand that the total makes smaller, whose they are equally much; None if none.
         leaves: parameters that the loss leads to.
         given: the batch.
@@ -118,6 +120,7 @@ class Step:
     slopes: list[float] = field(default_factory=list)
     writes: bool = False
     punished: Call | None = None
+    repelled: Call | None = None
     lowered: Call | None = None
     leaves: list[Tensor] = field(default_factory=list)
     given: Any = None
@@ -140,22 +143,35 @@ def observe(task: Task, batch: Any, seed: int = 0) -> Step:
     versions = [(p, p._version) for p in task.trainable().values()]
     with traced() as trace, recorder:
         step = Step(recorder.record, trace, samples=samples)
+        task.on_loss = partial(_note_signs, step, task)  # by hand: weights may be written later, and the graph is void
         try:
             loss = task.loss(batch, seed=seed)
         except Exception as error:
             step.error, loss = error, None
+        finally:
+            task.on_loss = None
     step.given, step.writes = task.given, any(p._version != before for p, before in versions)
     step.target = target_path(step, task.given)
     step.prediction = prediction_call(trace, samples)
     if loss is not None:
-        step.loss = float(loss.detach())
-        step.leaves = graph_leaves(loss)
-        if not task.manual:  # by hand weights may have been written since, and the graph is void
-            step.slopes, step.lowered = slopes(loss, recorder.record.losses), lowered(loss, recorder.record)
-            step.punished = punished(loss, recorder.record, task.given)
+        step.loss, step.leaves = float(loss.detach()), graph_leaves(loss)
+        if not task.manual:
+            _note_signs(step, task, loss)
         if not math.isfinite(step.loss):
             step.spoiled = first_spoiled(lambda: task.loss(batch, seed=seed))
     return step
+
+
+def _note_signs(step: Step, task: Task, loss: Tensor) -> None:
+    """Of one backward pass; of several that of the first one counts that a loss call goes into."""
+    if task.is_adversarial:
+        return
+    known = dict(enumerate(slopes(loss, step.record.losses)))
+    earlier = {k: slope for k, slope in enumerate(step.slopes) if not math.isnan(slope)}
+    step.slopes = list((known | earlier).values())
+    step.lowered = step.lowered or lowered(loss, step.record)
+    step.punished = step.punished or punished(loss, step.record, task.given)
+    step.repelled = step.repelled or repelled(loss, step.record, task.given)
 
 
 def target_path(step: Step, batch: Any) -> str:
@@ -163,8 +179,13 @@ def target_path(step: Step, batch: Any) -> str:
     target = step.compared.target if step.compared is not None else None
     if target is None or (step.main is None and is_asked(step, target)):
         return ""
+    return path_of(target, batch)
+
+
+def path_of(values: Tensor, batch: Any) -> str:
+    """The path of the batch's tensor that has these values; empty if none has."""
     for path, leaf in leaves(batch):
-        if leaf.numel() == target.numel() and leaf.numel() and same_values(leaf, target):
+        if leaf.numel() == values.numel() and leaf.numel() and same_values(leaf, values):
             return path
     return ""
 
@@ -246,6 +267,17 @@ def punished(loss: Tensor, record: Record, batch: Any) -> Call | None:
         if any(
             reward.shape == pull.shape and bool((pull * reward >= 0).all() and (pull * reward).any()) for reward in rewards
         ):
+            return call
+    return None
+
+
+def repelled(loss: Tensor, record: Record, batch: Any) -> Call | None:
+    """A prediction's difference from a tensor of the batch: nearly everywhere the loss falls as it grows."""
+    for call in record.differences:
+        pull = slope_to(loss, call.output) * call.output.detach()
+        acting = pull[pull != 0]
+        is_away = acting.numel() > 8 and float((acting < 0).double().mean()) > 0.99
+        if is_away and call.target is not None and path_of(call.target, batch):
             return call
     return None
 

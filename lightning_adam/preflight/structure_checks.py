@@ -116,7 +116,7 @@ def eval_mode(facts: Facts) -> Iterator[Finding]:
         yield found(
             "EVAL-MODE",
             "warning",
-            f"{len(asleep)} BatchNorm or dropout layers are in eval mode as training starts: {some(asleep)}.",
+            f"{len(asleep)} layers with BatchNorm or dropout are in eval mode as training starts: {some(asleep)}.",
             "Call self.train() (or the part's .train()) in on_train_start: Lightning 2.2 and later leaves the modes as "
             "they are.",
             {"layers": len(asleep)},
@@ -125,6 +125,8 @@ def eval_mode(facts: Facts) -> Iterator[Finding]:
 
 
 def _is_awake_needed(module: nn.Module) -> bool:
+    if isinstance(module, (nn.RNNBase, nn.MultiheadAttention)):
+        return module.dropout > 0
     return isinstance(module, NORMS) or (isinstance(module, DROPOUTS) and module.p > 0)
 
 

@@ -45,6 +45,7 @@ class Task:
         deadline: when no further step may begin, by ``time.monotonic``.
         is_exact: whether steps are taken without autocast, whose rounding a comparison would see.
         ticks: how often a manual step has stepped a schedule.
+        on_loss: called with each loss of a manual step that goes no further, before its gradients are taken.
         cuts: by how much each step's gradient was clipped between its backward pass and the optimizer.
     """
 
@@ -59,12 +60,18 @@ class Task:
     deadline: float = math.inf
     is_exact: bool = False
     ticks: int = 0
+    on_loss: Callable[[Tensor], None] | None = None
     cuts: list[float] = field(default_factory=list)
 
     @property
     def manual(self) -> bool:
         """Whether the training step steps the optimizers itself."""
         return not getattr(self.module, "automatic_optimization", True)
+
+    @property
+    def is_adversarial(self) -> bool:
+        """Whether it steps several optimizers itself: one loss may rise as another falls."""
+        return self.manual and len(self.optimizers) != 1
 
     @property
     def device(self) -> torch.device:
@@ -157,6 +164,8 @@ class Task:
         named = {name: p for name, p in self.trainable().items() if p.requires_grad}
         if not loss.requires_grad:
             return
+        if self.on_loss is not None:
+            self.on_loss(loss)
         found = torch.autograd.grad(loss.mean(), list(named.values()), retain_graph=True, allow_unused=True)
         for (name, parameter), gradient in zip(named.items(), found, strict=True):
             if gradient is not None:

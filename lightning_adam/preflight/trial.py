@@ -28,7 +28,8 @@ from lightning_adam.schedules import Schedule
 STEPS, RAMP = 40, 20
 SUSPECT, LONGER = 0.3, 120
 """Rate over the weights' rms from which more steps are taken: a transformer only starts to learn after some forty."""
-OVERFIT_STEPS = 120
+OVERFIT_STEPS, FEWEST_BY_HAND = 120, 40
+"""On the same samples; of a loss by hand a few more than it takes to halve it: it may well fall below 0."""
 FEWEST, FIRST_BATCHES = 10, 8
 ROUNDING = 1e-5
 """Of the usual gradient: what a bias before a norm has is what rounding leaves of 0."""
@@ -91,7 +92,7 @@ def measure_rates(task: Task, plan: Plan, weights: dict[str, nn.Parameter], slop
     found.cut = median(task.cuts) if task.cuts else 1.0
     found.is_cut = len(found.planned) < steps and math.isfinite(found.planned[-1])
     is_poor = blew_up(found.planned, found.first) or end(found.planned) > 0.7 * found.first
-    if (is_poor or steps == LONGER) and (_has_one_loss(task) or not math.isfinite(found.planned[-1])):
+    if (is_poor or steps == LONGER) and (not task.is_adversarial or not math.isfinite(found.planned[-1])):
         _compare(task, plan, slopes, seconds, steps, found)
     return found
 
@@ -107,11 +108,6 @@ def _ratio(plan: Plan, optimizer: Optimizer, weights: Iterable[Tensor]) -> float
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     size = _usual_size(w for w in weights if id(w) in held)
     return plan.peak / size if plan.is_adaptive and size > 0 else math.nan
-
-
-def _has_one_loss(task: Task) -> bool:
-    """By hand with several optimizers one loss may rise as another falls."""
-    return not task.manual or len(task.optimizers) == 1
 
 
 def _compare(task: Task, plan: Plan, slopes: Gradients, seconds: float, steps: int, found: Trial) -> None:
@@ -247,7 +243,7 @@ def overfit(task: Task, step: Step, data: Data, found: Trial, seconds: float) ->
         for rate in (3e-3, 3e-4, 3e-2):
             with kept(task.module):
                 before = _misfit(task, step, data, few)
-                for loss in _until_learnt(task, few, rate, deadline):
+                for loss in _until_learnt(task, few, rate, deadline, 0 if step.main is not None else FEWEST_BY_HAND):
                     first = loss if math.isnan(first) else first
                     lowest = min(lowest, loss) if math.isfinite(loss) else lowest
                 if lowest < min(0.0, first) or (is_map and lowest < 0.9 * first):
@@ -257,13 +253,13 @@ def overfit(task: Task, step: Step, data: Data, found: Trial, seconds: float) ->
     found.overfit = first, lowest
 
 
-def _until_learnt(task: Task, few: Any, rate: float, deadline: float) -> Iterator[float]:
+def _until_learnt(task: Task, few: Any, rate: float, deadline: float, fewest: int) -> Iterator[float]:
     """Losses of steps on the same samples, until they are learnt, or not finite."""
     first = math.nan
-    for loss in fitted(task, lambda index: few, rate, OVERFIT_STEPS):
+    for index, loss in enumerate(fitted(task, lambda index: few, rate, OVERFIT_STEPS)):
         first = loss if math.isnan(first) else first
         yield loss
-        if _is_learnt(first, loss) or not math.isfinite(loss):
+        if (index >= fewest and _is_learnt(first, loss)) or not math.isfinite(loss):
             return
         if time.monotonic() > deadline:
             raise OutOfTimeError("the budget is used up")
