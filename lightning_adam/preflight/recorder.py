@@ -289,7 +289,8 @@ def made_by(tensor: Tensor) -> str:
 
 def makers(tensor: Tensor, most: int) -> list[str]:
     """The operations behind a tensor, the last one first, each on the first value that the one after it got."""
-    node, found = tensor.grad_fn, []
+    found: list[str] = []
+    node = tensor.grad_fn
     while node is not None and len(found) < most:
         if not node.name().startswith(tuple(LOOKS_THROUGH)):
             found.append(node.name().split("Backward")[0])

@@ -88,8 +88,8 @@ def measure_rates(task: Task, plan: Plan, weights: dict[str, nn.Parameter], slop
     found.weight = math.sqrt(sum(float(p.detach().float().norm()) ** 2 for p in task.trainable().values()))
     steps = LONGER if any(ratio > SUSPECT for ratio in found.ratios) else STEPS
     found.first = _first(task)
-    found.planned, found.unmoved = _run(task, plan, slopes, seconds / 4, steps, ramp=plan.warms_up)
-    found.cut = median(task.cuts) if task.cuts else 1.0
+    planned = _run(task, plan, slopes, seconds / 4, steps, ramp=plan.warms_up)
+    found.planned, found.unmoved, found.cut = planned.losses, planned.unmoved, planned.cut
     found.is_cut = len(found.planned) < steps and math.isfinite(found.planned[-1])
     is_poor = blew_up(found.planned, found.first) or end(found.planned) > 0.7 * found.first
     if (is_poor or steps == LONGER) and (not task.is_adversarial or not math.isfinite(found.planned[-1])):
@@ -113,11 +113,11 @@ def _ratio(plan: Plan, optimizer: Optimizer, weights: Iterable[Tensor]) -> float
 def _compare(task: Task, plan: Plan, slopes: Gradients, seconds: float, steps: int, found: Trial) -> None:
     """With lower rates, and with a ramp."""
     for scale in (0.1, 0.01, 0.001):
-        found.lower, found.scale = _run(task, plan, slopes, seconds / 5, steps, scale=scale)[0], scale
+        found.lower, found.scale = _run(task, plan, slopes, seconds / 5, steps, scale=scale).losses, scale
         if end(found.lower) < 1.05 * found.first:
             break
     if not plan.warms_up:
-        found.ramped, _ = _run(task, plan, slopes, seconds / 4, steps, ramp=True)
+        found.ramped = _run(task, plan, slopes, seconds / 4, steps, ramp=True).losses
 
 
 def _first(task: Task) -> float:
@@ -125,11 +125,26 @@ def _first(task: Task) -> float:
     return median(float(task.loss(batch, index).detach()) for index, batch in enumerate(task.usable()[:FIRST_BATCHES]))
 
 
+@dataclass
+class Run:
+    """A short run.
+
+    Attributes:
+        losses: of its steps.
+        unmoved: tensors with a gradient that stayed as they were; none where its end is not finite.
+        cut: what clipping of the module's own leaves of a usual gradient.
+    """
+
+    losses: list[float] = field(default_factory=list)
+    unmoved: list[str] = field(default_factory=list)
+    cut: float = 1.0
+
+
 def _run(
     task: Task, plan: Plan, slopes: Gradients, seconds: float, steps: int, scale: float = 1.0, ramp: bool = False
-) -> tuple[list[float], list[str]]:
-    """Losses of short runs with the user's optimizers, and the tensors that stayed as they were."""
-    losses: list[float] = []
+) -> Run:
+    """With the user's optimizers; afterwards everything is as before."""
+    run, deadline = Run(), time.monotonic() + seconds
     with (
         untouched(task.module, *task.optimizers, *(entry["scheduler"] for entry in task.schedulers)),
         without_warnings(),
@@ -137,18 +152,20 @@ def _run(
         _detach(task)
         peaks = _peaks(task.optimizers, plan, scale)
         before = {name: p.detach().clone() for name, p in task.trainable().items()}
-        batches, deadline = task.usable(), time.monotonic() + seconds
+        batches = task.usable()
         for index in range(steps):
             share = min(1.0, (index + 1) / RAMP) if ramp else 1.0
             for group, peak in peaks:
                 group["lr"] = peak * share
-            losses.append(_step(task, batches[index % len(batches)], index))
-            if not math.isfinite(losses[-1]) or time.monotonic() > deadline:
+            run.losses.append(_step(task, batches[index % len(batches)], index))
+            if not math.isfinite(run.losses[-1]) or time.monotonic() > deadline:
                 break
         with suppress(Exception):  # what writes weights over does so in the next forward pass
             task.loss(batches[0])
-        unmoved = [] if ramp and index < RAMP else _unmoved(task, before, slopes)
-    return losses, unmoved if math.isfinite(losses[-1]) else []
+        if math.isfinite(run.losses[-1]) and not (ramp and index < RAMP):
+            run.unmoved = _unmoved(task, before, slopes)
+        run.cut = median(task.cuts) if task.cuts else 1.0
+    return run
 
 
 def _detach(task: Task) -> None:
