@@ -413,10 +413,15 @@ def by_hand_with_a_minus() -> Built:
 
 
 @sick("LR-HIGH")
-def by_hand_at_a_rate_of_three() -> Built:
-    module = SteppedByEpoch()
-    module.lr = 3.0
-    return module, loader(*clusters())
+def by_hand_at_a_rate_of_twenty() -> Built:
+    """SGD with momentum: a hundred times too much."""
+
+    class Model(SteppedByEpoch):
+        def configure_optimizers(self) -> Any:
+            optimizer = torch.optim.SGD(self.net.parameters(), lr=20.0, momentum=0.9)
+            return [optimizer], [torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)]
+
+    return Model(), loader(*clusters())
 
 
 @sick("SCHEDULE-COLLAPSED")
