@@ -11,6 +11,9 @@ from lightning_adam.diagnosis import Finding
 from lightning_adam.preflight.facts import Check, Facts, found
 from lightning_adam.preflight.recorder import BINARY_LOSSES, CLASS_LOSSES, SIGNED_LOSSES, VALUE_LOSSES, Call
 
+ALIKE = (*VALUE_LOSSES, "gaussian_nll_loss", "poisson_nll_loss", "kl_div")
+"""Losses of two tensors of one shape."""
+
 
 def at(call: Call, **evidence: float | str) -> dict[str, float | str]:
     return {**evidence, "at": call.place} if call.place else dict(evidence)
@@ -24,16 +27,11 @@ def is_output(call: Call, facts: Facts) -> bool:
 
 def broadcast(facts: Facts) -> Iterator[Finding]:
     """(N, 1) against (N,) makes (N, N): every prediction is compared with every target."""
-    calls = [
-        c for c in facts.step.record.losses if c.name in (*VALUE_LOSSES, "gaussian_nll_loss", "poisson_nll_loss", "kl_div")
-    ]
+    calls = [c for c in facts.step.record.losses if c.name in ALIKE]
     calls += [c for c in facts.step.record.broadcasts if _pairs_all(c, facts.step.samples)]
     for call in calls:
-        if call.target is None or call.input.shape == call.target.shape or not call.target.numel():
-            continue
-        try:
-            made = torch.broadcast_shapes(call.input.shape, call.target.shape)  # type: ignore[no-untyped-call]
-        except RuntimeError:  # the step raises, and says so itself
+        made = _made(call)
+        if made is None or call.target is None:
             continue
         is_larger = made.numel() > max(call.input.numel(), call.target.numel())
         if is_larger or _is_square_already(call, facts.step.samples):
@@ -42,12 +40,22 @@ def broadcast(facts: Facts) -> Iterator[Finding]:
                 "BROADCAST",
                 "critical",
                 f"{call.name} gets shapes {one} and {other}, which broadcast to {tuple(made)}: every sample is compared "
-                "with every "
-                "other.",
+                "with every other.",
                 "Give both the same shape: pred.squeeze(-1), or y.unsqueeze(-1).",
                 at(call, input=str(one), target=str(other)),
             )
             return
+
+
+def _made(call: Call) -> torch.Size | None:
+    """The shape that two unlike ones are broadcast to; None where they are alike, or the step raises and says so itself."""
+    if call.target is None or call.input.shape == call.target.shape or not call.target.numel():
+        return None
+    try:
+        made: torch.Size = torch.broadcast_shapes(call.input.shape, call.target.shape)  # type: ignore[no-untyped-call]
+    except RuntimeError:
+        return None
+    return made
 
 
 def _is_square_already(call: Call, samples: int) -> bool:

@@ -16,7 +16,7 @@ from lightning_adam.diagnosis import Finding
 from lightning_adam.preflight.facts import Check, Facts, found
 from lightning_adam.preflight.gradients import matrices
 from lightning_adam.preflight.guard import untouched
-from lightning_adam.preflight.task import Task, own_hook
+from lightning_adam.preflight.task import Task, names_anywhere, own_hook
 from lightning_adam.quiet import without_warnings
 from lightning_adam.schedules import Schedule, factor
 
@@ -134,10 +134,15 @@ EPOCH_HOOKS = (
 
 
 def _clock_by_hand(task: Task, schedule: Any) -> str:
-    """Under manual optimization Lightning steps no schedule: the unit in which the module does; empty where it does not."""
+    """Under manual optimization Lightning steps no schedule: the unit in which the module does; empty where it does not.
+
+    What is done at an epoch's last batch only is not seen while probing: whoever names his schedules anywhere steps them.
+    """
     if task.ticks or getattr(schedule, "_step_count", 2) > 1:
         return "step"
-    return "epoch" if any(own_hook(task.module, name) for name in EPOCH_HOOKS) else ""
+    keeps = any(part is schedule for part in vars(task.module).values())
+    has_hook = any(own_hook(task.module, name) for name in EPOCH_HOOKS)
+    return "epoch" if keeps or has_hook or names_anywhere(task.module, "lr_schedulers") else ""
 
 
 FALLING = ("loss", "error", "mse", "mae", "rmse", "perplexity", "nll")

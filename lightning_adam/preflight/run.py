@@ -191,32 +191,37 @@ def _short(error: Exception) -> str:
 def _measure(facts: Facts, deadline: float, bar: Display) -> None:
     """From the cheap to the dear; each may use a share of what is left."""
     task = facts.task
-
-    def left() -> float:
-        return deadline - time.monotonic()
-
     bar.say("step")
     batch = task.usable()[0]
     step = facts.measured["step"] = observe(task, batch)
     task.deadline = deadline
     if not task.optimizers:
         facts.missing.setdefault("optimizers", "configure_optimizers gives none")
-    stages: dict[str, Callable[[], Any]] = {
-        "data": lambda: data.measure(task, step),
-        "plan": lambda: plan.measure(task) if task.optimizers else None,
-        "gradients": lambda: gradients.measure(task),
-        "behaviour": lambda: behaviour.measure(task, step, batch),
-        "parts": lambda: additivity.measure(task, batch),
-        "trial": lambda: _try(facts, left),
-    }
     if step.error is not None:
         reason = f"training_step raised {type(step.error).__name__}: {_short(step.error)}"
-        needing = ("gradients", "behaviour", "trial", "parts")
-        facts.missing |= dict.fromkeys(needing, reason)
-        stages = {part: stage for part, stage in stages.items() if part not in needing}
-    for part, stage in stages.items():
-        bar.say(part)
-        _attempt(facts, part, stage)
+        facts.missing |= dict.fromkeys(OF_WHOLE_STEPS, reason)
+    for part, stage in _stages(facts, batch, deadline).items():
+        if step.error is None or part not in OF_WHOLE_STEPS:
+            bar.say(part)
+            _attempt(facts, part, stage)
+
+
+OF_WHOLE_STEPS = ("gradients", "behaviour", "trial", "parts")
+"""What is measured in training steps that do not raise."""
+
+
+def _stages(facts: Facts, batch: Any, deadline: float) -> dict[str, Callable[[], Any]]:
+    """By the part of the facts, in order. A step by hand may step its schedule at one of some batches only: the plan comes
+    after several of them."""
+    task, step = facts.task, facts.step
+    return {
+        "data": lambda: data.measure(task, step),
+        "gradients": lambda: gradients.measure(task),
+        "plan": lambda: plan.measure(task) if task.optimizers else None,
+        "behaviour": lambda: behaviour.measure(task, step, batch),
+        "parts": lambda: additivity.measure(task, batch),
+        "trial": lambda: _try(facts, lambda: deadline - time.monotonic()),
+    }
 
 
 def _try(facts: Facts, left: Callable[[], float]) -> trial.Trial | None:

@@ -54,31 +54,37 @@ class Trace:
 @contextmanager
 def traced() -> Iterator[Trace]:
     """Every module's calls, also of those that are not registered anywhere."""
-    trace, depth, begun = Trace(), [0], [False]
-
-    def before(module: nn.Module, args: tuple[Any, ...]) -> None:
-        depth[0] += 1
-        trace.called.add(id(module))
-        values = args[0] if args and isinstance(args[0], Tensor) else None
-        if values is not None and isinstance(module, LAYERS + EMBEDDINGS):
-            is_first = not values.requires_grad if isinstance(module, EMBEDDINGS) else not begun[0]
-            if is_first or not (values.requires_grad or _frozen(module)):
-                trace.entries.append(Entry(module, values.detach()))
-        if isinstance(module, LAYERS + EMBEDDINGS + _NORMS):
-            begun[0] = True  # what comes behind a norm is normalised
-
-    def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        depth[0] -= 1
-        if depth[0] == 0 and next(module.parameters(), None) is not None:
-            trace.outer.append((module, output))
-            trace.asked.append(args[0].detach() if args and isinstance(args[0], Tensor) else None)
-
-    handles = [hooks.register_module_forward_pre_hook(before), hooks.register_module_forward_hook(after)]
+    tracing = _Tracing()
+    handles = [hooks.register_module_forward_pre_hook(tracing.before), hooks.register_module_forward_hook(tracing.after)]
     try:
-        yield trace
+        yield tracing.trace
     finally:
         for handle in handles:
             handle.remove()
+
+
+class _Tracing:
+    """What is done before and after each module's forward."""
+
+    def __init__(self) -> None:
+        self.trace, self._depth, self._has_begun = Trace(), 0, False
+
+    def before(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        self._depth += 1
+        self.trace.called.add(id(module))
+        values = args[0] if args and isinstance(args[0], Tensor) else None
+        if values is not None and isinstance(module, LAYERS + EMBEDDINGS):
+            is_first = not values.requires_grad if isinstance(module, EMBEDDINGS) else not self._has_begun
+            if is_first or not (values.requires_grad or _frozen(module)):
+                self.trace.entries.append(Entry(module, values.detach()))
+        if isinstance(module, LAYERS + EMBEDDINGS + _NORMS):
+            self._has_begun = True  # what comes behind a norm is normalised
+
+    def after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        self._depth -= 1
+        if self._depth == 0 and next(module.parameters(), None) is not None:
+            self.trace.outer.append((module, output))
+            self.trace.asked.append(args[0].detach() if args and isinstance(args[0], Tensor) else None)
 
 
 _NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)

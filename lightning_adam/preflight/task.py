@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from types import SimpleNamespace
+from types import FunctionType, SimpleNamespace
 from typing import Any
 
 import torch
@@ -208,11 +208,21 @@ def _nothing(*args: Any, **kwargs: Any) -> None:
     return None
 
 
+LIGHTNING = ("lightning", "pytorch_lightning")
+
+
 def own_hook(module: Any, name: str) -> Callable[..., Any] | None:
     """A method that the user's class has, and not only Lightning's."""
     method = getattr(module, name, None)
     home = str(getattr(method, "__module__", "") or "").split(".")[0]
-    return method if callable(method) and home not in ("lightning", "pytorch_lightning", "") else None
+    return method if callable(method) and home not in (*LIGHTNING, "") else None
+
+
+def names_anywhere(module: Any, name: str) -> bool:
+    """Whether any method of the user's classes has this name in its code."""
+    homes = [kind for kind in type(module).__mro__ if kind.__module__.split(".")[0] not in (*LIGHTNING, "torch")]
+    codes = [method.__code__ for kind in homes for method in vars(kind).values() if isinstance(method, FunctionType)]
+    return any(name in code.co_names for code in codes)
 
 
 def _clocks(task: Task) -> Any:

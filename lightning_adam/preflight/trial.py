@@ -316,7 +316,8 @@ def _misfit(task: Task, step: Step, data: Data, few: Any) -> Misfit:
         return Misfit()
     columns = output.float().reshape(target.numel(), -1).T if output.shape[0] == target.numel() else output.float()[None]
     fits = [_fit(column.flatten(), target.flatten().float()) for column in columns if column.numel() == target.numel()]
-    return Misfit(min(f.distance for f in fits), min(f.opposition for f in fits)) if fits else Misfit()
+    along = [f.opposition for f in fits] if target.numel() > len(target) else [math.nan]  # a rate is against a time, rightly
+    return Misfit(min(f.distance for f in fits), min(along)) if fits else Misfit()
 
 
 def _fit(output: Tensor, target: Tensor) -> Misfit:
