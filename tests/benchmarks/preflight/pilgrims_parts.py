@@ -1,4 +1,4 @@
-"""Data of the tenth round: heartbeats, boards, two voices at once, fields from above, pendulums, recipes, cards to be sorted."""
+"""Data of the tenth round: heartbeats, boards, two voices at once, fields, pendulums, recipes, cards to be sorted."""
 
 from __future__ import annotations
 
