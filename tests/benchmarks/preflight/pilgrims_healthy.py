@@ -106,7 +106,7 @@ def spikes_with_a_surrogate() -> Built:
 
 @healthy
 def masked_cards_of_a_bert() -> Built:
-    """Transformers' masked language model: 5 of 6 labels are -100 on purpose, drawn anew in ``collate_fn``'s place by the step."""
+    """Transformers' masked language model: five of six labels are -100 on purpose, and the step draws which."""
     from transformers import DistilBertConfig, DistilBertForMaskedLM
 
     class Masked(Lit):
@@ -204,7 +204,7 @@ def counts_by_their_logarithm() -> Built:
 
 @healthy
 def adversary_beside_an_l1_loss() -> Built:
-    """pix2pix (Isola et al. 2017) by hand: two optimizers, labels of ones and zeros made in the step, norms in training mode."""
+    """pix2pix (Isola et al. 2017) by hand: two optimizers, and labels of ones and zeros made in the step."""
 
     class Translator(ByHand):
         def __init__(self) -> None:

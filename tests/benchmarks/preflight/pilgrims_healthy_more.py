@@ -43,7 +43,7 @@ def reservoir_and_what_reads_it() -> Built:
 
 @healthy
 def low_ranks_on_frozen_layers() -> Built:
-    """LoRA (Hu et al. 2022) by hand: one factor begins at 0, the other's first gradient is 0 therefore; the rest is frozen."""
+    """LoRA (Hu et al. 2022) by hand: one factor begins at 0, so that the other's first gradient is 0."""
 
     class Lora(nn.Module):
         def __init__(self, linear: nn.Linear) -> None:

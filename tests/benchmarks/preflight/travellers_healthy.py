@@ -374,7 +374,7 @@ def twin_critics_and_a_delayed_actor() -> Built:
 
 
 @healthy
-def songs_between_a_hundred_and_the_right_one() -> Built:
+def songs_of_the_batch_as_wrong_answers() -> Built:
     """Sampled softmax: other songs of the batch are the wrong answers, so samples meet by design."""
 
     class Recommender(Lit):

@@ -212,7 +212,7 @@ def sketch_of_itself() -> Built:
 
 
 @healthy
-def heads_of_light_at_joints() -> Built:
+def heat_at_two_joints() -> Built:
     """Key points as heat maps: nearly all of the target is 0, so that the squares are summed over pixels."""
 
     class Joints(Lit):
