@@ -126,7 +126,7 @@ def experts_copied_from_one() -> Built:
 
 @faulty("INIT-SCALE", "INITIAL-LOSS", "GRAD-EXPLODING")
 def convolutions_drawn_with_one_half() -> Built:
-    """``apply(init)`` with a fixed deviation for whatever width; scores come out in the thousands."""
+    """``apply(init)`` with a fixed deviation whatever the width: scores come out far too large."""
 
     def init(layer: nn.Module) -> None:
         if isinstance(layer, (nn.Conv2d, nn.Linear)):

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from tests.benchmarks.preflight.data import chains, curve, generator, loader, pictures, rows, waves
+from tests.benchmarks.preflight.data import curve, generator, loader, pictures, rows, waves
 from tests.benchmarks.preflight.outsiders_parts import ByHand, Lit, series
-from tests.benchmarks.preflight.parts import Attention, Built, convnet, perceptron
+from tests.benchmarks.preflight.parts import Built, convnet, perceptron
 from tests.benchmarks.preflight.pilgrims_parts import beats, boards, cooked, fields, flat_conv
 from tests.benchmarks.preflight.register import healthy
 
@@ -303,28 +303,6 @@ def beats_cut_anew_each_time() -> Built:
 
     few = list(zip(*beats(80), strict=True)) * 8
     return Beats(), DataLoader(few, batch_size=32, shuffle=True, collate_fn=cut)  # type: ignore[arg-type]
-
-
-@healthy
-def prefix_alone_is_taught() -> Built:
-    """Prefix tuning (Li & Liang 2021): the model is frozen, eight vectors before the words learn."""
-
-    class Prefix(Lit):
-        lr = 3e-2
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.table, self.block, self.head = nn.Embedding(24, 32), Attention(32), nn.Linear(32, 24)
-            for part in (self.table, self.block, self.head):
-                part.requires_grad_(False)
-            self.prefix = nn.Parameter(0.5 * torch.randn(8, 32))
-
-        def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
-            words = batch[0]
-            h = torch.cat([self.prefix.expand(len(words), -1, -1), self.table(words[:, :-1])], 1)
-            return F.cross_entropy(self.head(self.block(h)[:, 8:]).flatten(0, 1), words[:, 1:].flatten())
-
-    return Prefix(), loader(chains())
 
 
 @healthy
