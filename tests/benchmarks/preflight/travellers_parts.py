@@ -45,7 +45,7 @@ def proteins(n: int = 320) -> list[tuple[Tensor, Tensor]]:
     """Chains of 20 kinds of residues (1 to 20), and the state (0 to 2) of each."""
     g = generator()
     chains = [torch.randint(1, 21, (int(torch.randint(8, 31, (1,), generator=g)),), generator=g) for _ in range(n)]
-    return [(chain, (chain + chain.roll(1)) % 3) for chain in chains]
+    return [(chain, (chain + (chain.roll(1) > 15).long()) % 3) for chain in chains]
 
 
 def padded(samples: list[tuple[Tensor, Tensor]], padding: int) -> dict[str, Tensor]:
