@@ -204,3 +204,22 @@ def token_share(step: Step, labels: Tensor) -> tuple[float, float, int]:
     tokens = [e.values for e in step.trace.entries if isinstance(e.layer, EMBEDDINGS)]
     share = max((float((t == top).double().mean()) for t in tokens), default=0.0)
     return float(counts.max() / counts.sum()), share, top
+
+
+def behind_the_ends(batch: Any, labels: Tensor, counted: Tensor) -> tuple[float, int]:
+    """The share of the labels that count and stand behind the ends of sequences, and which label that is; 0 without one.
+
+    Ends are read off the input: whole numbers of the labels' shape, of which rows end in runs of one and the same.
+    """
+    inputs = [leaf for _, leaf in leaves(batch) if leaf.dim() == 2 and not leaf.is_floating_point()]
+    for tokens in inputs if labels.dim() == 2 and counted.numel() else ():
+        if tokens.shape != labels.shape or torch.equal(tokens.long(), labels.long()):
+            continue
+        last = tokens[:, -1].mode().values
+        behind = (tokens == last).flip(1).int().cumprod(1).flip(1).bool()
+        runs = behind.sum(1)
+        told = labels[behind]
+        is_padded = bool((runs >= 2).double().mean() > 0.25) and len(torch.unique(runs)) > 2
+        if is_padded and len(torch.unique(told)) == 1 and bool((counted == told[0]).any()):
+            return float(behind.sum()) / counted.numel(), int(told[0])
+    return 0.0, -1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from lightning_adam.diagnosis import Finding
 from lightning_adam.preflight.batches import is_finite, leaves
 from lightning_adam.preflight.data import (
     Data,
+    behind_the_ends,
     distinct,
     flat_samples,
     is_for_each_worker,
@@ -22,7 +24,7 @@ from lightning_adam.preflight.data import (
     token_share,
 )
 from lightning_adam.preflight.facts import Check, Facts, found, some
-from lightning_adam.preflight.recorder import CLASS_LOSSES, Call
+from lightning_adam.preflight.recorder import BINARY_LOSSES, CLASS_LOSSES, Call
 from lightning_adam.preflight.step import EMBEDDINGS, Step, same_values
 from lightning_adam.preflight.value_pairs import Pair, value_pairs
 
@@ -195,7 +197,7 @@ def _single_values(data: Data) -> Tensor | None:
 
 def imbalance(facts: Facts) -> Iterator[Finding]:
     """Weights in the loss, or a focal one that weighs each sample, are the remedy already."""
-    labels, main = facts.data.labels, facts.step.main
+    labels, main = _counted(facts), facts.step.main
     if labels is None or main is None or len(torch.unique(labels)) < 2 or not facts.step.target:
         return
     share = float(torch.unique(labels, return_counts=True)[1].max()) / len(labels)
@@ -210,6 +212,18 @@ def imbalance(facts: Facts) -> Iterator[Finding]:
             {"share": share, "samples": len(labels)},
             [facts.data.target],
         )
+
+
+def _counted(facts: Facts) -> Tensor | None:
+    """A label for each sample; of maps one for each place, where their loss has no other beside it, such as an overlap."""
+    main, data = facts.step.main, facts.data
+    if data.labels is not None or main is None or main.name not in (*CLASS_LOSSES, *BINARY_LOSSES):
+        return data.labels
+    is_alone = isinstance(main.output, Tensor) and math.isclose(float(main.output.mean()), facts.step.loss, rel_tol=1e-4)
+    if not is_alone or not data.targets or data.targets[0].dim() < 3:
+        return None
+    every = torch.cat([t.flatten() for t in data.targets])
+    return every[every != main.options.get("ignore_index", -100)]
 
 
 def ignored(facts: Facts) -> Iterator[Finding]:
@@ -237,20 +251,25 @@ def _class_labels(step: Step) -> list[tuple[Call, Tensor]]:
 
 
 def padding(facts: Facts) -> Iterator[Finding]:
-    """One token is most of the labels and much of the input."""
+    """One token is most of the labels and much of the input, or all that is behind the ends of sequences."""
     for call, labels in _class_labels(facts.step):
-        if not any(isinstance(e.layer, EMBEDDINGS) and e.values.numel() >= labels.numel() for e in facts.step.trace.entries):
+        if call.options.get("weight") is not None or call.options.get("reduction") == "none":
             continue
         counted = labels[labels != call.options.get("ignore_index", -100)]
-        of_labels, of_input, token = token_share(facts.step, counted)
-        is_weighed = call.options.get("weight") is not None or call.options.get("reduction") == "none"
-        if of_labels > 0.5 and of_input > 0.4 and not is_weighed:
+        is_read = any(
+            isinstance(e.layer, EMBEDDINGS) and e.values.numel() >= labels.numel() for e in facts.step.trace.entries
+        )
+        of_labels, of_input, token = token_share(facts.step, counted) if is_read else (0.0, 0.0, -1)
+        behind, label = behind_the_ends(facts.step.given, labels, counted)
+        if (of_labels > 0.5 and of_input > 0.4) or behind > 0.2:
+            share, token = (behind, label) if behind > 0.2 else (of_labels, token)
             yield found(
                 "PADDING-COUNTS",
                 "warning",
-                f"Token {token} makes {of_labels:.0%} of the labels: padding counts in the loss.",
-                f"labels[labels == {token}] = -100, or F.cross_entropy(..., ignore_index={token}).",
-                {"of labels": of_labels, "of input": of_input, "token": token},
+                f"Token {token} makes {share:.0%} of the labels: padding counts in the loss.",
+                f"labels[labels == {token}] = -100, or F.cross_entropy(..., ignore_index={token}); where {token} is a class "
+                "as well, pad labels with -100 from the start.",
+                {"of labels": share, "of input": of_input, "token": token},
             )
             return
 
@@ -259,20 +278,37 @@ def duplicates(facts: Facts) -> Iterator[Finding]:
     """Within one epoch; few values allow few samples, and those who draw with replacement know."""
     data = facts.data
     wide = [r for t in data.inputs.values() if t and t[0].dim() > 1 and (r := flat_samples(t)).shape[1] > 3]
+    if data.reaches is not False and _is_one_each(data):
+        yield _repeated(data, len(data.reading.batches), sum(len(t) for t in next(iter(data.inputs.values()))))
+        return
     if not wide or data.reaches is False or is_replacing(data.reading.loader):
         return
     rows = torch.cat([r.double() for r in wide if len(r) == len(wide[0])], 1)
     is_rich = len(torch.unique(rows[:64])) > 32 or not wide[0].is_floating_point()
     kinds, most = distinct(rows), 0.501 if is_for_each_worker(data.reading.loader) else 0.5  # two workers: exactly half
     if len(rows) >= 32 and is_rich and 1 < kinds < most * len(rows):
-        yield found(
-            "DUPLICATES",
-            "warning",
-            f"Only {kinds} of the first {len(rows)} samples of an epoch are different.",
-            "Look at the data set's __getitem__ and __len__, and at how the workers share an iterable data set.",
-            {"different": kinds, "samples": len(rows)},
-            data.inputs,
-        )
+        yield _repeated(data, kinds, len(rows))
+
+
+def _is_one_each(data: Data) -> bool:
+    """Whether all samples of each batch are the same, and those of another batch are not: they share their memory."""
+    tensors = [t for t in data.inputs.values() if t and t[0].dim() and t[0].is_floating_point()]
+    batches = [batch.flatten(1) if batch.dim() > 1 else batch[:, None] for inputs in tensors for batch in inputs]
+    if len(batches) < 4 or min(len(batch) for batch in batches) < 4:
+        return False
+    return all(bool((b == b[:1]).all()) for b in batches) and not torch.equal(batches[0][0], batches[1][0])
+
+
+def _repeated(data: Data, kinds: int, samples: int) -> Finding:
+    return found(
+        "DUPLICATES",
+        "warning",
+        f"Only {kinds} of the first {samples} samples of an epoch are different.",
+        "Look at the data set's __getitem__ and __len__, at memory that all samples share, and at how the workers share an "
+        "iterable data set.",
+        {"different": kinds, "samples": samples},
+        data.inputs,
+    )
 
 
 def target_in_input(facts: Facts) -> Iterator[Finding]:

@@ -14,7 +14,7 @@ from lightning_adam.preflight.task import Task, kept, mode
 
 FEWEST, WIDEST, MOST_CATEGORIES = 64, 4096, 8
 """Samples below which columns may look alike by chance, numbers of a sample above which it is a picture, and categories of a
-sample above which they are a sequence, whose entry may well be what is to be remembered."""
+sample above which they are a sequence, whose entry may well be what is to be remembered, but for the last one."""
 
 
 def leaks(task: Task, step: Step, inputs: dict[str, list[Tensor]], targets: list[Tensor]) -> dict[str, list[str]]:
@@ -40,9 +40,11 @@ def _places(tensors: list[Tensor], target: Tensor) -> list[str]:
     if any(t.dim() == 0 or t.shape[1:] != tensors[0].shape[1:] for t in tensors) or sum(map(len, tensors)) != len(target):
         return []
     shape, width = tensors[0].shape[1:], tensors[0][0].numel()
-    if not 1 <= width <= (WIDEST if tensors[0].is_floating_point() else MOST_CATEGORIES):
+    if not 1 <= width <= WIDEST:
         return []
     columns = torch.cat(tensors).flatten(1).double() if shape else torch.cat(tensors)[:, None].double()
+    if not tensors[0].is_floating_point() and width > MOST_CATEGORIES:  # a window that is cut one place too late
+        return [f"column {width - 1}"] if bool(_on_a_line(columns[:, -1:], target)) else []
     same = _on_a_line(columns, target).nonzero().flatten().tolist()
     return [_place(index, shape) for index in (same or _one_hot(columns, target))]
 

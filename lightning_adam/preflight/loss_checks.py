@@ -34,13 +34,13 @@ def broadcast(facts: Facts) -> Iterator[Finding]:
         if made is None or call.target is None:
             continue
         is_larger = made.numel() > max(call.input.numel(), call.target.numel())
-        if is_larger or _is_square_already(call, facts.step.samples):
+        if is_larger or _is_square_already(call, facts.step.samples) or _is_repeated(call):
             one, other = tuple(call.input.shape), tuple(call.target.shape)
             yield found(
                 "BROADCAST",
                 "critical",
-                f"{call.name} gets shapes {one} and {other}, which broadcast to {tuple(made)}: every sample is compared "
-                "with every other.",
+                f"{call.name} gets shapes {one} and {other}, which broadcast to {tuple(made)}: one output is compared "
+                "with several targets.",
                 "Give both the same shape: pred.squeeze(-1), or y.unsqueeze(-1).",
                 at(call, input=str(one), target=str(other)),
             )
@@ -56,6 +56,12 @@ def _made(call: Call) -> torch.Size | None:
     except RuntimeError:
         return None
     return made
+
+
+def _is_repeated(call: Call) -> bool:
+    """Outputs that a loss of torch's compares with several targets each, of which torch warns; a learnt constant may be."""
+    is_fewer = call.target is not None and call.input.numel() < call.target.numel()
+    return is_fewer and call.name in VALUE_LOSSES and call.input.requires_grad and not call.input.is_leaf
 
 
 def _is_square_already(call: Call, samples: int) -> bool:

@@ -14,16 +14,6 @@ from lightning_adam.preflight.loss_checks import at, is_output
 from lightning_adam.preflight.recorder import BINARY_LOSSES, CLASS_LOSSES, VALUE_LOSSES, Call
 from lightning_adam.preflight.value_pairs import value_pairs
 
-RANGES = {
-    "Relu": (0.0, math.inf),
-    "Sigmoid": (0.0, 1.0),
-    "Tanh": (-1.0, 1.0),
-    "Softmax": (0.0, 1.0),
-    "Softplus": (0.0, math.inf),
-    "Exp": (0.0, math.inf),
-    "Abs": (0.0, math.inf),
-}
-"""What a last layer can give, by autograd's name of it."""
 ONE_SIDED = ("Relu", "Softplus", "Abs", "Exp", "Gelu", "Silu")
 """Last layers that give no, or hardly any, number below 0."""
 FLOORS = ("ClampMin", "Clamp", "Threshold", "Hardtanh")
@@ -90,15 +80,15 @@ def output_range(facts: Facts) -> Iterator[Finding]:
         if call.name == "binary_cross_entropy":
             yield from _not_probabilities(call)
     for pair in value_pairs(facts):
-        low, high = RANGES.get(pair.made_by, (-math.inf, math.inf))
+        low, high = pair.reach
         out = float(((pair.target < low - SLACK) | (pair.target > high + SLACK)).double().mean())
         if out > 0.01:
-            said = f"{low:g} to {high:g}" if math.isfinite(high) else f"{low:g} or more"
+            said = f"{low:.3g} to {high:.3g}" if math.isfinite(high) else f"{low:.3g} or more"
             reach: dict[str, float | str] = {"lowest": float(pair.target.min()), "highest": float(pair.target.max())}
             yield found(
                 "OUTPUT-RANGE",
                 "warning",
-                f"The net ends in a {pair.made_by.lower()}, which gives {said}; {out:.0%} of the targets lie outside.",
+                f"The net ends in a {pair.made_by.lower()} and gives {said}; {out:.0%} of the targets lie outside.",
                 "Take the last activation out, or scale the targets into its range.",
                 {"outside": out} | reach | (at(pair.call) if pair.call else {}),
             )

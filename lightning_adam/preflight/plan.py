@@ -15,12 +15,9 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
 from lightning_adam.diagnosis import Finding
 from lightning_adam.preflight.facts import Check, Facts, found
 from lightning_adam.preflight.gradients import matrices
-from lightning_adam.preflight.guard import untouched
+from lightning_adam.preflight.schedule_walk import simulated
 from lightning_adam.preflight.task import Task, names_anywhere, own_hook
-from lightning_adam.quiet import without_warnings
-from lightning_adam.schedules import Schedule, factor
 
-MOST_STEPS = 4000
 ASSUMED_EPOCHS = 3
 """A run whose length nobody tells is taken to be at least so long."""
 RULES, CUTS = 0.5, 0.75
@@ -44,8 +41,10 @@ class Plan:
         per_epoch: optimizer steps of an epoch; 0 if unknown.
         is_single: whether the scheduler is made for one descent only.
         asked: steps that the scheduler itself is made for; 0 if it does not say.
+        made_for: the same, of a descent that has a length as well.
         clip: the trainer's or the helper's limit of the gradient's norm; 0 without.
         eps: of the optimizer; 0 without.
+        counted: how often the schedule was stepped in the simulation, and how far it has come by its own count.
         is_idle: whether the module steps its optimizers itself, and nobody steps this one's schedule.
         watches: the monitored value of a plateau's schedule that waits for the wrong direction; empty if none.
         others: of the further optimizers.
@@ -60,8 +59,10 @@ class Plan:
     per_epoch: int = 0
     is_single: bool = False
     asked: int = 0
+    made_for: int = 0
     clip: float = 0.0
     eps: float = 0.0
+    counted: tuple[int, int] = (0, 0)
     is_idle: bool = False
     watches: str = ""
     others: list[Plan] = field(default_factory=list)
@@ -119,8 +120,9 @@ def _add_schedule(task: Task, entry: dict[str, Any], plan: Plan) -> None:
         plan.watches = _wrong_direction(schedule.mode, str(entry.get("monitor") or ""))
     elif plan.interval:
         plan.asked = int(getattr(schedule, "total_steps", 0) or 0)
+        plan.made_for = plan.asked or int(getattr(schedule, "T_max", 0) or 0)
         plan.is_single = type(schedule) is CosineAnnealingLR
-        plan.rates = _simulated(task, entry, plan)
+        plan.rates = simulated(task, entry, plan)
 
 
 EPOCH_HOOKS = (
@@ -172,30 +174,6 @@ def _total(trainer: Any, plan: Plan) -> int:
     except Exception:  # without data, or in a stand-in of the user's own
         return 0
     return int(total) if math.isfinite(total) else 0
-
-
-def _simulated(task: Task, entry: dict[str, Any], plan: Plan) -> list[tuple[int, float]]:
-    schedule = entry["scheduler"]
-    if isinstance(schedule, Schedule):
-        total = int(schedule.phases.total) if math.isfinite(schedule.phases.total) else MOST_STEPS
-        plan.total, plan.is_known = total, True
-        every = max(1, total // MOST_STEPS)
-        return [(step, plan.base * factor(schedule.name, schedule.phases, step)) for step in range(0, total, every)]
-    clock = max(1, int(entry.get("frequency") or 1)) * (1 if plan.interval == "step" else max(1, plan.per_epoch))
-    horizon = plan.total or plan.asked * clock
-    if plan.asked and not plan.is_known:
-        horizon = plan.total = plan.asked * clock
-    with untouched(schedule, *task.optimizers), without_warnings():
-        return list(_walked(schedule, clock, min(MOST_STEPS, max(1, horizon // clock)), schedule.optimizer))
-
-
-def _walked(schedule: Any, clock: int, count: int, optimizer: Any) -> Iterator[tuple[int, float]]:
-    for tick in range(count):
-        yield tick * clock, max(float(group["lr"]) for group in optimizer.param_groups)
-        try:
-            schedule.step()
-        except Exception:  # OneCycleLR raises once its steps are used up
-            return
 
 
 def collapsed(facts: Facts) -> Iterator[Finding]:
@@ -252,6 +230,15 @@ def never_arrives(facts: Facts) -> Iterator[Finding]:
                 "Call self.lr_schedulers().step() after the optimizer's step, or in on_train_epoch_end.",
                 {"lr": plan.base, "stays at": plan.peak},
             )
+        elif _is_turned_back(plan):
+            yield found(
+                "SCHEDULE-NEVER-ARRIVES",
+                "critical",
+                f"lr_scheduler_step is called {plan.counted[0]} times and takes the schedule to {plan.counted[1]} of "
+                f"{plan.made_for}: it hands over another count.",
+                "scheduler.step() without an argument; or make the schedule for epochs and step it once in each.",
+                {"steps": plan.counted[0], "counted": plan.counted[1], "made for": plan.made_for},
+            )
         elif is_stepwise or _is_short(plan):
             yield found(
                 "SCHEDULE-NEVER-ARRIVES",
@@ -262,6 +249,12 @@ def never_arrives(facts: Facts) -> Iterator[Finding]:
                 'Return {"scheduler": ..., "interval": "step"}; or give the warmup in the unit that it is stepped in.',
                 {"peak": plan.peak, "lr": plan.base, "total steps": plan.total, "interval": plan.interval},
             )
+
+
+def _is_turned_back(plan: Plan) -> bool:
+    """By a count that is not the schedule's own, such as that of epochs at every step."""
+    calls, count = plan.counted
+    return calls > 20 and count < 0.2 * min(calls, plan.made_for)
 
 
 def _is_short(plan: Plan) -> bool:

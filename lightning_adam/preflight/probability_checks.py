@@ -161,6 +161,23 @@ def softmax_dim(facts: Facts) -> Iterator[Finding]:
             return
 
 
+def single_axis(facts: Facts) -> Iterator[Finding]:
+    """Weights of several places, each normalised by itself: all are 1. Attention to a single key is a product, and meant."""
+    for call in facts.step.record.squashes:
+        shape = call.input.shape
+        if call.name == "sigmoid" or len(shape) < 3 or shape[softmax_axis(call)] != 1 or max(shape[1:]) < 2:
+            continue
+        if not any(w.input.numel() == call.input.numel() for w in facts.step.record.weighted):
+            yield found(
+                "SOFTMAX-DIM",
+                "critical",
+                f"{call.name} of shape {tuple(shape)} goes over a dimension of one entry: every weight is 1.",
+                "Let it go over the dimension whose entries are to be weighed, e.g. dim=1 of (N, T, 1).",
+                at(call, shape=str(tuple(shape)), dim=softmax_axis(call)),
+            )
+            return
+
+
 def softmax_mixes(facts: Facts) -> Iterator[Finding]:
     """Inside of a net whose samples were seen to hang on each other."""
     call = next(iter(_over_samples(facts)), None)
@@ -284,5 +301,6 @@ CHECKS = (
     Check("SOFTMAX-DIM", ("step",), classes_reshaped),
     Check("SOFTMAX-DIM", ("step",), chosen_along_another_axis),
     Check("SOFTMAX-DIM", ("step",), attention_axis),
+    Check("SOFTMAX-DIM", ("step",), single_axis),
     Check("SOFTMAX-DIM", ("step", "behaviour"), softmax_mixes),
 )

@@ -26,8 +26,8 @@ ARITHMETIC = (
 DIFFERENCES = ("sub", "rsub", "subtract", "__sub__", "__rsub__")
 SQUASHING = ("softmax", "log_softmax", "sigmoid")
 LOGARITHMS = ("log", "log2", "log10", "log1p")
-BINARY_PIECES = ("logsigmoid", "log_sigmoid", "softplus")
-"""Of which a binary cross entropy of logits is written by hand."""
+BINARY_PIECES = ("logsigmoid", "log_sigmoid", "softplus", "multilabel_soft_margin_loss", "soft_margin_loss")
+"""Binary cross entropies of logits under other names, and what one is written of by hand."""
 PRODUCTS = ("matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "einsum", "linear")
 LENGTHS = ("norm", "vector_norm")
 NORMALISERS = ("logsumexp", "logcumsumexp")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_adam.preflight.facts import Facts
+from lightning_adam.preflight.reach import Reach, reach_of
 from lightning_adam.preflight.recorder import VALUE_LOSSES, Call, made_by
 from lightning_adam.preflight.step import path_of
 
@@ -23,6 +24,7 @@ class Pair:
         target: of all batches where the loss gets it as it is; finite.
         path: of the batch's tensor that the target is; empty where it is made in the step.
         made_by: autograd's name of the prediction's last operation.
+        reach: the lowest and the highest number that this operation can give.
         call: of the loss; None where it is written by hand.
     """
 
@@ -30,6 +32,7 @@ class Pair:
     target: Tensor
     path: str
     made_by: str
+    reach: Reach
     call: Call | None
 
     @property
@@ -54,7 +57,7 @@ def _pair(call: Call, target: Tensor, facts: Facts) -> Pair:
     if path == facts.data.target and facts.data.targets:
         target = torch.cat([t.flatten() for t in facts.data.targets])
     known = call if call.name in REGRESSIONS else None
-    return Pair(call.input.detach().float().cpu(), _finite(target), path, call.made_by, known)
+    return Pair(call.input.detach().float().cpu(), _finite(target), path, call.made_by, reach_of(call.input), known)
 
 
 def _by_hand(facts: Facts) -> Pair | None:
@@ -76,4 +79,6 @@ def _of_one_size(facts: Facts) -> Pair | None:
         return None
     if output.numel() != data.targets[0].numel() or data.labels is not None:
         return None
-    return Pair(output.detach().float().cpu(), _finite(data.targets[0]), data.target, made_by(output), None)
+    return Pair(
+        output.detach().float().cpu(), _finite(data.targets[0]), data.target, made_by(output), reach_of(output), None
+    )
