@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, IterableDataset, RandomSampler, Sequent
 
 from lightning_adam.preflight.batches import LABEL_NAMES, Reading, is_finite, leaves, mapped
 from lightning_adam.preflight.leaks import leaks
-from lightning_adam.preflight.step import EMBEDDINGS, Step
+from lightning_adam.preflight.step import EMBEDDINGS, Step, is_asked, main_tensor
 from lightning_adam.preflight.task import OutOfTimeError, Task
 
 MOST_SAMPLES = 1024
@@ -61,7 +61,7 @@ class Data:
 def measure(task: Task, step: Step) -> Data:
     """Which part each tensor plays, by the first training step where it shows, else by the field's names."""
     rows = [dict(leaves(batch)) for batch in task.reading.batches]
-    target = step.target or named_target(task.reading.batches[0])
+    target = step.target or named_target(task.reading.batches[0]) or _left_over(step)
     inputs = {path: [row[path] for row in rows if path in row] for path in rows[0] if path != target}
     data = Data(task.reading, step.samples, inputs, target, [row[target] for row in rows if target in row])
     data.bad = _bad(task)
@@ -76,6 +76,14 @@ def named_target(batch: Any) -> str:
     paths = [path for path, _ in leaves(batch)]
     named = [path for path in paths if path.rsplit(".", 1)[-1] in LABEL_NAMES]
     return named[0] if named else "1" if paths == ["0", "1"] else ""
+
+
+def _left_over(step: Step) -> str:
+    """The one tensor that no net gets and that is as large as the prediction: what a loss by hand compares it with."""
+    output = main_tensor(step.trace.outer[step.prediction][1], step.samples) if step.prediction >= 0 else None
+    paths = [path for path, leaf in leaves(step.given) if leaf.is_floating_point() and not is_asked(step, leaf)]
+    sizes = {path: leaf.numel() for path, leaf in leaves(step.given)}
+    return paths[0] if len(paths) == 1 and output is not None and sizes[paths[0]] == output.numel() else ""
 
 
 def _bad(task: Task) -> dict[str, bool]:
