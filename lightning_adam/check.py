@@ -92,7 +92,7 @@ def _fit_section(path: str) -> dict[str, Any]:
     Raises:
         ConfigError: the file cannot be read, or is no mapping.
     """
-    import yaml
+    import yaml  # type: ignore[import-untyped]
 
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))

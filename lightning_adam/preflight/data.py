@@ -220,13 +220,13 @@ def behind_the_ends(batch: Any, labels: Tensor, counted: Tensor) -> tuple[float,
     Ends are read off the input: whole numbers of the labels' shape, of which rows end in runs of one and the same.
     """
     inputs = [leaf for _, leaf in leaves(batch) if leaf.dim() == 2 and not leaf.is_floating_point()]
-    for tokens in inputs if labels.dim() == 2 and counted.numel() else ():
-        if tokens.shape != labels.shape or torch.equal(tokens.long(), labels.long()):
+    for tokens in inputs if counted.numel() else ():
+        if tokens.numel() != labels.numel() or labels.dim() > 2:
             continue
         last = tokens[:, -1].mode().values
         behind = (tokens == last).flip(1).int().cumprod(1).flip(1).bool()
         runs = behind.sum(1)
-        told = labels[behind]
+        told = labels.reshape(tokens.shape)[behind]
         is_padded = bool((runs >= 2).double().mean() > 0.25) and len(torch.unique(runs)) > 2
         if is_padded and len(torch.unique(told)) == 1 and bool((counted == told[0]).any()):
             return float(behind.sum()) / counted.numel(), int(told[0])

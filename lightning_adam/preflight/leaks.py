@@ -27,7 +27,22 @@ def leaks(task: Task, step: Step, inputs: dict[str, list[Tensor]], targets: list
     if sum(tensors[0][0].numel() for tensors in inputs.values() if tensors[0].dim()) < 2:
         return {}  # all of the input is to be told again
     found = {path: _places(tensors, target) for path, tensors in inputs.items()}
-    return {path: places for path, places in found.items() if places and _matters(task, step, path)}
+    seen = {path: places for path, places in found.items() if places and _matters(task, step, path)}
+    return seen or _in_layers(step)
+
+
+def _in_layers(step: Step) -> dict[str, list[str]]:
+    """What the first layers get, where the step has put it together: one batch is enough for values that are no classes."""
+    target = dict(leaves(step.given)).get(step.target)
+    if target is None or not target.is_floating_point() or target.numel() != step.samples or len(torch.unique(target)) < 16:
+        return {}
+    wide = [
+        e.values
+        for e in step.trace.entries
+        if e.values.dim() == 2 and e.values.shape[1] > 1 and len(e.values) == len(target)
+    ]
+    found = [_places([values], target.flatten().double()) for values in wide if values.is_floating_point()]
+    return {"of the first layer": places for places in found if places}
 
 
 def _is_nearly_constant(target: Tensor) -> bool:
@@ -78,10 +93,10 @@ def _matters(task: Task, step: Step, path: str) -> bool:
     if step.prediction < 0:
         return True
     batch = task.usable()[0]
-    named = dict(leaves(batch))
+    chosen = dict(leaves(batch)).get(path)
 
     def roll(part: Any) -> Any:
-        return part.roll(1, 0) if part is named.get(path) else part
+        return part.roll(1, 0) if isinstance(part, Tensor) and part is chosen else part
 
     with mode(task.module, training=False), kept(task.module):
         before, after = predict(task, batch, step.prediction), predict(task, mapped(batch, roll), step.prediction)

@@ -25,8 +25,9 @@ def relu_logits(facts: Facts) -> Iterator[Finding]:
     """Logits need both signs."""
     fed = [c for c in facts.step.record.losses if c.name in ("cross_entropy", "binary_cross_entropy_with_logits")]
     fed += [c for c in facts.step.record.squashes if is_output(c, facts) and facts.step.main is not None]
-    for call in fed:
-        if _is_one_sided(call) and _feeds_classes(facts):
+    by_hand = [c for c in facts.step.record.normalisers if not facts.step.record.losses and c.input.dim() == 2]
+    for call in [*(fed if _feeds_classes(facts) else ()), *by_hand]:
+        if _is_one_sided(call):
             what = "ReLU" if call.made_by == "Relu" else call.made_by.lower()
             yield found(
                 "RELU-LOGITS",

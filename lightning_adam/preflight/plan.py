@@ -183,12 +183,12 @@ def collapsed(facts: Facts) -> Iterator[Finding]:
         if plan.watches:
             yield _against_its_value(plan)
         elif low is not None:
-            at = "throughout" if plan.peak <= 0 else f"at step {low} of {plan.total}"
+            what = f"a hundredth of its peak at step {low} of {plan.total}" if low else f"{plan.peak:.2g} or less throughout"
             yield found(
                 "SCHEDULE-COLLAPSED",
                 "critical",
-                f"The schedule's rate is below a hundredth of its peak {at}: the rest of the run learns nothing.",
-                'Check its unit: "interval": "step" or "epoch", and its length: T_max, total_steps, step_size in that unit.',
+                f"The schedule's rate is {what}, of lr={plan.base:.2g}: the rest of the run learns nothing.",
+                'LambdaLR multiplies lr by what its function returns. Check its unit: "interval": "step" or "epoch", and its length: T_max, total_steps, step_size in that unit.',
                 {"step": low, "total steps": plan.total, "interval": plan.interval},
             )
 
@@ -197,7 +197,8 @@ def _low(plan: Plan) -> int | None:
     """The step from which the rate is next to nothing for most of the run; None where it is not."""
     if len(plan.rates) < 3 or plan.total < 3:
         return None
-    if plan.peak <= 0 < plan.base:
+    falls_only = plan.rates[0][1] == plan.peak
+    if plan.peak <= 0 < plan.base or (falls_only and plan.peak <= 0.01 * plan.base):
         return 0
     top = next(k for k, (_, rate) in enumerate(plan.rates) if rate >= 0.999 * plan.peak)
     low = next((step for step, rate in plan.rates[top:] if rate < 0.01 * plan.peak), None)
@@ -258,7 +259,7 @@ def _is_turned_back(plan: Plan) -> bool:
 
 
 def _is_short(plan: Plan) -> bool:
-    is_part = plan.is_known and len(plan.rates) > 1 and 0 < plan.peak < 0.2 * plan.base
+    is_part = plan.is_known and len(plan.rates) > 1 and 0 < plan.peak < 0.2 * plan.base and _low(plan) != 0
     return is_part and len({rate for _, rate in plan.rates}) > 1
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from lightning_adam.diagnosis import Finding
 from lightning_adam.preflight.behaviour import CHANGED
 from lightning_adam.preflight.facts import Check, Facts, found
+from lightning_adam.preflight.graph_mixing import has_edges
 from lightning_adam.preflight.loss_checks import at, is_output, softmax_axis
 from lightning_adam.preflight.recorder import CLASS_LOSSES, Call, makers
 
@@ -156,9 +157,17 @@ def softmax_dim(facts: Facts) -> Iterator[Finding]:
     yield from _over_other_axis(facts)
     for call in _over_samples(facts):
         shape = call.input.shape
-        if len(shape) == 2 and shape[1] != shape[0] and shape[1] > 1 and is_output(call, facts):
+        is_seen = is_output(call, facts) or _has_one_each(facts)
+        if len(shape) == 2 and shape[1] != shape[0] and shape[1] > 1 and is_seen:
             yield _over_the_batch(call)
             return
+
+
+def _has_one_each(facts: Facts) -> bool:
+    """Whether the loss compares one output of each sample with its own target: then samples are no parts of a whole."""
+    main = facts.step.main
+    is_of_samples = main is not None and main.input.dim() > 0 and main.input.shape[0] == facts.step.samples
+    return is_of_samples and bool(facts.step.target) and not has_edges(facts.step.given)
 
 
 def single_axis(facts: Facts) -> Iterator[Finding]:

@@ -70,16 +70,35 @@ def frozen(facts: Facts) -> Iterator[Finding]:
     every = list(facts.task.module.parameters())
     trained = [p for p in every if p.requires_grad]
     share = sum(p.numel() for p in trained) / max(1, sum(p.numel() for p in every))
-    if not every or share >= 0.1 or any(p.dim() > 1 for p in trained):
+    is_shared = bool(_frozen_elsewhere(facts.task.module))
+    if not every or share >= 0.1 or (any(p.dim() > 1 for p in trained) and not is_shared):
         return
+    rest = (
+        "those among them that a frozen part shares with one that is trained."
+        if is_shared
+        else "only norms and biases are trained."
+    )
     yield found(
         "FROZEN",
         "warning" if trained else "critical",
-        f"{1 - share:.0%} of the weights are frozen, all matrices among them: "
-        + ("only norms and biases are trained." if trained else "nothing is trained."),
+        f"{1 - share:.0%} of the weights are frozen, "
+        + (rest if is_shared else "all matrices among them: ")
+        + ("" if is_shared else rest if trained else "nothing is trained."),
         "Call requires_grad_(True) on the layers that are to learn, at least on the head.",
         {"trainable share": share},
     )
+
+
+def _frozen_elsewhere(module: nn.Module) -> list[str]:
+    """Matrices that a part frozen as a whole shares with one that is trained: whoever takes over a layer takes over that it
+    is frozen; ``copy.deepcopy`` does not."""
+    owners: dict[int, set[str]] = {}
+    for name, p in module.named_parameters(remove_duplicate=False):
+        if not p.requires_grad and p.dim() > 1:
+            owners.setdefault(id(p), set()).add(name.partition(".")[0])
+    still = {name for name, part in module.named_children() if not any(p.requires_grad for p in part.parameters())}
+    names = (name for name, p in module.named_parameters() if owners.get(id(p), set()) & still and owners[id(p)] - still)
+    return list(names)
 
 
 def not_registered(facts: Facts) -> Iterator[Finding]:
@@ -88,7 +107,8 @@ def not_registered(facts: Facts) -> Iterator[Finding]:
     plain = {id(t) for t in _plain_tensors(facts.task.module)}
     unknown = [p for p in facts.step.leaves if id(p) not in ours and id(p) not in kept]
     stray = [p for p in unknown if isinstance(p, nn.Parameter) or id(p) in plain]
-    if stray:
+    trained = {id(p) for p in facts.task.trainable().values()}
+    if stray and not (trained and trained.isdisjoint(id(p) for p in facts.step.leaves)):  # else it is all another copy's
         shapes = some(str(tuple(p.shape)) for p in stray)
         yield found(
             "NOT-REGISTERED",
@@ -139,6 +159,17 @@ def _is_frozen(name: str, named: dict[str, nn.Module]) -> bool:
 
 def symmetric_init(facts: Facts) -> Iterator[Finding]:
     """All zero, or equal with equal gradients: the units stay one unit."""
+    twins = facts.gradients.twins
+    if len(twins) > 1:
+        yield found(
+            "SYMMETRIC-INIT",
+            "critical",
+            f"{some(twins)} start with the same weights and get the same gradient: they stay copies of one another.",
+            "Draw the weights of each anew, e.g. nn.ModuleList(make() for _ in range(n)) instead of deep copies.",
+            {"matrices": len(twins)},
+            twins,
+        )
+        return
     weights, found_symmetric = matrices(facts.task), facts.gradients.symmetric
     alike = [n for n in found_symmetric if n in weights and bool(weights[n].any())]
     zero = [n for n, w in weights.items() if w.shape[0] > 1 and w.numel() > 16 and not bool(w.any())]

@@ -42,7 +42,7 @@ def lr_high(facts: Facts) -> Iterator[Finding]:
     trial, ratio = facts.trial, _ratio(facts)
     diverges = _lower_cures(trial)
     worse = ratio > HIGH and _better(trial.lower, trial.planned, trial.first) and not _ramp_cures(trial)
-    if not diverges and not worse and not (ratio > FAR_TOO_HIGH and _is_poor(trial)):
+    if not diverges and not worse and not _is_stuck(facts) and not (ratio > FAR_TOO_HIGH and _is_poor(trial)):
         return
     peak = _fastest(facts).peak
     evidence = {"lr": peak} | _ends(trial) | ({"step over weights": ratio} if ratio == ratio else {})
@@ -55,6 +55,13 @@ def lr_high(facts: Facts) -> Iterator[Finding]:
         f"lr={fits:.1g}, with a warmup of some hundred steps.",
         evidence,
     )
+
+
+def _is_stuck(facts: Facts) -> bool:
+    """By the gradient's length it got nowhere, or higher than it began, where a lower rate learns."""
+    trial = facts.trial
+    is_above = bool(trial.planned) and end(trial.planned) > trial.first > 0
+    return is_above and math.isnan(_ratio(facts)) and _better(trial.lower, trial.planned, trial.first)
 
 
 def _ends(trial: Trial) -> dict[str, float | str]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from lightning_adam.preflight.facts import Facts
 from lightning_adam.preflight.reach import Reach, reach_of
 from lightning_adam.preflight.recorder import VALUE_LOSSES, Call, made_by
-from lightning_adam.preflight.step import path_of
+from lightning_adam.preflight.step import path_of, same_values
 
 REGRESSIONS = (*VALUE_LOSSES, "gaussian_nll_loss")
 
@@ -57,7 +57,14 @@ def _pair(call: Call, target: Tensor, facts: Facts) -> Pair:
     if path == facts.data.target and facts.data.targets:
         target = torch.cat([t.flatten() for t in facts.data.targets])
     known = call if call.name in REGRESSIONS else None
-    return Pair(call.input.detach().float().cpu(), _finite(target), path, call.made_by, reach_of(call.input), known)
+    return Pair(call.input.detach().float().cpu(), _finite(target), path, call.made_by, _reach(call, facts), known)
+
+
+def _reach(call: Call, facts: Facts) -> Reach:
+    """Of a vector that was brought to length 1 no number is larger."""
+    directions = [c.output for c in facts.step.record.directions if c.name == "normalize"]
+    is_short = any(d.shape == call.input.shape and same_values(d, call.input) for d in directions)
+    return (-1.0, 1.0) if is_short else reach_of(call.input)
 
 
 def _by_hand(facts: Facts) -> Pair | None:
