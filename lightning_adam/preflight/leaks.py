@@ -36,13 +36,11 @@ def _in_layers(step: Step) -> dict[str, list[str]]:
     target = dict(leaves(step.given)).get(step.target)
     if target is None or not target.is_floating_point() or target.numel() != step.samples or len(torch.unique(target)) < 16:
         return {}
-    wide = [
-        e.values
-        for e in step.trace.entries
-        if e.values.dim() == 2 and e.values.shape[1] > 1 and len(e.values) == len(target)
-    ]
-    found = [_places([values], target.flatten().double()) for values in wide if values.is_floating_point()]
-    return {"of the first layer": places for places in found if places}
+    floats = [e.values for e in step.trace.entries if e.values.dim() == 2 and e.values.is_floating_point()]
+    wide = [values for values in floats if values.shape[1] > 1 and len(values) == len(target)]
+    found = (_places([values], target.flatten().double()) for values in wide)
+    places = next((places for places in found if places), [])
+    return {"of the first layer": places} if places else {}
 
 
 def _is_nearly_constant(target: Tensor) -> bool:

@@ -22,7 +22,8 @@ MASKING = frozenset(
 
 def first_spoiled(step: Callable[[], Any]) -> str:
     """The call of a step that makes NaN or Inf of finite numbers, and its place; empty if none does."""
-    with _Watch() as watch, suppress(Exception):
+    watch = _Watch()
+    with watch, suppress(Exception):
         step()
     return watch.found
 

@@ -73,17 +73,12 @@ def frozen(facts: Facts) -> Iterator[Finding]:
     is_shared = bool(_frozen_elsewhere(facts.task.module))
     if not every or share >= 0.1 or (any(p.dim() > 1 for p in trained) and not is_shared):
         return
-    rest = (
-        "those among them that a frozen part shares with one that is trained."
-        if is_shared
-        else "only norms and biases are trained."
-    )
+    rest = "only norms and biases are trained" if trained else "nothing is trained"
+    shared = "matrices among them that a part frozen as a whole shares with one that is trained"
     yield found(
         "FROZEN",
         "warning" if trained else "critical",
-        f"{1 - share:.0%} of the weights are frozen, "
-        + (rest if is_shared else "all matrices among them: ")
-        + ("" if is_shared else rest if trained else "nothing is trained."),
+        f"{1 - share:.0%} of the weights are frozen, {shared if is_shared else f'all matrices among them: {rest}'}.",
         "Call requires_grad_(True) on the layers that are to learn, at least on the head.",
         {"trainable share": share},
     )
