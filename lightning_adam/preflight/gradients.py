@@ -108,9 +108,8 @@ def _twins(parameters: dict[str, nn.Parameter], gradients: dict[str, Tensor]) ->
     for name, gradient in gradients.items():
         weight = parameters[name].detach()
         if weight.dim() > 1 and not gradient.is_sparse and bool(gradient.any()) and float(weight.float().std()) > 0:
-            alike.setdefault((tuple(weight.shape), float(weight.float().sum()), float(weight.float().norm())), []).append(
-                name
-            )
+            likeness = (tuple(weight.shape), float(weight.float().sum()), float(weight.float().norm()))
+            alike.setdefault(likeness, []).append(name)
     first = {name: names[0] for names in alike.values() for name in names[1:]}
     same = {one: other for one, other in first.items() if _are_same(parameters, gradients, one, other)}
     return sorted({*same, *same.values()})

@@ -188,8 +188,8 @@ def collapsed(facts: Facts) -> Iterator[Finding]:
                 "SCHEDULE-COLLAPSED",
                 "critical",
                 f"The schedule's rate is {what}, of lr={plan.base:.2g}: the rest of the run learns nothing.",
-                'Check its unit: "interval": "step" or "epoch", and its length: T_max, total_steps, step_size in that unit; a '
-                "LambdaLR multiplies lr by what its function returns.",
+                'Check its unit: "interval": "step" or "epoch", and its length: T_max, total_steps, step_size in that '
+                "unit; a LambdaLR multiplies lr by what its function returns.",
                 {"step": low, "total steps": plan.total, "interval": plan.interval},
             )
 
