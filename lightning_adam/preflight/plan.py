@@ -223,34 +223,34 @@ def _against_its_value(plan: Plan) -> Finding:
 def never_arrives(facts: Facts) -> Iterator[Finding]:
     """A warmup or a cycle in steps, that a clock of epochs turns, or nobody."""
     for plan in facts.plan.every:
-        is_stepwise = _is_stepwise(plan)
-        if plan.is_idle:
-            yield found(
-                "SCHEDULE-NEVER-ARRIVES",
-                "critical",
-                f"Nobody steps the schedule: with manual optimization Lightning does not, and lr stays at {plan.peak:.2g}.",
-                "Call self.lr_schedulers().step() after the optimizer's step, or in on_train_epoch_end.",
-                {"lr": plan.base, "stays at": plan.peak},
-            )
-        elif _is_turned_back(plan):
-            yield found(
-                "SCHEDULE-NEVER-ARRIVES",
-                "critical",
-                f"lr_scheduler_step is called {plan.counted[0]} times and takes the schedule to {plan.counted[1]} of "
-                f"{plan.made_for}: it hands over another count.",
-                "scheduler.step() without an argument; or make the schedule for epochs and step it once in each.",
-                {"steps": plan.counted[0], "counted": plan.counted[1], "made for": plan.made_for},
-            )
-        elif is_stepwise or _is_short(plan):
-            yield found(
-                "SCHEDULE-NEVER-ARRIVES",
-                "critical",
-                f"In {plan.total} steps the schedule gets to {plan.peak:.2g}, {plan.peak / plan.base:.1%} of "
-                f"lr={plan.base:.2g}"
-                + (f": it is made for {plan.asked} steps and is stepped once per {plan.interval}." if is_stepwise else "."),
-                'Return {"scheduler": ..., "interval": "step"}; or give the warmup in the unit that it is stepped in.',
-                {"peak": plan.peak, "lr": plan.base, "total steps": plan.total, "interval": plan.interval},
-            )
+        said = _why_not(plan)
+        if said is not None:
+            message, remedy = said
+            counts: dict[str, float | str] = {"peak": plan.peak, "lr": plan.base, "total steps": plan.total}
+            yield found("SCHEDULE-NEVER-ARRIVES", "critical", message, remedy, counts | {"interval": plan.interval})
+
+
+def _why_not(plan: Plan) -> tuple[str, str] | None:
+    """What keeps the schedule from its end, and what to do; None where nothing does."""
+    if plan.is_idle:
+        return (
+            f"Nobody steps the schedule: with manual optimization Lightning does not, and lr stays at {plan.peak:.2g}.",
+            "Call self.lr_schedulers().step() after the optimizer's step, or in on_train_epoch_end.",
+        )
+    if _is_turned_back(plan):
+        return (
+            f"lr_scheduler_step is called {plan.counted[0]} times and takes the schedule to {plan.counted[1]} of "
+            f"{plan.made_for}: it hands over another count.",
+            "scheduler.step() without an argument; or make the schedule for epochs and step it once in each.",
+        )
+    if not _is_stepwise(plan) and not _is_short(plan):
+        return None
+    unit = f": it is made for {plan.asked} steps and is stepped once per {plan.interval}" if _is_stepwise(plan) else ""
+    share = f"{plan.peak / plan.base:.1%} of lr={plan.base:.2g}"
+    return (
+        f"In {plan.total} steps the schedule gets to {plan.peak:.2g}, {share}{unit}.",
+        'Return {"scheduler": ..., "interval": "step"}; or give the warmup in the unit that it is stepped in.',
+    )
 
 
 def _is_turned_back(plan: Plan) -> bool:

@@ -153,31 +153,23 @@ def _is_frozen(name: str, named: dict[str, nn.Module]) -> bool:
 
 
 def symmetric_init(facts: Facts) -> Iterator[Finding]:
-    """All zero, or equal with equal gradients: the units stay one unit."""
-    twins = facts.gradients.twins
-    if len(twins) > 1:
+    """All zero, or equal with equal gradients: the units stay one unit, and copies of a part stay one part."""
+    weights, twins = matrices(facts.task), facts.gradients.twins
+    alike = [n for n in facts.gradients.symmetric if n in weights and bool(weights[n].any())]
+    zero = [n for n, w in weights.items() if w.shape[0] > 1 and w.numel() > 16 and not bool(w.any())]
+    is_held = len(zero) > 0.5 * len(weights) and any(facts.gradients.norms.get(n) == 0 for n in zero)
+    names = twins or alike or (zero if is_held else [])
+    if names:
+        who = f"{some(names)} are copies of one another" if twins else f"All units of {some(names)} start the same"
         yield found(
             "SYMMETRIC-INIT",
             "critical",
-            f"{some(twins)} start with the same weights and get the same gradient: they stay copies of one another.",
-            "Draw the weights of each anew, e.g. nn.ModuleList(make() for _ in range(n)) instead of deep copies.",
-            {"matrices": len(twins)},
-            twins,
+            f"{who}, and get the same gradient: they stay one.",
+            "Draw the weights at random, e.g. nn.init.kaiming_normal_(layer.weight), and each part's anew instead of by "
+            "copy.deepcopy; only biases may be constant.",
+            {"matrices": len(names)},
+            names,
         )
-        return
-    weights, found_symmetric = matrices(facts.task), facts.gradients.symmetric
-    alike = [n for n in found_symmetric if n in weights and bool(weights[n].any())]
-    zero = [n for n, w in weights.items() if w.shape[0] > 1 and w.numel() > 16 and not bool(w.any())]
-    if not alike and not (len(zero) > 0.5 * len(weights) and any(facts.gradients.norms.get(n) == 0 for n in zero)):
-        return
-    yield found(
-        "SYMMETRIC-INIT",
-        "critical",
-        f"All units of {some(alike or zero)} start the same and get the same gradient: they stay one unit.",
-        "Draw the weights at random, e.g. nn.init.kaiming_normal_(layer.weight); only biases may be constant.",
-        {"matrices": len(alike or zero)},
-        alike or zero,
-    )
 
 
 def init_scale(facts: Facts) -> Iterator[Finding]:
