@@ -305,23 +305,21 @@ class Misfit:
 
 
 def _misfit(task: Task, step: Step, data: Data, few: Any) -> Misfit:
-    """Of a prediction with several numbers for one target, such as a mean and a scale, the column that fits best."""
+    """Of one number told for each of the target's: several, such as a distribution's, may be anything."""
     target = dict(leaves(few)).get(data.target)
     output = predict(task, few, step.prediction) if target is not None and step.prediction >= 0 else None
     if output is None or target is None:
         return Misfit()
+    if target.is_floating_point() and output.numel() == target.numel():
+        return _fit(output.flatten().float(), target.flatten().float(), has_places=target.numel() > len(target))
     if target.dim() == 1 and not target.is_floating_point() and output.dim() == 2 and int(target.max()) < output.shape[1]:
         return Misfit(float(nn.functional.cross_entropy(output.float(), target.long())))
-    if not target.is_floating_point() or output.numel() % max(1, target.numel()):
-        return Misfit()
-    columns = output.float().reshape(target.numel(), -1).T if output.shape[0] == target.numel() else output.float()[None]
-    fits = [_fit(column.flatten(), target.flatten().float()) for column in columns if column.numel() == target.numel()]
-    along = [f.opposition for f in fits] if target.numel() > len(target) else [math.nan]  # a rate is against a time, rightly
-    return Misfit(min(f.distance for f in fits), min(along)) if fits else Misfit()
+    return Misfit()
 
 
-def _fit(output: Tensor, target: Tensor) -> Misfit:
-    along = float(torch.corrcoef(torch.stack([output, target]))[0, 1]) if len(target) > 2 else math.nan
+def _fit(output: Tensor, target: Tensor, has_places: bool) -> Misfit:
+    """Of single numbers the distance alone: a rate is against a time, and rightly so."""
+    along = float(torch.corrcoef(torch.stack([output, target]))[0, 1]) if has_places else math.nan
     return Misfit(float((output - target).pow(2).mean()), 1 - along)
 
 
