@@ -72,7 +72,7 @@ def _configured(path: str, budget: float) -> PreflightReport:
         raise ConfigError("a YAML file needs jsonargparse: pip install 'lightning-adam[cli]'.") from error
     try:
         cli = LightningCLI(
-            subclass_mode_model=True, subclass_mode_data=True, run=False, save_config_callback=None, args=["--config", path]
+            subclass_mode_model=True, subclass_mode_data=True, run=False, save_config_callback=None, args=_fit_section(path)
         )
     except SystemExit as error:
         raise ConfigError(
@@ -80,6 +80,28 @@ def _configured(path: str, budget: float) -> PreflightReport:
             "Where a script gives the classes, name them: module:Class --data module:Class."
         ) from error
     return preflight(cli.model, cli.datamodule or cli.model, trainer=cli.trainer, budget=budget)
+
+
+OF_FIT_ALONE = ("ckpt_path", "weights_only")
+"""What ``fit`` takes, and writes into its ``config.yaml``, beside the classes and the trainer."""
+
+
+def _fit_section(path: str) -> dict[str, Any]:
+    """Of a file for all subcommands the part of ``fit``; of what ``fit`` has saved all that can be made without a run.
+
+    Raises:
+        ConfigError: the file cannot be read, or is no mapping.
+    """
+    import yaml  # type: ignore[import-untyped]
+
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} could not be read: {error}.") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} is no configuration: LightningCLI's has entries such as model, data and trainer.")
+    section = content["fit"] if isinstance(content.get("fit"), dict) else content
+    return {name: value for name, value in section.items() if name not in OF_FIT_ALONE}
 
 
 def new_findings(report: PreflightReport, baseline: Path | None) -> list[Finding]:

@@ -87,6 +87,60 @@ def test_a_configuration_of_lightning_cli_is_checked(
     assert "BROADCAST" in capsys.readouterr().out
 
 
+SAVED = """# lightning.pytorch==2.5.1
+seed_everything: true
+trainer: {{accelerator: cpu, max_epochs: 20, logger: false, {trainer}}}
+model: {{class_path: program.Healthy}}
+data: {{class_path: program.Data}}
+optimizer: {{class_path: torch.optim.SGD, init_args: {{lr: {lr}, momentum: 0.9}}}}
+lr_scheduler: {{class_path: torch.optim.lr_scheduler.{schedule}}}
+ckpt_path: null
+"""
+STEADY = "StepLR, init_args: {step_size: 20}"
+
+
+@pytest.mark.parametrize(
+    ("trainer", "lr", "schedule", "says"),
+    [
+        ("gradient_clip_val: null", 0.05, STEADY, "nothing found"),
+        ("gradient_clip_val: 1.0e-6", 0.05, STEADY, "CLIP-ALWAYS"),
+        ("gradient_clip_val: null", 50.0, STEADY, "LR-HIGH"),
+        ("gradient_clip_val: null", 0.05, "StepLR, init_args: {step_size: 1}", "SCHEDULE-COLLAPSED"),
+    ],
+)
+def test_a_fault_in_what_fit_has_saved_is_named(
+    trainer: str, lr: float, schedule: str, says: str,
+    program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """The module is healthy: what is wrong stands in the trainer, the optimizer or the schedule of ``config.yaml``."""
+    pytest.importorskip("jsonargparse")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    config = tmp_path / "config.yaml"
+    config.write_text(SAVED.format(trainer=trainer, lr=lr, schedule=schedule))
+
+    assert main(["check", str(config)]) == int(says != "nothing found")
+    assert says in capsys.readouterr().out
+
+
+def test_the_section_of_fit_is_taken_from_a_file_for_all_subcommands(
+    program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("jsonargparse")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    config = tmp_path / "config.yaml"
+    config.write_text("fit: {model: {class_path: program.Sick}, data: {class_path: program.Data}, trainer: {logger: false}}")
+    assert main(["check", str(config)]) == 1
+    assert "BROADCAST" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", ["[1, 2]", "a: [1"])
+def test_a_configuration_that_is_none_is_one_line(content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(content)
+    assert main(["check", str(config)]) == 2
+    assert "config.yaml" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("target", "says"),
     [("Sick", "write module:Class"), ("no_such_module:Sick", "could not be imported"), ("json:Sick", "json has no Sick")],

@@ -53,6 +53,9 @@ def graves(report: la.PreflightReport) -> list[str]:
         "forecast_with_padding_on_both_sides", "only_the_actor_is_cleared", "every_weight_a_hundredth",
         "noise_whatever_the_mode", "pairs_of_zero_and_one", "eps_where_the_decay_belongs", "price_in_another_currency",
         "overlap_made_smaller", "bound_with_one_wrong_sign", "policy_climbs_down", "judged_before_each_batch",
+        "cracks_in_one_pixel_of_two_hundred", "one_buffer_for_all_samples", "log_probabilities_of_two_joints",
+        "soft_margin_of_shares", "attention_over_its_single_axis", "hands_clamped_to_the_unit_square",
+        "stepped_by_the_epochs_number",
     ],
 )  # fmt: skip
 def test_fault_is_named_by_its_cause(name: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from torch.optim import Optimizer
 
 from lightning_adam.diagnosis import Finding
-from lightning_adam.preflight import loss_checks, output_checks, structure_checks
+from lightning_adam.preflight import loss_checks, output_checks, probability_checks, sign_checks, structure_checks
 from lightning_adam.preflight.batches import Reading, size
 from lightning_adam.preflight.causes import without_symptoms
 from lightning_adam.preflight.facts import Facts, found, some
@@ -64,7 +64,7 @@ def cheap_checks(module: Any, optimizers: Sequence[Optimizer], first_batch: Any,
     checks = [check for check in structure_checks.CHECKS if check.code in STRUCTURE]
     if step is not None:
         facts.measured["step"] = step
-        checks += [*loss_checks.CHECKS, *output_checks.CHECKS]
+        checks += [*loss_checks.CHECKS, *probability_checks.CHECKS, *sign_checks.CHECKS, *output_checks.CHECKS]
     for check in checks:
         if all(facts.has(part) for part in check.needs):
             findings += check.judge(facts)

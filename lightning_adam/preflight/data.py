@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
-from torch.utils.data import DataLoader, RandomSampler, SequentialSampler
+from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SequentialSampler
 
 from lightning_adam.preflight.batches import LABEL_NAMES, Reading, is_finite, leaves, mapped
-from lightning_adam.preflight.step import EMBEDDINGS, Step
+from lightning_adam.preflight.leaks import leaks
+from lightning_adam.preflight.step import EMBEDDINGS, Step, is_asked, main_tensor
 from lightning_adam.preflight.task import OutOfTimeError, Task
 
 MOST_SAMPLES = 1024
@@ -32,6 +33,7 @@ class Data:
         targets: its tensors, of all batches.
         bad: paths with NaN or Inf, and whether the loss is then finite.
         reaches: whether the loss changes with the float inputs; None where there are none.
+        leaks: places of the inputs, by path, that have the target.
         far: labels across the data set, in its order, where it is read in order.
     """
 
@@ -42,6 +44,7 @@ class Data:
     targets: list[Tensor]
     bad: dict[str, bool] = field(default_factory=dict)
     reaches: bool | None = None
+    leaks: dict[str, list[str]] = field(default_factory=dict)
     far: Tensor | None = None
 
     @property
@@ -58,11 +61,12 @@ class Data:
 def measure(task: Task, step: Step) -> Data:
     """Which part each tensor plays, by the first training step where it shows, else by the field's names."""
     rows = [dict(leaves(batch)) for batch in task.reading.batches]
-    target = step.target or named_target(task.reading.batches[0])
+    target = step.target or named_target(task.reading.batches[0]) or _left_over(step)
     inputs = {path: [row[path] for row in rows if path in row] for path in rows[0] if path != target}
     data = Data(task.reading, step.samples, inputs, target, [row[target] for row in rows if target in row])
     data.bad = _bad(task)
     data.reaches = _reaches(task, step, inputs)
+    data.leaks = leaks(task, step, inputs, data.targets) if step.error is None else {}
     data.far = _far(task.reading.loader, target)
     return data
 
@@ -72,6 +76,14 @@ def named_target(batch: Any) -> str:
     paths = [path for path, _ in leaves(batch)]
     named = [path for path in paths if path.rsplit(".", 1)[-1] in LABEL_NAMES]
     return named[0] if named else "1" if paths == ["0", "1"] else ""
+
+
+def _left_over(step: Step) -> str:
+    """The one tensor that no net gets and that is as large as the prediction: what a loss by hand compares it with."""
+    output = main_tensor(step.trace.outer[step.prediction][1], step.samples) if step.prediction >= 0 else None
+    paths = [path for path, leaf in leaves(step.given) if leaf.is_floating_point() and not is_asked(step, leaf)]
+    sizes = {path: leaf.numel() for path, leaf in leaves(step.given)}
+    return paths[0] if len(paths) == 1 and output is not None and sizes[paths[0]] == output.numel() else ""
 
 
 def _bad(task: Task) -> dict[str, bool]:
@@ -132,9 +144,16 @@ def flat_samples(tensors: list[Tensor]) -> Tensor:
 
 
 def is_replacing(loader: Any) -> bool:
-    """Whether samples are drawn with replacement: then they repeat."""
+    """Whether samples are drawn with replacement: then they repeat. A stream may, but not once for each worker."""
+    if is_for_each_worker(loader):
+        return False
     sampler = getattr(loader, "sampler", None)
     return getattr(sampler, "replacement", False) or not isinstance(sampler, (RandomSampler, SequentialSampler, type(None)))
+
+
+def is_for_each_worker(loader: Any) -> bool:
+    """Whether several workers read the same stream, each from its beginning unless they share it out."""
+    return isinstance(getattr(loader, "dataset", None), IterableDataset) and getattr(loader, "num_workers", 0) > 1
 
 
 def distinct(rows: Tensor) -> int:
@@ -193,3 +212,22 @@ def token_share(step: Step, labels: Tensor) -> tuple[float, float, int]:
     tokens = [e.values for e in step.trace.entries if isinstance(e.layer, EMBEDDINGS)]
     share = max((float((t == top).double().mean()) for t in tokens), default=0.0)
     return float(counts.max() / counts.sum()), share, top
+
+
+def behind_the_ends(batch: Any, labels: Tensor, counted: Tensor) -> tuple[float, int]:
+    """The share of the labels that count and stand behind the ends of sequences, and which label that is; 0 without one.
+
+    Ends are read off the input: whole numbers of the labels' shape, of which rows end in runs of one and the same.
+    """
+    inputs = [leaf for _, leaf in leaves(batch) if leaf.dim() == 2 and not leaf.is_floating_point()]
+    for tokens in inputs if counted.numel() else ():
+        if tokens.numel() != labels.numel() or labels.dim() > 2:
+            continue
+        last = tokens[:, -1].mode().values
+        behind = (tokens == last).flip(1).int().cumprod(1).flip(1).bool()
+        runs = behind.sum(1)
+        told = labels.reshape(tokens.shape)[behind]
+        is_padded = bool((runs >= 2).double().mean() > 0.25) and len(torch.unique(runs)) > 2
+        if is_padded and len(torch.unique(told)) == 1 and bool((counted == told[0]).any()):
+            return float(behind.sum()) / counted.numel(), int(told[0])
+    return 0.0, -1

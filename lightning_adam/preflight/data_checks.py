@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from lightning_adam.diagnosis import Finding
-from lightning_adam.preflight.batches import leaves
+from lightning_adam.preflight.batches import is_finite, leaves
 from lightning_adam.preflight.data import (
     Data,
+    behind_the_ends,
     distinct,
-    entropy,
     flat_samples,
+    is_for_each_worker,
     is_replacing,
     last_batch,
     order,
@@ -22,8 +24,9 @@ from lightning_adam.preflight.data import (
     token_share,
 )
 from lightning_adam.preflight.facts import Check, Facts, found, some
-from lightning_adam.preflight.recorder import CLASS_LOSSES, VALUE_LOSSES
+from lightning_adam.preflight.recorder import BINARY_LOSSES, CLASS_LOSSES, Call
 from lightning_adam.preflight.step import EMBEDDINGS, Step, same_values
+from lightning_adam.preflight.value_pairs import Pair, value_pairs
 
 LARGE_MEAN, LARGE_STD, LARGEST = 10.0, 10.0, 1e3
 SMALL_STD = 2e-3
@@ -45,6 +48,16 @@ def nonfinite(facts: Facts) -> Iterator[Finding]:
             {"batches read": len(facts.data.reading.batches)},
             spoiling,
         )
+    elif facts.step.spoiled and facts.step.given is not None and is_finite(facts.step.given):
+        what, _, where = facts.step.spoiled.partition(" at ")
+        yield found(
+            "DATA-NONFINITE",
+            "critical",
+            f"The batch is finite and the first loss is not: {what} makes NaN of it.",
+            "Look for 0 / 0, such as a column that never changes divided by its deviation: x / std.clamp_min(1e-6); and for "
+            "a logarithm or a root of numbers below 0.",
+            {"at": where},
+        )
 
 
 def constant(facts: Facts) -> Iterator[Finding]:
@@ -52,16 +65,25 @@ def constant(facts: Facts) -> Iterator[Finding]:
     data = facts.data
     rows = {p: flat_samples(t).double() for p, t in data.inputs.items() if t and t[0].dim()}
     rows = {p: r for p, r in rows.items() if len(r) > 1 and r.numel() and not p.endswith("mask")}
-    if not rows or data.reaches is False or any(not torch.equal(r, r[:1].expand_as(r)) for r in rows.values()):
-        return
-    yield found(
-        "INPUT-CONSTANT",
-        "warning",
-        f"Every sample has the same input ({some(rows)}): there is nothing to tell them apart by.",
-        "Look at one batch by hand: a division of integers, or a scaling by a wrong number, makes all inputs equal.",
-        {"samples": min(len(r) for r in rows.values()), "value": float(next(iter(rows.values()))[0, 0])},
-        rows,
-    )
+    is_all = bool(rows) and data.reaches is not False and all(torch.equal(r, r[:1].expand_as(r)) for r in rows.values())
+    same = rows if is_all else {p: r for p, r in rows.items() if _is_blank(p, r, facts)}
+    if same:
+        yield found(
+            "INPUT-CONSTANT",
+            "warning",
+            f"Every sample has the same input ({some(same)}): there is nothing to tell them apart by.",
+            "Look at one batch by hand: a division of integers, or a scaling by a wrong number, makes all inputs equal.",
+            {"samples": min(len(r) for r in same.values()), "value": float(next(iter(same.values()))[0, 0])},
+            same,
+        )
+
+
+def _is_blank(path: str, rows: Tensor, facts: Facts) -> bool:
+    """One number throughout, and a layer works on it: places, times and masks may well be the same for every sample."""
+    first = facts.data.inputs[path][0]
+    if rows.shape[1] < 4 or not first.is_floating_point() or bool((rows != rows[0, 0]).any()):
+        return False
+    return any(e.values.numel() == first.numel() and same_values(first, e.values) for e in facts.step.trace.entries)
 
 
 def input_scale(facts: Facts) -> Iterator[Finding]:
@@ -91,6 +113,7 @@ def _scales(facts: Facts) -> Iterator[tuple[str, float, float, float]]:
     given = [(names.get(id(e.layer), type(e.layer).__name__), e.values) for e in floats]
     joined = [c for c in facts.step.record.joined if any(same_values(leaf, c.input) for _, leaf in leaves(facts.step.given))]
     given += [(f"{call.name} at {Path(call.place).name}", call.input) for call in joined]
+    given += [(f"the product at {Path(g.place).name}", g.input) for g in facts.step.record.gains if _is_raw(g.input, facts)]
     if not facts.step.trace.called:  # functional: only the batch is left to look at
         given = [(path, tensors[0]) for path, tensors in facts.data.inputs.items() if tensors[0].is_floating_point()]
     for name, values in given:
@@ -100,57 +123,35 @@ def _scales(facts: Facts) -> Iterator[tuple[str, float, float, float]]:
             yield name, float(values.mean()), float(values.std()), float(values.abs().max())
 
 
+def _is_raw(values: Tensor, facts: Facts) -> bool:
+    """Whether a matrix of the module's own is multiplied with what the batch has."""
+    return any(leaf.numel() == values.numel() and same_values(leaf, values) for _, leaf in leaves(facts.step.given))
+
+
 def target_scale(facts: Facts) -> Iterator[Finding]:
     """Only where the prediction starts far off: a net that scales its own output up is well prepared."""
-    pair = value_pair(facts)
-    if pair is None:
-        return
-    prediction, target = pair
-    std, mean = float(target.std()), float(target.mean())
+    for pair in value_pairs(facts):
+        std, mean, start = float(pair.target.std()), float(pair.target.mean()), float(pair.prediction.mean())
+        if _is_far(pair, facts):
+            yield found(
+                "TARGET-SCALE",
+                "warning",
+                f"The targets have mean {mean:.3g} and standard deviation {std:.3g}; the net starts at {start:.3g}, and has "
+                "to walk there first.",
+                "Train on (y - mean) / std with the training set's statistics, and undo it when predicting.",
+                {"mean": mean, "std": std, "rms error": pair.error},
+                [pair.path] if pair.path else [],
+            )
+            return
+
+
+def _is_far(pair: Pair, facts: Facts) -> bool:
+    std, mean, told = float(pair.target.std()), float(pair.target.mean()), float(pair.prediction.std())
     if not (std > 20 or 0 < std < 1e-3 or (abs(mean) > 5 * std and abs(mean) > 3)):
-        return
-    off = float((target - prediction.mean()).pow(2).mean().sqrt())
-    if off < 3 * std and float(prediction.std()) > 0.03 * std and float(prediction.std()) < 10 * std:
-        return
-    if std > 1 and facts.has("plan") and facts.plan.is_adaptive and off < FEW_STEPS * facts.plan.peak:
-        return
-    yield found(
-        "TARGET-SCALE",
-        "warning",
-        f"The targets have mean {mean:.3g} and standard deviation {std:.3g}; the net starts at "
-        f"{float(prediction.mean()):.3g}, "
-        "and has to walk there first.",
-        "Train on (y - mean) / std with the training set's statistics, and undo it when predicting.",
-        {"mean": mean, "std": std, "rms error": off},
-        [facts.data.target] if facts.data.target else [],
-    )
-
-
-def value_pair(facts: Facts) -> tuple[Tensor, Tensor] | None:
-    """Prediction and target of a regression; the targets of all batches where the loss gets them as they are."""
-    main, data = facts.step.main, facts.data
-    if main is not None:
-        if main.name not in VALUE_LOSSES or main.target is None:
-            return None
-        prediction, target = main.input.detach(), main.target.detach()
-    elif (by_hand := _written_by_hand(facts.step, data)) is not None:
-        prediction, target = by_hand
-    else:
-        return None
-    if facts.step.target:
-        target = torch.cat([t.flatten() for t in data.targets])
-    target, prediction = target.float().cpu(), prediction.float().cpu()
-    target = target[torch.isfinite(target)]
-    return (prediction, target) if target.numel() > 1 and prediction.numel() > 1 else None
-
-
-def _written_by_hand(step: Step, data: Data) -> tuple[Tensor, Tensor] | None:
-    """A loss without torch's function: the prediction and a float target of its size."""
-    output = step.trace.outer[step.prediction][1] if step.prediction >= 0 else None
-    if not isinstance(output, Tensor) or not data.targets or not data.targets[0].is_floating_point():
-        return None
-    fits = output.numel() == data.targets[0].numel() and data.labels is None
-    return (output.detach(), data.targets[0]) if fits else None
+        return False
+    if pair.error < 3 * std and 0.03 * std < told < 10 * std:
+        return False
+    return not (std > 1 and facts.has("plan") and facts.plan.is_adaptive and pair.error < FEW_STEPS * facts.plan.peak)
 
 
 def is_sorted(facts: Facts) -> Iterator[Finding]:
@@ -171,25 +172,32 @@ def is_sorted(facts: Facts) -> Iterator[Finding]:
 
 
 def one_label(facts: Facts) -> Iterator[Finding]:
-    """Of classes that a loss compares with; data sorted by class look so too, and are named by that."""
-    labels = facts.data.labels
-    if labels is None or not facts.step.target or len(labels) <= 64 or len(torch.unique(labels)) > 1:
+    """Of what a loss compares with; data sorted by class look so too, and are named by that."""
+    data = facts.data
+    values = data.labels if data.labels is not None else _single_values(data)
+    if values is None or not facts.step.target or len(values) <= 64 or len(torch.unique(values)) > 1:
         return
-    if facts.data.far is not None and len(torch.unique(facts.data.far)) > 1:
+    if data.far is not None and len(torch.unique(data.far)) > 1:
         return
     yield found(
         "ONE-LABEL",
         "warning",
-        f"All {len(labels)} labels looked at are {int(labels[0])}: the net need only learn to say that.",
+        f"All {len(values)} labels looked at are {float(values[0]):g}: the net need only learn to say that.",
         "Look at the labels where they are read: a division or a wrong column makes them all equal.",
-        {"label": int(labels[0]), "samples": len(labels)},
-        [facts.data.target],
+        {"label": float(values[0]), "samples": len(values)},
+        [data.target],
     )
+
+
+def _single_values(data: Data) -> Tensor | None:
+    """One number per sample, of all batches."""
+    flat = [t.flatten() for t in data.targets if t.dim() and t.numel() == len(t)]
+    return torch.cat(flat) if flat and len(flat) == len(data.targets) else None
 
 
 def imbalance(facts: Facts) -> Iterator[Finding]:
     """Weights in the loss, or a focal one that weighs each sample, are the remedy already."""
-    labels, main = facts.data.labels, facts.step.main
+    labels, main = _counted(facts), facts.step.main
     if labels is None or main is None or len(torch.unique(labels)) < 2 or not facts.step.target:
         return
     share = float(torch.unique(labels, return_counts=True)[1].max()) / len(labels)
@@ -206,97 +214,116 @@ def imbalance(facts: Facts) -> Iterator[Finding]:
         )
 
 
+def _counted(facts: Facts) -> Tensor | None:
+    """A label for each sample; of maps one for each place, where their loss has no other beside it, such as an overlap."""
+    main, data = facts.step.main, facts.data
+    if data.labels is not None or main is None or main.name not in (*CLASS_LOSSES, *BINARY_LOSSES):
+        return data.labels
+    is_alone = isinstance(main.output, Tensor) and math.isclose(float(main.output.mean()), facts.step.loss, rel_tol=1e-4)
+    if not is_alone or not data.targets or data.targets[0].dim() < 3:
+        return None
+    every = torch.cat([t.flatten() for t in data.targets])
+    return every[every != main.options.get("ignore_index", -100)]
+
+
 def ignored(facts: Facts) -> Iterator[Finding]:
     """Labels that the loss leaves out."""
-    main = facts.step.main
-    if main is None or main.name not in CLASS_LOSSES or main.target is None or main.target.is_floating_point():
-        return
-    out = main.target == main.options.get("ignore_index", -100)
-    share = float(out.double().mean()) if out.numel() else 0.0
-    if share > 0.95:
-        yield found(
-            "IGNORED",
-            "critical" if share == 1 else "warning",
-            f"{share:.1%} of the labels are ignored by the loss.",
-            "Look at where labels become ignore_index (-100): a mask that is inverted, or a prompt that fills the sequence.",
-            {"share": share},
-            [facts.data.target] if facts.data.target else [],
-        )
+    for call, labels in _class_labels(facts.step):
+        out = labels == call.options.get("ignore_index", -100)
+        share = float(out.double().mean()) if out.numel() else 0.0
+        if share > 0.95:
+            yield found(
+                "IGNORED",
+                "critical" if share == 1 else "warning",
+                f"{share:.1%} of the labels are ignored by the loss.",
+                "Look at where labels become ignore_index (-100): a mask that is inverted, or a prompt that fills the "
+                "sequence.",
+                {"share": share},
+                [facts.data.target] if facts.has("data") and facts.data.target else [],
+            )
+            return
+
+
+def _class_labels(step: Step) -> list[tuple[Call, Tensor]]:
+    """Of each loss of classes its whole numbers; the last loss first."""
+    calls = [call for call in reversed(step.record.losses) if call.name in CLASS_LOSSES]
+    return [(call, call.target) for call in calls if call.target is not None and not call.target.is_floating_point()]
 
 
 def padding(facts: Facts) -> Iterator[Finding]:
-    """One token is most of the labels and much of the input."""
-    main = facts.step.main
-    if main is None or main.name not in CLASS_LOSSES or main.target is None or main.target.is_floating_point():
-        return
-    if not any(
-        isinstance(e.layer, EMBEDDINGS) and e.values.numel() >= main.target.numel() for e in facts.step.trace.entries
-    ):
-        return
-    kept = main.target[main.target != main.options.get("ignore_index", -100)]
-    of_labels, of_input, token = token_share(facts.step, kept)
-    is_weighed = main.options.get("weight") is not None or main.options.get("reduction") == "none"
-    if of_labels > 0.5 and of_input > 0.4 and not is_weighed:
-        yield found(
-            "PADDING-COUNTS",
-            "warning",
-            f"Token {token} makes {of_labels:.0%} of the labels: padding counts in the loss.",
-            f"labels[labels == {token}] = -100, or F.cross_entropy(..., ignore_index={token}).",
-            {"of labels": of_labels, "of input": of_input, "token": token},
+    """One token is most of the labels and much of the input, or all that is behind the ends of sequences."""
+    for call, labels in _class_labels(facts.step):
+        if call.options.get("weight") is not None or call.options.get("reduction") == "none":
+            continue
+        counted = labels[labels != call.options.get("ignore_index", -100)]
+        is_read = any(
+            isinstance(e.layer, EMBEDDINGS) and e.values.numel() >= labels.numel() for e in facts.step.trace.entries
         )
+        of_labels, of_input, token = token_share(facts.step, counted) if is_read else (0.0, 0.0, -1)
+        behind, label = behind_the_ends(facts.step.given, labels, counted)
+        if (of_labels > 0.5 and of_input > 0.4) or behind > 0.2:
+            share, token = (behind, label) if behind > 0.2 else (of_labels, token)
+            yield found(
+                "PADDING-COUNTS",
+                "warning",
+                f"Token {token} makes {share:.0%} of the labels: padding counts in the loss.",
+                f"labels[labels == {token}] = -100, or F.cross_entropy(..., ignore_index={token}); where {token} is a class "
+                "as well, pad labels with -100 from the start.",
+                {"of labels": share, "of input": of_input, "token": token},
+            )
+            return
 
 
 def duplicates(facts: Facts) -> Iterator[Finding]:
     """Within one epoch; few values allow few samples, and those who draw with replacement know."""
     data = facts.data
     wide = [r for t in data.inputs.values() if t and t[0].dim() > 1 and (r := flat_samples(t)).shape[1] > 3]
+    if data.reaches is not False and _is_one_each(data):
+        yield _repeated(data, len(data.reading.batches), sum(len(t) for t in next(iter(data.inputs.values()))))
+        return
     if not wide or data.reaches is False or is_replacing(data.reading.loader):
         return
     rows = torch.cat([r.double() for r in wide if len(r) == len(wide[0])], 1)
     is_rich = len(torch.unique(rows[:64])) > 32 or not wide[0].is_floating_point()
-    kinds = distinct(rows)
-    if len(rows) >= 32 and is_rich and 1 < kinds < 0.5 * len(rows):
-        yield found(
-            "DUPLICATES",
-            "warning",
-            f"Only {kinds} of the first {len(rows)} samples of an epoch are different.",
-            "Look at the data set's __getitem__ and __len__, and at how the workers share an iterable data set.",
-            {"different": kinds, "samples": len(rows)},
-            data.inputs,
-        )
+    kinds, most = distinct(rows), 0.501 if is_for_each_worker(data.reading.loader) else 0.5  # two workers: exactly half
+    if len(rows) >= 32 and is_rich and 1 < kinds < most * len(rows):
+        yield _repeated(data, kinds, len(rows))
+
+
+def _is_one_each(data: Data) -> bool:
+    """Whether all samples of each batch are the same, and those of another batch are not: they share their memory."""
+    tensors = [t for t in data.inputs.values() if t and t[0].dim() and t[0].is_floating_point()]
+    batches = [batch.flatten(1) if batch.dim() > 1 else batch[:, None] for inputs in tensors for batch in inputs]
+    if len(batches) < 4 or min(len(batch) for batch in batches) < 4:
+        return False
+    return all(bool((b == b[:1]).all()) for b in batches) and not torch.equal(batches[0][0], batches[1][0])
+
+
+def _repeated(data: Data, kinds: int, samples: int) -> Finding:
+    return found(
+        "DUPLICATES",
+        "warning",
+        f"Only {kinds} of the first {samples} samples of an epoch are different.",
+        "Look at the data set's __getitem__ and __len__, at memory that all samples share, and at how the workers share an "
+        "iterable data set.",
+        {"different": kinds, "samples": samples},
+        data.inputs,
+    )
 
 
 def target_in_input(facts: Facts) -> Iterator[Finding]:
-    """A column of the input is the target itself, or that in another unit; an autoencoder's target is all of the input, and
+    """Part of the input is the target itself, or that in another unit; an autoencoder's target is all of the input, and
     meant."""
-    data = facts.data
-    target = torch.cat([t.flatten() for t in data.targets]).double() if data.targets else torch.zeros(0)
-    if (
-        not facts.step.target
-        or len(target) < 64
-        or len(target) != sum(len(t) for t in data.targets)
-        or entropy(target) < 0.1
-    ):
-        return
-    for path, tensors in data.inputs.items():
-        if tensors[0].dim() == 2 and tensors[0].is_floating_point() and sum(map(len, tensors)) == len(target):
-            same = _on_a_line(torch.cat(tensors).double(), target).nonzero().flatten().tolist()
-            if same and tensors[0].shape[1] > 1:
-                yield found(
-                    "TARGET-IS-INPUT",
-                    "warning",
-                    f"Column {some(map(str, same))} of the input {path} is the target itself, or the same in another unit.",
-                    f"Drop it from the input: x = x[:, [i for i in range({tensors[0].shape[1]}) if i not in {same}]].",
-                    {"columns": some(map(str, same))},
-                    [path],
-                )
-
-
-def _on_a_line(columns: Tensor, target: Tensor) -> Tensor:
-    """Which columns are the target times a number, plus a number, up to float32's rounding."""
-    away, far = columns - columns.mean(0), target - target.mean()
-    likeness: Tensor = (away * far[:, None]).sum(0) / (away.square().sum(0) * far.square().sum()).sqrt()
-    return likeness.abs() > 1 - 1e-9
+    for path, places in facts.data.leaks.items():
+        yield found(
+            "TARGET-IS-INPUT",
+            "warning",
+            f"Of the input {path} {some(places)} {'is' if len(places) == 1 else 'are'} the target itself, or the same in "
+            "another unit.",
+            "Drop it from the input: what is to be told is not known when predicting.",
+            {"columns": some(places)},
+            [path],
+        )
 
 
 def batchnorm(facts: Facts) -> Iterator[Finding]:
@@ -323,7 +350,7 @@ def batchnorm(facts: Facts) -> Iterator[Finding]:
 
 
 CHECKS = (
-    Check("DATA-NONFINITE", ("data",), nonfinite),
+    Check("DATA-NONFINITE", ("data", "step"), nonfinite),
     Check("INPUT-CONSTANT", ("data",), constant),
     Check("INPUT-SCALE", ("data", "step"), input_scale),
     Check("TARGET-SCALE", ("data", "step"), target_scale),

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from statistics import median
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from torch.optim import Adam, Optimizer
 
 from lightning_adam.preflight.recorder import Recorder
 from lightning_adam.preflight.step import EMBEDDINGS
-from lightning_adam.preflight.task import Task, gradients, kept
+from lightning_adam.preflight.task import Task, gradients, kept, own_hook
 
 BATCHES = 4
 ACCUMULATED = 8
@@ -34,6 +35,7 @@ class Gradients:
         absent: those that never got one.
         totals: norm of all together, per batch.
         symmetric: matrices of which all rows and all rows' gradients are equal.
+        twins: matrices that have the values and the gradient of another one.
         dead: per ReLU its place, and the share of its units that gave only zeros.
         piled_up: whether gradients were still there after the module's own way of clearing them.
     """
@@ -44,6 +46,7 @@ class Gradients:
     absent: set[str] = field(default_factory=set)
     totals: list[float] = field(default_factory=list)
     symmetric: list[str] = field(default_factory=list)
+    twins: list[str] = field(default_factory=list)
     dead: list[tuple[str, float, int]] = field(default_factory=list)
     piled_up: bool = False
 
@@ -92,9 +95,29 @@ def _note(task: Task, found: Gradients, got: dict[str, Tensor | None]) -> None:
         found.norms[name] = max(found.norms.get(name, 0.0), norm)
     found.rms |= {name: norm / math.sqrt(max(1, present[name].numel())) for name, norm in norms.items()}
     found.totals.append(math.sqrt(sum(norm * norm for norm in norms.values())))
+    if not found.twins and not found.totals[1:]:
+        found.twins = _twins(task.trainable(), present)
     if not found.symmetric:
         parameters = task.trainable()
         found.symmetric = [name for name, g in present.items() if _is_symmetric(parameters[name], g)]
+
+
+def _twins(parameters: dict[str, nn.Parameter], gradients: dict[str, Tensor]) -> list[str]:
+    """Matrices, not zero and not constant, of which another one has the values and the gradient."""
+    alike: dict[tuple[Any, ...], list[str]] = {}
+    for name, gradient in gradients.items():
+        weight = parameters[name].detach()
+        if weight.dim() > 1 and not gradient.is_sparse and bool(gradient.any()) and float(weight.float().std()) > 0:
+            likeness = (tuple(weight.shape), float(weight.float().sum()), float(weight.float().norm()))
+            alike.setdefault(likeness, []).append(name)
+    first = {name: names[0] for names in alike.values() for name in names[1:]}
+    same = {one: other for one, other in first.items() if _are_same(parameters, gradients, one, other)}
+    return sorted({*same, *same.values()})
+
+
+def _are_same(parameters: dict[str, nn.Parameter], gradients: dict[str, Tensor], one: str, other: str) -> bool:
+    is_copy = torch.equal(parameters[one], parameters[other])
+    return is_copy and torch.allclose(gradients[one], gradients[other], rtol=1e-4, atol=1e-7)
 
 
 def _is_symmetric(weight: Tensor, gradient: Tensor) -> bool:
@@ -148,11 +171,15 @@ def _automatic_pile(task: Task, held: list[Tensor]) -> bool:
     clear = getattr(task.module, "optimizer_zero_grad", None)
     if clear is None or len(task.optimizers) != 1:
         return False
-    for parameter in held:
-        parameter.grad = torch.ones_like(parameter)
+    steps_always = task.trainer.accumulate_grad_batches == 1 and own_hook(task.module, "optimizer_step") is None
+    left = []
     for index in range(ACCUMULATED):
+        if index == 0 or steps_always:
+            for parameter in held:
+                parameter.grad = torch.ones_like(parameter)
         clear(0, index, task.optimizers[0])
-    return any(p.grad is not None and bool(p.grad.any()) for p in held)
+        left.append(any(p.grad is not None and bool(p.grad.any()) for p in held))
+    return any(left) if steps_always else left[-1]
 
 
 def _manual_pile(task: Task) -> bool:

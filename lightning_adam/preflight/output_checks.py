@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from torch.nn import functional as F
 
 from lightning_adam.diagnosis import Finding
-from lightning_adam.preflight.data_checks import value_pair
 from lightning_adam.preflight.facts import Check, Facts, found
 from lightning_adam.preflight.loss_checks import at, is_output
-from lightning_adam.preflight.recorder import BINARY_LOSSES, CLASS_LOSSES, made_by
+from lightning_adam.preflight.recorder import BINARY_LOSSES, CLASS_LOSSES, VALUE_LOSSES, Call
+from lightning_adam.preflight.value_pairs import value_pairs
 
-RANGES = {
-    "Relu": (0.0, math.inf),
-    "Sigmoid": (0.0, 1.0),
-    "Tanh": (-1.0, 1.0),
-    "Softmax": (0.0, 1.0),
-    "Softplus": (0.0, math.inf),
-    "Exp": (0.0, math.inf),
-    "Abs": (0.0, math.inf),
-}
-"""What a last layer can give, by autograd's name of it."""
+ONE_SIDED = ("Relu", "Softplus", "Abs", "Exp", "Gelu", "Silu")
+"""Last layers that give no, or hardly any, number below 0."""
+FLOORS = ("ClampMin", "Clamp", "Threshold", "Hardtanh")
+"""Last layers that may cut off at 0: where they do, many numbers are exactly that."""
 SLACK = 0.05
 
 
@@ -30,16 +25,25 @@ def relu_logits(facts: Facts) -> Iterator[Finding]:
     """Logits need both signs."""
     fed = [c for c in facts.step.record.losses if c.name in ("cross_entropy", "binary_cross_entropy_with_logits")]
     fed += [c for c in facts.step.record.squashes if is_output(c, facts) and facts.step.main is not None]
-    for call in fed:
-        if call.made_by == "Relu" and _feeds_classes(facts):
+    by_hand = [c for c in facts.step.record.normalisers if not facts.step.record.losses and c.input.dim() == 2]
+    for call in [*(fed if _feeds_classes(facts) else ()), *by_hand]:
+        if _is_one_sided(call):
+            what = "ReLU" if call.made_by == "Relu" else call.made_by.lower()
             yield found(
                 "RELU-LOGITS",
                 "warning",
-                f"A ReLU stands between the last layer and {call.name}: no logit can be below 0.",
-                "Take the last ReLU out.",
+                f"A {what} stands between the last layer and {call.name}: no logit can be below 0.",
+                "Take the last activation out.",
                 at(call),
             )
             return
+
+
+def _is_one_sided(call: Call) -> bool:
+    if call.made_by in ONE_SIDED:
+        return True
+    values = call.input.detach()
+    return call.made_by in FLOORS and float(values.min()) == 0 and float((values == 0).double().mean()) > 0.1
 
 
 def _feeds_classes(facts: Facts) -> bool:
@@ -47,37 +51,77 @@ def _feeds_classes(facts: Facts) -> bool:
     return main is not None and main.name in (*CLASS_LOSSES, *BINARY_LOSSES)
 
 
-def output_range(facts: Facts) -> Iterator[Finding]:
-    """The last layer cannot give what the targets ask."""
-    main, pair = facts.step.main, value_pair(facts)
-    if main is not None and main.name == "binary_cross_entropy":
-        low, high = float(main.input.detach().min()), float(main.input.detach().max())
-        if low < 0 or high > 1:
+def bounded_logits(facts: Facts) -> Iterator[Finding]:
+    """Between -1 and 1 no class of C gets more than e² : (e² + C - 1), and the loss stays above what that leaves; cosines
+    are multiplied by a scale first (Wang et al. 2017, eq. 5)."""
+    for call in facts.step.record.losses:
+        floor = _floor(call) if call.made_by == "Tanh" else 0.0
+        if floor > 0.2:
             yield found(
                 "OUTPUT-RANGE",
-                "critical",
-                f"binary_cross_entropy needs values from 0 to 1, and gets {low:.3g} to {high:.3g}.",
-                "Use F.binary_cross_entropy_with_logits, which takes the net's output as it is.",
-                at(main, low=low, high=high),
+                "warning",
+                f"A tanh stands between the last layer and {call.name}: no loss can be below {floor:.2g}.",
+                "Take the last activation out.",
+                at(call, floor=floor),
             )
-        return
-    if pair is None:
-        return
-    maker = main.made_by if main is not None else made_by(facts.step.trace.outer[facts.step.prediction][1])
-    if maker not in RANGES:
-        return
-    low, high = RANGES[maker]
-    out = float(((pair[1] < low - SLACK) | (pair[1] > high + SLACK)).double().mean())
-    if out > 0.01:
-        reach = f"{low:g} to {high:g}" if math.isfinite(high) else f"{low:g} or more"
-        evidence: dict[str, float | str] = {"outside": out, "lowest": float(pair[1].min()), "highest": float(pair[1].max())}
+            return
+
+
+def _floor(call: Call) -> float:
+    """The least loss of logits between -1 and 1."""
+    if call.name == "binary_cross_entropy_with_logits":
+        return math.log(1 + math.exp(-1))
+    is_of_classes = call.name == "cross_entropy" and call.input.dim() > 1
+    return math.log(1 + (call.input.shape[1] - 1) * math.exp(-2)) if is_of_classes else 0.0
+
+
+def output_range(facts: Facts) -> Iterator[Finding]:
+    """The last layer cannot give what the targets ask."""
+    for call in facts.step.record.losses:
+        if call.name == "binary_cross_entropy":
+            yield from _not_probabilities(call)
+    for pair in value_pairs(facts):
+        low, high = pair.reach
+        out = float(((pair.target < low - SLACK) | (pair.target > high + SLACK)).double().mean())
+        if out > 0.01:
+            said = f"{low:.3g} to {high:.3g}" if math.isfinite(high) else f"{low:.3g} or more"
+            reach: dict[str, float | str] = {"lowest": float(pair.target.min()), "highest": float(pair.target.max())}
+            yield found(
+                "OUTPUT-RANGE",
+                "warning",
+                f"The net ends in a {pair.made_by.lower()} and gives {said}; {out:.0%} of the targets lie outside.",
+                "Take the last activation out, or scale the targets into its range.",
+                {"outside": out} | reach | (at(pair.call) if pair.call else {}),
+            )
+            return
+
+
+def _not_probabilities(call: Call) -> Iterator[Finding]:
+    low, high = float(call.input.detach().min()), float(call.input.detach().max())
+    if low < 0 or high > 1:
         yield found(
             "OUTPUT-RANGE",
-            "warning",
-            f"The net ends in a {maker.lower()}, which gives {reach}; {out:.0%} of the targets lie outside.",
-            "Take the last activation out, or scale the targets into its range.",
-            evidence | (at(main) if main else {}),
+            "critical",
+            f"binary_cross_entropy needs values from 0 to 1, and gets {low:.3g} to {high:.3g}.",
+            "Use F.binary_cross_entropy_with_logits, which takes the net's output as it is.",
+            at(call, low=low, high=high),
         )
+
+
+def rate_for_its_logarithm(facts: Facts) -> Iterator[Finding]:
+    """``poisson_nll_loss`` takes the logarithm of the rate unless it is told otherwise, and any number may be one."""
+    for call in facts.step.record.losses:
+        takes_log = call.name == "poisson_nll_loss" and call.options.get("log_input", True) is not False
+        if takes_log and call.made_by in ("Exp", "Softplus", "Relu"):
+            yield found(
+                "OUTPUT-RANGE",
+                "warning",
+                f"poisson_nll_loss takes the rate's logarithm, and gets the output of a {call.made_by.lower()}: no rate "
+                "below 1 can be told.",
+                "log_input=False for a rate; or take the last activation out.",
+                at(call),
+            )
+            return
 
 
 def initial_loss(facts: Facts) -> Iterator[Finding]:
@@ -92,51 +136,77 @@ def initial_loss(facts: Facts) -> Iterator[Finding]:
         or main.options.get("pos_weight") is not None
     ):
         return
-    measured, guess, said = _first_losses(facts)
-    if guess is None or not math.isfinite(measured) or measured <= guess:
+    guess = _GUESSES.get(main.name, _no_guess)(main, facts)
+    if guess is None or not math.isfinite(guess.loss) or guess.loss <= guess.limit:
         return
     yield found(
         "INITIAL-LOSS",
         "warning",
-        f"The first loss is {measured:.3g}; {said}.",
+        f"The first loss is {guess.loss:.3g}; {guess.said}.",
         "Start the last layer smaller, e.g. nn.init.normal_(head.weight, std=0.02) with a zero bias (tied embeddings "
-        "too), and "
-        "standardise inputs and targets.",
-        at(main, loss=measured),
+        "too), and standardise inputs and targets.",
+        at(main, loss=guess.loss),
     )
 
 
-def _first_losses(facts: Facts) -> tuple[float, float | None, str]:
-    main = facts.step.main
-    assert main is not None and main.target is not None
+@dataclass(frozen=True)
+class Guess:
+    """The first loss, from where on it is far above guessing, and what guessing gives in words."""
+
+    loss: float
+    limit: float
+    said: str
+
+
+def _no_guess(main: Call, facts: Facts) -> Guess | None:
+    return None
+
+
+def _of_classes(main: Call, facts: Facts) -> Guess | None:
+    """Log-probabilities are logits as well: a softmax leaves them as they are."""
     values, target = main.input.detach().float(), main.target
-    if main.name == "cross_entropy" and values.dim() > 1 and values.shape[1] > 1 and not target.is_floating_point():
-        chance = math.log(values.shape[1])
-        ignore = main.options.get("ignore_index", -100)
-        kept = target[target != ignore]
-        if not kept.numel() or int(kept.max()) >= values.shape[1] or int(kept.min()) < 0:
-            return math.nan, None, ""
-        loss = float(F.cross_entropy(values, target, ignore_index=ignore))
-        return loss, 2 * chance + 0.5, f"guessing among {values.shape[1]} classes gives {chance:.3g}"
-    if main.name == "binary_cross_entropy_with_logits" and values.shape == target.shape:
-        return (
-            float(F.binary_cross_entropy_with_logits(values, target.float())),
-            2 * math.log(2) + 0.5,
-            "guessing gives 0.693",
-        )
-    pair = value_pair(facts)
-    if main.name == "mse_loss" and values.shape == target.shape and pair is not None and facts.step.target:
-        zero = float(pair[1].pow(2).mean())
-        return (
-            float((values - target).pow(2).mean()),
-            (20 * zero if zero > 1e-12 else None),
-            f"predicting 0 would give {zero:.3g}",
-        )
-    return math.nan, None, ""
+    if target is None or values.dim() < 2 or values.shape[1] < 2 or target.is_floating_point():
+        return None
+    if main.name == "nll_loss" and main.made_by != "LogSoftmax":
+        return None
+    ignore = main.options.get("ignore_index", -100)
+    kept = target[target != ignore]
+    if not kept.numel() or int(kept.max()) >= values.shape[1] or int(kept.min()) < 0:
+        return None
+    chance = math.log(values.shape[1])
+    loss = float(F.cross_entropy(values, target, ignore_index=ignore))
+    return Guess(loss, 2 * chance + 0.5, f"guessing among {values.shape[1]} classes gives {chance:.3g}")
+
+
+def _of_yes_and_no(main: Call, facts: Facts) -> Guess | None:
+    values, target = main.input.detach().float(), main.target
+    if target is None or values.shape != target.shape:
+        return None
+    loss = float(F.binary_cross_entropy_with_logits(values, target.float()))
+    return Guess(loss, 2 * math.log(2) + 0.5, "guessing gives 0.693")
+
+
+def _of_values(main: Call, facts: Facts) -> Guess | None:
+    """Twenty times as far in squares, of a prediction of 0: also of a loss that takes the distance as it is."""
+    pairs, values, target = value_pairs(facts), main.input.detach().float(), main.target
+    if not pairs or target is None or values.shape != target.shape or not facts.step.target:
+        return None
+    zero = float(pairs[0].target.pow(2).mean())
+    squares = float((values - target).pow(2).mean())
+    return Guess(squares, 20 * zero, f"predicting 0 would give {zero:.3g} (in squares)") if zero > 1e-12 else None
+
+
+_GUESSES: dict[str, Callable[[Call, Facts], Guess | None]] = {
+    **dict.fromkeys(CLASS_LOSSES, _of_classes),
+    "binary_cross_entropy_with_logits": _of_yes_and_no,
+    **dict.fromkeys(VALUE_LOSSES, _of_values),
+}
 
 
 CHECKS = (
     Check("RELU-LOGITS", ("step",), relu_logits),
     Check("OUTPUT-RANGE", ("data", "step"), output_range),
+    Check("OUTPUT-RANGE", ("step",), bounded_logits),
+    Check("OUTPUT-RANGE", ("step",), rate_for_its_logarithm),
     Check("INITIAL-LOSS", ("data", "step"), initial_loss),
 )

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
 
 from lightning_adam.diagnosis import Finding
 from lightning_adam.preflight.facts import Check, Facts, found
 from lightning_adam.preflight.gradients import matrices
-from lightning_adam.preflight.guard import untouched
-from lightning_adam.preflight.task import Task
-from lightning_adam.quiet import without_warnings
-from lightning_adam.schedules import Schedule, factor
+from lightning_adam.preflight.schedule_walk import simulated
+from lightning_adam.preflight.task import Task, names_anywhere, own_hook
 
-MOST_STEPS = 4000
 ASSUMED_EPOCHS = 3
 """A run whose length nobody tells is taken to be at least so long."""
 RULES, CUTS = 0.5, 0.75
@@ -30,7 +29,7 @@ BY_SIGN = ("Adam", "Lion", "RMSprop", "Adafactor", "Adagrad", "Lamb", "Sophia", 
 
 @dataclass
 class Plan:
-    """Of the first optimizer.
+    """Of one optimizer; that of the first one knows the others.
 
     Attributes:
         kind: its class.
@@ -42,8 +41,13 @@ class Plan:
         per_epoch: optimizer steps of an epoch; 0 if unknown.
         is_single: whether the scheduler is made for one descent only.
         asked: steps that the scheduler itself is made for; 0 if it does not say.
+        made_for: the same, of a descent that has a length as well.
         clip: the trainer's or the helper's limit of the gradient's norm; 0 without.
         eps: of the optimizer; 0 without.
+        counted: how often the schedule was stepped in the simulation, and how far it has come by its own count.
+        is_idle: whether the module steps its optimizers itself, and nobody steps this one's schedule.
+        watches: the monitored value of a plateau's schedule that waits for the wrong direction; empty if none.
+        others: of the further optimizers.
     """
 
     kind: str
@@ -55,8 +59,18 @@ class Plan:
     per_epoch: int = 0
     is_single: bool = False
     asked: int = 0
+    made_for: int = 0
     clip: float = 0.0
     eps: float = 0.0
+    counted: tuple[int, int] = (0, 0)
+    is_idle: bool = False
+    watches: str = ""
+    others: list[Plan] = field(default_factory=list)
+
+    @property
+    def every(self) -> list[Plan]:
+        """This one and the others."""
+        return [self, *self.others]
 
     @property
     def peak(self) -> float:
@@ -75,15 +89,16 @@ class Plan:
 
 
 def measure(task: Task) -> Plan:
-    """Simulate the schedule of the first optimizer."""
-    optimizer, trainer = task.optimizers[0], task.trainer
-    groups = optimizer.param_groups
-    base = max(float(group.get("initial_lr", group["lr"])) for group in groups)
-    plan = Plan(
-        _kind(optimizer),
-        base,
-        eps=float(groups[0].get("eps") or 0.0) if isinstance(groups[0].get("eps", 0.0), float) else 0.0,
-    )
+    """Simulate the schedule of each optimizer."""
+    first, *others = [_of_optimizer(task, optimizer) for optimizer in task.optimizers]
+    first.others = others
+    return first
+
+
+def _of_optimizer(task: Task, optimizer: Optimizer) -> Plan:
+    groups, trainer = optimizer.param_groups, task.trainer
+    plan = Plan(_kind(optimizer), max(float(group.get("initial_lr", group["lr"])) for group in groups))
+    plan.eps = max((float(group["eps"]) for group in groups if isinstance(group.get("eps"), (int, float))), default=0.0)
     plan.is_known = getattr(trainer, "is_known", True)
     length = task.reading.length or 0
     plan.per_epoch = math.ceil(length / max(1, trainer.accumulate_grad_batches)) if length else 0
@@ -92,14 +107,59 @@ def measure(task: Task) -> Plan:
     plan.clip = float(getattr(trainer, "gradient_clip_val", None) or getattr(rule, "max_norm", 0.0) or 0.0)
     plan.rates = [(0, max(float(group["lr"]) for group in groups))]
     for entry in task.schedulers:
-        if getattr(entry["scheduler"], "optimizer", None) is optimizer and not isinstance(
-            entry["scheduler"], ReduceLROnPlateau
-        ):
-            plan.interval = entry["interval"]
-            plan.asked = int(getattr(entry["scheduler"], "total_steps", 0) or 0)
-            plan.is_single = type(entry["scheduler"]) is CosineAnnealingLR
-            plan.rates = _simulated(task, entry, plan)
+        if getattr(entry["scheduler"], "optimizer", None) is optimizer:
+            _add_schedule(task, entry, plan)
     return plan
+
+
+def _add_schedule(task: Task, entry: dict[str, Any], plan: Plan) -> None:
+    schedule = entry["scheduler"]
+    plan.interval = _clock_by_hand(task, schedule) if task.manual else entry["interval"]
+    plan.is_idle = not plan.interval
+    if isinstance(schedule, ReduceLROnPlateau):
+        plan.watches = _wrong_direction(schedule.mode, str(entry.get("monitor") or ""))
+    elif plan.interval:
+        plan.asked = int(getattr(schedule, "total_steps", 0) or 0)
+        plan.made_for = plan.asked or int(getattr(schedule, "T_max", 0) or 0)
+        plan.is_single = type(schedule) is CosineAnnealingLR
+        plan.rates = simulated(task, entry, plan)
+
+
+EPOCH_HOOKS = (
+    "on_train_epoch_start",
+    "on_train_epoch_end",
+    "on_validation_epoch_end",
+    "on_validation_end",
+    "on_train_batch_end",
+)
+"""In which one who trains by hand may step a schedule, besides the step itself."""
+
+
+def _clock_by_hand(task: Task, schedule: Any) -> str:
+    """Under manual optimization Lightning steps no schedule: the unit in which the module does; empty where it does not.
+
+    What is done at an epoch's last batch only is not seen while probing: whoever names his schedules anywhere steps them.
+    """
+    if task.ticks or getattr(schedule, "_step_count", 2) > 1:
+        return "step"
+    keeps = any(part is schedule for part in vars(task.module).values())
+    has_hook = any(own_hook(task.module, name) for name in EPOCH_HOOKS)
+    return "epoch" if keeps or has_hook or names_anywhere(task.module, "lr_schedulers") else ""
+
+
+FALLING = ("loss", "error", "mse", "mae", "rmse", "perplexity", "nll")
+RISING = ("acc", "accuracy", "auc", "auroc", "f1", "iou", "dice", "precision", "recall", "r2", "psnr", "ssim", "bleu")
+"""Words in the names of what gets better by falling, and by rising."""
+
+
+def _wrong_direction(mode: str, monitor: str) -> str:
+    """The monitored value, where its name says that it gets better the other way."""
+    words = set(re.split(r"[^a-z0-9]+", monitor.lower()))
+    if "neg" in words or "negative" in words or monitor.startswith("-"):
+        return ""
+    wrong = FALLING if mode == "max" else RISING
+    right = RISING if mode == "max" else FALLING
+    return monitor if words & set(wrong) and not words & set(right) else ""
 
 
 def _kind(optimizer: Any) -> str:
@@ -116,85 +176,120 @@ def _total(trainer: Any, plan: Plan) -> int:
     return int(total) if math.isfinite(total) else 0
 
 
-def _simulated(task: Task, entry: dict[str, Any], plan: Plan) -> list[tuple[int, float]]:
-    schedule = entry["scheduler"]
-    if isinstance(schedule, Schedule):
-        total = int(schedule.phases.total) if math.isfinite(schedule.phases.total) else MOST_STEPS
-        plan.total, plan.is_known = total, True
-        every = max(1, total // MOST_STEPS)
-        return [(step, plan.base * factor(schedule.name, schedule.phases, step)) for step in range(0, total, every)]
-    clock = max(1, int(entry.get("frequency") or 1)) * (1 if plan.interval == "step" else max(1, plan.per_epoch))
-    horizon = plan.total or plan.asked * clock
-    if plan.asked and not plan.is_known:
-        horizon = plan.total = plan.asked * clock
-    with untouched(schedule, *task.optimizers), without_warnings():
-        return list(_walked(schedule, clock, min(MOST_STEPS, max(1, horizon // clock)), task.optimizers[0]))
-
-
-def _walked(schedule: Any, clock: int, count: int, optimizer: Any) -> Iterator[tuple[int, float]]:
-    for tick in range(count):
-        yield tick * clock, max(float(group["lr"]) for group in optimizer.param_groups)
-        try:
-            schedule.step()
-        except Exception:  # OneCycleLR raises once its steps are used up
-            return
-
-
 def collapsed(facts: Facts) -> Iterator[Finding]:
     """Below a hundredth of its peak before six tenths of the run."""
-    plan = facts.plan
+    for plan in facts.plan.every:
+        low = _low(plan)
+        if plan.watches:
+            yield _against_its_value(plan)
+        elif low is not None:
+            what = f"a hundredth of its peak at step {low} of {plan.total}" if low else f"{plan.peak:.2g} or less throughout"
+            yield found(
+                "SCHEDULE-COLLAPSED",
+                "critical",
+                f"The schedule's rate is {what}, of lr={plan.base:.2g}: the rest of the run learns nothing.",
+                'Check its unit: "interval": "step" or "epoch", and its length: T_max, total_steps, step_size in that '
+                "unit; a LambdaLR multiplies lr by what its function returns.",
+                {"step": low, "total steps": plan.total, "interval": plan.interval},
+            )
+
+
+def _low(plan: Plan) -> int | None:
+    """The step from which the rate is next to nothing for most of the run; None where it is not."""
     if len(plan.rates) < 3 or plan.total < 3:
-        return
+        return None
+    falls_only = plan.rates[0][1] == plan.peak
+    if plan.peak <= 0 < plan.base or (falls_only and plan.peak <= 0.01 * plan.base):
+        return 0
     top = next(k for k, (_, rate) in enumerate(plan.rates) if rate >= 0.999 * plan.peak)
     low = next((step for step, rate in plan.rates[top:] if rate < 0.01 * plan.peak), None)
     comes_back = low is not None and any(rate > 0.1 * plan.peak for step, rate in plan.rates if step > low)
-    if comes_back and not plan.is_single:
-        return
-    is_void = plan.peak <= 0 < plan.base
-    if is_void or (low is not None and low < 0.6 * plan.total):
-        at = "throughout" if is_void else f"at step {low} of {plan.total}"
-        yield found(
-            "SCHEDULE-COLLAPSED",
-            "critical",
-            f"The schedule's rate is below a hundredth of its peak {at}: the rest of the run learns nothing.",
-            'Check its unit: "interval": "step" or "epoch", and its length: T_max, total_steps, step_size in that unit.',
-            {"step": low or 0, "total steps": plan.total, "interval": plan.interval},
-        )
+    is_early = low is not None and low < 0.6 * plan.total
+    return low if is_early and (plan.is_single or not comes_back) else None
+
+
+def _against_its_value(plan: Plan) -> Finding:
+    better = "falls" if set(re.split(r"[^a-z0-9]+", plan.watches.lower())) & set(FALLING) else "rises"
+    return found(
+        "SCHEDULE-COLLAPSED",
+        "critical",
+        f"The plateau's schedule takes it for a standstill when {plan.watches} {better}, which is what it is to do: each "
+        "good epoch lowers the rate.",
+        f'ReduceLROnPlateau(..., mode="{"min" if better == "falls" else "max"}").',
+        {"monitor": plan.watches},
+    )
 
 
 def never_arrives(facts: Facts) -> Iterator[Finding]:
-    """A warmup or a cycle in steps, that a clock of epochs turns."""
-    plan = facts.plan
-    is_stepwise = plan.interval == "epoch" and plan.asked > 100 and plan.per_epoch > 1 and plan.asked % plan.per_epoch == 0
-    is_short = (
-        plan.is_known and len(plan.rates) > 1 and 0 < plan.peak < 0.2 * plan.base and len({r for _, r in plan.rates}) > 1
-    )
-    if is_short or (is_stepwise and not (plan.is_known and plan.asked <= plan.total / plan.per_epoch)):
-        yield found(
-            "SCHEDULE-NEVER-ARRIVES",
-            "critical",
-            f"In {plan.total} steps the schedule gets to {plan.peak:.2g}, {plan.peak / plan.base:.1%} of lr={plan.base:.2g}"
-            + (f": it is made for {plan.asked} steps and is stepped once per {plan.interval}." if is_stepwise else "."),
-            'Return {"scheduler": ..., "interval": "step"}; or give the warmup in the unit that it is stepped in.',
-            {"peak": plan.peak, "lr": plan.base, "total steps": plan.total, "interval": plan.interval},
+    """A warmup or a cycle in steps, that a clock of epochs turns, or nobody."""
+    for plan in facts.plan.every:
+        said = _why_not(plan)
+        if said is not None:
+            message, remedy = said
+            counts: dict[str, float | str] = {"peak": plan.peak, "lr": plan.base, "total steps": plan.total}
+            yield found("SCHEDULE-NEVER-ARRIVES", "critical", message, remedy, counts | {"interval": plan.interval})
+
+
+def _why_not(plan: Plan) -> tuple[str, str] | None:
+    """What keeps the schedule from its end, and what to do; None where nothing does."""
+    if plan.is_idle:
+        return (
+            f"Nobody steps the schedule: with manual optimization Lightning does not, and lr stays at {plan.peak:.2g}.",
+            "Call self.lr_schedulers().step() after the optimizer's step, or in on_train_epoch_end.",
         )
+    if _is_turned_back(plan):
+        return (
+            f"lr_scheduler_step is called {plan.counted[0]} times and takes the schedule to {plan.counted[1]} of "
+            f"{plan.made_for}: it hands over another count.",
+            "scheduler.step() without an argument; or make the schedule for epochs and step it once in each.",
+        )
+    if not _is_stepwise(plan) and not _is_short(plan):
+        return None
+    unit = f": it is made for {plan.asked} steps and is stepped once per {plan.interval}" if _is_stepwise(plan) else ""
+    share = f"{plan.peak / plan.base:.1%} of lr={plan.base:.2g}"
+    return (
+        f"In {plan.total} steps the schedule gets to {plan.peak:.2g}, {share}{unit}.",
+        'Return {"scheduler": ..., "interval": "step"}; or give the warmup in the unit that it is stepped in.',
+    )
+
+
+def _is_turned_back(plan: Plan) -> bool:
+    """By a count that is not the schedule's own, such as that of epochs at every step."""
+    calls, count = plan.counted
+    return calls > 20 and count < 0.2 * min(calls, plan.made_for)
+
+
+def _is_short(plan: Plan) -> bool:
+    is_part = plan.is_known and len(plan.rates) > 1 and 0 < plan.peak < 0.2 * plan.base and _low(plan) != 0
+    return is_part and len({rate for _, rate in plan.rates}) > 1
+
+
+def _is_stepwise(plan: Plan) -> bool:
+    """Made for whole epochs of steps, and stepped by the epoch."""
+    is_made = plan.interval == "epoch" and plan.asked > 100 and plan.per_epoch > 1 and plan.asked % plan.per_epoch == 0
+    return is_made and not (plan.is_known and plan.asked <= plan.total / plan.per_epoch)
 
 
 def eps_high(facts: Facts) -> Iterator[Finding]:
     """ε outweighs √v̂, which is about the gradient's rms: Adam has become SGD."""
-    sizes = [rms for name, rms in facts.gradients.rms.items() if rms > 0 and name in matrices(facts.task)]
-    if not sizes or not facts.plan.is_adaptive or facts.plan.eps <= 1e-7:
-        return
-    usual = median(sizes)
-    share = facts.plan.eps / (facts.plan.eps + usual)
-    if share > RULES:
-        yield found(
-            "EPS-HIGH",
-            "warning" if share > CUTS else "info",
-            f"eps={facts.plan.eps:g} makes {share:.0%} of the denominator; gradients have an rms of {usual:.1g}.",
-            f"eps={min(1e-8, usual / 100):.0e}, or a learning rate {1 / (1 - share):.0f} times as large if SGD is meant.",
-            {"eps": facts.plan.eps, "gradient rms": usual, "share": share},
-        )
+    weights = matrices(facts.task)
+    for plan, optimizer in zip(facts.plan.every, facts.task.optimizers, strict=True):
+        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        sizes = [rms for name, rms in facts.gradients.rms.items() if rms > 0 and id(weights.get(name)) in held]
+        if not sizes or not plan.is_adaptive or plan.eps <= 1e-7:
+            continue
+        usual = median(sizes)
+        share = plan.eps / (plan.eps + usual)
+        if share > RULES:
+            yield found(
+                "EPS-HIGH",
+                "warning" if share > CUTS else "info",
+                f"eps={plan.eps:g} makes {share:.0%} of the denominator; gradients have an rms of {usual:.1g}.",
+                f"eps={min(1e-8, usual / 100):.0e}, or a learning rate {1 / (1 - share):.0f} times as large if SGD is "
+                "meant.",
+                {"eps": plan.eps, "gradient rms": usual, "share": share},
+            )
+            return
 
 
 def clip_always(facts: Facts) -> Iterator[Finding]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 import sysconfig
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 CLASS_LOSSES = ("cross_entropy", "nll_loss")
@@ -23,8 +23,12 @@ ARITHMETIC = (
     "sub", "rsub", "subtract", "__sub__", "__rsub__", "mul", "multiply", "__mul__", "__rmul__", "div", "divide",
     "__truediv__",
 )  # fmt: skip
+DIFFERENCES = ("sub", "rsub", "subtract", "__sub__", "__rsub__")
 SQUASHING = ("softmax", "log_softmax", "sigmoid")
-LOGARITHMS = ("log", "log2", "log10")
+LOGARITHMS = ("log", "log2", "log10", "log1p")
+BINARY_PIECES = ("logsigmoid", "log_sigmoid", "softplus", "multilabel_soft_margin_loss", "soft_margin_loss")
+"""Binary cross entropies of logits under other names, and what one is written of by hand."""
+PRODUCTS = ("matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "einsum", "linear")
 LENGTHS = ("norm", "vector_norm")
 NORMALISERS = ("logsumexp", "logcumsumexp")
 JOINING = ("cat", "concat", "concatenate", "hstack")
@@ -80,14 +84,27 @@ class Call:
 
 
 @dataclass
+class Gain:
+    """A product with a parameter: what it was multiplied with, and how many times as large the result is (rms)."""
+
+    parameter: Tensor
+    input: Tensor
+    factor: float
+    place: str
+
+
+@dataclass
 class Record:
     """All that one training step called.
 
+    ``measures_gains`` says whether products with a parameter are kept in ``gains``, which takes some time for each.
     ``dead`` has the place of each ReLU, and which of its units gave only zeros; ``joined`` what was put beside values that
     have a gradient, and has none itself, such as numbers beside the rows of an embedding; ``directions`` what was brought
-    to length 1.
+    to length 1; ``differences`` predictions compared with numbers by hand; ``weighted`` products of weights that a softmax
+    made; ``chosen`` what was picked by its index.
     """
 
+    measures_gains: bool = False
     losses: list[Call] = field(default_factory=list)
     squashes: list[Call] = field(default_factory=list)
     logarithms: list[Call] = field(default_factory=list)
@@ -98,14 +115,23 @@ class Record:
     joined: list[Call] = field(default_factory=list)
     normalisers: list[Call] = field(default_factory=list)
     directions: list[Call] = field(default_factory=list)
+    binary_pieces: list[Call] = field(default_factory=list)
+    differences: list[Call] = field(default_factory=list)
+    weighted: list[Call] = field(default_factory=list)
+    chosen: list[Call] = field(default_factory=list)
+    gains: list[Gain] = field(default_factory=list)
 
 
 class Recorder(TorchFunctionMode):
-    """A mode that hands every call on, and keeps those of interest in ``record``."""
+    """A mode that hands every call on, and keeps those of interest in ``record``.
 
-    def __init__(self) -> None:
+    Args:
+        measures_gains: whether products with a parameter are measured, which takes some time for each.
+    """
+
+    def __init__(self, measures_gains: bool = False) -> None:
         super().__init__()
-        self.record = Record()
+        self.record = Record(measures_gains)
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         """Losses are noted before they are called: a label out of range makes them raise."""
@@ -140,8 +166,13 @@ def _keep_logarithm(record: Record, call: Call) -> None:
 
 def _keep_broadcast(record: Record, call: Call) -> None:
     one, other = call.input, call.target
-    if other is not None and one.requires_grad != other.requires_grad and one.shape != other.shape:
+    if other is None or one.requires_grad == other.requires_grad:
+        return
+    if one.shape != other.shape:
         record.broadcasts.append(call)
+    elif call.name in DIFFERENCES and one.dim():
+        told, target = (one, other) if one.requires_grad else (other, one)
+        record.differences.append(replace(call, input=told, target=target.detach(), made_by=made_by(told)))
 
 
 def _keep_rectified(record: Record, call: Call) -> None:
@@ -174,6 +205,30 @@ def _keep_direction(record: Record, call: Call) -> None:
         record.directions.append(call)
 
 
+def _keep_binary_piece(record: Record, call: Call) -> None:
+    if call.input.requires_grad:
+        record.binary_pieces.append(call)
+
+
+def _keep_chosen(record: Record, call: Call) -> None:
+    if call.input.requires_grad:
+        record.chosen.append(call)
+
+
+def _keep_product(record: Record, call: Call) -> None:
+    if call.made_by == "Softmax":
+        record.weighted.append(call)
+    elif call.target is not None and record.measures_gains:
+        for parameter, values in ((call.target, call.input), (call.input, call.target)):
+            if isinstance(parameter, nn.Parameter) and not isinstance(values, nn.Parameter) and values.is_floating_point():
+                factor = float(_rms(call.output) / (_rms(values) + 1e-12))
+                record.gains.append(Gain(parameter, values.detach(), factor, call.place))
+
+
+def _rms(values: Tensor) -> Tensor:
+    return values.detach().float().square().mean().sqrt()
+
+
 def _keep_joined(record: Record, call: Call) -> None:
     if call.output.requires_grad and not call.input.requires_grad and call.input.is_floating_point():
         record.joined.append(call)
@@ -188,6 +243,9 @@ _KEPT: dict[str, Callable[[Record, Call], None]] = {
     **dict.fromkeys(("view", "reshape"), _keep_rearranged),
     **dict.fromkeys(ARITHMETIC, _keep_broadcast),
     **dict.fromkeys(JOINING, _keep_joined),
+    **dict.fromkeys(BINARY_PIECES, _keep_binary_piece),
+    **dict.fromkeys(PRODUCTS, _keep_product),
+    "gather": _keep_chosen,
     **dict.fromkeys(("relu", "relu_"), _keep_rectified),
     **dict.fromkeys((*DROPOUTS, "scaled_dot_product_attention"), _keep_dropout),
 }
@@ -196,7 +254,8 @@ _POSITIONS: dict[str, tuple[str, ...]] = {
     "softmax": ("input", "dim"),
     "log_softmax": ("input", "dim"),
     "dropout": ("input", "p", "training"),
-    "ctc_loss": ("log_probs", "targets", "input_lengths", "target_lengths"),
+    "ctc_loss": ("log_probs", "targets", "input_lengths", "target_lengths", "blank", "reduction"),
+    "gather": ("input", "dim", "index"),
     "cosine_embedding_loss": ("input", "other", "target"),
     "margin_ranking_loss": ("input", "other", "target"),
     "cross_entropy": ("input", "target", "weight"),
@@ -207,6 +266,8 @@ _POSITIONS: dict[str, tuple[str, ...]] = {
 
 
 def _call(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call | None:
+    if name == "einsum" and args:
+        args, kwargs = args[1:], {**kwargs, "equation": args[0]}
     named = dict(zip(_POSITIONS.get(name, ("input", "target")), args, strict=False)) | dict(kwargs)
     values = list(named.values())
     first = _joined_part(values[0]) if name in JOINING and values else values[0] if values else None
@@ -223,22 +284,18 @@ def _joined_part(parts: Any) -> Any:
 
 def made_by(tensor: Tensor) -> str:
     """The operation that made a tensor, as autograd names it, such as ``Softmax``; empty where it recorded none."""
-    node = tensor.grad_fn
-    while node is not None and node.name().startswith(tuple(LOOKS_THROUGH)) and node.next_functions:
-        node = node.next_functions[0][0]
-    return "" if node is None else node.name().split("Backward")[0]
+    return next(iter(makers(tensor, 1)), "")
 
 
-def made_from(tensor: Tensor) -> str:
-    """The operation before the one that made a tensor."""
+def makers(tensor: Tensor, most: int) -> list[str]:
+    """The operations behind a tensor, the last one first, each on the first value that the one after it got."""
+    found: list[str] = []
     node = tensor.grad_fn
-    for is_second in (False, True):
-        while node is not None and node.name().startswith(tuple(LOOKS_THROUGH)) and node.next_functions:
-            node = node.next_functions[0][0]
-        if node is None or is_second:
-            break
+    while node is not None and len(found) < most:
+        if not node.name().startswith(tuple(LOOKS_THROUGH)):
+            found.append(node.name().split("Backward")[0])
         node = node.next_functions[0][0] if node.next_functions else None
-    return "" if node is None else node.name().split("Backward")[0]
+    return found
 
 
 def place() -> str:

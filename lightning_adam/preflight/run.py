@@ -17,15 +17,19 @@ from lightning_adam.errors import ConfigError
 from lightning_adam.preflight import (
     additivity,
     behaviour,
+    behaviour_checks,
     data,
     data_checks,
     gradients,
     loss_checks,
     output_checks,
     plan,
+    probability_checks,
+    sign_checks,
     structure_checks,
     trial,
     trial_checks,
+    unseen,
 )
 from lightning_adam.preflight.alone import alone
 from lightning_adam.preflight.batches import read, train_loader
@@ -43,10 +47,12 @@ from lightning_adam.quiet import without_warnings
 CHECKS: tuple[Check, ...] = (
     *data_checks.CHECKS,
     *loss_checks.CHECKS,
+    *probability_checks.CHECKS,
+    *sign_checks.CHECKS,
     *output_checks.CHECKS,
     *additivity.CHECKS,
     *structure_checks.CHECKS,
-    *behaviour.CHECKS,
+    *behaviour_checks.CHECKS,
     *plan.CHECKS,
     *trial_checks.CHECKS,
 )
@@ -185,32 +191,37 @@ def _short(error: Exception) -> str:
 def _measure(facts: Facts, deadline: float, bar: Display) -> None:
     """From the cheap to the dear; each may use a share of what is left."""
     task = facts.task
-
-    def left() -> float:
-        return deadline - time.monotonic()
-
     bar.say("step")
     batch = task.usable()[0]
     step = facts.measured["step"] = observe(task, batch)
     task.deadline = deadline
     if not task.optimizers:
         facts.missing.setdefault("optimizers", "configure_optimizers gives none")
-    stages: dict[str, Callable[[], Any]] = {
-        "data": lambda: data.measure(task, step),
-        "plan": lambda: plan.measure(task) if task.optimizers else None,
-        "gradients": lambda: gradients.measure(task),
-        "behaviour": lambda: behaviour.measure(task, step, batch),
-        "parts": lambda: additivity.measure(task, batch),
-        "trial": lambda: _try(facts, left),
-    }
     if step.error is not None:
         reason = f"training_step raised {type(step.error).__name__}: {_short(step.error)}"
-        needing = ("gradients", "behaviour", "trial", "parts")
-        facts.missing |= dict.fromkeys(needing, reason)
-        stages = {part: stage for part, stage in stages.items() if part not in needing}
-    for part, stage in stages.items():
-        bar.say(part)
-        _attempt(facts, part, stage)
+        facts.missing |= dict.fromkeys(OF_WHOLE_STEPS, reason)
+    for part, stage in _stages(facts, batch, deadline).items():
+        if step.error is None or part not in OF_WHOLE_STEPS:
+            bar.say(part)
+            _attempt(facts, part, stage)
+
+
+OF_WHOLE_STEPS = ("gradients", "behaviour", "trial", "parts")
+"""What is measured in training steps that do not raise."""
+
+
+def _stages(facts: Facts, batch: Any, deadline: float) -> dict[str, Callable[[], Any]]:
+    """By the part of the facts, in order. A step by hand may step its schedule at one of some batches only: the plan comes
+    after several of them."""
+    task, step = facts.task, facts.step
+    return {
+        "data": lambda: data.measure(task, step),
+        "gradients": lambda: gradients.measure(task),
+        "plan": lambda: plan.measure(task) if task.optimizers else None,
+        "behaviour": lambda: behaviour.measure(task, step, batch),
+        "parts": lambda: additivity.measure(task, batch),
+        "trial": lambda: _try(facts, lambda: deadline - time.monotonic()),
+    }
 
 
 def _try(facts: Facts, left: Callable[[], float]) -> trial.Trial | None:
@@ -227,9 +238,9 @@ def _try(facts: Facts, left: Callable[[], float]) -> trial.Trial | None:
         facts.missing |= dict.fromkeys(RATES, "the budget is used up")
     if any(f.severity != "info" for f in _judge(facts)):
         return found
-    if not task.manual:
+    if not task.is_adversarial:
         _attempt(facts, "CANNOT-OVERFIT", lambda: trial.overfit(task, facts.step, facts.data, found, left() / 3))
-        _attempt(facts, "NO-SIGNAL", lambda: trial.unseen(task, facts.step, facts.data, found, left() * 0.8))
+        _attempt(facts, "NO-SIGNAL", lambda: unseen.unseen(task, facts.step, facts.data, found, left() * 0.8))
     return found
 
 

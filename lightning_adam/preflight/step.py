@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from lightning_adam.preflight.batches import leaves, size
 from lightning_adam.preflight.recorder import Call, Record, Recorder
+from lightning_adam.preflight.spoiling import first_spoiled
 from lightning_adam.preflight.task import Task
 
 LAYERS = (nn.Linear, nn.modules.conv._ConvNd, nn.RNNBase, nn.RNNCellBase, nn.Bilinear, nn.MultiheadAttention)
@@ -52,31 +54,37 @@ class Trace:
 @contextmanager
 def traced() -> Iterator[Trace]:
     """Every module's calls, also of those that are not registered anywhere."""
-    trace, depth, begun = Trace(), [0], [False]
-
-    def before(module: nn.Module, args: tuple[Any, ...]) -> None:
-        depth[0] += 1
-        trace.called.add(id(module))
-        values = args[0] if args and isinstance(args[0], Tensor) else None
-        if values is not None and isinstance(module, LAYERS + EMBEDDINGS):
-            is_first = not values.requires_grad if isinstance(module, EMBEDDINGS) else not begun[0]
-            if is_first or not (values.requires_grad or _frozen(module)):
-                trace.entries.append(Entry(module, values.detach()))
-        if isinstance(module, LAYERS + EMBEDDINGS + _NORMS):
-            begun[0] = True  # what comes behind a norm is normalised
-
-    def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        depth[0] -= 1
-        if depth[0] == 0 and next(module.parameters(), None) is not None:
-            trace.outer.append((module, output))
-            trace.asked.append(args[0].detach() if args and isinstance(args[0], Tensor) else None)
-
-    handles = [hooks.register_module_forward_pre_hook(before), hooks.register_module_forward_hook(after)]
+    tracing = _Tracing()
+    handles = [hooks.register_module_forward_pre_hook(tracing.before), hooks.register_module_forward_hook(tracing.after)]
     try:
-        yield trace
+        yield tracing.trace
     finally:
         for handle in handles:
             handle.remove()
+
+
+class _Tracing:
+    """What is done before and after each module's forward."""
+
+    def __init__(self) -> None:
+        self.trace, self._depth, self._has_begun = Trace(), 0, False
+
+    def before(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        self._depth += 1
+        self.trace.called.add(id(module))
+        values = args[0] if args and isinstance(args[0], Tensor) else None
+        if values is not None and isinstance(module, LAYERS + EMBEDDINGS):
+            is_first = not values.requires_grad if isinstance(module, EMBEDDINGS) else not self._has_begun
+            if is_first or not (values.requires_grad or _frozen(module)):
+                self.trace.entries.append(Entry(module, values.detach()))
+        if isinstance(module, LAYERS + EMBEDDINGS + _NORMS):
+            self._has_begun = True  # what comes behind a norm is normalised
+
+    def after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        self._depth -= 1
+        if self._depth == 0 and next(module.parameters(), None) is not None:
+            self.trace.outer.append((module, output))
+            self.trace.asked.append(args[0].detach() if args and isinstance(args[0], Tensor) else None)
 
 
 _NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
@@ -101,9 +109,11 @@ class Step:
         slopes: for each loss call the derivative of the total to it: below 0 it is maximised.
         writes: whether it wrote weights itself between its losses, so that a prediction hangs on the batch by them, too.
         punished: log-probabilities of moves that the total makes smaller by as much as they are rewarded; None if none.
+        repelled: the difference from a target, by hand, that the total makes larger; None if none.
         lowered: the log-probabilities by hand that the total makes smaller, whose they are equally much; None if none.
         leaves: parameters that the loss leads to.
         given: the batch.
+        spoiled: where the step makes NaN or Inf of finite numbers; empty where it does not.
     """
 
     record: Record
@@ -116,47 +126,79 @@ class Step:
     slopes: list[float] = field(default_factory=list)
     writes: bool = False
     punished: Call | None = None
+    repelled: Call | None = None
     lowered: Call | None = None
     leaves: list[Tensor] = field(default_factory=list)
     given: Any = None
+    spoiled: str = ""
 
     @property
     def main(self) -> Call | None:
         """The last loss call."""
         return self.record.losses[-1] if self.record.losses else None
 
+    @property
+    def compared(self) -> Call | None:
+        """The last loss call; of a loss that is written by hand the last difference from something given."""
+        return self.main or (self.record.differences[-1] if self.record.differences else None)
+
 
 def observe(task: Task, batch: Any, seed: int = 0) -> Step:
     """Run the training step on a batch, once, and keep what it shows; an exception of it, too."""
-    samples, recorder = size(batch), Recorder()
+    samples, recorder = size(batch), Recorder(measures_gains=True)
     versions = [(p, p._version) for p in task.trainable().values()]
     with traced() as trace, recorder:
         step = Step(recorder.record, trace, samples=samples)
+        task.on_loss = partial(_note_signs, step, task)  # by hand: weights may be written later, and the graph is void
         try:
             loss = task.loss(batch, seed=seed)
         except Exception as error:
             step.error, loss = error, None
+        finally:
+            task.on_loss = None
     step.given, step.writes = task.given, any(p._version != before for p, before in versions)
     step.target = target_path(step, task.given)
     step.prediction = prediction_call(trace, samples)
     if loss is not None:
-        step.loss = float(loss.detach())
-        step.leaves = graph_leaves(loss)
-        if not task.manual:  # by hand weights may have been written since, and the graph is void
-            step.slopes, step.lowered = slopes(loss, recorder.record.losses), lowered(loss, recorder.record)
-            step.punished = punished(loss, recorder.record, task.given)
+        step.loss, step.leaves = float(loss.detach()), graph_leaves(loss)
+        if not task.manual:
+            _note_signs(step, task, loss)
+        if not math.isfinite(step.loss):
+            step.spoiled = first_spoiled(lambda: task.loss(batch, seed=seed))
     return step
 
 
+def _note_signs(step: Step, task: Task, loss: Tensor) -> None:
+    """Of one backward pass; of several that of the first one counts that a loss call goes into."""
+    if task.is_adversarial:
+        return
+    known = dict(enumerate(slopes(loss, step.record.losses)))
+    earlier = {k: slope for k, slope in enumerate(step.slopes) if not math.isnan(slope)}
+    step.slopes = list((known | earlier).values())
+    step.lowered = step.lowered or lowered(loss, step.record)
+    step.punished = step.punished or punished(loss, step.record, task.given)
+    step.repelled = step.repelled or repelled(loss, step.record, task.given)
+
+
 def target_path(step: Step, batch: Any) -> str:
-    """The path of the leaf that the last loss call compares with."""
-    target = step.main.target if step.main is not None else None
-    if target is None:
+    """The path of the leaf that the last loss call, or a difference by hand, compares with."""
+    target = step.compared.target if step.compared is not None else None
+    if target is None or (step.main is None and is_asked(step, target)):
         return ""
+    return path_of(target, batch)
+
+
+def path_of(values: Tensor, batch: Any) -> str:
+    """The path of the batch's tensor that has these values; empty if none has."""
     for path, leaf in leaves(batch):
-        if leaf.numel() == target.numel() and leaf.numel() and same_values(leaf, target):
+        if leaf.numel() == values.numel() and leaf.numel() and same_values(leaf, values):
             return path
     return ""
+
+
+def is_asked(step: Step, target: Tensor) -> bool:
+    """Whether a net got the target as its input, as one that tells its input again does."""
+    return any(g is not None and g.numel() == target.numel() and same_values(g, target) for g in step.trace.asked)
 
 
 def same_values(leaf: Tensor, target: Tensor) -> bool:
@@ -231,6 +273,17 @@ def punished(loss: Tensor, record: Record, batch: Any) -> Call | None:
         if any(
             reward.shape == pull.shape and bool((pull * reward >= 0).all() and (pull * reward).any()) for reward in rewards
         ):
+            return call
+    return None
+
+
+def repelled(loss: Tensor, record: Record, batch: Any) -> Call | None:
+    """A prediction's difference from a tensor of the batch: nearly everywhere the loss falls as it grows."""
+    for call in record.differences:
+        pull = slope_to(loss, call.output) * call.output.detach()
+        acting = pull[pull != 0]
+        is_away = acting.numel() > 8 and float((acting < 0).double().mean()) > 0.99
+        if is_away and call.target is not None and path_of(call.target, batch):
             return call
     return None
 

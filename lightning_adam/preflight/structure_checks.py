@@ -9,14 +9,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from lightning_adam.diagnosis import Finding
 from lightning_adam.preflight.facts import Check, Facts, found, some
 from lightning_adam.preflight.gradients import matrices
-from lightning_adam.preflight.step import LAYERS
+from lightning_adam.preflight.step import EMBEDDINGS, LAYERS
 from lightning_adam.preflight.task import DROPOUTS, NORMS, Task
 from lightning_adam.statistics import looks_untrained
 
+SMALLEST_GAIN, LARGEST_GAIN = 0.02, 7
 LIBRARIES = ("transformers", "timm", "torchvision", "diffusers", "peft", "segmentation_models_pytorch", "torchaudio")
 """Their classes have tensors for uses that one's own may not have, such as a pooler."""
 
@@ -70,14 +72,16 @@ def frozen(facts: Facts) -> Iterator[Finding]:
     every = list(facts.task.module.parameters())
     trained = [p for p in every if p.requires_grad]
     share = sum(p.numel() for p in trained) / max(1, sum(p.numel() for p in every))
-    if not every or share >= 0.1 or any(p.dim() > 1 for p in trained):
+    is_shared = bool(_frozen_elsewhere(facts.task.module))
+    if not every or share >= 0.1 or (any(p.dim() > 1 for p in trained) and not is_shared):
         yield from _frozen_untrained(facts)
         return
+    rest = "only norms and biases are trained" if trained else "nothing is trained"
+    shared = "matrices among them that a part frozen as a whole shares with one that is trained"
     yield found(
         "FROZEN",
         "warning" if trained else "critical",
-        f"{1 - share:.0%} of the weights are frozen, all matrices among them: "
-        + ("only norms and biases are trained." if trained else "nothing is trained."),
+        f"{1 - share:.0%} of the weights are frozen, {shared if is_shared else f'all matrices among them: {rest}'}.",
         "Call requires_grad_(True) on the layers that are to learn, at least on the head.",
         {"trainable share": share},
     )
@@ -108,21 +112,43 @@ def _is_copy(parameter: Tensor, others: Sequence[Tensor]) -> bool:
     return any(p.shape == parameter.shape and p.device == parameter.device and torch.equal(p, parameter) for p in others)
 
 
+def _frozen_elsewhere(module: nn.Module) -> list[str]:
+    """Matrices that a part frozen as a whole shares with one that is trained: whoever takes over a layer takes over that it
+    is frozen; ``copy.deepcopy`` does not."""
+    owners: dict[int, set[str]] = {}
+    for name, p in module.named_parameters(remove_duplicate=False):
+        if not p.requires_grad and p.dim() > 1:
+            owners.setdefault(id(p), set()).add(name.partition(".")[0])
+    still = {name for name, part in module.named_children() if not any(p.requires_grad for p in part.parameters())}
+    names = (name for name, p in module.named_parameters() if owners.get(id(p), set()) & still and owners[id(p)] - still)
+    return list(names)
+
+
 def not_registered(facts: Facts) -> Iterator[Finding]:
     """Parameters that the loss leads to, and that the module does not know."""
     ours, kept = {id(p) for p in facts.task.module.parameters()}, held(facts.task)
-    stray = [p for p in facts.step.leaves if isinstance(p, nn.Parameter) and id(p) not in ours and id(p) not in kept]
-    if stray:
+    plain = {id(t) for t in _plain_tensors(facts.task.module)}
+    unknown = [p for p in facts.step.leaves if id(p) not in ours and id(p) not in kept]
+    stray = [p for p in unknown if isinstance(p, nn.Parameter) or id(p) in plain]
+    trained = {id(p) for p in facts.task.trainable().values()}
+    if stray and not (trained and trained.isdisjoint(id(p) for p in facts.step.leaves)):  # else it is all another copy's
         shapes = some(str(tuple(p.shape)) for p in stray)
         yield found(
             "NOT-REGISTERED",
             "critical",
             f"{len(stray)} parameters take part that the module does not know (shapes {shapes}): they are never "
             "trained, moved or saved.",
-            "Keep layers in nn.ModuleList or nn.ModuleDict instead of a list or dict, and make them in __init__, not "
-            "in forward.",
+            "Keep layers in nn.ModuleList or nn.ModuleDict instead of a list or dict, a learnt tensor in nn.Parameter, and "
+            "make them in __init__, not in forward.",
             {"tensors": len(stray), "shapes": shapes},
         )
+
+
+def _plain_tensors(module: nn.Module) -> Iterator[Tensor]:
+    """Kept in attributes with ``requires_grad=True``: learnt, but no parameters."""
+    for part in module.modules():
+        attributes = [value for name, value in vars(part).items() if name not in ("_parameters", "_buffers", "_modules")]
+        yield from (leaf for leaf in tree_leaves(attributes) if isinstance(leaf, Tensor) and leaf.requires_grad)
 
 
 def eval_mode(facts: Facts) -> Iterator[Finding]:
@@ -133,7 +159,7 @@ def eval_mode(facts: Facts) -> Iterator[Finding]:
         yield found(
             "EVAL-MODE",
             "warning",
-            f"{len(asleep)} BatchNorm or dropout layers are in eval mode as training starts: {some(asleep)}.",
+            f"{len(asleep)} layers with BatchNorm or dropout are in eval mode as training starts: {some(asleep)}.",
             "Call self.train() (or the part's .train()) in on_train_start: Lightning 2.2 and later leaves the modes as "
             "they are.",
             {"layers": len(asleep)},
@@ -142,6 +168,8 @@ def eval_mode(facts: Facts) -> Iterator[Finding]:
 
 
 def _is_awake_needed(module: nn.Module) -> bool:
+    if isinstance(module, (nn.RNNBase, nn.MultiheadAttention)):
+        return module.dropout > 0
     return isinstance(module, NORMS) or (isinstance(module, DROPOUTS) and module.p > 0)
 
 
@@ -153,40 +181,33 @@ def _is_frozen(name: str, named: dict[str, nn.Module]) -> bool:
 
 
 def symmetric_init(facts: Facts) -> Iterator[Finding]:
-    """All zero, or equal with equal gradients: the units stay one unit."""
-    weights, found_symmetric = matrices(facts.task), facts.gradients.symmetric
-    alike = [n for n in found_symmetric if n in weights and bool(weights[n].any())]
+    """All zero, or equal with equal gradients: the units stay one unit, and copies of a part stay one part."""
+    weights, twins = matrices(facts.task), facts.gradients.twins
+    alike = [n for n in facts.gradients.symmetric if n in weights and bool(weights[n].any())]
     zero = [n for n, w in weights.items() if w.shape[0] > 1 and w.numel() > 16 and not bool(w.any())]
-    if not alike and not (len(zero) > 0.5 * len(weights) and any(facts.gradients.norms.get(n) == 0 for n in zero)):
-        return
-    yield found(
-        "SYMMETRIC-INIT",
-        "critical",
-        f"All units of {some(alike or zero)} start the same and get the same gradient: they stay one unit.",
-        "Draw the weights at random, e.g. nn.init.kaiming_normal_(layer.weight); only biases may be constant.",
-        {"matrices": len(alike or zero)},
-        alike or zero,
-    )
+    is_held = len(zero) > 0.5 * len(weights) and any(facts.gradients.norms.get(n) == 0 for n in zero)
+    names = twins or alike or (zero if is_held else [])
+    if names:
+        who = f"{some(names)} are copies of one another" if twins else f"All units of {some(names)} start the same"
+        yield found(
+            "SYMMETRIC-INIT",
+            "critical",
+            f"{who}, and get the same gradient: they stay one.",
+            "Draw the weights at random, e.g. nn.init.kaiming_normal_(layer.weight), and each part's anew instead of by "
+            "copy.deepcopy; only biases may be constant.",
+            {"matrices": len(names)},
+            names,
+        )
 
 
 def init_scale(facts: Facts) -> Iterator[Finding]:
     """Rms times √(fan in): near 1 keeps the size of what passes through (He et al. 2015, eq. 10)."""
-    gains = {}
-    for name, module in facts.task.module.named_modules():
-        weight = getattr(module, "weight", None)
-        if (
-            isinstance(module, LAYERS)
-            and isinstance(weight, nn.Parameter)
-            and weight.dim() > 1
-            and weight.numel()
-            and bool(weight.any())
-        ):
-            gains[name] = float(weight.detach().float().pow(2).mean().sqrt()) * math.sqrt(weight[0].numel())
+    gains = _layer_gains(facts.task.module) | (_product_gains(facts) if facts.has("step") else {})
     gains = {name: gain for name, gain in gains.items() if math.isfinite(gain)}  # what is NaN is another fault
     usual = median(gains.values()) if len(gains) > 1 else 1.0
-    if 0.02 <= usual <= 7:
+    if SMALLEST_GAIN <= usual <= LARGEST_GAIN:
         return
-    off = [name for name, gain in gains.items() if not 0.02 <= gain <= 7]
+    off = [name for name, gain in gains.items() if not SMALLEST_GAIN <= gain <= LARGEST_GAIN]
     yield found(
         "INIT-SCALE",
         "warning",
@@ -195,6 +216,27 @@ def init_scale(facts: Facts) -> Iterator[Finding]:
         {"usual gain": usual},
         off,
     )
+
+
+def _layer_gains(module: nn.Module) -> dict[str, float]:
+    """What is to be expected of inputs that hang together in nothing."""
+    layers = [(name, part, getattr(part, "weight", None)) for name, part in module.named_modules()]
+    weights = {
+        name: w for name, part, w in layers if isinstance(part, LAYERS) and isinstance(w, nn.Parameter) and w.dim() > 1
+    }
+    return {
+        name: float(w.detach().float().pow(2).mean().sqrt()) * math.sqrt(w[0].numel())
+        for name, w in weights.items()
+        if w.numel() and bool(w.any())
+    }
+
+
+def _product_gains(facts: Facts) -> dict[str, float]:
+    """As measured in the first step, of matrices that the module multiplies with by itself."""
+    parts = facts.task.module.modules()
+    layers = {id(p) for part in parts if isinstance(part, LAYERS + EMBEDDINGS) for p in part.parameters(recurse=False)}
+    names = {id(p): name for name, p in facts.task.trainable().items() if p.dim() > 1 and id(p) not in layers}
+    return {names[id(g.parameter)]: g.factor for g in facts.step.record.gains if id(g.parameter) in names and g.factor > 0}
 
 
 def no_gradient(facts: Facts) -> Iterator[Finding]:

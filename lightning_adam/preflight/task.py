@@ -7,15 +7,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from types import SimpleNamespace
+from types import FunctionType, SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.overrides import TorchFunctionMode
 
 from lightning_adam.preflight.batches import Reading, is_finite, mapped
+from lightning_adam.preflight.by_hand import Backwards, Cuts, Event, HandOptimizer
 from lightning_adam.preflight.placing import planned_precision
 
 
@@ -27,55 +27,6 @@ ASSUMED_EPOCHS = 10
 """Length of a run that nobody tells."""
 NORMS = (nn.modules.batchnorm._BatchNorm,)
 DROPOUTS = (nn.modules.dropout._DropoutNd,)
-
-
-Event = tuple[str, Optimizer | None]
-
-
-class HandOptimizer:
-    """What ``self.optimizers()`` gives while probing: it notes what is called, and steps only where that is wanted."""
-
-    def __init__(self, optimizer: Optimizer, events: list[Event], steps: bool) -> None:
-        self.optimizer, self._events, self._steps = optimizer, events, steps
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.optimizer, name)
-
-    def step(self, closure: Callable[[], Any] | None = None, **_: Any) -> Any:
-        """A closure is evaluated in any case: it has the backward pass."""
-        self._events.append(("step", self.optimizer))
-        if not self._steps:
-            return closure() if closure is not None else None
-        return self.optimizer.step(closure) if closure is not None else self.optimizer.step()
-
-    def toggle_model(self, sync_grad: bool = True) -> AbstractContextManager[None]:
-        """Nothing to toggle: there is one process."""
-        return nullcontext()
-
-
-class Backwards(TorchFunctionMode):
-    """Catches the losses of a manual step on their way to backward, and lets them through where it is to step.
-
-    Args:
-        events: where it notes them.
-        losses: where it keeps them; with their graph where it does not let them through.
-        collect: called with each loss that is not let through.
-    """
-
-    def __init__(self, events: list[Event], losses: list[Tensor], collect: Callable[[Tensor], None] | None) -> None:
-        super().__init__()
-        self._events, self._losses, self._collect = events, losses, collect
-
-    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        """All other calls are handed on."""
-        if getattr(func, "__name__", "") != "backward":
-            return func(*args, **(kwargs or {}))
-        self._events.append(("backward", None))
-        if self._collect is None:
-            self._losses.append(args[0].detach())
-            return func(*args, **(kwargs or {}))
-        self._losses.append(args[0])
-        return self._collect(args[0])
 
 
 @dataclass
@@ -93,6 +44,9 @@ class Task:
         collected: gradients of the last manual step's losses together, by name, where nothing was to be stepped.
         deadline: when no further step may begin, by ``time.monotonic``.
         is_exact: whether steps are taken without autocast, whose rounding a comparison would see.
+        ticks: how often a manual step has stepped a schedule.
+        on_loss: called with each loss of a manual step that goes no further, before its gradients are taken.
+        cuts: by how much each step's gradient was clipped between its backward pass and the optimizer.
     """
 
     module: Any
@@ -105,11 +59,19 @@ class Task:
     collected: dict[str, Tensor] = field(default_factory=dict)
     deadline: float = math.inf
     is_exact: bool = False
+    ticks: int = 0
+    on_loss: Callable[[Tensor], None] | None = None
+    cuts: list[float] = field(default_factory=list)
 
     @property
     def manual(self) -> bool:
         """Whether the training step steps the optimizers itself."""
         return not getattr(self.module, "automatic_optimization", True)
+
+    @property
+    def is_adversarial(self) -> bool:
+        """Whether it steps several optimizers itself: one loss may rise as another falls."""
+        return self.manual and len(self.optimizers) != 1
 
     @property
     def device(self) -> torch.device:
@@ -176,8 +138,8 @@ class Task:
 
     def _manual_loss(self, batch: Any, index: int, steps: bool, backward: bool) -> Tensor:
         losses: list[Tensor] = []
-
-        hands = [HandOptimizer(o, self.events, steps) for o in self.optimizers]
+        cuts = Cuts(self.trainable().values(), self.cuts) if steps and len(self.optimizers) == 1 else None
+        hands = [HandOptimizer(o, self.events, steps, cuts) for o in self.optimizers]
         given = hands[0] if len(hands) == 1 else hands
         shadows = {
             "optimizers": lambda *_, **__: given,
@@ -186,7 +148,8 @@ class Task:
         self.collected = {}
         before = {p: p.grad for p in self.trainable().values()}
         try:
-            with shadowed(self.module, shadows), Backwards(self.events, losses, None if backward else self._collect):
+            catching = Backwards(self.events, losses, None if backward else self._collect, cuts)
+            with shadowed(self.module, shadows), catching:
                 self.module.training_step(*self._arguments(batch, index))
         finally:
             if not backward:
@@ -201,12 +164,14 @@ class Task:
         named = {name: p for name, p in self.trainable().items() if p.requires_grad}
         if not loss.requires_grad:
             return
+        if self.on_loss is not None:
+            self.on_loss(loss)
         found = torch.autograd.grad(loss.mean(), list(named.values()), retain_graph=True, allow_unused=True)
         for (name, parameter), gradient in zip(named.items(), found, strict=True):
             if gradient is not None:
                 parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
                 earlier = self.collected.get(name)
-                self.collected[name] = gradient if earlier is None else earlier + gradient
+                self.collected[name] = gradient.clone() if earlier is None else earlier + gradient  # it may be clipped
 
 
 def _seed(seed: int) -> None:
@@ -243,17 +208,51 @@ def _nothing(*args: Any, **kwargs: Any) -> None:
     return None
 
 
+LIGHTNING = ("lightning", "pytorch_lightning")
+
+
+def own_hook(module: Any, name: str) -> Callable[..., Any] | None:
+    """A method that the user's class has, and not only Lightning's."""
+    method = getattr(module, name, None)
+    home = str(getattr(method, "__module__", "") or "").split(".")[0]
+    return method if callable(method) and home not in (*LIGHTNING, "") else None
+
+
+def names_anywhere(module: Any, name: str) -> bool:
+    """Whether any method of the user's classes has this name in its code."""
+    homes = [kind for kind in type(module).__mro__ if kind.__module__.split(".")[0] not in (*LIGHTNING, "torch")]
+    codes = [method.__code__ for kind in homes for method in vars(kind).values() if isinstance(method, FunctionType)]
+    return any(name in code.co_names for code in codes)
+
+
 def _clocks(task: Task) -> Any:
-    """What ``self.lr_schedulers()`` gives: one, several, or None, none of which does anything."""
-    given = [SimpleNamespace(step=_nothing, get_last_lr=lambda: [0.0]) for _ in task.schedulers]
+    """What ``self.lr_schedulers()`` gives: one, several, or None, which only count how often they are stepped."""
+
+    def tick(*_: Any, **__: Any) -> None:
+        task.ticks += 1
+
+    given = [SimpleNamespace(step=tick, get_last_lr=lambda: [0.0]) for _ in task.schedulers]
     return given if len(given) > 1 else given[0] if given else None
+
+
+def clip_gradients(
+    optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+) -> None:
+    """Of all that an optimizer holds, by the norm or by value, as ``LightningModule.clip_gradients`` does."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    if not gradient_clip_val:
+        return
+    if str(gradient_clip_algorithm or "norm").endswith("value"):
+        nn.utils.clip_grad_value_(parameters, gradient_clip_val)
+    else:
+        nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
 
 
 @contextmanager
 def silenced(task: Task) -> Iterator[None]:
-    """Nothing is logged, clipped or scheduled by the module's own calls, and a trainer is there to be asked."""
-    names = ("log", "log_dict", "clip_gradients", "toggle_optimizer", "untoggle_optimizer", "print")
-    methods = dict.fromkeys(names, _nothing) | {"lr_schedulers": lambda: _clocks(task)}
+    """Nothing is logged or scheduled by the module's own calls, and a trainer is there to be asked."""
+    names = ("log", "log_dict", "toggle_optimizer", "untoggle_optimizer", "print")
+    methods = dict.fromkeys(names, _nothing) | {"lr_schedulers": lambda: _clocks(task), "clip_gradients": clip_gradients}
     if getattr(task.module, "_trainer", None) is None:
         methods["_trainer"] = task.trainer  # type: ignore[assignment]
     with shadowed(task.module, methods):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from statistics import median
@@ -15,19 +15,21 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
 from lightning_adam.preflight.batches import leaves, size, take
+from lightning_adam.preflight.by_hand import Cuts
 from lightning_adam.preflight.data import Data
 from lightning_adam.preflight.gradients import Gradients
 from lightning_adam.preflight.guard import untouched
 from lightning_adam.preflight.plan import Plan
 from lightning_adam.preflight.step import Step, predict
-from lightning_adam.preflight.task import OutOfTimeError, Task, gradients, kept, mode
+from lightning_adam.preflight.task import OutOfTimeError, Task, clip_gradients, gradients, kept, mode, own_hook
 from lightning_adam.quiet import without_warnings
 from lightning_adam.schedules import Schedule
 
 STEPS, RAMP = 40, 20
 SUSPECT, LONGER = 0.3, 120
 """Rate over the weights' rms from which more steps are taken: a transformer only starts to learn after some forty."""
-OVERFIT_STEPS = 120
+OVERFIT_STEPS, FEWEST_BY_HAND = 120, 40
+"""On the same samples; of a loss by hand a few more than it takes to halve it: it may well fall below 0."""
 FEWEST, FIRST_BATCHES = 10, 8
 ROUNDING = 1e-5
 """Of the usual gradient: what a bias before a norm has is what rounding leaves of 0."""
@@ -43,10 +45,12 @@ class Trial:
         lower: at a tenth of it, or less where that blows up, too; ``scale`` says which.
         ramped: at the peak after a ramp, where the schedule has none.
         unmoved: tensors with a gradient that no step has changed.
+        cut: what clipping of the module's own leaves of a usual gradient; 1 where it leaves it alone.
         overfit: (first, lowest) loss of many steps on a few samples.
         worsened: error of the prediction before and after, where the loss fell below 0 and the error grew.
         unseen: (lowest loss on unseen batches, what guessing gives, last loss on the seen ones).
         rms: median rms of the matrices.
+        ratios: of each optimizer the peak over the rms of its matrices; NaN for those that step by the gradient's size.
         weight: norm of all trainable tensors.
         is_cut: whether the run at the planned rate had no time to end.
     """
@@ -57,10 +61,12 @@ class Trial:
     scale: float = 0.1
     ramped: list[float] = field(default_factory=list)
     unmoved: list[str] = field(default_factory=list)
+    cut: float = 1.0
     overfit: tuple[float, float] | None = None
     worsened: tuple[float, float] | None = None
     unseen: tuple[float, float, float] | None = None
     rms: float = 0.0
+    ratios: list[float] = field(default_factory=list)
     weight: float = 0.0
     is_cut: bool = False
 
@@ -77,22 +83,41 @@ def blew_up(losses: list[float], first: float) -> bool:
 
 def measure_rates(task: Task, plan: Plan, weights: dict[str, nn.Parameter], slopes: Gradients, seconds: float) -> Trial:
     """The run at the planned rate; others only where that one looks bad."""
-    found = Trial(rms=median(float(w.detach().float().pow(2).mean().sqrt()) for w in weights.values()) if weights else 0.0)
-    found.rms = median(float(w.detach().float().pow(2).mean().sqrt()) for w in weights.values()) if weights else 0.0
+    found = Trial(rms=_usual_size(weights.values()))
+    found.ratios = [_ratio(one, o, weights.values()) for one, o in zip(plan.every, task.optimizers, strict=True)]
     found.weight = math.sqrt(sum(float(p.detach().float().norm()) ** 2 for p in task.trainable().values()))
-    steps = LONGER if plan.is_adaptive and found.rms and plan.peak > SUSPECT * found.rms else STEPS
+    steps = LONGER if any(ratio > SUSPECT for ratio in found.ratios) else STEPS
     found.first = _first(task)
-    found.planned, found.unmoved = _run(task, plan, slopes, seconds / 4, steps, ramp=plan.warms_up)
+    planned = _run(task, plan, slopes, seconds / 4, steps, ramp=plan.warms_up)
+    found.planned, found.unmoved, found.cut = planned.losses, planned.unmoved, planned.cut
     found.is_cut = len(found.planned) < steps and math.isfinite(found.planned[-1])
     is_poor = blew_up(found.planned, found.first) or end(found.planned) > 0.7 * found.first
-    if (is_poor or steps == LONGER) and not task.manual:
-        for scale in (0.1, 0.01, 0.001):
-            found.lower, found.scale = _run(task, plan, slopes, seconds / 5, steps, scale=scale)[0], scale
-            if end(found.lower) < 1.05 * found.first:
-                break
-        if not plan.warms_up:
-            found.ramped, _ = _run(task, plan, slopes, seconds / 4, steps, ramp=True)
+    if (is_poor or steps == LONGER) and (not task.is_adversarial or not math.isfinite(found.planned[-1])):
+        _compare(task, plan, slopes, seconds, steps, found)
     return found
+
+
+def _usual_size(weights: Iterable[Tensor]) -> float:
+    """The median of their root mean squares."""
+    sizes = [float(w.detach().float().pow(2).mean().sqrt()) for w in weights]
+    return median(sizes) if sizes else 0.0
+
+
+def _ratio(plan: Plan, optimizer: Optimizer, weights: Iterable[Tensor]) -> float:
+    """How far one step moves its weights; NaN where a step is as long as the gradient."""
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    size = _usual_size(w for w in weights if id(w) in held)
+    return plan.peak / size if plan.is_adaptive and size > 0 else math.nan
+
+
+def _compare(task: Task, plan: Plan, slopes: Gradients, seconds: float, steps: int, found: Trial) -> None:
+    """With lower rates, and with a ramp."""
+    for scale in (0.1, 0.01, 0.001):
+        found.lower, found.scale = _run(task, plan, slopes, seconds / 5, steps, scale=scale).losses, scale
+        if end(found.lower) < 1.05 * found.first:
+            break
+    if not plan.warms_up:
+        found.ramped = _run(task, plan, slopes, seconds / 4, steps, ramp=True).losses
 
 
 def _first(task: Task) -> float:
@@ -100,11 +125,26 @@ def _first(task: Task) -> float:
     return median(float(task.loss(batch, index).detach()) for index, batch in enumerate(task.usable()[:FIRST_BATCHES]))
 
 
+@dataclass
+class Run:
+    """A short run.
+
+    Attributes:
+        losses: of its steps.
+        unmoved: tensors with a gradient that stayed as they were; none where its end is not finite.
+        cut: what clipping of the module's own leaves of a usual gradient.
+    """
+
+    losses: list[float] = field(default_factory=list)
+    unmoved: list[str] = field(default_factory=list)
+    cut: float = 1.0
+
+
 def _run(
     task: Task, plan: Plan, slopes: Gradients, seconds: float, steps: int, scale: float = 1.0, ramp: bool = False
-) -> tuple[list[float], list[str]]:
-    """Losses of short runs with the user's optimizers, and the tensors that stayed as they were."""
-    losses: list[float] = []
+) -> Run:
+    """With the user's optimizers; afterwards everything is as before."""
+    run, deadline = Run(), time.monotonic() + seconds
     with (
         untouched(task.module, *task.optimizers, *(entry["scheduler"] for entry in task.schedulers)),
         without_warnings(),
@@ -112,18 +152,20 @@ def _run(
         _detach(task)
         peaks = _peaks(task.optimizers, plan, scale)
         before = {name: p.detach().clone() for name, p in task.trainable().items()}
-        batches, deadline = task.usable(), time.monotonic() + seconds
+        batches = task.usable()
         for index in range(steps):
             share = min(1.0, (index + 1) / RAMP) if ramp else 1.0
             for group, peak in peaks:
                 group["lr"] = peak * share
-            losses.append(_step(task, batches[index % len(batches)], index))
-            if not math.isfinite(losses[-1]) or time.monotonic() > deadline:
+            run.losses.append(_step(task, batches[index % len(batches)], index))
+            if not math.isfinite(run.losses[-1]) or time.monotonic() > deadline:
                 break
         with suppress(Exception):  # what writes weights over does so in the next forward pass
             task.loss(batches[0])
-        unmoved = [] if ramp and index < RAMP else _unmoved(task, before, slopes)
-    return losses, unmoved if math.isfinite(losses[-1]) else []
+        if math.isfinite(run.losses[-1]) and not (ramp and index < RAMP):
+            run.unmoved = _unmoved(task, before, slopes)
+        run.cut = median(task.cuts) if task.cuts else 1.0
+    return run
 
 
 def _detach(task: Task) -> None:
@@ -149,28 +191,46 @@ def _peaks(optimizers: list[Optimizer], plan: Plan, scale: float) -> list[tuple[
 def _step(task: Task, batch: Any, index: int) -> float:
     if task.manual:
         return float(task.loss(batch, index, steps=True).detach())
-    kept_loss: list[float] = []
+    optimizer, losses = task.optimizers[0], []
 
     def closure() -> Tensor:
-        task.optimizers[0].zero_grad()
+        optimizer.zero_grad()
         loss = task.loss(batch, index)
-        kept_loss.append(float(loss.detach()))
+        losses.append(float(loss.detach()))
         loss.backward()  # type: ignore[no-untyped-call]
-        _clip(task)
+        _after_backward(task, optimizer)
         return loss
 
-    task.optimizers[0].step(closure)  # type: ignore[arg-type]
-    return kept_loss[0]
+    own_step = own_hook(task.module, "optimizer_step")
+    if own_step is None or not _called(own_step, 0, index, optimizer, closure) or not losses:
+        optimizer.step(closure)  # type: ignore[arg-type]
+    return losses[0]
 
 
-def _clip(task: Task) -> None:
-    limit = getattr(task.trainer, "gradient_clip_val", None)
-    if limit:
-        parameters = [p for p in task.trainable().values() if p.grad is not None]
-        if str(getattr(task.trainer, "gradient_clip_algorithm", None) or "norm").endswith("value"):
-            nn.utils.clip_grad_value_(parameters, limit)
-        else:
-            nn.utils.clip_grad_norm_(parameters, limit)
+def _after_backward(task: Task, optimizer: Optimizer) -> None:
+    """Hooks of the module's own, and clipping, in Lightning's order."""
+    cuts = Cuts(task.trainable().values(), task.cuts)
+    cuts.begin()
+    _called(own_hook(task.module, "on_after_backward"))
+    _called(own_hook(task.module, "on_before_optimizer_step"), optimizer)
+    limit, kind = (getattr(task.trainer, f"gradient_clip_{what}", None) for what in ("val", "algorithm"))
+    clipping = own_hook(task.module, "configure_gradient_clipping")
+    _called(clipping, optimizer, limit, kind)
+    cuts.end()
+    if clipping is None:
+        clip_gradients(optimizer, limit, kind)
+
+
+def _called(hook: Callable[..., Any] | None, *arguments: Any) -> bool:
+    """Whether it went through: a hook may ask the trainer for what only a run has."""
+    try:
+        if hook is not None:
+            hook(*arguments)
+        return True
+    except OutOfTimeError:
+        raise
+    except Exception:  # the user's code may raise anything
+        return False
 
 
 def _unmoved(task: Task, before: dict[str, Tensor], slopes: Gradients) -> list[str]:
@@ -195,24 +255,31 @@ def overfit(task: Task, step: Step, data: Data, found: Trial, seconds: float) ->
     batch = task.usable()[0]
     few = take(batch, range(min(16, size(batch)))) if size(batch) else batch
     deadline = time.monotonic() + seconds
-    first, lowest = math.nan, math.inf
+    first, lowest, is_map = math.nan, math.inf, _is_map(data.targets)
     with mode(task.module, training=True, dropout=False, norms=size(few) > 3):
         for rate in (3e-3, 3e-4, 3e-2):
             with kept(task.module):
-                before = _error(task, step, data, few)
-                for loss in _fitted(task, lambda index: few, rate, OVERFIT_STEPS):
+                before = _misfit(task, step, data, few)
+                for loss in _until_learnt(task, few, rate, deadline, 0 if step.main is not None else FEWEST_BY_HAND):
                     first = loss if math.isnan(first) else first
                     lowest = min(lowest, loss) if math.isfinite(loss) else lowest
-                    if _is_learnt(first, lowest) or not math.isfinite(loss):
-                        break
-                    if time.monotonic() > deadline:
-                        raise OutOfTimeError("the budget is used up")
-                is_map = _is_map(data.targets)
                 if lowest < min(0.0, first) or (is_map and lowest < 0.9 * first):
-                    found.worsened = _worse(before, _error(task, step, data, few), is_map)
+                    found.worsened = before.worse(_misfit(task, step, data, few), is_map)
             if _is_learnt(first, lowest):
                 break
     found.overfit = first, lowest
+
+
+def _until_learnt(task: Task, few: Any, rate: float, deadline: float, fewest: int) -> Iterator[float]:
+    """Losses of steps on the same samples, until they are learnt, or not finite."""
+    first = math.nan
+    for index, loss in enumerate(fitted(task, lambda index: few, rate, OVERFIT_STEPS)):
+        first = loss if math.isnan(first) else first
+        yield loss
+        if (index >= fewest and _is_learnt(first, loss)) or not math.isfinite(loss):
+            return
+        if time.monotonic() > deadline:
+            raise OutOfTimeError("the budget is used up")
 
 
 def _is_learnt(first: float, lowest: float) -> bool:
@@ -220,17 +287,40 @@ def _is_learnt(first: float, lowest: float) -> bool:
     return lowest < 0.5 * first if first > 0 else lowest < 4 * first - 1
 
 
-def _error(task: Task, step: Step, data: Data, few: Any) -> float:
-    """How far the prediction is from the target; NaN where they are not of one kind."""
+@dataclass(frozen=True)
+class Misfit:
+    """How far a prediction is from its target, and how far their correlation from 1 (2 is the opposite); NaN if unknown."""
+
+    distance: float = math.nan
+    opposition: float = math.nan
+
+    def worse(self, after: Misfit, is_map: bool) -> tuple[float, float] | None:
+        """Before and after, where it got twice as far away, or came to be against what is wanted rather than with it.
+
+        Of a map only the second, for logits grow as they are learnt.
+        """
+        if not is_map and after.distance > 2 * self.distance + 0.1:
+            return self.distance, after.distance
+        return (self.opposition, after.opposition) if after.opposition > max(1.3, self.opposition) else None
+
+
+def _misfit(task: Task, step: Step, data: Data, few: Any) -> Misfit:
+    """Of one number told for each of the target's: several, such as a distribution's, may be anything."""
     target = dict(leaves(few)).get(data.target)
     output = predict(task, few, step.prediction) if target is not None and step.prediction >= 0 else None
     if output is None or target is None:
-        return math.nan
+        return Misfit()
     if target.is_floating_point() and output.numel() == target.numel():
-        return _distance(output.flatten().float(), target.flatten().float(), _is_map([target]))
+        return _fit(output.flatten().float(), target.flatten().float(), has_places=target.numel() > len(target))
     if target.dim() == 1 and not target.is_floating_point() and output.dim() == 2 and int(target.max()) < output.shape[1]:
-        return float(nn.functional.cross_entropy(output.float(), target.long()))
-    return math.nan
+        return Misfit(float(nn.functional.cross_entropy(output.float(), target.long())))
+    return Misfit()
+
+
+def _fit(output: Tensor, target: Tensor, has_places: bool) -> Misfit:
+    """Of single numbers the distance alone: a rate is against a time, and rightly so."""
+    along = float(torch.corrcoef(torch.stack([output, target]))[0, 1]) if has_places else math.nan
+    return Misfit(float((output - target).pow(2).mean()), 1 - along)
 
 
 def _is_map(targets: list[Tensor]) -> bool:
@@ -240,20 +330,7 @@ def _is_map(targets: list[Tensor]) -> bool:
     )
 
 
-def _distance(output: Tensor, target: Tensor, is_map: bool) -> float:
-    """In squares; of yes and no how far the correlation is from 1, for logits grow as they are learnt."""
-    if not is_map:
-        return float((output - target).pow(2).mean())
-    return 1 - float(torch.corrcoef(torch.stack([output, target]))[0, 1])
-
-
-def _worse(before: float, after: float, is_map: bool) -> tuple[float, float] | None:
-    """Twice as far away; of a map, against what is wanted rather than with it."""
-    is_worse = after > max(1.3, before) if is_map else after > 2 * before + 0.1
-    return (before, after) if is_worse else None
-
-
-def _fitted(task: Task, batch_of: Callable[[int], Any], rate: float, steps: int, seed: int = 0) -> Iterator[float]:
+def fitted(task: Task, batch_of: Callable[[int], Any], rate: float, steps: int, seed: int = 0) -> Iterator[float]:
     """Losses of plain Adam with clipping, whatever the user's optimizer is."""
     named = task.trainable()
     optimizer = Adam(named.values(), lr=rate)
@@ -266,34 +343,3 @@ def _fitted(task: Task, batch_of: Callable[[int], Any], rate: float, steps: int,
         nn.utils.clip_grad_norm_(named.values(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-
-
-def unseen(task: Task, step: Step, data: Data, found: Trial, seconds: float) -> None:
-    """Ten passes over three quarters of the batches; the rest judges. Only of labels, against their own shares."""
-    batches, labels = task.usable(), data.labels
-    if labels is None or len(batches) < 20 or step.main is None or not step.target:
-        return
-    count = len(batches) * 3 // 4
-    sizes = [len(t) for t in data.targets]
-    seen, held_out = labels[: sum(sizes[:count])], labels[sum(sizes[:count]) :]
-    shares = torch.bincount(seen.clamp_min(0), minlength=int(labels.max()) + 1).double() + 1
-    prior = float(-(shares / shares.sum()).log()[held_out.clamp_min(0)].mean())
-    deadline, lowest, losses = time.monotonic() + seconds, math.inf, []
-    with kept(task.module):
-        for index, loss in enumerate(
-            _fitted(task, lambda index: batches[index % count], min(3e-3, 0.1 * found.rms or 1e-3), 10 * count), 1
-        ):
-            losses.append(loss)
-            if index % count == 0:
-                lowest = min(lowest, _judged(task, batches[count:]))
-                if lowest < 0.97 * prior:
-                    break
-            if time.monotonic() > deadline:
-                raise OutOfTimeError("the budget is used up")
-    found.unseen = lowest, prior, sum(losses[-count:]) / count
-
-
-def _judged(task: Task, batches: list[Any]) -> float:
-    with mode(task.module, training=False):  # with gradients: a step may ask for those of its inputs
-        values = [float(task.loss(batch, index).detach()) for index, batch in enumerate(batches)]
-    return sum(values) / len(values)

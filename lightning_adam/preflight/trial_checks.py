@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from statistics import median
 
 from lightning_adam.diagnosis import Finding
 from lightning_adam.preflight.batches import leaves
 from lightning_adam.preflight.facts import Check, Facts, found, some
+from lightning_adam.preflight.plan import Plan
 from lightning_adam.preflight.recorder import BINARY_LOSSES, CLASS_LOSSES, VALUE_LOSSES
 from lightning_adam.preflight.trial import FEWEST, Trial, blew_up, end
 
@@ -17,9 +19,14 @@ HIGH, LOW, LOW_SGD = 0.15, 2e-5, 1e-6
 
 
 def _ratio(facts: Facts) -> float:
-    """How far one step moves the weights; NaN for optimizers that step by the gradient's size."""
-    usable = facts.plan.is_adaptive and facts.trial.rms > 0
-    return facts.plan.peak / facts.trial.rms if usable else math.nan
+    """How far one step moves the weights, of the optimizer that moves them most; NaN where all step by the gradient."""
+    return max((ratio for ratio in facts.trial.ratios if ratio == ratio), default=math.nan)
+
+
+def _fastest(facts: Facts) -> Plan:
+    """Of the optimizer that moves its weights most; the first where nobody knows."""
+    plans = [plan for plan, ratio in zip(facts.plan.every, facts.trial.ratios, strict=True) if ratio == _ratio(facts)]
+    return plans[0] if plans else facts.plan
 
 
 def _better(one: list[float], other: list[float], first: float) -> bool:
@@ -35,18 +42,26 @@ def lr_high(facts: Facts) -> Iterator[Finding]:
     trial, ratio = facts.trial, _ratio(facts)
     diverges = _lower_cures(trial)
     worse = ratio > HIGH and _better(trial.lower, trial.planned, trial.first) and not _ramp_cures(trial)
-    if not diverges and not worse and not (ratio > FAR_TOO_HIGH and _is_poor(trial)):
+    if not diverges and not worse and not _is_stuck(facts) and not (ratio > FAR_TOO_HIGH and _is_poor(trial)):
         return
-    evidence = {"lr": facts.plan.peak} | _ends(trial) | ({"step over weights": ratio} if ratio == ratio else {})
-    fits = 0.03 * trial.rms if ratio == ratio else trial.scale * facts.plan.peak
+    peak = _fastest(facts).peak
+    evidence = {"lr": peak} | _ends(trial) | ({"step over weights": ratio} if ratio == ratio else {})
+    fits = 0.03 * peak / ratio if ratio == ratio else trial.scale * peak
     said = f"{ratio:.0%} of the weights per step" if ratio == ratio else "steps that overshoot"
     yield found(
         "LR-HIGH",
         "critical" if diverges else "warning",
-        f"lr={facts.plan.peak:.2g} is too high for this model: {said}.",
+        f"lr={peak:.2g} is too high for this model: {said}.",
         f"lr={fits:.1g}, with a warmup of some hundred steps.",
         evidence,
     )
+
+
+def _is_stuck(facts: Facts) -> bool:
+    """By the gradient's length it got nowhere, or higher than it began, where a lower rate learns."""
+    trial = facts.trial
+    is_above = bool(trial.planned) and end(trial.planned) > trial.first > 0
+    return is_above and math.isnan(_ratio(facts)) and _better(trial.lower, trial.planned, trial.first)
 
 
 def _ends(trial: Trial) -> dict[str, float | str]:
@@ -88,7 +103,7 @@ def no_warmup(facts: Facts) -> Iterator[Finding]:
 
 def lr_low(facts: Facts) -> Iterator[Finding]:
     """Steps far below what moves the weights in a usual run; SGD's are as long as the gradient."""
-    ratio, low = _ratio(facts), LOW
+    ratio, low, peak = _ratio(facts), LOW, _fastest(facts).peak
     if ratio != ratio and facts.has("gradients") and facts.trial.weight > 0:
         ratio, low = facts.plan.peak * facts.gradients.total / facts.trial.weight, LOW_SGD
     if facts.plan.base == 0:
@@ -99,9 +114,9 @@ def lr_low(facts: Facts) -> Iterator[Finding]:
         yield found(
             "LR-LOW",
             "warning",
-            f"lr={facts.plan.peak:.2g} moves the weights (rms {facts.trial.rms:.2g}) by {ratio:.0e} per step.",
-            f"lr={facts.plan.peak * 1e-3 / ratio:.1g}, which moves them by 0.1 %; fine-tuning needs less.",
-            {"lr": facts.plan.peak, "step over weights": ratio},
+            f"lr={peak:.2g} moves the weights (rms {facts.trial.rms:.2g}) by {ratio:.0e} per step.",
+            f"lr={peak * 1e-3 / ratio:.1g}, which moves them by 0.1 %; fine-tuning needs less.",
+            {"lr": peak, "step over weights": ratio},
         )
 
 
@@ -144,6 +159,21 @@ def update_lost(facts: Facts) -> Iterator[Finding]:
             {"tensors": len(lost), "lr": rate},
             lost,
         )
+
+
+def clipped_by_itself(facts: Facts) -> Iterator[Finding]:
+    """Clipping by a hook or by hand, which no setting of the trainer tells of; as of the trainer's, a share of 0.02."""
+    plan, left = facts.plan, facts.trial.cut
+    if plan.clip or not 0 < left < 0.02 or not facts.has("gradients"):
+        return
+    small = median(facts.gradients.rms.values()) * left
+    yield found(
+        "CLIP-ALWAYS",
+        "warning" if not plan.is_adaptive or small < 10 * plan.eps else "info",
+        f"The module clips its gradients, of norm {facts.gradients.total:.2g}, to {left:.1%} of that at each step.",
+        f"Clip at about {2 * facts.gradients.total:.1g}, which only the rare large ones reach.",
+        {"gradient norm": facts.gradients.total, "left": left},
+    )
 
 
 def cannot_overfit(facts: Facts) -> Iterator[Finding]:
@@ -199,6 +229,7 @@ CHECKS = (
     Check("NO-WARMUP", ("trial", "plan"), no_warmup),
     Check("LR-LOW", ("trial", "plan"), lr_low),
     Check("PROBE-DIVERGES", ("trial", "plan"), probe_diverges),
+    Check("CLIP-ALWAYS", ("trial", "plan"), clipped_by_itself),
     Check("UPDATE-LOST", ("trial", "plan"), update_lost),
     Check("WRONG-SIGN", ("trial", "step"), wrong_sign),
     Check("CANNOT-OVERFIT", ("trial", "step"), cannot_overfit),

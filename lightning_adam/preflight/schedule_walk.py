@@ -1,0 +1,77 @@
+"""The rates of a schedule along the run, walked with its own clock."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from lightning_adam.preflight.guard import untouched
+from lightning_adam.preflight.task import Task, own_hook
+from lightning_adam.quiet import without_warnings
+from lightning_adam.schedules import Schedule, factor
+
+if TYPE_CHECKING:
+    from lightning_adam.preflight.plan import Plan
+
+MOST_STEPS = 4000
+
+
+def simulated(task: Task, entry: dict[str, Any], plan: Plan) -> list[tuple[int, float]]:
+    schedule = entry["scheduler"]
+    if isinstance(schedule, Schedule):
+        total = int(schedule.phases.total) if math.isfinite(schedule.phases.total) else MOST_STEPS
+        plan.total, plan.is_known = total, True
+        every = max(1, total // MOST_STEPS)
+        return [(step, plan.base * factor(schedule.name, schedule.phases, step)) for step in range(0, total, every)]
+    clock = max(1, int(entry.get("frequency") or 1)) * (1 if plan.interval == "step" else max(1, plan.per_epoch))
+    horizon = plan.total or plan.asked * clock
+    if plan.asked and not plan.is_known:
+        horizon = plan.total = plan.asked * clock
+    with untouched(schedule, *task.optimizers), _turned(task.trainer) as turn, without_warnings():
+        rates = list(
+            _walked(schedule, clock, min(MOST_STEPS, max(1, horizon // clock)), _stepper(task, schedule, plan, turn))
+        )
+        plan.counted = (len(rates), int(getattr(schedule, "last_epoch", len(rates))))
+    return rates
+
+
+def _walked(schedule: Any, clock: int, count: int, step_on: Callable[[int], Any]) -> Iterator[tuple[int, float]]:
+    for tick in range(count):
+        yield tick * clock, max(float(group["lr"]) for group in schedule.optimizer.param_groups)
+        try:
+            step_on(tick * clock)
+        except Exception:  # OneCycleLR raises once its steps are used up
+            return
+
+
+@contextmanager
+def _turned(trainer: Any) -> Iterator[Callable[[int, int], None] | None]:
+    """What sets the stand-in's counts; they are set back afterwards. None for a trainer that runs: it counts itself."""
+    if not isinstance(trainer, SimpleNamespace):
+        yield None
+        return
+    before = trainer.global_step, trainer.current_epoch
+
+    def turn(step: int, epoch: int) -> None:
+        trainer.global_step, trainer.current_epoch = step, epoch
+
+    try:
+        yield turn
+    finally:
+        turn(*before)
+
+
+def _stepper(task: Task, schedule: Any, plan: Plan, turn: Callable[[int, int], None] | None) -> Callable[[int], Any]:
+    """Steps the schedule, through the module's own ``lr_scheduler_step`` where it has one."""
+    own_step = own_hook(task.module, "lr_scheduler_step")
+    if own_step is None or turn is None:
+        return lambda step: schedule.step()
+
+    def step_on(step: int) -> None:
+        turn(step, step // max(1, plan.per_epoch))
+        own_step(schedule, None)
+
+    return step_on

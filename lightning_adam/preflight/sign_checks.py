@@ -1,0 +1,70 @@
+"""A loss with the wrong sign."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lightning_adam.diagnosis import Finding
+from lightning_adam.preflight.facts import Check, Facts, found
+from lightning_adam.preflight.loss_checks import at
+from lightning_adam.preflight.recorder import Call
+from lightning_adam.preflight.step import is_asked
+
+
+def wrong_sign(facts: Facts) -> Iterator[Finding]:
+    """All of the losses go into the total with a minus; an adversary has others that do not."""
+    step = facts.step
+    known = [(call, slope) for call, slope in zip(step.record.losses, step.slopes, strict=False)]
+    if not facts.task.is_adversarial and known and all(slope < 0 for _, slope in known):
+        call, slope = known[-1]
+        said = f"The loss that is returned falls when {call.name} rises: training would make it worse."
+        yield _wrong(call, said, "Take the minus out: return the loss itself.", derivative=slope)
+    elif step.punished is not None:
+        said = "The loss makes each move less likely by as much as it is rewarded: the policy climbs down."
+        yield _wrong(step.punished, said, "Put a minus in front: -(log_prob * reward).mean().")
+    elif not facts.task.is_adversarial and not known and step.lowered is not None:
+        said = (
+            "The loss that is returned falls as the log-probabilities do that are written by hand: training makes what was "
+            "seen less likely."
+        )
+        yield _wrong(step.lowered, said, "Put a minus in front: the mean log-probability is to rise.")
+
+    elif not facts.task.is_adversarial and not known and step.repelled is not None:
+        said = "The loss that is returned falls as the prediction's difference from the target grows."
+        yield _wrong(step.repelled, said, "Change the sign of the loss: training makes it smaller.")
+
+
+def _wrong(call: Call, message: str, remedy: str, **evidence: float | str) -> Finding:
+    return found("WRONG-SIGN", "critical", message, remedy, at(call, **evidence))
+
+
+def subtracted(facts: Facts) -> Iterator[Finding]:
+    """An autoencoder's reconstruction, and what is taken off it: a divergence is at least 0 (Kingma and Welling 2014,
+    eq. 3), and without its right sign the code runs away."""
+    main, rest = facts.step.main, _rest(facts)
+    target = main.target if main is not None and facts.step.target else None
+    if main is None or target is None or not is_asked(facts.step, target):
+        return
+    if rest < 0 and rest < -0.01 * abs(float(main.output)):
+        yield found(
+            "WRONG-SIGN",
+            "warning",
+            f"What is added to {main.name} of the input itself is {rest:.3g}: a divergence is at least 0, here it is "
+            "subtracted.",
+            "Add it: KL = -0.5 * (1 + log_var - mean**2 - exp(log_var)) is at least 0.",
+            at(main, rest=rest),
+        )
+
+
+def _rest(facts: Facts) -> float:
+    """The loss without its one known part; 0 where that is not known."""
+    losses, slopes = facts.step.record.losses, facts.step.slopes
+    if facts.task.manual or len(losses) != 1 or len(slopes) != 1 or not slopes[0] > 0 or losses[0].output.numel() != 1:
+        return 0.0
+    return facts.step.loss - slopes[0] * float(losses[0].output)
+
+
+CHECKS = (
+    Check("WRONG-SIGN", ("step",), wrong_sign),
+    Check("WRONG-SIGN", ("step",), subtracted),
+)
