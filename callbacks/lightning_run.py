@@ -22,7 +22,10 @@ from lightning_adam.callbacks._lightning import (
     save_checkpoint,
     scale_on_device,
 )
+from lightning_adam.callbacks.trainer_clipping import keep_norms, let_go
+from lightning_adam.clipping import norms_of_helper
 from lightning_adam.describe import hyperparameters, planned
+from lightning_adam.gradient_norms import GradientNorms
 from lightning_adam.monitoring import Plan, Sink
 from lightning_adam.monitoring.guard import Guard
 from lightning_adam.monitoring.signals import signals_wait
@@ -40,6 +43,7 @@ class LightningRun:
         self.sinks: Sequence[Sink] = guarded_sinks(trainer)
         self.flat_shards = has_flat_shards(trainer)
         self._has_scaler = has_scaler(trainer)
+        self._clipping = keep_norms(trainer)
 
     @property
     def optimizers(self) -> Sequence[Optimizer]:
@@ -87,6 +91,13 @@ class LightningRun:
         scale = self.loss_scale if fused else None
         return 1.0 if scale is None else scale
 
+    def norms_of_clipping(self, optimizer: Optimizer) -> GradientNorms | None:
+        """The helper's, or the trainer's own; with manual optimization its user clips at any time, or never."""
+        found = norms_of_helper(optimizer)
+        if found is not None or self._clipping is None or not self.module.automatic_optimization:
+            return found
+        return self._clipping.last(optimizer)
+
     def plan(self, position: int) -> Plan:
         """From the helper's schedule, and from the length that the trainer expects."""
         total = float(self._trainer.estimated_stepping_batches)
@@ -117,6 +128,10 @@ class LightningRun:
     def tell(self, line: str) -> None:
         """As Lightning's own lines."""
         rank_zero_info(line)
+
+    def end(self) -> None:
+        """The trainer clips as it did before."""
+        let_go(self._trainer)
 
 
 def guarded_sinks(trainer: Trainer) -> list[Sink]:

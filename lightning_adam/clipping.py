@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lightning_adam.errors import ConfigError, say_left_out
+from lightning_adam.gradient_norms import GradientNorms, measured, whole
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,12 @@ class ClipRecord:
     norm_after: Tensor
     clipped: Tensor
     norms: Tensor | None = None
+
+
+def norms_of_helper(optimizer: Any) -> GradientNorms | None:
+    """What the helper's clipping measured in its last step; None of an optimizer that it does not clip."""
+    record: ClipRecord | None = getattr(optimizer, "adam_clip", None)
+    return None if record is None else GradientNorms(record.norm_before, record.norms)
 
 
 @runtime_checkable
@@ -255,26 +262,9 @@ def gradients_of(parameters: Sequence[Tensor]) -> list[Tensor]:
     return [p.grad for p in parameters if p.grad is not None]
 
 
-def measured(gradients: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
-    """‖g‖ over all as a plain scalar (over all shards of DTensors), and of each [n], where they are plain and alike.
-
-    The scalar is ``torch.nn.utils.get_total_norm``'s to the last bit, without sorting them by device and type.
-    """
-    kinds = {(g.dtype, g.layout, g.get_device()) for g in gradients}
-    if set(map(type, gradients)) != {Tensor} or len(kinds) > 1 or gradients[0].layout is not torch.strided:
-        return whole(torch.nn.utils.get_total_norm(gradients)), None
-    norms = torch.stack(torch._foreach_norm(list(gradients)))
-    return torch.linalg.vector_norm(norms), norms
-
-
 def _single_at_least(norm: Tensor) -> Tensor:
     """In float32 or better: 16-bit weights have a 16-bit norm, in which running statistics would stand still."""
     return norm.to(torch.promote_types(norm.dtype, torch.float32))
-
-
-def whole(value: Tensor) -> Tensor:
-    """A DTensor (FSDP2) as the plain tensor that all its shards make."""
-    return value.full_tensor() if hasattr(value, "full_tensor") else value
 
 
 def scale_to(gradients: Sequence[Tensor], norm: Tensor, limit: Tensor | float, norms: Tensor | None = None) -> ClipRecord:

@@ -18,8 +18,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from lightning_adam.clipping import AdaptiveClip, Clip, ClipRecord, whole
+from lightning_adam.clipping import AdaptiveClip, Clip, ClipRecord
 from lightning_adam.errors import ConfigError, LightningAdamWarning
+from lightning_adam.gradient_norms import whole
 from lightning_adam.optimizers._ranks import mean_over_ranks
 from lightning_adam.optimizers.adamz import AdamZ
 from lightning_adam.optimizers.choice import repeats_closure

@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from lightning_adam.clipping import ClipNorm
+from lightning_adam.clipping import ClipNorm, norms_of_helper
 from lightning_adam.moments import Moments
 from lightning_adam.monitoring.guard import Guard
 from lightning_adam.monitoring.parameters import NamedParameters
@@ -112,7 +112,7 @@ def training(optimizer: Any, **changed: Any) -> SimpleNamespace:
     """What the reader asks of a run."""
     of = {"loss_scale": None, "clip_norm": 1.0, **changed}
     scale = 1.0 if of["loss_scale"] is None else of["loss_scale"]
-    of |= {"module": nn.Module(), "gradient_scale": lambda _: scale}
+    of |= {"module": nn.Module(), "gradient_scale": lambda _: scale, "norms_of_clipping": norms_of_helper}
     return SimpleNamespace(optimizers=[optimizer], step=lambda position: 40, **of)
 
 

@@ -17,10 +17,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.tensorboard import SummaryWriter
 
 import lightning_adam as la
-from lightning_adam.clipping import measured
+from lightning_adam import gradient_norms
 from lightning_adam.diagnosis import Diagnosis, RunSignals, StepSignals, engine
 from lightning_adam.diagnosis.due import is_due
 from lightning_adam.diagnosis.history import Window, median
+from lightning_adam.gradient_norms import measured
 from lightning_adam.monitoring import optimizer_diagnosis, pass_signals
 from lightning_adam.monitoring.signal_reader import SignalReader
 from lightning_adam.statistics import read_optimizer, tensor_names
@@ -83,6 +84,29 @@ def test_norms_of_clipping_are_torchs_to_the_last_bit(dtype: torch.dtype) -> Non
     assert each is not None
     assert torch.equal(total, torch.nn.utils.get_total_norm(gradients))
     assert each.tolist() == [float(torch.linalg.vector_norm(g)) for g in gradients]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("bunch", [64, 1 << 18], ids=lambda elements: f"matrices of {elements}")
+def test_norms_of_many_small_gradients_are_torchs_to_the_last_bit(
+    dtype: torch.dtype, bunch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one shape or of several, scalars, empty and large ones between them, and one whose elements lie transposed."""
+    monkeypatch.setattr(gradient_norms, "BUNCH", bunch)
+    gradient_norms._order.cache_clear()
+    shapes: list[tuple[int, ...]] = [(3,), (3, 5), (), (64,), (9000,), (0,), (1,)]
+    drawn = torch.Generator().manual_seed(0)
+    gradients = [torch.randn(shapes[i % len(shapes)], generator=drawn).to(dtype) * 10.0 ** (i % 5) for i in range(140)]
+    for several in (
+        gradients,
+        gradients[:9],
+        gradients[::7],
+        [*gradients, torch.randn(5, 3, generator=drawn).to(dtype).t()],
+    ):
+        total, each = measured(several)
+
+        assert each is not None and torch.equal(each, torch.stack(torch._foreach_norm(several)))
+        assert torch.equal(total, torch.nn.utils.get_total_norm(several))
 
 
 @pytest.mark.parametrize("clip", [None, 1e-4, 100.0])

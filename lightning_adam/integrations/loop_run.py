@@ -13,7 +13,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lightning_adam.clipping import norms_of_helper
 from lightning_adam.describe import planned
+from lightning_adam.gradient_norms import GradientNorms
 from lightning_adam.monitoring import Plan, Sink
 
 
@@ -91,6 +93,10 @@ class LoopRun:
             return 1.0 if own is None else own
         return scale if self._scaler._per_optimizer_states[id(optimizer)]["stage"].name == "READY" else 1.0
 
+    def norms_of_clipping(self, optimizer: Optimizer) -> GradientNorms | None:
+        """The helper's: a loop that clips by hand tells nobody."""
+        return norms_of_helper(optimizer)
+
     def plan(self, position: int) -> Plan:
         """From the helper's schedule, and what the caller said."""
         return planned(self.optimizers[position], self._total_steps, self._steps_per_epoch)
@@ -134,6 +140,9 @@ class LoopRun:
         """To stderr: a plain program has no logging set up."""
         if self.is_main:
             print(line, file=sys.stderr)
+
+    def end(self) -> None:
+        """Nothing was put anywhere."""
 
 
 def _is_distributed() -> bool:

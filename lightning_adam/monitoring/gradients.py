@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lightning_adam.gradient_norms import GradientNorms, measured_one_by_one
+
 
 def norms_of(tensors: Sequence[Tensor]) -> Tensor | None:
     """‖·‖ of each tensor, float32 [n] on the first one's device; None for no tensors."""
@@ -30,6 +32,14 @@ def _stacked(norms: Sequence[Tensor]) -> Tensor:
     whole = [n.full_tensor() if hasattr(n, "full_tensor") else n for n in norms]
     on_one = len({n.device for n in whole}) == 1
     return torch.stack(whole if on_one else [n.to(whole[0].device) for n in whole]).detach().float()
+
+
+def torchs_norms(gradients: Sequence[Tensor]) -> GradientNorms | None:
+    """As ``torch.nn.utils.clip_grad_norm_`` measures them, to the last bit, so that whoever clips, the same is told.
+
+    None where they are not plain and alike, or have 16 bits: then torch's norms have three digits, too.
+    """
+    return measured_one_by_one(gradients) if gradients and gradients[0].element_size() >= 4 else None
 
 
 def moments_of(optimizer: Optimizer, parameter: Any) -> list[Tensor]:

@@ -156,6 +156,7 @@ class Monitor:
             DivergenceError: as in :meth:`after_batch`.
         """
         self.detach()
+        self.guard.run("the end of the run", self._run.end)
         for watched in self._optimizers:
             self.guard.run(f"the end of {watched.prefix}", watched.end)
         self._sinks.end()

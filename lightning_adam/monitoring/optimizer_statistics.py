@@ -80,7 +80,8 @@ class OptimizerStatistics:
         self._latest: Snapshot | None = None
         self._before: Before | None = None
         self._repeated: RepeatedPass | None = None
-        self._norm: Tensor | float = math.nan
+        self._norm: Number | None = math.nan
+        self._told_before: Tensor | None = None
         self._has_told_what_is_missing, self._has_written = False, False
         self._reads = False
 
@@ -88,9 +89,9 @@ class OptimizerStatistics:
         """Gradients are complete and not yet clipped: on a step to be logged, take what is gone after it."""
         if not self._is_read():
             return
-        if getattr(self.optimizer, "adam_clip", None) is None:
-            norm = total_gradient_norm(self.optimizer, flat_shards=bool(self._parameters.shards))
-            self._norm = norm / self._run.gradient_scale(self.optimizer)
+        told = self._run.norms_of_clipping(self.optimizer)
+        self._told_before = None if told is None else told.total
+        self._norm = self._measured_norm() if told is None else None
         if self._before is not None and not hasattr(self.optimizer, "adam_rule"):  # in 32 bit there were no gradients yet
             self._before = copy_gradients(self.optimizer, self._before, self._parameters.chosen)
 
@@ -158,7 +159,18 @@ class OptimizerStatistics:
 
     def _extra_scalars(self) -> dict[str, Number]:
         """What goes to the host with the table, so that a logged step waits for the device once."""
-        return {**norms(self.prefix, self.optimizer, self._norm), **self._counters.totals(self.prefix)}
+        return {**norms(self.prefix, self.optimizer, self._gradient_norm()), **self._counters.totals(self.prefix)}
+
+    def _gradient_norm(self) -> Number:
+        """Before clipping: as clipping told in this step, or else as it was measured beside it."""
+        told = self._run.norms_of_clipping(self.optimizer)
+        if told is not None and told.total is not self._told_before:
+            return told.total
+        return self._measured_norm() if self._norm is None else self._norm
+
+    def _measured_norm(self) -> Number:
+        norm = total_gradient_norm(self.optimizer, flat_shards=bool(self._parameters.shards))
+        return norm / self._run.gradient_scale(self.optimizer)
 
     def _read_anew(self, step: int, before: Before | None, extra: Mapping[str, Number]) -> Snapshot | None:
         """The first time, and whenever something has changed since the last logged step."""

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lightning_adam.gradient_norms import GradientNorms
 from lightning_adam.monitoring.sink import Sink
 
 
@@ -61,6 +62,10 @@ class Run(Protocol):
     def clip_norm(self) -> float:
         """The total norm that the loop itself clips to, beside the helper's rule; NaN where it does not."""
 
+    def norms_of_clipping(self, optimizer: Optimizer) -> GradientNorms | None:
+        """What clipping measured when it clipped this optimizer's gradients last, the helper's rule or the trainer's own
+        clipping; None where nobody tells."""
+
     @property
     def flat_shards(self) -> bool:
         """Whether each rank holds a flat stretch of every parameter (FSDP1)."""
@@ -100,3 +105,6 @@ class Run(Protocol):
 
     def tell(self, line: str) -> None:
         """A line for the user's console, from the main rank."""
+
+    def end(self) -> None:
+        """Nobody watches any more: take back what was put at who trains."""

@@ -120,7 +120,8 @@ class SignalReader:
         self._in_flight: deque[_StepInFlight] = deque()
         self._has_begun, self._zero_tensors = False, 0
         self._planned: Any = None
-        self._gradients = StepGradients(optimizer, parameters.names)
+        is_clipped = not math.isnan(run.clip_norm)
+        self._gradients = StepGradients(optimizer, parameters.names, run.norms_of_clipping, is_clipped)
         self._copies: Before | None = None
         self._has_copied, self._measured = False, False
         self._norms_before: dict[str, float] = {}
@@ -207,7 +208,7 @@ class SignalReader:
 
     def after_skip(self, inputs: StepInputs) -> None:
         """The gradient scaler left the step out."""
-        self._gradients.after_step(was_taken=False)
+        self._gradients.after_step()
         self._in_flight.append(self._send(inputs, self._known(inputs.batch_index) | {"skipped": True}))
         self._arrive(everything=True)
 

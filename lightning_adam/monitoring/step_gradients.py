@@ -1,23 +1,24 @@
 """The gradients of an optimizer's present step: whose they are, and how long, measured once.
 
-Clipping by the helper measures every gradient: what it found is read from its record, and nothing is measured beside it. Of
-small models on a CPU the total alone is measured, in one copy of all gradients; each of them is looked at only where the
-total is not finite.
+Clipping, by the helper or by Lightning, measures every gradient: what it found is read, and nothing is measured beside it.
+Where a loop clips by hand, they are measured as its clipping does: the same is told to the last bit, whoever clips. Where
+nobody does, those of small models on a CPU are measured in one copy of all. On the host the total alone is kept, and each of
+them is looked at only where the total is not finite.
 """
 
 from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import repeat
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_adam.monitoring.gradients import norms_of, wide_norms_of
+from lightning_adam.gradient_norms import GradientNorms
+from lightning_adam.monitoring.gradients import norms_of, torchs_norms, wide_norms_of
 
 SMALL = 1 << 18
 """Elements of all gradients that are copied into one for their norm: a megabyte, which stays in a core's cache."""
@@ -34,6 +35,8 @@ class StepGradients:
     Args:
         optimizer: whose gradients they are.
         names: of the parameters by identity.
+        told: what clipping measured when it clipped an optimizer's gradients last.
+        is_clipped: whether somebody else than the helper clips by their total norm.
 
     Attributes:
         graded: names of those with a gradient.
@@ -41,19 +44,25 @@ class StepGradients:
         unused: the first of their names.
         device: where the gradients are.
         on_host: whether that is the CPU, so that a number is read without waiting.
-        is_told: whether the helper's clipping will tell of the norms, as it did in the step before.
+        is_told: whether clipping will tell of the norms, as it did in the step before.
     """
 
-    def __init__(self, optimizer: Optimizer, names: Mapping[int, str]) -> None:
-        self._optimizer, self._names = optimizer, names
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        names: Mapping[int, str],
+        told: Callable[[Optimizer], GradientNorms | None],
+        is_clipped: bool,
+    ) -> None:
+        self._optimizer, self._names, self._told, self._is_clipped = optimizer, names, told, is_clipped
         self._placed: list[Tensor] = []
         self._has_none: list[bool] = []
         self._gradients: list[Tensor] = []
         self._each: Tensor | None = None
         self._total = math.nan
-        self._record: Any = None
+        self._told_before: Tensor | None = None
         self._repeats: bool = getattr(optimizer, "adam_repeats", False)  # L-BFGS: it tells of its last evaluation
-        self._is_unscaled = False  # what the helper's clipping tells is
+        self._is_unscaled = False  # what clipping tells is
         self._is_small = False
         self.graded: tuple[str, ...] = ()
         self.missing, self.unused = 0, tuple[str, ...]()
@@ -62,8 +71,9 @@ class StepGradients:
     def take(self) -> None:
         """They are complete and not yet clipped."""
         self._each, self._total, self._is_unscaled = None, math.nan, False
-        self._record = getattr(self._optimizer, "adam_clip", None)
-        self.is_told = getattr(self._record, "norms", None) is not None and not self._repeats
+        before = self._told(self._optimizer)
+        self._told_before = None if before is None else before.each
+        self.is_told = self._told_before is not None and not self._repeats
         if not self.is_told:
             self._gather()
             self._measure()
@@ -99,33 +109,39 @@ class StepGradients:
             self.unused = tuple(self._names.get(id(p), "a parameter") for p in idle[:NAMES])
 
     def _measure(self) -> None:
-        if self._is_small:
+        if self._is_small and not self._is_clipped:
             self._total = _norm_of_copy(self._gradients)
-        if not 0 < self._total < math.inf:
-            self._total, self._each = math.nan, norms_of(self._gradients)
-            if self.on_host and self._each is not None and not 0 < float(torch.linalg.vector_norm(self._each)) < math.inf:
-                self._each = wide_norms_of(self._gradients)
+        if 0 < self._total < math.inf:
+            return
+        self._total, exact = math.nan, torchs_norms(self._gradients) if self.on_host else None
+        if exact is None or exact.each is None:
+            self._each = norms_of(self._gradients)
+        else:
+            self._keep(exact.total, exact.each)
+        if self.on_host and not 0 < self.total(1.0) < math.inf:
+            self._total, self._each = math.nan, wide_norms_of(self._gradients)
 
-    def after_step(self, was_taken: bool = True) -> None:
+    def _keep(self, total: Tensor, each: Tensor) -> None:
+        """On the host the total alone, where it is finite: nobody looks at each of them then."""
+        known = float(total) if total.is_cpu else math.nan
+        self._total, self._each = (known, None) if math.isfinite(known) else (math.nan, each.float())
+
+    def after_step(self) -> None:
         """Read what clipping told, and let go of the gradients.
 
-        Args:
-            was_taken: whether the step was called; a gradient scaler leaves it out, and nobody clips.
+        Where a gradient scaler has left the step out, the helper has not clipped, and tells nothing new.
         """
         if self.is_told:
-            self._read(getattr(self._optimizer, "adam_clip", None), was_taken)
-        self._gradients, self._record = [], None
+            self._read()
+        self._gradients, self._told_before = [], None
 
-    def _read(self, record: Any, was_taken: bool) -> None:
-        norms = getattr(record, "norms", None)
-        if norms is None or record is self._record or not was_taken:
-            self.ask()
-            return
+    def _read(self) -> None:
+        told = self._told(self._optimizer)
+        if told is None or told.each is None or told.each is self._told_before:
+            return self.ask()
         self._is_unscaled = True
-        self._total = float(record.norm_before) if norms.is_cpu else math.nan
-        if not math.isfinite(self._total):
-            self._total, self._each = math.nan, norms.float()
-        count = norms.numel()
+        self._keep(told.total, told.each)
+        count = told.each.numel()
         if self._has_changed(count) or self._each is not None:
             self._gather()
         if len(self.graded) != count:
