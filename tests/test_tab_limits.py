@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import re
@@ -11,8 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from tensorboard import context
 from tensorboard.backend.event_processing import data_provider, plugin_event_multiplexer
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.tensorboard import SummaryWriter
 
 from lightning_adam.diagnosis import Finding, RunSignals
@@ -25,12 +28,14 @@ from lightning_adam.tensorboard.heatmap import (
     BOTTOM,
     HEIGHT,
     LEFT,
+    MARKED,
     PALE,
     RIGHT,
     SCALE,
     TOP,
     WIDTH,
     Circumstances,
+    colours,
     draw_heatmap,
     few_colours,
 )
@@ -42,6 +47,7 @@ from lightning_adam.tensorboard.tab.condition import condition
 from lightning_adam.tensorboard.tab.findings import spans
 from lightning_adam.tensorboard.tab.judged import GRADIENT, OVERVIEW, Judge
 from lightning_adam.tensorboard.tab.limits import bands, planned_share
+from lightning_adam.tensorboard.tab.marks import Mark, marked, marks_of
 from lightning_adam.tensorboard.tab.overview import Overviews, losses
 from lightning_adam.tensorboard.tab.plugin import STATIC
 from lightning_adam.tensorboard.tab.series import SeriesReader
@@ -352,6 +358,51 @@ def test_picture_of_the_heatmap_has_the_colours_of_the_tab() -> None:
     scale = re.findall(r"'(\w{6})'", re.search(r"light: \[('[^\]]*)\]", text)[1])
 
     assert [[int(colour[i : i + 2], 16) for i in (0, 2, 4)] for colour in scale] == SCALE.tolist()
+    assert json.loads(re.search(r"light: {.*marked: (\[.*?\])", text)[1]) == list(MARKED)
+
+
+WARNED = Finding("LR-HIGH", "warning", 60, "large steps", parameters=("body.bias",), last_step=75)
+SUSPECTED = replace(WARNED, severity="info", step=40, last_step=200)
+
+
+def test_a_finding_marks_its_tensors_from_its_first_step_to_its_last_and_all_where_it_names_none_here() -> None:
+    """A column reaches half-way to its neighbours: that of step 80 begins at 75. What is ``info`` marks nothing."""
+    own = marked(marks_of([WARNED, SUSPECTED]), STEPS, NAMES)
+    all_of_them = marked(marks_of([replace(WARNED, parameters=("elsewhere.weight",))]), STEPS, NAMES)
+
+    assert [name for name, flags in zip(NAMES, own.T, strict=True) if flags.any()] == ["body.bias"]
+    assert STEPS[own[:, 1]].tolist() == [60, 70, 80]
+    np.testing.assert_array_equal(all_of_them, own[:, [1, 1]])
+    assert marked([], np.array([], np.int64), NAMES).shape == (0, 2)
+
+
+def test_picture_of_the_heatmap_is_faint_without_a_finding_and_yellow_where_one_concerns_a_pale_cell() -> None:
+    """As the tab: large steps of the weight, the finding is on the bias; nobody who watches, and all of it is in full."""
+    ratios = np.array([[0.5] * 10, [1e-3] * 10])
+    excess = judged_picture(STEPS.tolist(), NAMES, ratios)
+    flags = marked([Mark(60, 75, ("body.bias",))], STEPS, NAMES).T
+    drawn, unwatched = (colours(ratios, excess, marks=marks).astype(int) for marks in (flags, None))
+    told = [*STEPS].index(60)
+
+    np.testing.assert_array_equal(drawn[0, told], unwatched[0, told])
+    assert (np.abs(drawn[0, 0] - PALE) <= 0.6 * np.abs(drawn[0, told] - PALE)).all()
+    assert (drawn[0, 0] != PALE.astype(int)).any()
+    assert [tuple(cell) == MARKED for cell in drawn[1]] == flags[1].tolist()
+    assert (unwatched[1] == PALE.astype(int)).all()
+
+
+def test_heatmap_of_a_watched_run_is_drawn_with_its_findings(tmp_path: Path) -> None:
+    """Digits whose loss is NaN at step 15: the last picture of the log has the finding's colour; without it, it has not."""
+    folders = [tab_runs.train(tmp_path), tab_runs.train(tmp_path, "unwatched", is_watched=False)]
+
+    assert [(last_picture(folder) == MARKED).all(axis=-1).sum() > 100 for folder in folders] == [True, False]
+
+
+def last_picture(folder: Path) -> np.ndarray:
+    """RGB of the last heatmap in the log, above its legend."""
+    events = EventAccumulator(str(folder), {"images": 0}).Reload()
+    encoded = events.Images("adam.dist/update_ratio_heatmap")[-1].encoded_image_string
+    return np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))[: HEIGHT - BOTTOM]
 
 
 DEFICIENCIES = {

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lightning_adam.diagnosis import Finding
 from lightning_adam.errors import say_left_out
 from lightning_adam.monitoring.counters import Number, StepCounters, as_scalars, norms
 from lightning_adam.monitoring.gradients import total_gradient_norm
@@ -83,6 +84,10 @@ class OptimizerStatistics:
         self._norm: Tensor | float = math.nan
         self._has_told_what_is_missing, self._has_written = False, False
         self._reads = False
+
+    def draw_findings(self, findings: Callable[[], Sequence[Finding]]) -> None:
+        """Let the pictures show them: all so far, whenever one is drawn."""
+        self._heatmap.findings = findings
 
     def before_clipping(self) -> None:
         """Gradients are complete and not yet clipped: on a step to be logged, take what is gone after it."""
