@@ -282,12 +282,13 @@ def test_what_is_outside_of_its_limits_is_faint_where_no_finding_says_that_it_do
             ];
             const found = marks([[0, 10], [10, 20], [20, 30]], findings, ['a', 'b']);
             const scale = new ColourScale({name: 'update_ratio', log: true}, true, {}, false);
+            const yellow = scale.specialPixels.marked;
             const red = (excess, minded) => scale.pixel(1, excess, minded) & 255;
             const blue = (excess, minded) => (scale.pixel(1, excess, minded) >> 16) & 255;
             return {
                 minded: [...markedColumns(found, 3)],
                 marked: [[0], [1], [0, 1]].map((rows) => [...markedColumns(found, 3, rows)]),
-                yellow: [0, 0.5, NaN].map((excess) => scale.pixel(1, excess, 1, 1) === scale.specialPixels.marked),
+                yellow: [[1, 0], [1, 0.5], [1, NaN], [NaN, 0]].map((at) => scale.pixel(...at, 1, 1) === yellow),
                 over: [blue(0, 1), blue(1, 0), blue(0.1, 1), blue(1, 1)],
                 under: [red(0, 1), red(-1, 0), red(-0.1, 1), red(-1, 1)],
                 broken: [scale.pixel(NaN, NaN, 1), scale.pixel(NaN, NaN, 0)],
@@ -297,7 +298,7 @@ def test_what_is_outside_of_its_limits_is_faint_where_no_finding_says_that_it_do
 
     assert told["minded"] == [0, 1, 0]
     assert told["marked"] == [[0, 0, 0], [0, 1, 0], [0, 1, 0]]
-    assert told["yellow"] == [True, False, False]
+    assert told["yellow"] == [True, False, False, False]
     assert told["over"] == sorted(told["over"], reverse=True) and told["over"][1] > told["over"][2] + 5
     assert told["under"] == sorted(told["under"], reverse=True)
     assert told["broken"][0] == told["broken"][1] == 0xFF000000

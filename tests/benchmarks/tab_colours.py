@@ -70,12 +70,14 @@ class Shares:
 
     Attributes:
         outside: of a limit, or not finite: what the limits alone tell.
-        coloured: in full: outside of a limit at a step where a finding above ``info`` lasts, or not finite, or concerned by
-            such a finding. The faint colours of the rest are left out.
+        full: in full colour: outside of a limit at a step where a finding above ``info`` lasts, not finite, or what such
+            a finding concerns.
+        coloured: at all, faintly too.
         shade: not a share, but how strongly a cell is coloured on the average, from 0 to 1; the faint ones, too.
     """
 
     outside: float
+    full: float
     coloured: float
     shade: float
 
@@ -85,7 +87,7 @@ def shares(folder: Path) -> Shares:
     log = read_run(folder.name, folder, sorted(folder.glob("events*")))
     prefixes = {tag.partition("_matrix/")[0] for tag in log.tables}
     found = [_shares(log, prefix) for prefix in sorted(prefixes)]
-    return max(found, key=lambda s: s.shade, default=Shares(0.0, 0.0, 0.0))
+    return max(found, key=lambda s: s.shade, default=Shares(0.0, 0.0, 0.0, 0.0))
 
 
 def _shares(log: RunLog, prefix: str) -> Shares:
@@ -94,10 +96,11 @@ def _shares(log: RunLog, prefix: str) -> Shares:
     judge = Judge(bands(_configured(log, prefix)), tables[GRADIENT].rows, (rate.steps, 10.0**rate.values))
     judged = judge.judge(OVERVIEW, {q: Matrix(t.steps, t.values.astype(np.float32)) for q, t in tables.items()})
     assert judged.excess is not None
-    marks, broken = marked(_marks(log, prefix), judged.steps, judge.names).T, np.isnan(judged.excess.T)
+    marks = (marked(_marks(log, prefix), judged.steps, judge.names) & ~np.isnan(judged.values)).T
+    broken = np.isnan(judged.excess.T)
     strength = np.where(broken, 1.0, np.abs(strengths(np.nan_to_num(judged.excess.T), marks)))
     drawn = np.maximum(strength, EDGE * marks)
-    return Shares(float((judged.excess != 0).mean()), float((drawn >= EDGE).mean()), float(drawn.mean()))
+    return Shares(*(float(cells.mean()) for cells in (judged.excess != 0, drawn >= EDGE, drawn > 0, drawn)))
 
 
 def _marks(log: RunLog, prefix: str) -> list[Mark]:
@@ -129,7 +132,7 @@ def report(names: Sequence[str], seed: int, title: str) -> None:
     found = {name: shares(record(ALL[name], seed)) for name in names}
     sick, healthy = ([found[n] for n in names if bool(ALL[n].cause) == is_sick] for is_sick in (True, False))
     print(f"{title}: {len(healthy)} healthy runs, {len(sick)} sick")
-    for what in ("outside", "coloured", "shade"):
+    for what in ("outside", "full", "coloured", "shade"):
         ours, theirs = ([getattr(s, what) for s in of] for of in (healthy, sick))
         print(
             f"  {what}: AUC {separation(ours, theirs):.3f}; healthy at most {max(ours):.3f}, "

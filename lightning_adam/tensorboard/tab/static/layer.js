@@ -110,7 +110,7 @@ export class LayerView {
     if (!run || !data?.update_ratio) return;
     const steps = data.update_ratio[0],
       step = this.view.chosen ?? steps.at(-1) ?? 0;
-    this.spread.set(data, step, run.optimizer.sizes[Number(this.select.value)]);
+    this.spread.set(data, step, run.optimizer.sizes[Number(this.select.value)], this.runs.length > 1 ? run.name : '');
     const at = (q) => (data[q] ? data[q][1][nearest(data[q][0], step)] : NaN);
     const [sizes, rates] = await Promise.all(
       ['log10_step_size', 'log10_effective_lr'].map((tag) =>

@@ -46,8 +46,8 @@ export class ColourScale {
 
   #judgedPixel(value, excess, minded, marked) {
     if (excess !== excess) return this.specialPixels.nan;
-    if (excess === 0 && marked) return this.specialPixels.marked;
     if (value !== value && excess === 0) return this.specialPixels.never;
+    if (excess === 0 && marked) return this.specialPixels.marked;
     return this.#at(place(excess, minded));
   }
 

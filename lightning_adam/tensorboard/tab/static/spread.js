@@ -38,11 +38,11 @@ export class Spread {
     this.element = el('div', {className: 'spread'}, this.title, this.verdict, this.note, this.rows);
   }
 
-  /** data: {quantity: [steps, values]} of the tensor; size: its elements, where they are known. */
-  set(data, step, size) {
+  /** data: {quantity: [steps, values]} of the tensor; size: its elements, where they are known; run: its name, where there are two. */
+  set(data, step, size, run = '') {
     const at = (name) => (data[name] ? data[name][1][nearest(data[name][0], step)] : NaN);
     const steps = data.step_size_rms?.[0] ?? [step];
-    this.title.textContent = `All elements of this tensor, step ${steps[nearest(steps, step)]}`;
+    this.title.textContent = `All elements of this tensor${run && ` in ${run}`}, step ${steps[nearest(steps, step)]}`;
     const ratio = at('step_size_max') / at('step_size_rms'),
       said = tails(ratio, size);
     this.verdict.textContent = said ? `The largest step is ${format(ratio, 3)} × rms: ${said}` : '';
