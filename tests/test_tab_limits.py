@@ -398,7 +398,7 @@ def test_last_picture_of_a_watched_run_is_drawn_with_all_its_findings(
     seen: list[list[str] | None] = []
 
     def noting(heatmap: Heatmap) -> Image.Image:
-        seen.append(None if heatmap.findings is None else [finding.rule for finding in heatmap.findings()])
+        seen.append(None if heatmap.findings is None else [finding.rule for finding in heatmap.findings])
         return picture_of(heatmap)
 
     monkeypatch.setattr(tensorboard, "picture_of", noting)

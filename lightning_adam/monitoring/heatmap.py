@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ class Heatmap:
         names: the tensors, in model order.
         rates: the largest learning rate at each of the steps; NaN of those that an older checkpoint brought.
         beta1: of the optimizer; NaN where it has none.
-        findings: gives those on the optimizer so far; None where nobody watches for any.
+        findings: on the optimizer so far; None where nobody watches it.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class Heatmap:
         self.names: list[str] = []
         self.rates: list[float] = []
         self.beta1 = math.nan
-        self.findings: Callable[[], Sequence[Finding]] | None = None
+        self.findings: list[Finding] | None = None
         self._columns: list[Column] = []
         self._agreement: list[Column] = []
         self._stride, self._seen, self._due = 1, 0, 8

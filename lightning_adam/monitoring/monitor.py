@@ -240,9 +240,6 @@ class Monitor:
         if self._divergence is not None:
             diagnosed = self._before.diagnoses[position] if position < len(self._before.diagnoses) else None
             diagnosis = OptimizerDiagnosis(*known, self._divergence, self._sinks, self.guard, diagnosed, self._on_record)
-        if statistics is not None and diagnosis is not None:
-            found = diagnosis
-            statistics.draw_findings(lambda: found.findings)
         return MonitoredOptimizer(optimizer, prefix, statistics, diagnosis, self.guard)
 
     def _take_up_actions(self) -> None:

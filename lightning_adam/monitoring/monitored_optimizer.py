@@ -79,8 +79,8 @@ class MonitoredOptimizer:
             self._guard.run(self._signals, self.diagnosis.reader.after_skip, inputs)
 
     def end(self) -> None:
-        """The run is over: write what is left, and let go of the optimizer. The last pictures show all findings."""
-        if self.diagnosis is not None:
-            self._guard.run(f"the last signals of {self.prefix}", self.diagnosis.end)
+        """The run is over: write what is left, and let go of the optimizer."""
         if self.statistics is not None:
             self._guard.run(f"the last pictures of {self.prefix}", self.statistics.end)
+        if self.diagnosis is not None:
+            self._guard.run(f"the last signals of {self.prefix}", self.diagnosis.end)

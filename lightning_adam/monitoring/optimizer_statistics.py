@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_adam.diagnosis import Finding
 from lightning_adam.errors import say_left_out
 from lightning_adam.monitoring.counters import Number, StepCounters, as_scalars, norms
+from lightning_adam.monitoring.diagnosed import findings_on
 from lightning_adam.monitoring.gradients import total_gradient_norm
 from lightning_adam.monitoring.heatmap import Heatmap
 from lightning_adam.monitoring.options import StatisticsOptions
@@ -84,10 +84,6 @@ class OptimizerStatistics:
         self._norm: Tensor | float = math.nan
         self._has_told_what_is_missing, self._has_written = False, False
         self._reads = False
-
-    def draw_findings(self, findings: Callable[[], Sequence[Finding]]) -> None:
-        """Let the pictures show them: all so far, whenever one is drawn."""
-        self._heatmap.findings = findings
 
     def before_clipping(self) -> None:
         """Gradients are complete and not yet clipped: on a step to be logged, take what is gone after it."""
@@ -226,6 +222,7 @@ class OptimizerStatistics:
 
     def _draw(self) -> None:
         if self._heatmap.steps:
+            self._heatmap.findings = findings_on(self.optimizer)
             self._sinks.heatmap(self.prefix, self._heatmap)
             if self._options.top and self._latest is not None:
                 self._sinks.standouts(self.prefix, self._latest, self._options.top)

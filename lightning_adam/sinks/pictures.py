@@ -11,6 +11,6 @@ from lightning_adam.tensorboard.tab.marks import marks_of
 
 def picture_of(heatmap: Heatmap) -> Image:
     """The update ratios, judged as in the Adam tab, and faint as there while no finding says that they do harm."""
-    marks = None if heatmap.findings is None else marks_of(heatmap.findings())
+    marks = None if heatmap.findings is None else marks_of(heatmap.findings)
     known = Circumstances(heatmap.beta1, heatmap.rates, heatmap.agreement(), marks)
     return draw_heatmap(heatmap.steps, heatmap.names, heatmap.matrix(), known)

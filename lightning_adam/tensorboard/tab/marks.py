@@ -37,8 +37,7 @@ def marked(marks: Iterable[Mark], steps: NDArray[np.int64], names: Sequence[str]
     flags = np.zeros((len(steps), len(names)), dtype=bool)
     middles = (steps[1:] + steps[:-1]) / 2
     begins, ends = np.append(-np.inf, middles)[: len(steps)], np.append(middles, np.inf)[: len(steps)]
-    rows = {name: row for row, name in enumerate(names)}
     for mark in marks:
-        concerned = [rows[name] for name in mark.parameters if name in rows] or [*rows.values()]
-        flags[np.ix_((begins <= mark.last) & (ends > mark.first), concerned)] = True
+        concerned = np.isin(names, mark.parameters)
+        flags[np.ix_((begins <= mark.last) & (ends > mark.first), concerned if concerned.any() else ~concerned)] = True
     return flags
