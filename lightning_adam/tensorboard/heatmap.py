@@ -87,8 +87,8 @@ def strengths(excess: NDArray[np.floating[Any]], marks: Flags | None = None) -> 
 
     Faint where no finding at that step says that it does harm: the rules raise no alarm before the loss agrees either.
     """
-    full = np.sign(excess) * (EDGE + (1 - EDGE) * np.abs(excess))
-    return full if marks is None else np.where(marks.any(axis=0), full, FAINT * full)
+    full: NDArray[np.float64] = np.sign(excess) * (EDGE + (1 - EDGE) * np.abs(excess))
+    return full if marks is None else full * np.where(marks.any(axis=0), 1.0, FAINT)
 
 
 def shades(strength: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:

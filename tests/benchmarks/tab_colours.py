@@ -96,10 +96,9 @@ def _shares(log: RunLog, prefix: str) -> Shares:
     judge = Judge(bands(_configured(log, prefix)), tables[GRADIENT].rows, (rate.steps, 10.0**rate.values))
     judged = judge.judge(OVERVIEW, {q: Matrix(t.steps, t.values.astype(np.float32)) for q, t in tables.items()})
     assert judged.excess is not None
-    marks = (marked(_marks(log, prefix), judged.steps, judge.names) & ~np.isnan(judged.values)).T
-    broken = np.isnan(judged.excess.T)
+    marks, broken = marked(_marks(log, prefix), judged.steps, judge.names).T, np.isnan(judged.excess.T)
     strength = np.where(broken, 1.0, np.abs(strengths(np.nan_to_num(judged.excess.T), marks)))
-    drawn = np.maximum(strength, EDGE * marks)
+    drawn = np.maximum(strength, EDGE * (marks & ~np.isnan(judged.values.T)))  # without a value there is nothing to colour
     return Shares(*(float(cells.mean()) for cells in (judged.excess != 0, drawn >= EDGE, drawn > 0, drawn)))
 
 
