@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lightning_adam.examples.char_gpt import Sick
 
 SICK: dict[str, dict[str, Any]] = {
-    "no-warmup": {"warmup": 0.0, "lr": 1e-2},
+    "no-warmup": {"warmup": 0.0, "lr": 2e-2},
     "lr-high": {"lr": 0.3},
     "bad-batch": {},
     "nan": {},

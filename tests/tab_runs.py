@@ -17,6 +17,8 @@ from tests.digits import Digits, digits_loader, trainer
 
 EVIL = "blocks.0.<script>document.title='broken'</script>.weight"
 NAMES = ["embed.weight", *(f"blocks.{i}.{n}" for i in range(3) for n in ("a.weight", "b.weight", "c.bias")), EVIL]
+ELEMENTS = 65_536
+"""Of each tensor."""
 FINDING = {
     "rule": "LR-HIGH",
     "severity": "warning",
@@ -38,10 +40,11 @@ class LoggedDigits(Digits):
         return loss
 
 
-def train(logdir: Path, name: str = "trained") -> Path:
-    """Twenty steps of the digits with both monitors; the loss is NaN at step 15."""
+def train(logdir: Path, name: str = "trained", is_watched: bool = True) -> Path:
+    """Twenty steps of the digits with both monitors, or without the one that watches; the loss is NaN at step 15."""
     logger = TensorBoardLogger(logdir, name="", version=name)
-    fit = trainer(max_steps=20, logger=logger, callbacks=[OptimizerMonitor(), DivergenceMonitor()], log_every_n_steps=1)
+    monitors = [OptimizerMonitor(), *([DivergenceMonitor()] if is_watched else [])]
+    fit = trainer(max_steps=20, logger=logger, callbacks=monitors, log_every_n_steps=1)
     fit.fit(LoggedDigits(poison=(15,)), digits_loader())
     logger.experiment.close()
     return logdir / name
@@ -75,7 +78,8 @@ def write(run: Path, steps: range, bad: bool = False, finding: bool = True, lr: 
                 values[0], values[1], values[2] = np.nan, np.inf, 0.0
             loss = math.nan if bad and step % 20 == 0 else 3 * math.exp(-step / 50)
             scalars = {"adam/log10_lr": -3.0 - step / 100, "adam/log10_gradient_norm": 0.1, "train_loss": loss}
-            shot = Snapshot(step, NAMES, ["all"] * len(NAMES), [1] * len(NAMES), {"all": 1e-3}, values, counts, counts)
+            sizes, groups = [ELEMENTS] * len(NAMES), ["all"] * len(NAMES)
+            shot = Snapshot(step, NAMES, groups, sizes, {"all": 1e-3}, values, counts, counts)
             writer.write_snapshot(step, scalars, shot)
         if finding:
             writer.write_events(60, [FINDING])

@@ -12,15 +12,17 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
+import numpy as np
 import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util import tensor_util
 
+from lightning_adam.statistics import COLUMNS
 from lightning_adam.tensorboard.tab.plugin import STATIC
 from tests import tab_runs
 from tests.tab_browser import CHROMIUM, QUIET, Tab, get, is_error, parse, tensorboard, wait_for
-from tests.tab_runs import EVIL, FINDING, NAMES
+from tests.tab_runs import ELEMENTS, EVIL, FINDING, NAMES, table
 
 STEPS = range(0, 200, 10)
 TEXTS = """const texts = [...document.querySelectorAll('body *')].filter((e) => e.checkVisibility() &&
@@ -273,13 +275,20 @@ def test_what_is_outside_of_its_limits_is_faint_where_no_finding_says_that_it_do
     told = opened(server, run="known").frame.evaluate(
         """async () => {
             const load = (name) => import(`${location.origin}/data/plugin/lightning_adam/static/${name}.js`);
-            const [{mindedColumns}, {ColourScale}] = await Promise.all(['outlines', 'scale'].map(load));
-            const findings = [{severity: 'warning', step: 12, last_step: 15}, {severity: 'info', step: 0, last_step: 30}];
+            const [{marks, markedColumns}, {ColourScale}] = await Promise.all(['marks', 'scale'].map(load));
+            const findings = [
+                {severity: 'warning', step: 12, last_step: 15, parameters: ['b', 'elsewhere']},
+                {severity: 'info', step: 0, last_step: 30, parameters: []},
+            ];
+            const found = marks([[0, 10], [10, 20], [20, 30]], findings, ['a', 'b']);
             const scale = new ColourScale({name: 'update_ratio', log: true}, true, {}, false);
+            const yellow = scale.specialPixels.marked;
             const red = (excess, minded) => scale.pixel(1, excess, minded) & 255;
             const blue = (excess, minded) => (scale.pixel(1, excess, minded) >> 16) & 255;
             return {
-                minded: [...mindedColumns([[0, 10], [10, 20], [20, 30]], findings)],
+                minded: [...markedColumns(found, 3)],
+                marked: [[0], [1], [0, 1]].map((rows) => [...markedColumns(found, 3, rows)]),
+                yellow: [[1, 0], [1, 0.5], [1, NaN], [NaN, 0]].map((at) => scale.pixel(...at, 1, 1) === yellow),
                 over: [blue(0, 1), blue(1, 0), blue(0.1, 1), blue(1, 1)],
                 under: [red(0, 1), red(-1, 0), red(-0.1, 1), red(-1, 1)],
                 broken: [scale.pixel(NaN, NaN, 1), scale.pixel(NaN, NaN, 0)],
@@ -288,6 +297,8 @@ def test_what_is_outside_of_its_limits_is_faint_where_no_finding_says_that_it_do
     )
 
     assert told["minded"] == [0, 1, 0]
+    assert told["marked"] == [[0, 0, 0], [0, 1, 0], [0, 1, 0]]
+    assert told["yellow"] == [True, False, False, False]
     assert told["over"] == sorted(told["over"], reverse=True) and told["over"][1] > told["over"][2] + 5
     assert told["under"] == sorted(told["under"], reverse=True)
     assert told["broken"][0] == told["broken"][1] == 0xFF000000
@@ -306,6 +317,25 @@ def test_finding_is_drawn_around_its_tensor_from_its_step_on(server: SimpleNames
     assert tab.frame.evaluate(shot, list(tab.heat(60, EVIL))) > 20
     assert tab.frame.evaluate(shot, list(tab.heat(60, "embed.weight"))) < 20  # the finding's vertical line passes
     assert tab.frame.evaluate(shot, list(tab.heat(120, EVIL))) == 0
+
+
+def test_spread_of_a_tensor_tells_whether_its_steps_have_heavy_tails(
+    server: SimpleNamespace, opened: Callable[..., Tab]
+) -> None:
+    """Samples of known distributions are told apart by their largest value; the numbers below are the file's."""
+    tab = opened(server, run="known", tensor="embed.weight", step="60")
+    rng = np.random.default_rng(0)
+    samples = [draw(size=ELEMENTS) for draw in (rng.uniform, rng.normal, lambda size: rng.standard_t(2, size))]
+    ratios = [float(np.abs(sample).max() / np.sqrt(np.mean(sample**2))) for sample in samples]
+    script = "async ([url, ratios, n]) => { const {tails} = await import(url); return ratios.map((r) => tails(r, n)); }"
+    told = tab.frame.evaluate(script, [f"{server.url}/data/plugin/lightning_adam/static/spread.js", ratios, ELEMENTS])
+    logged = table(60)[NAMES.index("embed.weight")]
+    rms, largest = (float(logged[COLUMNS.index(f"step_size_{what}")]) for what in ("rms", "max"))
+
+    assert [text.partition(" (")[0] for text in told] == ["no heavy tails", "no heavy tails", "heavy tails"]
+    shown = tab.frame.locator(".spread").inner_text()
+    assert "step 60" in shown and f"The largest step is {largest / rms:.3g} × rms: no heavy tails (of 65,536" in shown
+    assert f"rms {rms * 1e3:.3g}e-3, largest {largest * 1e3:.3g}e-3" in shown
 
 
 def test_numbers_and_picture_of_the_heatmap_can_be_saved(server: SimpleNamespace, opened: Callable[..., Tab]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from tensorboard import context
 from tensorboard.backend.event_processing import data_provider, plugin_event_multiplexer
 from torch.utils.tensorboard import SummaryWriter
@@ -18,6 +19,8 @@ from torch.utils.tensorboard import SummaryWriter
 from lightning_adam.diagnosis import Finding, RunSignals
 from lightning_adam.diagnosis.finding import findings_table
 from lightning_adam.monitoring.heatmap import Heatmap
+from lightning_adam.sinks import tensorboard
+from lightning_adam.sinks.pictures import picture_of
 from lightning_adam.statistics import COLUMNS, LOG10_EDGES, Snapshot
 from lightning_adam.tensorboard import TensorBoardWriter
 from lightning_adam.tensorboard.heatmap import (
@@ -25,12 +28,14 @@ from lightning_adam.tensorboard.heatmap import (
     BOTTOM,
     HEIGHT,
     LEFT,
+    MARKED,
     PALE,
     RIGHT,
     SCALE,
     TOP,
     WIDTH,
     Circumstances,
+    colours,
     draw_heatmap,
     few_colours,
 )
@@ -42,6 +47,7 @@ from lightning_adam.tensorboard.tab.condition import condition
 from lightning_adam.tensorboard.tab.findings import spans
 from lightning_adam.tensorboard.tab.judged import GRADIENT, OVERVIEW, Judge
 from lightning_adam.tensorboard.tab.limits import bands, planned_share
+from lightning_adam.tensorboard.tab.marks import Mark, marked, marks_of
 from lightning_adam.tensorboard.tab.overview import Overviews, losses
 from lightning_adam.tensorboard.tab.plugin import STATIC
 from lightning_adam.tensorboard.tab.series import SeriesReader
@@ -131,7 +137,7 @@ def test_sick_runs_are_coloured_and_healthy_ones_are_pale(tmp_path: Path) -> Non
     """Four short runs of the benchmark; ``python -m tests.benchmarks.tab_colours`` has the figures of all."""
     known = {s.name: s for s in (*HEALTHY, *SICK)}
     names = ("digits", "digits-cosine-torch", "lr-high-digits", "eps-high-digits")
-    found = [shares(record(replace(known[name], steps=60), 0, tmp_path)).coloured for name in names]
+    found = [shares(record(replace(known[name], steps=60), 0, tmp_path)).full for name in names]
 
     assert max(found[:2]) < 0.05 < 0.2 < min(found[2:])
     assert separation(found[:2], found[2:]) == 1.0
@@ -352,6 +358,53 @@ def test_picture_of_the_heatmap_has_the_colours_of_the_tab() -> None:
     scale = re.findall(r"'(\w{6})'", re.search(r"light: \[('[^\]]*)\]", text)[1])
 
     assert [[int(colour[i : i + 2], 16) for i in (0, 2, 4)] for colour in scale] == SCALE.tolist()
+    assert json.loads(re.search(r"light: {.*marked: (\[.*?\])", text)[1]) == list(MARKED)
+
+
+WARNED = Finding("LR-HIGH", "warning", 60, "large steps", parameters=("body.bias",), last_step=75)
+SUSPECTED = replace(WARNED, severity="info", step=40, last_step=200)
+
+
+def test_a_finding_marks_its_tensors_from_its_first_step_to_its_last_and_all_where_it_names_none_here() -> None:
+    """A column reaches half-way to its neighbours: that of step 80 begins at 75. What is ``info`` marks nothing."""
+    own = marked(marks_of([WARNED, SUSPECTED]), STEPS, NAMES)
+    all_of_them = marked(marks_of([replace(WARNED, parameters=("elsewhere.weight",))]), STEPS, NAMES)
+
+    assert [name for name, flags in zip(NAMES, own.T, strict=True) if flags.any()] == ["body.bias"]
+    assert STEPS[own[:, 1]].tolist() == [60, 70, 80]
+    np.testing.assert_array_equal(all_of_them, own[:, [1, 1]])
+    assert marked([], np.array([], np.int64), NAMES).shape == (0, 2)
+
+
+def test_picture_of_the_heatmap_is_faint_without_a_finding_and_yellow_where_one_concerns_a_pale_cell() -> None:
+    """As the tab: large steps of the weight, the finding is on the bias; nobody who watches, and all of it is in full."""
+    ratios = np.array([[0.5] * 10, [1e-3] * 10])
+    excess = judged_picture(STEPS.tolist(), NAMES, ratios)
+    flags = marked([Mark(60, 75, ("body.bias",))], STEPS, NAMES).T
+    drawn, unwatched = (colours(ratios, excess, marks=marks).astype(int) for marks in (flags, None))
+    told = [*STEPS].index(60)
+
+    np.testing.assert_array_equal(drawn[0, told], unwatched[0, told])
+    assert (np.abs(drawn[0, 0] - PALE) <= 0.6 * np.abs(drawn[0, told] - PALE)).all()
+    assert (drawn[0, 0] != PALE.astype(int)).any()
+    assert [tuple(cell) == MARKED for cell in drawn[1]] == flags[1].tolist()
+    assert (unwatched[1] == PALE.astype(int)).all()
+
+
+def test_last_picture_of_a_watched_run_is_drawn_with_all_its_findings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Digits whose loss is NaN at step 15; where nobody watches, no finding is missed, and the colours are full."""
+    seen: list[list[str] | None] = []
+
+    def noting(heatmap: Heatmap) -> Image.Image:
+        seen.append(None if heatmap.findings is None else [finding.rule for finding in heatmap.findings])
+        return picture_of(heatmap)
+
+    monkeypatch.setattr(tensorboard, "picture_of", noting)
+    last = [seen[-1] for is_watched in (True, False) if tab_runs.train(tmp_path, str(is_watched), is_watched)]
+
+    assert last == [["NON-FINITE"], None]
 
 
 DEFICIENCIES = {

@@ -17,6 +17,7 @@ from tensorboard.backend.event_processing import data_provider, plugin_event_mul
 from werkzeug.test import Client
 
 from lightning_adam.tensorboard.tab import tiles
+from lightning_adam.tensorboard.tab.going_back import parted
 from lightning_adam.tensorboard.tab.judged import Judge
 from lightning_adam.tensorboard.tab.plugin import AdamPlugin
 from tests import hostile, tab_runs
@@ -26,13 +27,22 @@ Apps = dict[str, Client]
 ASKED = ("/runs", "/table", "/run", "/scalars", "/rows", "/histogram", "/matrix", "/report", "/explanation")
 
 
-def serving(logdir: Path) -> Apps:
+class Forgetful(data_provider.MultiplexerDataProvider):  # type: ignore[misc]
+    """As TensorBoard's data server reads: what a resumed run wrote over is gone."""
+
+    def read_scalars(self, *where: Any, **asked: Any) -> Any:
+        """Only what counts of each series."""
+        found = super().read_scalars(*where, **asked)
+        return {run: {tag: parted(points)[0] for tag, points in series.items()} for run, series in found.items()}
+
+
+def serving(logdir: Path, provider: Any = data_provider.MultiplexerDataProvider) -> Apps:
     """The plugin on TensorBoard's own reader, without a server around it: a client for each route."""
     multiplexer = plugin_event_multiplexer.EventMultiplexer(size_guidance={"scalars": 0, "tensors": 0})
     multiplexer.AddRunsFromDirectory(str(logdir))
     multiplexer.Reload()
     context = SimpleNamespace(
-        data_provider=data_provider.MultiplexerDataProvider(multiplexer, str(logdir)),
+        data_provider=provider(multiplexer, str(logdir)),
         logdir=str(logdir),
         sampling_hints={},
     )
@@ -175,8 +185,12 @@ def test_a_row_of_great_width_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     assert matrix.values.shape == (10, 3)
 
 
-def test_what_a_resumed_run_does_again_replaces_what_was_there(tmp_path: Path) -> None:
-    """It blew up at step 33 and was resumed from 30 into the same folder: charts and findings are the second try's."""
+@pytest.mark.parametrize("provider", [data_provider.MultiplexerDataProvider, Forgetful])
+def test_what_a_resumed_run_does_again_replaces_what_was_there(tmp_path: Path, provider: Any) -> None:
+    """It blew up at step 33 and was resumed from 30 into the same folder: charts and findings are the second try's.
+
+    What it wrote over is still there to be drawn, though the data server forgets it.
+    """
 
     def logged(step: int, time: float, loss: float) -> bytes:
         return hostile.scalar(step, "train_loss", loss, time) + hostile.scalar(step, "adam/log10_lr", -3.0, time)
@@ -188,9 +202,11 @@ def test_what_a_resumed_run_does_again_replaces_what_was_there(tmp_path: Path) -
     second = [*(logged(step, 70.0 + step, 1.0) for step in range(30, 50)), told(40, 110.5)]
     (tmp_path / EVENTS).write_bytes(b"".join(first))
     (tmp_path / "events.out.tfevents.2").write_bytes(b"".join(second))
-    apps = serving(tmp_path)
+    apps = serving(tmp_path, provider)
     steps, losses = json.loads(apps["/scalars"].get("/scalars?run=.&tag=train_loss").data)["train_loss"]
+    lost = json.loads(apps["/scalars"].get("/scalars?run=.&tag=train_loss&overwritten=1").data)["train_loss"]
     (optimizer,) = json.loads(apps["/run"].get("/run?run=.").data)["optimizers"]
 
     assert steps == [*range(50)] and losses == [9.0] * 30 + [1.0] * 20
+    assert lost == [[*range(30, 36)], [9.0] * 6]
     assert [finding["step"] for finding in optimizer["findings"]] == [0, 40]

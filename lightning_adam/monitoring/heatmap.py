@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_adam.diagnosis import Finding
 from lightning_adam.diagnosis.stored import is_list_of
 from lightning_adam.errors import say_left_out
 from lightning_adam.statistics import Snapshot
@@ -27,6 +28,7 @@ class Heatmap:
         names: the tensors, in model order.
         rates: the largest learning rate at each of the steps; NaN of those that an older checkpoint brought.
         beta1: of the optimizer; NaN where it has none.
+        findings: on the optimizer so far; None where nobody watches it.
     """
 
     def __init__(self) -> None:
@@ -34,6 +36,7 @@ class Heatmap:
         self.names: list[str] = []
         self.rates: list[float] = []
         self.beta1 = math.nan
+        self.findings: list[Finding] | None = None
         self._columns: list[Column] = []
         self._agreement: list[Column] = []
         self._stride, self._seen, self._due = 1, 0, 8

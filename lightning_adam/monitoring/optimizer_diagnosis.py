@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from lightning_adam.diagnosis import Diagnosis, Finding, RunSignals, StepSignals, encode
 from lightning_adam.diagnosis.finding import as_told
+from lightning_adam.monitoring.diagnosed import diagnosed_by
 from lightning_adam.monitoring.guard import LOG, Guard
 from lightning_adam.monitoring.options import DivergenceOptions
 from lightning_adam.monitoring.parameters import NamedParameters
@@ -69,6 +70,7 @@ class OptimizerDiagnosis:
         self.actions_taken: list[Finding] = []
         if state:
             self.diagnosis.load_state_dict(state)
+        diagnosed_by(optimizer, self.diagnosis)
         is_asked = options.on_divergence != "warn"  # actions look at what is remembered in every step
         self.reader = SignalReader(
             run, position, optimizer, parameters, options.every_n_steps, self.diagnosis, self._take_in, guard, not is_asked

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from lightning_adam.errors import say_left_out
 from lightning_adam.monitoring.counters import Number, StepCounters, as_scalars, norms
+from lightning_adam.monitoring.diagnosed import findings_on
 from lightning_adam.monitoring.gradients import total_gradient_norm
 from lightning_adam.monitoring.heatmap import Heatmap
 from lightning_adam.monitoring.options import StatisticsOptions
@@ -233,6 +234,7 @@ class OptimizerStatistics:
 
     def _draw(self) -> None:
         if self._heatmap.steps:
+            self._heatmap.findings = findings_on(self.optimizer)
             self._sinks.heatmap(self.prefix, self._heatmap)
             if self._options.top and self._latest is not None:
                 self._sinks.standouts(self.prefix, self._latest, self._options.top)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 _VECTOR = re.compile(r"(.*[._])?(\w*bias|b|beta|gamma|(\w*norm|ln|bn)\w*\.(weight|scale))", re.IGNORECASE)
 
@@ -10,6 +11,7 @@ MOST_OF_NAME = 200
 """Characters of a name's end that are looked at: the pattern's time grows with their square."""
 
 
+@lru_cache(maxsize=1 << 16)  # a picture asks for each name several times
 def is_vector(name: str) -> bool:
     """Whether a tensor is a bias or a norm's scale, by its name: a log without records does not tell the shapes.
 

@@ -18,7 +18,18 @@ from lightning_adam.tensorboard.event_records import Problems, Stretch, masked_c
 from lightning_adam.tensorboard.files import find_event_files, open_plain
 from lightning_adam.tensorboard.scalar_columns import Number, ScalarColumns, kept, latest
 
-__all__ = ["EVENTS", "RECORDS", "RunLog", "Series", "Table", "find_event_files", "latest", "masked_crc32c", "read_run"]
+__all__ = [
+    "EVENTS",
+    "RECORDS",
+    "RunLog",
+    "Series",
+    "Table",
+    "find_event_files",
+    "latest",
+    "masked_crc32c",
+    "read_replaced",
+    "read_run",
+]
 
 RECORDS = "_signals"
 """Ending of the tag of recorded signals, which are written in stretches."""
@@ -37,7 +48,7 @@ class Series:
     """One scalar over the run.
 
     Attributes:
-        steps: int64 [n], strictly ascending.
+        steps: int64 [n], strictly ascending (but for what was written over).
         values: float64 [n].
     """
 
@@ -99,13 +110,30 @@ def read_run(name: str, path: Path, files: Sequence[Path]) -> RunLog:
         path: its folder.
         files: its event files, oldest first.
     """
-    run, collected = RunLog(name, path), _Collected()
-    for file in files:
-        _read_file(file, run, collected)
+    run, collected = _read_files(name, path, files)
     run.scalars = {tag: Series(steps, values) for tag, steps, values in collected.scalars.kept(collected.purged)}
     run.tables = {tag: _table(tag, points, collected.purged_own, run.notes) for tag, points in collected.tables.items()}
     run.texts = {tag: _texts(tag, points, collected.purged_own) for tag, points in collected.texts.items()}
     return run
+
+
+def read_replaced(folder: Path, files: Sequence[Path]) -> dict[str, Series]:
+    """By tag the scalars that a resumed run wrote over, which :func:`read_run` leaves out; what has none is left out.
+
+    Args:
+        folder: the run's.
+        files: its event files, oldest first.
+    """
+    _, collected = _read_files(folder.name, folder, files)
+    replaced = collected.scalars.replaced(collected.purged)
+    return {tag: Series(steps, values) for tag, steps, values in replaced if len(steps)}
+
+
+def _read_files(name: str, path: Path, files: Sequence[Path]) -> tuple[RunLog, _Collected]:
+    run, collected = RunLog(name, path), _Collected()
+    for file in files:
+        _read_file(file, run, collected)
+    return run, collected
 
 
 def _read_file(file: Path, run: RunLog, collected: _Collected) -> None:

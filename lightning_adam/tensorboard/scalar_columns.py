@@ -42,6 +42,18 @@ class ScalarColumns:
         Args:
             purged: from which step on each purge took what was there.
         """
+        for tag, steps, values, epochs in self._series():
+            chosen = kept(steps, epochs, purged)
+            yield tag, steps[chosen], values[chosen]
+
+    def replaced(self, purged: Sequence[int]) -> Iterator[tuple[str, Integers, NDArray[np.float64]]]:
+        """What :meth:`kept` leaves out of each series, as it was written."""
+        for tag, steps, values, epochs in self._series():
+            chosen = np.delete(np.arange(len(steps)), kept(steps, epochs, purged))
+            yield tag, steps[chosen], values[chosen]
+
+    def _series(self) -> Iterator[tuple[str, Integers, NDArray[np.float64], Integers]]:
+        """Tag, steps, values and epochs of each, in the order in which they were written."""
         if not self._stretches:
             return
         tags, steps, values, epochs = (np.concatenate(parts) for parts in zip(*self._stretches, strict=True))
@@ -49,8 +61,7 @@ class ScalarColumns:
         borders = np.flatnonzero(np.diff(tags[order], prepend=-1, append=-1))
         series = [order[begin:end] for begin, end in itertools.pairwise(borders.tolist())]
         for own in sorted(series, key=lambda own: int(own[0])):
-            chosen = own[kept(steps[own], epochs[own], purged)]
-            yield self.tags.names[tags[own[0]]], steps[chosen], values[chosen]
+            yield self.tags.names[tags[own[0]]], steps[own], values[own], epochs[own]
 
 
 def _merged(plain: PlainScalars, others: Sequence[Number]) -> PlainScalars:

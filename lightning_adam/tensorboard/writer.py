@@ -76,7 +76,7 @@ class TensorBoardWriter:
             histogram(f"{self.prefix}.dist/log10_effective_lr", snapshot.hist_effective_lr),
         ]
         for index, quantity in enumerate(QUANTITIES if matrix else ()):
-            values.append(self._matrix_row(f"{self.prefix}_matrix/{quantity}", snapshot.table[:, index], snapshot.names))
+            values.append(self._matrix_row(f"{self.prefix}_matrix/{quantity}", snapshot.table[:, index], snapshot))
             tag = f"{self.prefix}.tensors/{quantity}"
             values += [scalar(f"{tag}/{snapshot.names[i]}", snapshot.table[i, index]) for i in tensor_scalars]
         self._add(step, values)
@@ -125,11 +125,11 @@ class TensorBoardWriter:
         }
         self.experiment.add_custom_scalars(charts)
 
-    def _matrix_row(self, tag: str, values: NDArray[np.float32], names: Sequence[str]) -> Any:
+    def _matrix_row(self, tag: str, values: NDArray[np.float32], snapshot: Snapshot) -> Any:
         named = _NAMED.setdefault(self._files, {})
-        known = named.get(tag) == list(names)
-        named[tag] = list(names)
-        return matrix_row(tag, values, None if known else names)
+        known = named.get(tag) == list(snapshot.names)
+        named[tag] = list(snapshot.names)
+        return matrix_row(tag, values, *((None,) if known else (snapshot.names, snapshot.sizes)))
 
     def _add(self, step: int, values: Sequence[Any]) -> None:
         described = _DESCRIBED.setdefault(self._files, set())
@@ -168,9 +168,13 @@ def histogram(tag: str, counts: NDArray[np.int64]) -> Any:
     return Summary.Value(tag=tag, metadata=metadata, histo=proto)
 
 
-def matrix_row(tag: str, values: NDArray[np.float32], names: Sequence[str] | None) -> Any:
-    """One quantity of all tensors, float32 [n_tensors]; the rows' names, where given, are in the plugin content."""
-    metadata = plugin_metadata(tag, "" if names is None else json.dumps({"version": 1, "rows": list(names)}))
+def matrix_row(
+    tag: str, values: NDArray[np.float32], names: Sequence[str] | None, sizes: Sequence[int] | None = None
+) -> Any:
+    """One quantity of all tensors, float32 [n_tensors]; the rows' names and numbers of elements, where given, are in the
+    plugin content."""
+    told = {"version": 1, "rows": list(names or ()), **({} if sizes is None else {"sizes": list(sizes)})}
+    metadata = plugin_metadata(tag, "" if names is None else json.dumps(told))
     return Summary.Value(tag=tag, metadata=metadata, tensor=tensor_util.make_tensor_proto(values.astype(np.float32)))
 
 

@@ -12,16 +12,16 @@ from pathlib import Path
 
 import numpy as np
 from lightning.pytorch.loggers import TensorBoardLogger
-from numpy.typing import NDArray
 
 from lightning_adam.callbacks import DivergenceMonitor, OptimizerMonitor
 from lightning_adam.diagnosis import Diagnosis, RunSignals, StepSignals
 from lightning_adam.tensorboard.configuration import CONFIG, configured
-from lightning_adam.tensorboard.heatmap import EDGE
+from lightning_adam.tensorboard.heatmap import EDGE, strengths
 from lightning_adam.tensorboard.reader import RunLog, read_run
 from lightning_adam.tensorboard.tab.findings import parsed, spans
 from lightning_adam.tensorboard.tab.judged import GRADIENT, OVERVIEW, Judge
 from lightning_adam.tensorboard.tab.limits import bands
+from lightning_adam.tensorboard.tab.marks import Mark, marked
 from lightning_adam.tensorboard.tab.tiles import Matrix
 from tests.benchmarks.divergence import running
 from tests.benchmarks.divergence.corpus.families import FAMILIES
@@ -37,8 +37,6 @@ from tests.benchmarks.divergence.sick import SICK
 STORED = Path("runs/tab_colours")
 EVERY = 5
 """Steps between two columns of the heatmap."""
-FAINT = 0.25
-"""Of its colour is left to a cell at a step at which no finding says that it does harm, see ``static/scale.js``."""
 ALL = {s.name: s for s in (*HEALTHY, *SICK, *HELD_OUT)}
 
 
@@ -71,12 +69,15 @@ class Shares:
     """Of the cells of one run's heatmap.
 
     Attributes:
-        outside: of a limit, or not finite: what the colours alone tell.
-        coloured: of these, those at steps where a finding above ``info`` lasts, or that are not finite: in full.
-        shade: not a share, but how strongly a cell is coloured or hatched on the average, from 0 to 1: what the eye sees.
+        outside: of a limit, or not finite: what the limits alone tell.
+        full: in full colour: outside of a limit at a step where a finding above ``info`` lasts, not finite, or what such
+            a finding concerns.
+        coloured: at all, faintly too.
+        shade: not a share, but how strongly a cell is coloured on the average, from 0 to 1; the faint ones, too.
     """
 
     outside: float
+    full: float
     coloured: float
     shade: float
 
@@ -86,7 +87,7 @@ def shares(folder: Path) -> Shares:
     log = read_run(folder.name, folder, sorted(folder.glob("events*")))
     prefixes = {tag.partition("_matrix/")[0] for tag in log.tables}
     found = [_shares(log, prefix) for prefix in sorted(prefixes)]
-    return max(found, key=lambda s: s.shade, default=Shares(0.0, 0.0, 0.0))
+    return max(found, key=lambda s: s.shade, default=Shares(0.0, 0.0, 0.0, 0.0))
 
 
 def _shares(log: RunLog, prefix: str) -> Shares:
@@ -95,30 +96,23 @@ def _shares(log: RunLog, prefix: str) -> Shares:
     judge = Judge(bands(_configured(log, prefix)), tables[GRADIENT].rows, (rate.steps, 10.0**rate.values))
     judged = judge.judge(OVERVIEW, {q: Matrix(t.steps, t.values.astype(np.float32)) for q, t in tables.items()})
     assert judged.excess is not None
-    far, hatched = judged.excess != 0, _hatched(log, prefix, judged.steps, judge.names)
-    full = far & (np.isnan(judged.excess) | hatched.any(axis=1, keepdims=True))
-    size = np.abs(np.nan_to_num(judged.excess, nan=1.0))
-    strength = np.where(far, (EDGE + (1 - EDGE) * size) * np.where(full, 1, FAINT), 0)
-    return Shares(float(far.mean()), float(full.mean()), float(np.maximum(strength, EDGE * hatched).mean()))
+    marks, broken = marked(_marks(log, prefix), judged.steps, judge.names).T, np.isnan(judged.excess.T)
+    strength = np.where(broken, 1.0, np.abs(strengths(np.nan_to_num(judged.excess.T), marks)))
+    drawn = np.maximum(strength, EDGE * (marks & ~np.isnan(judged.values.T)))  # without a value there is nothing to colour
+    return Shares(*(float(cells.mean()) for cells in (judged.excess != 0, drawn >= EDGE, drawn > 0, drawn)))
 
 
-def _hatched(log: RunLog, prefix: str, steps: NDArray[np.int64], names: Sequence[str]) -> NDArray[np.bool_]:
-    """As the page draws it: a column reaches half-way to its neighbours, a finding that names no tensor concerns all."""
-    hatched = np.zeros((len(steps), len(names)), dtype=bool)
-    if not len(steps):
-        return hatched
-    middles = (steps[1:] + steps[:-1]) / 2
-    begins, ends = np.concatenate([[-np.inf], middles]), np.concatenate([middles, [np.inf]])
+def _marks(log: RunLog, prefix: str) -> list[Mark]:
+    """The findings above ``info`` as the page knows them."""
     tables = log.texts.get(f"{prefix}/findings/text_summary", [])
     until = spans(tables[-1][1].decode()) if tables else {}
+    marks = []
     for _, text in log.texts.get(f"{prefix}_events", []):
         for found in parsed(text):
-            first = found["step"]
-            last = until[found["rule"], first].last_step if (found["rule"], first) in until else found["last_step"]
-            rows = [names.index(name) for name in found["parameters"] if name in names] or [*range(len(names))]
+            span = until.get((found["rule"], found["step"]))
             if found["severity"] != "info":
-                hatched[np.ix_((begins <= last) & (ends > first), rows)] = True
-    return hatched
+                marks.append(Mark(found["step"], span.last_step if span else found["last_step"], found["parameters"]))
+    return marks
 
 
 def _configured(log: RunLog, prefix: str) -> RunSignals:
@@ -137,7 +131,7 @@ def report(names: Sequence[str], seed: int, title: str) -> None:
     found = {name: shares(record(ALL[name], seed)) for name in names}
     sick, healthy = ([found[n] for n in names if bool(ALL[n].cause) == is_sick] for is_sick in (True, False))
     print(f"{title}: {len(healthy)} healthy runs, {len(sick)} sick")
-    for what in ("outside", "coloured", "shade"):
+    for what in ("outside", "full", "coloured", "shade"):
         ours, theirs = ([getattr(s, what) for s in of] for of in (healthy, sick))
         print(
             f"  {what}: AUC {separation(ours, theirs):.3f}; healthy at most {max(ours):.3f}, "
@@ -151,7 +145,7 @@ def report(names: Sequence[str], seed: int, title: str) -> None:
 
 
 def marked_steps(run: Run) -> float:
-    """Of the steps of its optimizer that has the most, the share that the page hatches or blackens."""
+    """Of the steps of its optimizer that has the most, the share that the page colours for a finding or blackens."""
     return max((_marked(*pair) for pair in zip(diagnoses(run), run.records, strict=True)), default=0.0)
 
 

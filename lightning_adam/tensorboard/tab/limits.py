@@ -6,6 +6,7 @@ Every limit is a rule's own constant; a quantity that no rule judges has no band
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -54,9 +55,10 @@ class Band:
         """How far outside: 0 in the band, up to 1 above it, down to -1 below; NaN where the value is not known."""
         is_early = (steps < EARLY_STEPS)[:, None] & ~np.isnan(self.early)
         low, high = np.where(is_early, 0.0, self.low), np.where(is_early, self.early, self.high)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            above, below = np.log(values / high), np.log(low / values)
-        signed = np.where(above > 0, above, 0) - np.where(below > 0, below, 0)
+        outside, bound = (values < low) | (values > high), np.where(values > high, high, low)
+        signed = np.zeros(values.shape)
+        with np.errstate(divide="ignore"):
+            signed[outside] = np.log(values[outside] / bound[outside])
         return np.clip(signed / math.log(self.full), -1, 1).astype(np.float32)
 
     def plain(self) -> dict[str, Any]:
@@ -115,14 +117,28 @@ FEWEST = 4
 """Logged steps before which nothing counts as usual."""
 MOST_MEDIANS = 500
 """In a log of more steps than that, some share their median with the one before."""
+AT_ONCE = 1 << 20
+"""Numbers whose medians are taken together: a call for each step would be half of the time of a first picture."""
 
 
 def usual(steps: NDArray[np.int64], values: Floats) -> Floats:
     """The median of each tensor over the last 50 steps before each step, at least of four logged ones; else NaN."""
     found = np.full_like(values, np.nan)
-    first = np.minimum(np.searchsorted(steps, steps - USUAL_STEPS), np.arange(len(steps)) - FEWEST)
     stride = max(1, len(steps) // MOST_MEDIANS)
-    for at in range(FEWEST, len(steps), stride):
-        window = values[max(0, first[at]) : at]
-        found[at : at + stride] = np.nan_to_num(np.median(window, axis=0), nan=np.nan, posinf=np.nan)
+    ends = np.arange(FEWEST, len(steps), stride)
+    begins = np.minimum(np.searchsorted(steps, steps[ends] - USUAL_STEPS), ends - FEWEST)
+    for part in _alike(ends - begins, values.shape[1]):
+        windows = begins[part, None] + np.arange(ends[part[0]] - begins[part[0]])
+        middles = np.median(values[windows], axis=1)
+        for end, middle in zip(ends[part], middles, strict=True):
+            found[end : end + stride] = middle
+    found[np.isinf(found)] = np.nan
     return found
+
+
+def _alike(widths: NDArray[np.int64], tensors: int) -> Iterator[NDArray[np.int64]]:
+    """Places of windows of one width, as many as are taken together."""
+    for width in np.unique(widths).tolist():
+        places = np.flatnonzero(widths == width)
+        most = max(1, AT_ONCE // max(1, width * tensors))
+        yield from np.split(places, range(most, len(places), most))

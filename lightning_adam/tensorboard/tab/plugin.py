@@ -16,6 +16,7 @@ from werkzeug.exceptions import HTTPException
 
 from lightning_adam.explain import codes, explanation
 from lightning_adam.tensorboard.tab.overview import Overviews, losses
+from lightning_adam.tensorboard.tab.overwritten import Overwritten
 from lightning_adam.tensorboard.tab.report import report_page
 from lightning_adam.tensorboard.tab.series import MATRIX, SeriesReader
 from lightning_adam.tensorboard.tab.tiles import tile
@@ -45,6 +46,7 @@ class AdamPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
         self._series = SeriesReader(context.data_provider, context.sampling_hints or {})
         self._overviews = Overviews()
         self._logdir = getattr(context, "logdir", None) or ""
+        self._overwritten = Overwritten(self._logdir)
 
     def is_active(self) -> bool:
         """TensorBoard shows the tab by itself where a run has our series; else it is in the list of inactive ones."""
@@ -102,7 +104,10 @@ class AdamPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
 
     def _scalars(self, request: wrappers.Request) -> dict[str, Any]:
         run, tags, overwritten = request.args["run"], request.args.getlist("tag"), "overwritten" in request.args
-        return self._series.scalars(*_where(request), run, tags, overwritten)
+        found = self._series.scalars(*_where(request), run, tags, overwritten)
+        if overwritten and not any(steps for steps, _ in found.values()) and self._lists(request, run):
+            return self._overwritten.scalars(run, tags)
+        return found
 
     def _matrix(self, request: wrappers.Request) -> bytes:
         run, prefix, quantity = (request.args[name] for name in ("run", "prefix", "quantity"))
@@ -131,9 +136,13 @@ class AdamPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
     def _report(self, request: wrappers.Request) -> str:
         """The doctor's page on one run; a name is only taken for a folder where TensorBoard lists such a run."""
         run = request.args["run"]
-        if run not in self._series.runs(*_where(request)):
+        if not self._lists(request, run):
             raise errors.NotFoundError(f"There is no run {run!r}.")
         return report_page(self._logdir, run)
+
+    def _lists(self, request: wrappers.Request, run: str) -> bool:
+        """Whether TensorBoard has such a run: only then its name may be part of a path."""
+        return run in self._series.runs(*_where(request))
 
 
 def _explanation(request: wrappers.Request) -> dict[str, str]:

@@ -8,7 +8,8 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 from tensorboard.data import provider
@@ -43,6 +44,7 @@ class OptimizerSeries:
         prefix: first part of its tags.
         quantities: names after ``<prefix>_matrix/``.
         names: tensor names in model order.
+        sizes: how many elements each has; empty in logs of versions that did not tell.
         max_step: last logged step.
         max_wall_time: when it was written, seconds since 1970.
         findings: has any.
@@ -51,6 +53,7 @@ class OptimizerSeries:
     prefix: str
     quantities: list[str] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
     max_step: int = -1
     max_wall_time: float = 0.0
     findings: bool = False
@@ -284,7 +287,7 @@ class _Cache:
 
 def _parts(tags: Sequence[str], listing: Mapping[str, Any], steps: int) -> list[Sequence[str]]:
     """Tags in parts that fit into one message of the data server."""
-    rows = max((len(_row_names(listing[tag].plugin_content)) for tag in tags), default=0)
+    rows = max((len(_rows(listing[tag].plugin_content).names) for tag in tags), default=0)
     size = max(1, MESSAGE_BYTES // (4 * max(1, rows) * steps))
     return [tags[at : at + size] for at in range(0, len(tags), size)]
 
@@ -303,15 +306,28 @@ def _optimizers(tags: Mapping[str, Any]) -> list[OptimizerSeries]:
         optimizer = found.setdefault(prefix, OptimizerSeries(prefix))
         if is_matrix:
             optimizer.quantities.append(quantity)
-            optimizer.names = optimizer.names or _row_names(series.plugin_content)
+            rows = _rows(series.plugin_content)
+            optimizer.names, optimizer.sizes = optimizer.names or [*rows.names], optimizer.sizes or [*rows.sizes]
             optimizer.max_step = max(optimizer.max_step, series.max_step)
         optimizer.max_wall_time = max(optimizer.max_wall_time, series.max_wall_time)
         optimizer.findings |= not is_matrix
     return sorted(found.values(), key=lambda optimizer: optimizer.prefix)
 
 
-def _row_names(content: bytes) -> list[str]:
+class _Rows(NamedTuple):
+    """What the plugin content of a series tells of its rows."""
+
+    names: Sequence[str] = ()
+    sizes: Sequence[int] = ()
+
+
+@lru_cache(maxsize=256)
+def _rows(content: bytes) -> _Rows:
+    """Each request lists the series, and each series repeats it. What is no list of names, or of sizes, is none."""
     try:
-        return [str(name) for name in json.loads(content)["rows"]]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return []
+        told = json.loads(content)
+        names, sizes = [str(name) for name in told["rows"]], told.get("sizes")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return _Rows()
+    are_counts = isinstance(sizes, list) and all(type(size) is int and 0 < size < 1 << 53 for size in sizes)
+    return _Rows(names, sizes if are_counts and len(sizes) == len(names) else ())

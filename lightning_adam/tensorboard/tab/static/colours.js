@@ -11,9 +11,11 @@ const ENTRIES = 256;
 // Black is the one colour that stays far from all of both scales under every colour-vision deficiency: a pink, which it was,
 // is to a protanope exactly the blue of steps that are too small (tests/test_tab_limits.py measures it).
 const NOT_FINITE = [0, 0, 0];
+// A text marker's yellow keeps clear of the light scale for every eye; on the dark one it is near the orange of a protanope, and the
+// hatching of outlines.js tells the two apart.
 export const SPECIAL = {
-  light: {nan: NOT_FINITE, zero: [205, 208, 212], never: [243, 226, 237]},
-  dark: {nan: NOT_FINITE, zero: [92, 96, 102], never: [66, 50, 60]},
+  light: {nan: NOT_FINITE, zero: [205, 208, 212], never: [243, 226, 237], marked: [255, 216, 77]},
+  dark: {nan: NOT_FINITE, zero: [92, 96, 102], never: [66, 50, 60], marked: [122, 106, 30]},
 };
 
 const bytes = (hex) => [0, 2, 4].map((at) => parseInt(hex.slice(at, at + 2), 16));

@@ -5,7 +5,8 @@ import {keptRows, visibleRows} from './modules.js';
 import {format} from './numbers.js';
 import {Panel} from './panel.js';
 import {RowLabels} from './rowlabels.js';
-import {mindedColumns, outlines} from './outlines.js';
+import {markedColumns, marks, rulesAt} from './marks.js';
+import {outlines} from './outlines.js';
 import {quantity} from './quantities.js';
 import {neverNumbers} from './scale.js';
 
@@ -39,7 +40,8 @@ export class Folding {
 export class Heatmap {
   /** options: title, tallest (pixels), pick(row, step), chosen() (the picked row), findings(), watched(). */
   constructor(view, folding, options) {
-    Object.assign(this, {view, folding, options, rows: [], matrix: null, scale: null, aggregates: new Map()});
+    Object.assign(this, {view, folding, options, rows: [], matrix: null, scale: null, marks: []});
+    Object.assign(this, {aggregates: new Map(), marked: new Map()});
     this.panel = new Panel(view, {
       height: 60,
       axis: true,
@@ -81,10 +83,11 @@ export class Heatmap {
     Object.assign(this, {matrix, scale});
     this.caption.textContent = caption;
     this.caption.hidden = !caption;
-    this.aggregates.clear();
+    this.#forget();
     this.never = neverNumbers(matrix);
     const spans = matrix.first.map((_, c) => edges(matrix, c));
-    this.minded = this.options.watched() ? mindedColumns(spans, this.options.findings()) : spans.map(() => 1);
+    this.marks = marks(spans, this.options.findings(), this.folding.names);
+    this.minded = this.options.watched() ? markedColumns(this.marks, spans.length) : spans.map(() => 1);
     this.layout();
   }
 
@@ -95,7 +98,7 @@ export class Heatmap {
 
   layout() {
     const {folding} = this;
-    this.aggregates.clear();
+    this.#forget();
     this.rows = visibleRows(folding.tree, folding.open, folding.kept);
     this.height = Math.max(ROW.least, Math.min(ROW.most, Math.floor(this.options.tallest / Math.max(1, this.rows.length))));
     const total = this.height * this.rows.length,
@@ -105,6 +108,11 @@ export class Heatmap {
     this.labels.element.style.height = `${shown}px`;
     this.spacer.style.height = `${total - shown}px`;
     this.panel.draw();
+  }
+
+  #forget() {
+    this.aggregates.clear();
+    this.marked.clear();
   }
 
   /** A folded module shows, per column, its tensor that is farthest from healthy: {values, excess, worst, who}. */
@@ -139,6 +147,13 @@ export class Heatmap {
       }
     }
     return {values, excess, worst, who};
+  }
+
+  /** Of each column, whether a finding there concerns the tensor, or one of a folded module's. */
+  #marked(node) {
+    if (!this.marked.has(node.path))
+      this.marked.set(node.path, markedColumns(this.marks, this.matrix.columns, keptRows(node, this.folding.kept)));
+    return this.marked.get(node.path);
   }
 
   /** The column under every pixel, -1 where none is: a cell reaches half-way to its neighbours. */
@@ -189,8 +204,9 @@ export class Heatmap {
       if (node.row === undefined && this.folding.open.has(node.path)) return;
       const never = !scale.judged && keptRows(node, this.folding.kept).every((row) => this.never.has(row));
       const {values, excess} = this.#aggregate(node);
+      const marked = this.#marked(node);
       const colours = Uint32Array.from(values, (v, c) =>
-        never ? scale.specialPixels.never : scale.pixel(v, excess?.[c] ?? 0, this.minded[c]),
+        never ? scale.specialPixels.never : scale.pixel(v, excess?.[c] ?? 0, this.minded[c], marked[c]),
       );
       for (let x = 0; x < width; x++) if (columns[x] >= 0) pixels[r * width + x] = colours[columns[x]];
     });
@@ -239,6 +255,8 @@ export class Heatmap {
     const never = this.never.has(node.row) && !(excess?.[column] !== excess?.[column]);
     const value = never ? 'NaN at every step: not measured, or never finite' : this.#text(values[column]);
     const lines = [`${value}   ${when}`, node.path, ...this.#judgement(worst?.[column], excess?.[column], this.minded[column])];
+    const rules = rulesAt(this.marks, column, keptRows(node, this.folding.kept));
+    if (rules.length) lines.push(`concerned: ${rules.join(', ')}`);
     if (who)
       lines.push(`farthest from healthy of ${node.rows.length}: ${this.folding.names[who[column]] ?? 'none measured'}`);
     showTip(lines, event.clientX, event.clientY);

@@ -74,8 +74,7 @@ export class Histogram {
     g.textBaseline = 'top';
     g.textAlign = 'center';
     const every = Math.ceil((high - low) / Math.max(1, width / 50));
-    for (let decade = low; decade <= high; decade += every)
-      g.fillText(`1e${decade}`, Math.min(width - 14, Math.max(14, x(decade))), HEIGHT - BOTTOM + 4);
+    for (let decade = low; decade <= high; decade += every) inside(g, `1e${decade}`, x(decade), HEIGHT - BOTTOM + 4, width);
   }
 
   #marks(g, x) {
@@ -92,9 +91,15 @@ export class Histogram {
       g.lineTo(at, HEIGHT - BOTTOM);
       g.stroke();
       if (at - last > 30) {
-        g.fillText(label, at, TOP - 8);
+        inside(g, label, at, TOP - 8, this.element.clientWidth);
         last = at;
       }
     }
   }
+}
+
+/** A text centred at x, or as near to that as there is room for it. */
+function inside(g, text, x, y, width) {
+  const half = g.measureText(text).width / 2;
+  g.fillText(text, Math.min(width - half, Math.max(half, x)), y);
 }

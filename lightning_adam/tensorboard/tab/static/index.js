@@ -2,8 +2,8 @@
 // other, they would take a round trip for each level of imports, while TensorBoard itself is still starting.
 
 const MODULES = [
-  ...['api', 'app', 'colours', 'compare', 'dom', 'findings', 'heatmap', 'histogram', 'layer', 'modules', 'numbers', 'outlines'],
-  ...['panel', 'quantities', 'rowlabels', 'runs', 'save', 'scale', 'strip', 'tensorboard', 'tensors', 'timeline', 'view'],
+  ...['api', 'app', 'colours', 'compare', 'dom', 'findings', 'heatmap', 'histogram', 'layer', 'marks', 'modules', 'numbers', 'outlines'],
+  ...['panel', 'quantities', 'rowlabels', 'runs', 'save', 'scale', 'spread', 'strip', 'tensorboard', 'tensors', 'timeline', 'view'],
 ];
 
 const link = (rel, path, more) =>

@@ -1,9 +1,10 @@
-// One tensor over time: fan charts, moments, and where it lies among all elements at the chosen step.
+// One tensor over time: fan charts, moments, how its elements are spread at the chosen step, and where they lie among all.
 
 import * as api from './api.js';
 import {el, setOptions} from './dom.js';
 import {Histogram} from './histogram.js';
 import {nearest} from './numbers.js';
+import {Spread} from './spread.js';
 import {Strip} from './strip.js';
 
 // title; the line; what line and band are; the band's low and high
@@ -41,6 +42,7 @@ export class LayerView {
     this.strips = CHARTS.map(
       ([title, , note], i) => new Strip(view, {title, note, height: 84, log: true, axis: i === CHARTS.length - 1}),
     );
+    this.spread = new Spread();
     this.stepSizes = new Histogram('Step size |Δθ| at the chosen step');
     this.rates = new Histogram('Effective learning rate at the chosen step');
     this.element = el(
@@ -48,6 +50,7 @@ export class LayerView {
       {className: 'card layer'},
       this.toolbar,
       ...this.strips.map((s) => s.element),
+      this.spread.element,
       el('div', {className: 'histograms'}, this.stepSizes.element, this.rates.element),
     );
     view.onChange(() => this.#histograms());
@@ -107,6 +110,7 @@ export class LayerView {
     if (!run || !data?.update_ratio) return;
     const steps = data.update_ratio[0],
       step = this.view.chosen ?? steps.at(-1) ?? 0;
+    this.spread.set(data, step, run.optimizer.sizes[Number(this.select.value)], this.runs.length > 1 ? run.name : '');
     const at = (q) => (data[q] ? data[q][1][nearest(data[q][0], step)] : NaN);
     const [sizes, rates] = await Promise.all(
       ['log10_step_size', 'log10_effective_lr'].map((tag) =>

@@ -1,5 +1,7 @@
 // Findings drawn into a heatmap: hatched over the tensors that they concern, from the step where each was seen first to the
-// last. What no limit of a cell shows, such as a decay that dominates, is seen at a glance too; the colours stay readable.
+// last, over the cells that heatmap.js colours for them.
+
+import {rowsOf} from './marks.js';
 
 const LEAST = 5; // pixels: a finding of one step is still seen
 const LABEL = 15;
@@ -22,22 +24,16 @@ export function outlines(panel, findings, rows, place) {
   g.restore();
 }
 
-/** Of each column, whether a finding above info lasts there: 1 or 0. spans: from where to where each column reaches. */
-export function mindedColumns(spans, findings) {
-  const grave = findings.filter((finding) => finding.severity !== 'info');
-  return Uint8Array.from(spans, ([before, after]) => grave.some((f) => before <= f.last_step && after > f.step));
-}
-
 function span(panel, finding) {
   const from = panel.x(finding.step - 0.5),
     to = panel.x(finding.last_step + 0.5);
   return to - from < LEAST ? [(from + to - LEAST) / 2, (from + to + LEAST) / 2] : [from, to];
 }
 
-/** Stretches [first, last) of shown rows; a finding that names no tensor that is here concerns them all. */
+/** Stretches [first, last) of shown rows. */
 function concerned(finding, rows, names) {
-  const wanted = new Set(finding.parameters.map((name) => names.indexOf(name)).filter((row) => row >= 0));
-  if (!wanted.size) return [[0, rows.length]];
+  const wanted = rowsOf(finding, names);
+  if (!wanted) return [[0, rows.length]];
   const flags = rows.map(({node, isOpen}) => !isOpen && (node.rows ?? [node.row]).some((row) => wanted.has(row)));
   const stretches = [];
   flags.forEach((yes, i) => {

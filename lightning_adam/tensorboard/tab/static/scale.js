@@ -31,9 +31,12 @@ export class ColourScale {
     this.specialPixels = Object.fromEntries(Object.entries(this.special).map(([name, colour]) => [name, pixel(colour)]));
   }
 
-  /** The pixel of a cell; minded: whether a finding says that what is outside of its limits at this step does harm. */
-  pixel(value, excess, minded = true) {
-    if (this.judged) return this.#judgedPixel(value, excess, minded);
+  /**
+   * The pixel of a cell. minded: whether a finding says that what is outside of its limits at this step does harm; marked: whether
+   * one concerns this very tensor: then it is coloured though it is within all limits.
+   */
+  pixel(value, excess, minded = true, marked = false) {
+    if (this.judged) return this.#judgedPixel(value, excess, minded, marked);
     if (value !== value) return this.specialPixels.nan;
     const at = this.spec.log ? Math.log10(value) : value;
     if (at === -Infinity) return this.specialPixels.zero;
@@ -41,9 +44,10 @@ export class ColourScale {
     return this.#at((at - this.spec.low) / (this.spec.high - this.spec.low));
   }
 
-  #judgedPixel(value, excess, minded) {
+  #judgedPixel(value, excess, minded, marked) {
     if (excess !== excess) return this.specialPixels.nan;
     if (value !== value && excess === 0) return this.specialPixels.never;
+    if (excess === 0 && marked) return this.specialPixels.marked;
     return this.#at(place(excess, minded));
   }
 

@@ -206,7 +206,7 @@ export class Tensors {
     });
     this.maps[1].element.hidden = !two || minus;
     const named = !minus && this.actions.findings().some((finding) => finding.severity !== 'info');
-    this.legend.replaceChildren(scale.legend(wholes), ...(named ? [hatched()] : []));
+    this.legend.replaceChildren(scale.legend(wholes), ...(named ? [ofFindings()] : []));
     this.text.textContent = this.#explain(spec, minus);
     this.drawn = {spec, matrices: pictures(this.shown)};
   }
@@ -227,7 +227,7 @@ export class Tensors {
       band = bands?.[this.quantity];
     if (this.quantity === OVERVIEW) {
       const names = Object.keys(bands ?? {}).map((name) => quantity(name).label.split(/[,‖]| RMS/)[0].trim().toLowerCase());
-      return `Pale: no rule minds the tensor at this step. Colour: ${names.join(', ')} outside its limit, faint while no finding says that it does harm; point at a cell to see which.`;
+      return `Pale: no rule minds the tensor at this step. Colour: ${names.join(', ')} outside its limit, faint while no finding says that it does harm; point at a cell to see which. Yellow: within all limits, but a finding concerns it.`;
     }
     if (!band) return 'No rule judges this quantity: colours only tell its size, the same in every run.';
     const early = band.early === null ? '' : `; in the first 30 steps only over ${format(band.early)}`;
@@ -318,6 +318,6 @@ function matches(name, text) {
   }
 }
 
-/** The legend's entry for what outlines.js draws. */
-const hatched = () =>
-  el('span', {className: 'legend named'}, el('span', {className: 'swatch hatched'}), 'named by a finding');
+/** The legend's entry for the cells of marks.js. */
+const ofFindings = () =>
+  el('span', {className: 'legend named'}, el('span', {className: 'swatch marked'}), 'a finding concerns it');
