@@ -173,7 +173,8 @@ def rings(items: list[tuple[Tensor, Tensor]], is_shifted: bool) -> dict[str, Ten
     counts = torch.tensor([len(x) for x, _ in items])
     begins = torch.cumsum(counts, 0) - counts
     edges = [torch.stack([torch.arange(n), (torch.arange(n) + 1) % n]) for n in counts]
-    shifted = [edge + begin if is_shifted else edge for edge, begin in zip(edges, begins, strict=True)]
+    first = 0 if is_shifted else 1
+    shifted = [(edge + begin + first) % counts.sum() for edge, begin in zip(edges, begins, strict=True)]
     owners = torch.arange(len(items)).repeat_interleave(counts)
     return {
         "x": torch.cat([x for x, _ in items]), "edge_index": torch.cat(shifted, 1), "batch": owners,
@@ -200,8 +201,8 @@ def graphs(is_shifted: bool) -> Built:
 
 
 @sick("BATCH-MIXING")
-def edges_count_from_nought_in_each_graph() -> Built:
-    """All of them lie in the first graphs."""
+def edges_that_lie_one_node_too_far() -> Built:
+    """Each graph's last edge leads into the next graph."""
     return graphs(is_shifted=False)
 
 
@@ -323,7 +324,7 @@ def learnt_tensors_that_are_no_parameters() -> Built:
 @sick("INIT-SCALE")
 def matrices_of_standard_normals() -> Built:
     """No layer of torch's is there."""
-    parts = {f"w{k}": nn.Parameter(torch.randn(*shape)) for k, shape in enumerate([(12, 64), (64, 64), (64, 4)])}
+    parts = {f"w{k}": nn.Parameter(torch.randn(*shape)) for k, shape in enumerate([(12, 128), (128, 128), (128, 4)])}
     return Stepped(lambda m, b: F.cross_entropy((b[0] @ m.w0).relu() @ m.w1 @ m.w2, b[1]), **parts), loader(*clusters())
 
 
