@@ -1,5 +1,7 @@
-"""The expressions of :mod:`lightning_adam.statistics.elements` as macros of ``kernel.cpp``: flags for its compiler, with which
-the cached library's name changes."""
+"""The expressions of :mod:`lightning_adam.statistics.elements` as macros of ``kernel.cpp``.
+
+They are flags for its compiler: with them the name changes under which the library is cached.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +9,6 @@ from collections.abc import Sequence
 
 from lightning_adam.statistics.elements import Reduction, values_of
 
-_BEGIN = {
-    "squares": "Wide {} = 0;",
-    "total": "Wide {} = 0;",
-    "count": "int32_t {} = 0;",
-    "largest": "float {} = -INFINITY;",
-}
 _ADD = {
     "squares": "{0} += Wide({1}) * ({1});",
     "total": "{0} += {1};",
@@ -28,19 +24,19 @@ def macros(sums: Sequence[Reduction], maxima: Sequence[Reduction]) -> list[str]:
     Args:
         sums, maxima: what is added up and what is compared, in the order of the raw table's columns.
     """
-    summed, compared = ([(f"{of.kind}{i}", of) for i, of in enumerate(several)] for several in (sums, maxima))
-    both = [*summed, *compared]
+    summed, compared = ({f"{of.kind}{i}": of for i, of in enumerate(several)} for several in (sums, maxima))
+    both = summed | compared
     defined = {
         "SUMS": str(len(sums)),
         "MAXIMA": str(len(maxima)),
-        "SUM_NAMES": ", ".join(name for name, _ in summed),
-        "MAXIMUM_NAMES": ", ".join(name for name, _ in compared),
-        "SUMS_IN_DOUBLE": ", ".join(f"double({name})" for name, _ in summed),
-        "VALUES": _values(*(of.of for _, of in both)),
+        "SUM_NAMES": ", ".join(summed),
+        "MAXIMUM_NAMES": ", ".join(compared),
+        "VALUES": _values(*(of.of for of in both.values())),
         "SAMPLE_VALUES": _values("inverse", "ratio"),
-        "BEGIN_REDUCTIONS": " ".join(_BEGIN[of.kind].format(name) for name, of in both),
-        "ADD_ELEMENT": " ".join(_add(name, of) for name, of in both),
-        "SUMS_HELD": " && ".join(_held(name, of) for name, of in summed if of.kind != "count"),
+        "BEGIN_SUMS": " ".join(f"Wide {name} = 0;" for name in summed),
+        "BEGIN_MAXIMA": " ".join(f"float {name} = -INFINITY;" for name in compared),
+        "ADD_ELEMENT": " ".join(_add(name, of) for name, of in both.items()),
+        "SUMS_HELD": " && ".join(_held(name, of) for name, of in summed.items() if of.kind != "count"),
     }
     return [f"-D{name}={text}" for name, text in defined.items()]
 
@@ -51,9 +47,8 @@ def _values(*expressions: str) -> str:
 
 
 def _add(name: str, of: Reduction) -> str:
-    statement = _ADD[of.kind].format(name, of.of)
-    return f"if (MEASURED) {{ {statement} }}" if of.is_measured else statement
+    return "if (MEASURED) " * of.is_measured + _ADD[of.kind].format(name, of.of)
 
 
 def _held(name: str, of: Reduction) -> str:
-    return f"(!MEASURED || in_range({name}))" if of.is_measured else f"in_range({name})"
+    return f"({'!MEASURED || ' * of.is_measured}in_range({name}))"

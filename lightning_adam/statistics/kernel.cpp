@@ -1,7 +1,6 @@
 // One pass over gradient, parameter and moments of all tensors: the raw rows of raw.py, each value read once.
 //
-// What is computed of an element and added up, cpp_macros.py defines: VALUES and ADD_ELEMENT in the loop over a block, with
-// the accumulators of BEGIN_REDUCTIONS (SUM_NAMES and MAXIMUM_NAMES).
+// What is computed of an element and added up is in quantities.py and elements.py; cpp_macros.py defines the names in capitals.
 //
 // Plain C++17, no headers of torch's; built without -ffast-math: that would drop NaN, and (GCC before 13) switch off
 // denormals for the whole process. Sums run in float over 1,024 elements and in double beyond; a block whose float sum
@@ -163,7 +162,7 @@ bool add_block(const Tensor& t, const Block& block, int64_t count, float* steps,
                 *ds = block.parts[DENOMINATORS], *befores = block.parts[BEFORE], *wants = t.kinds[FIRSTS] ? ms : gs;
     const float first_scale = float(t.first_scale), second_scale = float(t.second_scale), eps = float(t.eps);
     const float floor = std::max(eps, FLT_MIN), share = float(t.share), stretch = float(t.stretch);
-    BEGIN_REDUCTIONS
+    BEGIN_SUMS BEGIN_MAXIMA
 #pragma omp simd reduction(+ : SUM_NAMES) reduction(max : MAXIMUM_NAMES)
     for (int64_t i = 0; i < count; i++) {
         const float p = ps[i], g = gs[i], m = ms[i], v = vs[i], d = AMSGRAD ? ds[i] : v;
@@ -173,7 +172,7 @@ bool add_block(const Tensor& t, const Block& block, int64_t count, float* steps,
         if (MEASURED) steps[i] = step;
     }
     if (!EXACT && !(SUMS_HELD)) return false;
-    const double sums[] = {SUMS_IN_DOUBLE};
+    const double sums[] = {SUM_NAMES};
     const float maxima[] = {MAXIMUM_NAMES};
     for (int i = 0; i < SUMS; i++) partial.sums[i] += sums[i];
     for (int i = 0; i < MAXIMA; i++) partial.maxima[i] = std::max(partial.maxima[i], maxima[i]);

@@ -174,24 +174,9 @@ def _exact_reciprocal(value):
 
 
 @triton.jit
-def _add_squares(lanes, values, inside, MASKED: tl.constexpr):
-    wide = _only(inside, values, 0.0, MASKED).to(lanes.dtype)
-    return lanes + tl.sum(wide * wide, 1)
-
-
-@triton.jit
-def _add_total(lanes, values, inside, MASKED: tl.constexpr):
-    return lanes + tl.sum(_only(inside, values, 0.0, MASKED).to(lanes.dtype), 1)
-
-
-@triton.jit
-def _add_count(lanes, holds, inside, MASKED: tl.constexpr):
-    return lanes + tl.sum(_only(inside, holds.to(tl.int32), 0, MASKED), 1)
-
-
-@triton.jit
-def _add_largest(lanes, values, inside, MASKED: tl.constexpr):
-    return tl.maximum(lanes, tl.max(_only(inside, values, float("-inf"), MASKED), 1))
+def _squares(values, WIDE: tl.constexpr):
+    wide = values.to(WIDE)
+    return tl.sum(wide * wide, 1)
 
 
 @triton.jit

@@ -50,13 +50,14 @@ def sampled(m, d, first_scale, second_scale, eps):
 """
 
 
-_BEGIN = {
-    "squares": "{} = tl.full((LANES,), 0.0, WIDE)",
-    "total": "{} = tl.full((LANES,), 0.0, WIDE)",
-    "count": "{} = tl.full((LANES,), 0, tl.int32)",
-    "largest": "{} = tl.full((LANES,), float('-inf'), tl.float32)",
+_BEGIN = {"squares": "0.0, WIDE", "total": "0.0, WIDE", "count": "0, tl.int32", "largest": "float('-inf'), tl.float32"}
+_ADD = {
+    "squares": "{0} += _squares(_only(inside, {1}, 0.0, rest), WIDE)",
+    "total": "{0} += tl.sum(_only(inside, {1}, 0.0, rest).to(WIDE), 1)",
+    "count": "{0} += tl.sum(_only(inside, ({1}).to(tl.int32), 0, rest), 1)",
+    "largest": "{0} = tl.maximum({0}, tl.max(_only(inside, {1}, float('-inf'), rest), 1))",
 }
-"""A lane's accumulator of each kind."""
+"""A lane's accumulator of each kind, and what becomes of it."""
 
 
 def written(sums: Sequence[Reduction], maxima: Sequence[Reduction]) -> str:
@@ -66,9 +67,9 @@ def written(sums: Sequence[Reduction], maxima: Sequence[Reduction]) -> str:
     in_float = {of: name for of, name in read.items() if of.kind in ("squares", "total")}
     added = {_size(of): f"size_of_{name}" for of, name in in_float.items()} | read
     text = TEMPLATE.format(
-        begin=_lines(4, (_BEGIN[of.kind].format(name) for of, name in added.items())),
+        begin=_lines(4, (f"{name} = tl.full((LANES,), {_BEGIN[of.kind]})" for of, name in added.items())),
         values=_lines(12, _assignments(*(of.of for of in read))),
-        add=_lines(12, (f"{name} = _add_{of.kind}({name}, {of.of}, inside, rest)" for of, name in added.items())),
+        add=_lines(12, (_ADD[of.kind].format(name, of.of) for of, name in added.items())),
         put=_lines(4, (_put(index, of, name) for index, (of, name) in enumerate(columns.items()))),
         held=" & ".join(f"_held({name}, {added[_size(of)]})" for of, name in in_float.items()),
         sample_values=_lines(4, _assignments("inverse", "ratio")),
