@@ -1,11 +1,13 @@
 """What is computed of one element of a tensor, and added up: written once, for C++, Triton and torch.
 
 The expressions below are read by all three as they stand. Python's rules hold where C++'s do too: write parentheses around
-comparisons that ``&`` joins; a function is one of FUNCTIONS, each of which the three engines define under this name.
+comparisons that ``&`` joins. Functions: ``abs``, ``sqrt``, ``where``, ``reciprocal`` and ``at_least(least, value)``, which
+each engine defines under these names.
 """
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 PARTS = ("p", "g", "m", "v", "d", "before", "wanted")
@@ -15,8 +17,6 @@ before the step where the step is measured, and what should have moved θ: m, or
 CONSTANTS = ("first_scale", "second_scale", "eps", "floor", "share", "stretch")
 """Of a tensor: 1/(1-β₁ᵗ), 1/(1-β₂ᵗ), ε, the larger of ε and float32's smallest normal number, and what decay did to θ
 (:class:`~lightning_adam.moments.Decay`)."""
-
-FUNCTIONS = ("abs", "sqrt", "where", "reciprocal", "at_least")
 
 VALUES = {
     "first": "abs(m)",
@@ -48,12 +48,13 @@ class Reduction:
     @classmethod
     def parsed(cls, text: str) -> Reduction:
         """From ``"squares(g)"``, say."""
-        return cls(*text.removesuffix(")").split("(", 1))
+        kind, _, expression = text.removesuffix(")").partition("(")
+        return cls(kind, expression)
 
     def __str__(self) -> str:
         return f"{self.kind}({self.of})"
 
-    @property
+    @functools.cached_property
     def parts(self) -> frozenset[str]:
         """Which of PARTS it takes."""
         return frozenset(_names(self.of) & set(PARTS))

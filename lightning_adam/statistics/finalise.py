@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from lightning_adam.statistics import kernel
 from lightning_adam.statistics.columns import Columns
 from lightning_adam.statistics.elements import Reduction
-from lightning_adam.statistics.quantities import BINS, FORMULAS, LEVELS, LOG10_EDGES, MAXIMA, SUMS, Array
+from lightning_adam.statistics.quantities import BINS, LEVELS, LOG10_EDGES, RAW_COLUMNS, SUMS, Array, table
 from lightning_adam.statistics.raw import RawTable
 
 ALIVE = Reduction("count", "v != 0")
@@ -27,12 +27,11 @@ def finalise(of: Columns, raw: RawTable) -> tuple[NDArray[np.float32], NDArray[n
         float32 [n_tensors, n_columns] as COLUMNS; int64 [2, BINS], pooled counts of step size and effective learning rate.
     """
     columns = np.concatenate([raw.sums.numpy(), raw.maxima.numpy()], axis=1, dtype=np.float64).T
-    numbers = dict(zip(map(str, SUMS + MAXIMA), columns, strict=True))
+    numbers = dict(zip(RAW_COLUMNS, columns, strict=True))
     rates = sample_quantiles(raw.sample.numpy(), of.sampling.begins)
     numbers |= {f"effective_lr({level})": rates[:, index] for index, level in enumerate(LEVELS)}
     with np.errstate(all="ignore"):
-        table = np.stack([formula(of, numbers) for formula in FORMULAS.values()], axis=1)
-        return table.astype(np.float32), np.rint(raw.counts.numpy()).astype(np.int64)
+        return table(of, numbers).astype(np.float32), np.rint(raw.counts.numpy()).astype(np.int64)
 
 
 def dead_rates(of: Columns, raw: RawTable) -> NDArray[np.int64]:

@@ -20,8 +20,8 @@ from lightning_adam.statistics.transfer import sent
 
 Array = NDArray[np.float64]
 Numbers = Mapping[str, Array]
-"""Of all tensors, [n_tensors] each: by a reduction's text, and ``effective_lr(0.5)`` by one of LEVELS. The expressions are
-those of :mod:`lightning_adam.statistics.elements`."""
+"""Of all tensors, [n_tensors] each: by a reduction's text, by SHARED, and ``effective_lr(0.5)`` by one of LEVELS. The
+expressions are those of :mod:`lightning_adam.statistics.elements`."""
 Formula = Callable[[Columns, Numbers], Array]
 
 LEVELS = (0.01, 0.5, 0.99)
@@ -32,29 +32,30 @@ def _largest(raw: Numbers, of: str, kind: str = "squares") -> Array:
     return np.where(np.isnan(raw[f"{kind}({of.removeprefix('-')})"]), np.nan, raw[f"largest({of})"])
 
 
-def _step_norm(of: Columns, raw: Numbers) -> Array:
-    """‖Δθ‖: measured, or Adam's α·m̂/(√v̂+ε)."""
-    return np.where(of.measured, np.sqrt(raw["squares(step)"]), np.sqrt(raw["squares(ratio)"]) * of.lr)
-
-
 def _step_max(of: Columns, raw: Numbers) -> Array:
     measured = _largest(raw, "step")
     return np.where(of.measured, measured, _largest(raw, "ratio") * of.lr)
 
 
-def _update_ratio(of: Columns, raw: Numbers) -> Array:
-    weights = np.sqrt(raw["squares(p)"])
-    return np.where(weights > 0, _step_norm(of, raw) / weights, np.nan)
+def _step_norm(of: Columns, raw: Numbers) -> Array:
+    return np.where(of.measured, np.sqrt(raw["squares(step)"]), np.sqrt(raw["squares(ratio)"]) * of.lr)
 
 
 def _decay_ratio(of: Columns, raw: Numbers) -> Array:
     """The decay's step over the optimizer's, or its part of the gradient over the rest."""
-    pull = np.sqrt(raw["squares(p)"]) * of.decay
-    return np.where(of.decoupled, pull * of.lr / _step_norm(of, raw), pull / np.sqrt(raw["squares(g)"]))
+    pull = raw["norm of p"] * of.decay
+    return np.where(of.decoupled, pull * of.lr / raw["norm of step"], pull / raw["norm of g"])
 
+
+SHARED: dict[str, Formula] = {
+    "norm of p": lambda of, raw: np.sqrt(raw["squares(p)"]),
+    "norm of g": lambda of, raw: np.sqrt(raw["squares(g)"]),
+    "norm of step": _step_norm,
+}
+"""What several formulas take. A step is measured, or Adam's α·m̂/(√v̂+ε)."""
 
 _WRITTEN: dict[str, Formula] = {
-    "gradient_norm": lambda of, raw: np.sqrt(raw["squares(g)"]),
+    "gradient_norm": lambda of, raw: raw["norm of g"],
     "first_moment_rms": lambda of, raw: np.sqrt(raw["squares(first)"] / of.total) * of.first_scale,
     "first_moment_max": lambda of, raw: _largest(raw, "first") * of.first_scale,
     "second_moment_rms": lambda of, raw: np.sqrt(raw["total(v)"] / of.total * of.second_scale),
@@ -63,9 +64,9 @@ _WRITTEN: dict[str, Formula] = {
     "effective_lr_p01": lambda of, raw: raw["effective_lr(0.01)"],
     "effective_lr_p50": lambda of, raw: raw["effective_lr(0.5)"],
     "effective_lr_p99": lambda of, raw: raw["effective_lr(0.99)"],
-    "step_size_rms": lambda of, raw: _step_norm(of, raw) / np.sqrt(of.total),
+    "step_size_rms": lambda of, raw: raw["norm of step"] / np.sqrt(of.total),
     "step_size_max": _step_max,
-    "update_ratio": _update_ratio,
+    "update_ratio": lambda of, raw: np.where(raw["norm of p"] > 0, raw["norm of step"] / raw["norm of p"], np.nan),
     "gradient_surprise": lambda of, raw: np.sqrt(raw["squares(surprise)"] / of.total),
     "signal_to_noise": lambda of, raw: raw["total(ratio)"] / of.total,
     "eps_dominated": lambda of, raw: of.eps * raw["total(where(v != 0, inverse, 0))"] / raw["count(v != 0)"],
@@ -73,7 +74,7 @@ _WRITTEN: dict[str, Formula] = {
 """What the log shows per tensor; the words beside it are in ``lightning_adam/tensorboard/tags.py``."""
 
 _FOR_RULES: dict[str, Formula] = {
-    "parameter_norm": lambda of, raw: np.sqrt(raw["squares(p)"]),
+    "parameter_norm": lambda of, raw: raw["norm of p"],
     "normalised_update_rms": lambda of, raw: np.sqrt(raw["squares(ratio)"] / of.total),
     "normalised_update_max": lambda of, raw: _largest(raw, "ratio"),
     "zero_gradient_share": lambda of, raw: raw["count(g == 0)"] / of.total,
@@ -89,16 +90,23 @@ QUANTITIES, DIAGNOSTICS, COLUMNS = tuple(_WRITTEN), tuple(_FOR_RULES), tuple(FOR
 """Names; COLUMNS are those of a snapshot's table."""
 
 
+def table(of: Columns, raw: dict[str, Array]) -> Array:
+    """COLUMNS of all tensors, [n_tensors, n_columns]; ``raw`` gets what formulas share."""
+    for name, formula in SHARED.items():
+        raw[name] = formula(of, raw)
+    return np.stack([formula(of, raw) for formula in FORMULAS.values()], axis=1)
+
+
 def _asked_for() -> list[Reduction]:
     """What the formulas ask for when they are asked about no tensors."""
     asked = defaultdict[str, Array](lambda: np.zeros(0))
-    for formula in FORMULAS.values():
-        formula(Columns.of([]), asked)
+    table(Columns.of([]), asked)
     return [Reduction.parsed(text) for text in asked]
 
 
 SUMS = tuple(reduction for reduction in _asked_for() if reduction.kind in ADDED)
 MAXIMA = tuple(reduction for reduction in _asked_for() if reduction.kind in COMPARED)
+RAW_COLUMNS = tuple(map(str, SUMS + MAXIMA))
 """What a pass over the elements adds up and compares: the columns of the raw table."""
 
 LOG10_EDGES = np.linspace(-12.0, 8.0, 81)
