@@ -203,7 +203,8 @@ def _reduced(
     sums, maxima = (_rows(of, known, lengths, nothing, wide) for of, nothing in ((SUMS, math.nan), (MAXIMA, -math.inf)))
     unknown = torch.full_like(picks, math.nan, dtype=torch.float32)
     moved = known["ratio"] if known["step"] is None else known["step"]
-    return sums, maxima, *(unknown if of is None else of.index_select(0, picks) for of in (moved, known["inverse"]))
+    step, inverse = (unknown if of is None else of.index_select(0, picks) for of in (moved, known["inverse"]))
+    return sums, maxima, step, inverse
 
 
 def _in_float(part: Tensor) -> Tensor:
@@ -250,12 +251,12 @@ def _rows(
         values = {of: value for of in reductions if of.kind == kind and (value := _evaluated(of.of, known)) is not None}
         views = [view for value in values.values() for view in torch.split(_in_float(value), lengths)]
         if views:
-            found |= zip(values, torch.stack(reduced(views, wide)).to(wide).view(len(values), -1), strict=True)
+            found |= zip(values, torch.stack(list(reduced(views, wide))).to(wide).view(len(values), -1), strict=True)
     missing = torch.full((len(lengths),), nothing, dtype=wide, device=known["p"].device)
     return torch.stack([found.get(of, missing) for of in reductions])
 
 
-_REDUCED: dict[str, Callable[[list[Tensor], torch.dtype], Sequence[Tensor]]] = {
+_REDUCED: dict[str, Callable[[list[Tensor], torch.dtype], Iterable[Tensor]]] = {
     "squares": lambda views, wide: torch._foreach_pow(torch._foreach_norm(views, 2, wide), 2),
     "total": lambda views, wide: torch._foreach_norm(views, 1, wide),
     "count": lambda views, wide: torch._foreach_norm(views, 1, wide),

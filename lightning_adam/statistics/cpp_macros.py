@@ -30,10 +30,11 @@ def macros(sums: Sequence[Reduction], maxima: Sequence[Reduction]) -> list[str]:
         "SUMS": str(len(sums)),
         "MAXIMA": str(len(maxima)),
         "SUM_NAMES": ", ".join(summed),
+        "SUMS_IN_DOUBLE": ", ".join(f"double({name})" for name in summed),
         "MAXIMUM_NAMES": ", ".join(compared),
         "VALUES": _values(*(of.of for of in both.values())),
         "SAMPLE_VALUES": _values("inverse", "ratio"),
-        "BEGIN_SUMS": " ".join(f"Wide {name} = 0;" for name in summed),
+        "BEGIN_SUMS": " ".join(f"{_accumulator(of)} {name} = 0;" for name, of in summed.items()),
         "BEGIN_MAXIMA": " ".join(f"float {name} = -INFINITY;" for name in compared),
         "ADD_ELEMENT": " ".join(_add(name, of) for name, of in both.items()),
         "SUMS_HELD": " && ".join(_held(name, of) for name, of in summed.items() if of.kind != "count"),
@@ -44,6 +45,11 @@ def macros(sums: Sequence[Reduction], maxima: Sequence[Reduction]) -> list[str]:
 def _values(*expressions: str) -> str:
     rows = values_of(*expressions).items()
     return " ".join(f"[[maybe_unused]] const float {name} = {text};" for name, text in rows)
+
+
+def _accumulator(of: Reduction) -> str:
+    """Float for counts too would take 4 % longer."""
+    return "int32_t" if of.kind == "count" else "Wide"
 
 
 def _add(name: str, of: Reduction) -> str:

@@ -172,7 +172,7 @@ bool add_block(const Tensor& t, const Block& block, int64_t count, float* steps,
         if (MEASURED) steps[i] = step;
     }
     if (!EXACT && !(SUMS_HELD)) return false;
-    const double sums[] = {SUM_NAMES};
+    const double sums[] = {SUMS_IN_DOUBLE};
     const float maxima[] = {MAXIMUM_NAMES};
     for (int i = 0; i < SUMS; i++) partial.sums[i] += sums[i];
     for (int i = 0; i < MAXIMA; i++) partial.maxima[i] = std::max(partial.maxima[i], maxima[i]);

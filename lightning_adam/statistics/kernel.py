@@ -33,8 +33,8 @@ from lightning_adam.statistics.reading import TensorReading
 LOG = logging.getLogger("lightning_adam")
 
 SOURCE = Path(__file__).with_name("kernel.cpp")
-FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd", "-pthread")
-FLAGS += tuple(macros(SUMS, MAXIMA))
+OPTIONS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd", "-pthread")
+FLAGS = (*OPTIONS, *macros(SUMS, MAXIMA))
 
 SYMBOLS = ("lightning_adam_reduce", "lightning_adam_quantiles")
 TRIAL = """

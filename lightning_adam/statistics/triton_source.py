@@ -6,9 +6,9 @@ Triton compiles the text of functions, and knows no macros: the text is written 
 from __future__ import annotations
 
 import linecache
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
-from lightning_adam.statistics.elements import COMPARED, VALUES, Reduction, values_of
+from lightning_adam.statistics.elements import COMPARED, Reduction, values_of
 
 FILE = "<lightning_adam.statistics.triton_source>"
 
@@ -65,7 +65,7 @@ def written(sums: Sequence[Reduction], maxima: Sequence[Reduction]) -> str:
     columns = {of: f"{of.kind}{index}" for index, of in enumerate((*sums, *maxima))}
     read = {of: name for of, name in columns.items() if not of.is_measured}
     in_float = {of: name for of, name in read.items() if of.kind in ("squares", "total")}
-    size = {of: _size(of, in_float) for of in in_float}
+    size = {of: _size(of) for of in in_float}
     added = {size[of]: f"size_of_{name}" for of, name in in_float.items()} | read
     text = TEMPLATE.format(
         begin=_lines(4, (f"{name} = tl.full((LANES,), {_BEGIN[of.kind]})" for of, name in added.items())),
@@ -79,10 +79,13 @@ def written(sums: Sequence[Reduction], maxima: Sequence[Reduction]) -> str:
     return text
 
 
-def _size(of: Reduction, sums: Container[Reduction]) -> Reduction:
-    """What is 0 if all that is added up is 0; registers are few, so that an x that is no less than 0 is taken as it is."""
-    is_positive = VALUES.get(of.of, "").startswith("abs(") or Reduction("total", of.of) in sums
-    return Reduction("largest", of.of if is_positive else f"abs({of.of})")
+_SIZED_BY = {"first": "first", "ratio": "first", "surprise": "abs(g)", "where(v != 0, inverse, 0)": "v", "v": "v"}
+"""What an x is 0 with; registers are few, and these are compared anyway."""
+
+
+def _size(of: Reduction) -> Reduction:
+    """What is 0 if all that is added up is 0."""
+    return Reduction("largest", _SIZED_BY.get(of.of, f"abs({of.of})"))
 
 
 def _lines(indent: int, statements: Iterable[str]) -> str:
