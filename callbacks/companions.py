@@ -20,18 +20,18 @@ KEPT = COMPANIONS_OWN
 """The training weights while the averaged ones are in use: computing the way back would round them."""
 
 
-class _OncePerStep(Callback):
-    """Each backward pass tells something, and the optimizer's step takes the mean over its own passes: under accumulation
-    a step has several. Where several optimizers are stepped by hand, nobody knows whose a pass is: the last one counts."""
+class LossForAdamZ(Callback):
+    """Hands each step's loss to AdamZ: under fp16 and in manual optimization its closure does not."""
 
-    def __init__(self) -> None:
-        self._passes: dict[int, int] = {}
-
-    def _pass_of_step(self, trainer: Trainer, optimizer: Any) -> int:
-        """Which of its step's passes this is, from 1; a step takes ``adam_arguments`` away."""
-        is_first = "adam_arguments" not in vars(optimizer) or len(trainer.optimizers) > 1
-        self._passes[id(optimizer)] = 1 if is_first else self._passes[id(optimizer)] + 1
-        return self._passes[id(optimizer)]
+    @override
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        """The loss is known and not yet used."""
+        for optimizer in (o for o in trainer.optimizers if isinstance(o, AdamZ)):
+            passes = _pass_of_step(trainer, optimizer)
+            mean = loss.detach() / loss_share(trainer)
+            if passes > 1:
+                mean = torch.lerp(optimizer.adam_arguments["loss"], mean, 1 / passes)  # type: ignore[attr-defined]
+            optimizer.adam_arguments = {"loss": mean}  # type: ignore[attr-defined]
 
     @override
     def on_before_zero_grad(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
@@ -39,21 +39,7 @@ class _OncePerStep(Callback):
         vars(optimizer).pop("adam_arguments", None)
 
 
-class LossForAdamZ(_OncePerStep):
-    """Hands each step's loss to AdamZ: under fp16 and in manual optimization its closure does not."""
-
-    @override
-    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        """The loss is known and not yet used."""
-        for optimizer in (o for o in trainer.optimizers if isinstance(o, AdamZ)):
-            passes = self._pass_of_step(trainer, optimizer)
-            mean = loss.detach() / loss_share(trainer)
-            if passes > 1:
-                mean = torch.lerp(optimizer.adam_arguments["loss"], mean, 1 / passes)  # type: ignore[attr-defined]
-            optimizer.adam_arguments = {"loss": mean}  # type: ignore[attr-defined]
-
-
-class HessianForSophia(_OncePerStep):
+class HessianForSophia(Callback):
     """Estimates the Hessian's diagonal every ``update_period`` steps, and hands it to Sophia; averaged over ranks.
 
     Under accumulation the first micro-batch gives it: the authors, too, estimate on a part of the batch (section 2.3).
@@ -63,11 +49,16 @@ class HessianForSophia(_OncePerStep):
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         """The loss still has its graph."""
         for optimizer in (o for o in trainer.optimizers if takes_hessian(o) and hessian_is_due(o)):
-            if self._pass_of_step(trainer, optimizer) > 1:
+            if _pass_of_step(trainer, optimizer) > 1:
                 continue
             estimates = estimate_hessian(optimizer, loss, loss_share(trainer))
             hessian = [trainer.strategy.reduce(h, reduce_op="mean") for h in estimates]
             optimizer.adam_arguments = {"hessian": hessian}  # type: ignore[attr-defined]
+
+    @override
+    def on_before_zero_grad(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
+        """A step that fp16 left out has not taken what it was given."""
+        vars(optimizer).pop("adam_arguments", None)
 
 
 class ScheduleFreeModes(Callback):
@@ -112,6 +103,17 @@ class ScheduleFreeModes(Callback):
             getattr(optimizer, mode)()
             if mode == "train":
                 _restore_training_weights(optimizer)
+
+
+def _pass_of_step(trainer: Trainer, optimizer: Any) -> int:
+    """Which of its step's backward passes this is, from 1; a step takes ``adam_arguments`` away.
+
+    Each pass tells something, and the step takes the mean over its own passes: under accumulation a step has several. Where
+    several optimizers are stepped by hand, nobody knows whose a pass is: the last one counts.
+    """
+    is_first = not hasattr(optimizer, "adam_arguments") or len(trainer.optimizers) > 1
+    optimizer.adam_passes = 1 if is_first else optimizer.adam_passes + 1
+    return int(optimizer.adam_passes)
 
 
 def _keep_training_weights(optimizer: Any) -> None:

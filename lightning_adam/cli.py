@@ -7,31 +7,21 @@ import contextlib
 import json
 import os
 import sys
-import time
-import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_adam import __version__
+from lightning_adam.demo import SICK
 from lightning_adam.errors import ConfigError
 
 if TYPE_CHECKING:
-    from lightning_adam.callbacks import DivergenceMonitor
     from lightning_adam.diagnosis import Finding
     from lightning_adam.optimizers import OptimizerSpec
 
-SICK: dict[str, dict[str, Any]] = {
-    "no-warmup": {"warmup": 0.0, "lr": 1e-2},
-    "lr-high": {"lr": 0.3},
-    "bad-batch": {},
-    "nan": {},
-}
-"""What each ``--sick`` changes in the model's arguments, beside naming itself."""
-
-
+SEVERITIES = ("info", "warning", "critical")
 WIDE = 180
 """Columns of a terminal that shows the whole catalogue."""
 
@@ -56,57 +46,58 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="lightning-adam", description=__doc__)
     parser.add_argument("--version", action="version", version=f"lightning-adam {__version__}")
     commands = parser.add_subparsers(required=True)
-    demo = commands.add_parser("demo", help="train a small GPT with the monitors attached")
-    demo.add_argument("--optimizer", default="adamw", help="a name from `lightning-adam optimizers`")
-    demo.add_argument("--steps", type=_positive, default=400, help="optimizer steps (default 400)")
-    demo.add_argument("--logdir", type=Path, default=Path("runs/demo"), help="default runs/demo")
-    demo.add_argument("--sick", choices=sorted(SICK), help="break the run on purpose, to see the warnings fire")
-    demo.set_defaults(run=demo_command)
-    listing = commands.add_parser("optimizers", help="print the catalogue, or the page of one optimizer")
-    listing.add_argument("name", nargs="?", help="a name of the catalogue, such as muon")
-    listing.add_argument("--json", action="store_true")
-    listing.set_defaults(run=optimizers_command)
-    doctor = commands.add_parser("doctor", help="diagnose finished or running runs from their logs")
-    doctor.add_argument(
-        "logdir",
-        type=Path,
-        nargs="?",
-        help="folder with runs, or one file: events, metrics.csv, findings.json, W&B's run or history",
-    )
-    doctor.add_argument("--format", choices=("text", "json", "markdown", "html"), default="text")
-    doctor.add_argument("--output", type=Path, help="write the report to this file instead of the terminal")
-    doctor.add_argument(
-        "--fail-on",
-        choices=("info", "warning", "critical"),
-        default="warning",
-        help="exit with 1 where a finding is at least so severe (default warning); 2 is unusable input",
-    )
-    doctor.add_argument(
-        "--watch", action="store_true", help="follow running jobs and print each new finding; Ctrl-C ends it"
-    )
-    doctor.add_argument("--compare", nargs=2, metavar=("A", "B"), help="what differs between two runs")
-    doctor.set_defaults(run=doctor_command)
-    check = commands.add_parser("check", help="what is wrong before training: preflight of a class or a LightningCLI config")
-    check.add_argument("target", help="module:Class, file.py:Class, or the YAML file of a LightningCLI's fit")
-    check.add_argument("--data", help="module:Class of a datamodule (default: the module's own train_dataloader)")
-    check.add_argument("--budget", type=_positive, default=60, help="seconds at most (default 60)")
-    check.add_argument("--format", choices=("text", "json", "sarif"), default="text")
-    check.add_argument("--baseline", type=Path, help="a file written by --format json: what it holds is silent")
-    check.add_argument(
-        "--fail-on", choices=("info", "warning", "critical"), default="warning", help="exit with 1 (default warning)"
-    )
-    check.set_defaults(run=check_command)
-    explain = commands.add_parser("explain", help="what a finding's code means, why it happens, and what to do")
-    explain.add_argument("code", nargs="?", help="such as LR-HIGH; without one all codes are listed")
-    explain.set_defaults(run=explain_command)
-    link = commands.add_parser("link", help="print a TensorBoard address with the headline cards pinned and smoothing off")
-    link.add_argument(
-        "--run", dest="run_name", default=".", help="the run as TensorBoard's list names it (default: the log folder itself)"
-    )
-    link.add_argument("--prefix", default="adam", help="of the optimizer's tags; for several such as adam-AdamW")
-    link.add_argument("--port", type=_positive, default=6006, help="default 6006")
-    link.set_defaults(run=link_command)
+    for name, (what, describe, run) in COMMANDS.items():
+        command = commands.add_parser(name, help=what)
+        describe(command)
+        command.set_defaults(run=run)
     return parser
+
+
+def _describe_demo(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--optimizer", default="adamw", help="a name from `lightning-adam optimizers`")
+    command.add_argument("--steps", type=_positive, default=400, help="optimizer steps (default 400)")
+    command.add_argument("--logdir", type=Path, default=Path("runs/demo"), help="default runs/demo")
+    command.add_argument("--sick", choices=sorted(SICK), help="break the run on purpose, to see the warnings fire")
+
+
+def _describe_optimizers(command: argparse.ArgumentParser) -> None:
+    command.add_argument("name", nargs="?", help="a name of the catalogue, such as muon")
+    command.add_argument("--json", action="store_true")
+
+
+def _describe_doctor(command: argparse.ArgumentParser) -> None:
+    what = "folder with runs, or one file: events, metrics.csv, findings.json, W&B's run or history"
+    command.add_argument("logdir", type=Path, nargs="?", help=what)
+    command.add_argument("--format", choices=("text", "json", "markdown", "html"), default="text")
+    command.add_argument("--output", type=Path, help="write the report to this file instead of the terminal")
+    _describe_fail_on(command, "exit with 1 where a finding is at least so severe (default warning); 2 is unusable input")
+    watching = "follow running jobs and print each new finding; Ctrl-C ends it"
+    command.add_argument("--watch", action="store_true", help=watching)
+    command.add_argument("--compare", nargs=2, metavar=("A", "B"), help="what differs between two runs")
+
+
+def _describe_check(command: argparse.ArgumentParser) -> None:
+    command.add_argument("target", help="module:Class, file.py:Class, or the YAML file of a LightningCLI's fit")
+    command.add_argument("--data", help="module:Class of a datamodule (default: the module's own train_dataloader)")
+    command.add_argument("--budget", type=_positive, default=60, help="seconds at most (default 60)")
+    command.add_argument("--format", choices=("text", "json", "sarif"), default="text")
+    command.add_argument("--baseline", type=Path, help="a file written by --format json: what it holds is silent")
+    _describe_fail_on(command, "exit with 1 (default warning)")
+
+
+def _describe_fail_on(command: argparse.ArgumentParser, what: str) -> None:
+    command.add_argument("--fail-on", choices=SEVERITIES, default="warning", help=what)
+
+
+def _describe_explain(command: argparse.ArgumentParser) -> None:
+    command.add_argument("code", nargs="?", help="such as LR-HIGH; without one all codes are listed")
+
+
+def _describe_link(command: argparse.ArgumentParser) -> None:
+    which = "the run as TensorBoard's list names it (default: the log folder itself)"
+    command.add_argument("--run", dest="run_name", default=".", help=which)
+    command.add_argument("--prefix", default="adam", help="of the optimizer's tags; for several such as adam-AdamW")
+    command.add_argument("--port", type=_positive, default=6006, help="default 6006")
 
 
 def _positive(text: str) -> int:
@@ -255,87 +246,29 @@ def _write(text: str, place: Path | None) -> None:
 
 
 def demo_command(arguments: argparse.Namespace) -> int:
-    """Train the example, then say what was seen and where it is."""
-    from lightning_adam.optimizers import get_optimizer
+    """Train the example with the monitors attached."""
+    from lightning_adam.demo import demo
 
-    get_optimizer(arguments.optimizer)
-    print("loading torch and lightning ...", flush=True)
-    import lightning as L
-    from lightning.pytorch.loggers import TensorBoardLogger
-
-    from lightning_adam.callbacks import DivergenceMonitor, OptimizerMonitor
-    from lightning_adam.examples.char_gpt import CharGPT, loaders, standard_library_text, unigram_entropy
-
-    _quieten()
-    L.seed_everything(0, verbose=False)
-    text = standard_library_text()
-    model = _sick_model(CharGPT, arguments)
-    name = arguments.sick or "healthy"
-    logger = TensorBoardLogger(arguments.logdir, name="", version=f"{arguments.optimizer}-{name}-{time.strftime('%H%M%S')}")
-    monitor = DivergenceMonitor()
-    trainer = L.Trainer(
-        max_steps=arguments.steps,
-        max_epochs=1,
-        accelerator="cpu",
-        devices=1,
-        logger=logger,
-        callbacks=[OptimizerMonitor(), monitor],
-        log_every_n_steps=max(1, min(10, arguments.steps // 10)),
-        val_check_interval=max(1, arguments.steps // 4),
-        num_sanity_val_steps=0,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-    )
-    _say_where(Path(logger.log_dir), arguments.logdir)
-    started, interrupted = time.perf_counter(), False
-    train, held_out = loaders(text, arguments.steps)
-    try:
-        trainer.fit(model, train, held_out)
-    except (KeyboardInterrupt, SystemExit):
-        interrupted = True
-    interrupted = interrupted or trainer.interrupted
-    logger.experiment.flush()
-    seconds = time.perf_counter() - started
-    losses = {loss: float(value) for loss, value in trainer.callback_metrics.items() if loss in ("train_loss", "val_loss")}
-    _summarise(losses, unigram_entropy(text), monitor, seconds)
-    _say_where(Path(logger.log_dir), arguments.logdir)
-    return 130 if interrupted else 0
+    return demo(arguments.optimizer, arguments.steps, arguments.logdir, arguments.sick)
 
 
-def _sick_model(model: Any, arguments: argparse.Namespace) -> Any:
-    options = SICK[arguments.sick] if arguments.sick else {}
-    return model(arguments.optimizer, sick=arguments.sick, sick_step=arguments.steps * 3 // 5, **options)
-
-
-def _quieten() -> None:
-    """Lightning's advice on workers and loggers does not belong into a demo."""
-    import logging
-
-    for name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="lightning")
-
-
-def _say_where(run: Path, logdir: Path) -> None:
-    print(f"logs    {run}\nopen    tensorboard --logdir {logdir}    (or: make tensorboard)")
-    print(f"then    http://127.0.0.1:6006/#lightning_adam&p.lightning_adam.run={run.name}    (the Adam tab)")
-    print(f"cards   lightning-adam link --run {run.name}    (an address with the headline cards pinned)\n", flush=True)
-
-
-def _summarise(losses: dict[str, float], entropy: float, monitor: DivergenceMonitor, seconds: float) -> None:
-    from rich.console import Console
-
-    console = Console(highlight=False, soft_wrap=True)
-    console.rule(f"trained for {seconds:.0f} s")
-    for name, value in losses.items():
-        console.print(f"{name:<24}{value:.3f} nats per character")
-    console.print(f"{'unigram entropy':<24}{entropy:.3f} nats per character (only how frequent each one is)")
-    console.print()
-    for finding in monitor.findings:
-        console.print(finding.line(), style="red" if finding.severity == "critical" else "yellow", markup=False)
-    if not monitor.findings:
-        console.print("The monitors had nothing to complain about.", style="green")
-    console.print()
+COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]] = {
+    "demo": ("train a small GPT with the monitors attached", _describe_demo, demo_command),
+    "optimizers": ("print the catalogue, or the page of one optimizer", _describe_optimizers, optimizers_command),
+    "doctor": ("diagnose finished or running runs from their logs", _describe_doctor, doctor_command),
+    "check": (
+        "what is wrong before training: preflight of a class or a LightningCLI config",
+        _describe_check,
+        check_command,
+    ),
+    "explain": ("what a finding's code means, why it happens, and what to do", _describe_explain, explain_command),
+    "link": (
+        "print a TensorBoard address with the headline cards pinned and smoothing off",
+        _describe_link,
+        link_command,
+    ),
+}
+"""Of each command what it is for, its arguments, and what it does."""
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from lightning_adam.errors import ConfigError
 from lightning_adam.guided import guide
 from lightning_adam.names import Mode, OptimizerName, PresetName, ScheduleName
 from lightning_adam.optimizers import OptimizerSpec
-from lightning_adam.optimizers.choice import OptimizerChoice
+from lightning_adam.optimizers.choice import Choice, OptimizerChoice
 from lightning_adam.planning import plan, trainer_of
 from lightning_adam.plateau import PlateauSchedule, refuse_plateau
 from lightning_adam.refusals import (
@@ -145,29 +145,38 @@ def _build(module: nn.Module, asked: OptimizerConfig) -> OptimizerAndSchedule:
     check_arguments(config, choice.spec)
     refuse_combinations(choice.spec, config, trainer)
     refuse_plateau(config, trainer)
+    optimizer, schedule = _guided(module, config, choice, trainer)
+    if asked.lr == "auto":
+        remember_rate(optimizer, float(config.lr or 0.0))
+    warn_of_batch_norm(choice.spec, module)
+    _attach_companions(choice.spec, trainer)
+    if trainer is not None:
+        _expect(schedule, config, trainer, _is_manual(module))
+    frequency = int(schedule.phases.options.get("frequency", 1))
+    return {
+        "optimizer": optimizer,
+        "lr_scheduler": {"scheduler": schedule, "interval": "step", "frequency": frequency, "name": "lr"},
+    }
+
+
+def _guided(module: nn.Module, config: OptimizerConfig, choice: Choice, trainer: Any | None) -> tuple[Optimizer, Schedule]:
+    """The optimizer, which clips and tells its schedule of each step."""
     clip = _choose_clip(choice.spec, config, trainer)
     phases = plan(config, trainer)
     groups = make_groups(module, config, choice)
     refuse_number_kinds(choice.spec, module, groups, clip is not None)
-    manual = trainer is not None and not getattr(module, "automatic_optimization", True)
-    if trainer is not None and not manual:
+    if trainer is not None and not _is_manual(module):
         refuse_left_over(module, config.parameters)
     optimizer = make_optimizer(
         choice, config, groups, phases.total, lambda parameters: _fused_is_right(parameters, module, trainer)
     )
     schedule = make_schedule(optimizer, phases, config)
     guide(optimizer, clip, schedule, order_of(module), config.reset_optimizer)
-    if asked.lr == "auto":
-        remember_rate(optimizer, float(config.lr or 0.0))
-    warn_of_batch_norm(choice.spec, module)
-    _attach_companions(choice.spec, trainer)
-    if trainer is not None:
-        _expect(schedule, config, trainer, manual)
-    frequency = int(phases.options.get("frequency", 1))
-    return {
-        "optimizer": optimizer,
-        "lr_scheduler": {"scheduler": schedule, "interval": "step", "frequency": frequency, "name": "lr"},
-    }
+    return optimizer, schedule
+
+
+def _is_manual(module: nn.Module) -> bool:
+    return not getattr(module, "automatic_optimization", True)
 
 
 def _expect(schedule: Schedule, config: OptimizerConfig, trainer: Any, manual: bool) -> None:

@@ -47,6 +47,7 @@ class GuidedStep(Optimizer):
         adam_fresh: the counters of each group before the first step.
         adam_shared: options that all groups have alike, because it takes the first group's for all.
         adam_arguments: what a companion hands to the next step: a loss, a Hessian estimate. Often not there.
+        adam_passes: how many backward passes it is the mean of. There once a companion has handed something over.
     """
 
     adam_kind: ClassVar[type[Optimizer]]
@@ -59,6 +60,7 @@ class GuidedStep(Optimizer):
     adam_fresh: Sequence[Mapping[str, Any]] = ()
     adam_shared: Sequence[str] = ()
     adam_arguments: Mapping[str, Any]
+    adam_passes: int
     _before_clip_hooks: OrderedDict[int, Callable[[Optimizer], None]]
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]

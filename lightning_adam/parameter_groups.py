@@ -52,34 +52,73 @@ def split_parameters(module: nn.Module, split: Split) -> list[dict[str, Any]]:
     Raises:
         ConfigError: a pattern matches nothing, two match one parameter, nothing is trainable, or a parameter is lazy.
     """
-    named = [(plain_name(n), p) for n, p in module.named_parameters() if p.requires_grad]
-    if not named:
-        raise ConfigError(f"{type(module).__name__} has no trainable parameters: nothing for the optimizer to do.")
-    if split.parameters is not None:
-        named = _chosen(split.parameters, named)
-    _refuse_lazy(named)
-    patterns = dict(split.overrides or {})
-    matched = _match_patterns(patterns, [name for name, _ in named])
-    rates = _rates(module, split)
-    spared = {plain_name(name) for name in without_decay(module)}
-    embeddings = {id(m.weight) for m in module.modules() if isinstance(m, (nn.Embedding, nn.EmbeddingBag))}
-    outputs = output_matrices(module, named) if split.matrices else set()
+    named = _trainable(module, split.parameters)
+    marks = _Marks.of(module, split, named)
     groups: dict[str, dict[str, Any]] = {}
     for name, parameter in named:
-        labels, options = _decay(split, name in spared)
-        if split.layer_decay is not None:
-            labels, options = f"{labels}:layer{rates[name].layer}", {**options, "lr": rates[name].lr}
-        if split.embedding_bits is not None and id(parameter) in embeddings:
-            labels, options = f"{labels}:embedding", {**options, "optim_bits": split.embedding_bits}
-        if split.matrices:
-            hidden = parameter.dim() == 2 and id(parameter) not in {*embeddings, *outputs}
-            labels, options = f"{labels}:{'muon' if hidden else 'adamw'}", {**options, "muon": hidden}
-        if pattern := matched.get(name):
-            labels, options = f"{labels}:{pattern}", {**options, **patterns[pattern]}
-        group = groups.setdefault(labels, {"params": [], "name": labels, "adam_names": [], **options})
+        label, options = marks.of_parameter(name, parameter)
+        group = groups.setdefault(label, {"params": [], "name": label, "adam_names": [], **options})
         group["params"].append(parameter)
         group["adam_names"].append(name)
     return list(groups.values())
+
+
+@dataclass(frozen=True)
+class _Marks:
+    """What sets parameters apart: those that are alike in all of it make a group.
+
+    Attributes:
+        split: how to make groups.
+        spared: names that are not to decay.
+        rates: by name, under ``layer_decay``.
+        embeddings: by identity.
+        outputs: the output's matrices by identity.
+        matched: name to the pattern of ``overrides`` that matches it.
+    """
+
+    split: Split
+    spared: frozenset[str]
+    rates: Mapping[str, Rate]
+    embeddings: frozenset[int]
+    outputs: frozenset[int]
+    matched: Mapping[str, str]
+
+    @classmethod
+    def of(cls, module: nn.Module, split: Split, named: list[tuple[str, Any]]) -> _Marks:
+        """Of all parameters that are taken."""
+        return cls(
+            split,
+            frozenset(plain_name(name) for name in without_decay(module)),
+            _rates(module, split),
+            frozenset(id(m.weight) for m in module.modules() if isinstance(m, (nn.Embedding, nn.EmbeddingBag))),
+            frozenset(output_matrices(module, named) if split.matrices else ()),
+            _match_patterns(split.overrides or {}, [name for name, _ in named]),
+        )
+
+    def of_parameter(self, name: str, parameter: Tensor) -> tuple[str, dict[str, Any]]:
+        """Its group's name and options; later ones win."""
+        split, marks = self.split, [_decay(self.split, name in self.spared)]
+        if split.layer_decay is not None:
+            marks.append((f"layer{self.rates[name].layer}", {"lr": self.rates[name].lr}))
+        if split.embedding_bits is not None and id(parameter) in self.embeddings:
+            marks.append(("embedding", {"optim_bits": split.embedding_bits}))
+        if split.matrices:
+            hidden = parameter.dim() == 2 and id(parameter) not in self.embeddings | self.outputs
+            marks.append(("muon" if hidden else "adamw", {"muon": hidden}))
+        if (pattern := self.matched.get(name)) is not None:
+            marks.append((pattern, {**(split.overrides or {})[pattern]}))
+        return ":".join(label for label, _ in marks), {key: value for _, options in marks for key, value in options.items()}
+
+
+def _trainable(module: nn.Module, pattern: str | None) -> list[tuple[str, Any]]:
+    """Those that are taken, by name."""
+    named = [(plain_name(n), p) for n, p in module.named_parameters() if p.requires_grad]
+    if not named:
+        raise ConfigError(f"{type(module).__name__} has no trainable parameters: nothing for the optimizer to do.")
+    if pattern is not None:
+        named = _chosen(pattern, named)
+    _refuse_lazy(named)
+    return named
 
 
 def _chosen(pattern: str, named: list[tuple[str, Any]]) -> list[tuple[str, Any]]:

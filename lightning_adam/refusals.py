@@ -53,34 +53,51 @@ def refuse_combinations(spec: OptimizerSpec, config: OptimizerConfig, trainer: A
     Raises:
         ConfigError: says what to change.
     """
-    strategy = type(getattr(trainer, "strategy", None)).__name__
-    sharded = "FSDP" in strategy or "ModelParallel" in strategy
-    wants_clip = config.clip not in (None, "default")
-    one_group = "closure" in spec.needs
-    name = spec.name
-    refusals = {
-        f"{name} under {strategy}: bitsandbytes cannot shard 8-bit state. Use adamw, or DDP.": (
-            sharded and spec.library == "bitsandbytes"
-        ),
-        f"schedule={config.schedule!r} with {name}: it averages weights in place of a schedule. Leave schedule out "
-        "(a warmup is fine).": "modes" in spec.needs and config.schedule != "constant",
-        f"{name} under precision='16-mixed': its repeated closure cannot be unscaled. Use precision='32-true' or "
-        "'bf16-mixed'.": one_group and str(getattr(trainer, "precision", "")) == "16-mixed",
-        f"{name} under accumulate_grad_batches: its closure sees the last micro-batch only, while gradients pile up. Use a "
-        "larger batch, or another optimizer.": one_group and _accumulates(trainer),
-        f"clip={config.clip!r} with {name}: it needs the loss's own gradient. Leave clip out.": one_group and wants_clip,
-        f"Trainer(gradient_clip_val=...) with {name}: it needs the loss's own gradient. Leave it out.": one_group
-        and bool(getattr(trainer, "gradient_clip_val", None)),
-        f"param_groups and layer_decay with {name}: it takes one group only.": one_group
-        and bool(config.param_groups or config.layer_decay),
-        f"clip={config.clip!r} under DeepSpeed: DeepSpeed clips by itself. Put 'gradient_clipping' into its config and "
-        "leave clip out.": "DeepSpeed" in strategy and wants_clip,
-        f"clip={config.clip!r} under FSDPStrategy: it shows each rank only its shard's norm. Use ModelParallelStrategy "
-        "(FSDP2), or clip=None.": strategy == "FSDPStrategy" and wants_clip,
-    }
+    refusals = {**_strategy_refusals(spec, config, trainer), **_option_refusals(spec, config, trainer)}
     for message, holds in refusals.items():
         if holds:
             raise ConfigError(message)
+
+
+def _strategy_refusals(spec: OptimizerSpec, config: OptimizerConfig, trainer: Any | None) -> dict[str, bool]:
+    """What the trainer's strategy cannot do, and whether it is asked for."""
+    strategy, clip = type(getattr(trainer, "strategy", None)).__name__, config.clip
+    sharded = "FSDP" in strategy or "ModelParallel" in strategy
+    clips = clip not in (None, "default")
+    return {
+        f"{spec.name} under {strategy}: bitsandbytes cannot shard 8-bit state. Use adamw, or DDP.": (
+            sharded and spec.library == "bitsandbytes"
+        ),
+        f"clip={clip!r} under DeepSpeed: DeepSpeed clips by itself. Put 'gradient_clipping' into its config and leave clip "
+        "out.": "DeepSpeed" in strategy and clips,
+        f"clip={clip!r} under FSDPStrategy: it shows each rank only its shard's norm. Use ModelParallelStrategy (FSDP2), or "
+        "clip=None.": strategy == "FSDPStrategy" and clips,
+    }
+
+
+def _option_refusals(spec: OptimizerSpec, config: OptimizerConfig, trainer: Any | None) -> dict[str, bool]:
+    """What the optimizer itself cannot do, and whether it is asked for: one that averages, or that steps by closure."""
+    name, averages, by_closure = spec.name, "modes" in spec.needs, "closure" in spec.needs
+    asked = {
+        f"schedule={config.schedule!r} with {name}: it averages weights in place of a schedule. Leave schedule out "
+        "(a warmup is fine).": averages and config.schedule != "constant",
+    }
+    of_closures = {
+        f"{name} under precision='16-mixed': its repeated closure cannot be unscaled. Use precision='32-true' or "
+        "'bf16-mixed'.": str(getattr(trainer, "precision", "")) == "16-mixed",
+        f"{name} under accumulate_grad_batches: its closure sees the last micro-batch only, while gradients pile up. Use a "
+        "larger batch, or another optimizer.": _accumulates(trainer),
+        f"clip={config.clip!r} with {name}: it needs the loss's own gradient. Leave clip out.": (
+            config.clip not in (None, "default")
+        ),
+        f"Trainer(gradient_clip_val=...) with {name}: it needs the loss's own gradient. Leave it out.": (
+            bool(getattr(trainer, "gradient_clip_val", None))
+        ),
+        f"param_groups and layer_decay with {name}: it takes one group only.": (
+            bool(config.param_groups or config.layer_decay)
+        ),
+    }
+    return {**asked, **(of_closures if by_closure else {})}
 
 
 def _accumulates(trainer: Any | None) -> bool:
@@ -130,8 +147,12 @@ def refuse_number_kinds(spec: OptimizerSpec, module: nn.Module, groups: Sequence
         raise ConfigError(f"{spec.name}: the model has complex parameters, and {spec.name} knows real ones only. Use adamw.")
     sparse = sparse_embeddings(module)
     name = next((sparse[id(p)] for p in parameters if id(p) in sparse), None)
-    if name is None:
-        return
+    if name is not None:
+        decays = any(g.get("weight_decay") for g in groups if any(id(p) in sparse for p in g["params"]))
+        _refuse_sparse(spec, name, clips, decays)
+
+
+def _refuse_sparse(spec: OptimizerSpec, name: str, clips: bool, decays: bool) -> None:
     if not takes_sparse(spec):
         raise ConfigError(
             f"{spec.name}: {name} has sparse=True, and {spec.name} takes no sparse gradients. Make it with sparse=False, or "
@@ -139,7 +160,7 @@ def refuse_number_kinds(spec: OptimizerSpec, module: nn.Module, groups: Sequence
         )
     if clips:
         raise ConfigError(f"clip: {name} has sparse=True, and sparse gradients cannot be clipped. Pass clip=None.")
-    if any(group.get("weight_decay") for group in groups if any(id(p) in sparse for p in group["params"])):
+    if decays:
         raise ConfigError(
             f"weight_decay: {name} has sparse=True, and decay would touch every row. Leave it out for this one: "
             f"param_groups={{'{name}.weight': {{'weight_decay': 0.0}}}}."

@@ -69,7 +69,8 @@ def take_diagnosis(state: dict[str, Any]) -> None:
     diagnosis = Diagnosis()
     diagnosis.load_state_dict(state)
     diagnosis.observe(StepSignals(30, loss=0.7, gradient_norm=1.0, lr=1e-3, beta1=0.9, beta2=0.5))
-    assert len(diagnosis._seen) == len(diagnosis._began) == len(diagnosis.findings)
+    kept = diagnosis.state_dict()
+    assert len(kept["seen"]) == len(kept["began"]) == len(diagnosis.findings)
 
 
 def scheduled(name: str) -> Any:
@@ -255,7 +256,8 @@ def test_what_is_left_of_a_damaged_diagnosis_goes_on() -> None:
         restored.load_state_dict(state)
 
     assert [finding.rule for finding in restored.findings] == ["BETA2-LOW"]
-    assert (restored._seen, restored._began, restored.history.count) == ([29], [0], 30)
+    kept = restored.state_dict()
+    assert (kept["seen"], kept["began"], restored.history.count) == ([29], [0], 30)
 
 
 def test_rules_take_the_tensors_that_earlier_versions_stored() -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 from lightning_adam.diagnosis.case import Case
 from lightning_adam.diagnosis.codec import Record
 from lightning_adam.diagnosis.due import LOOKED_AT, SOON, SUDDEN, Calm, calm, is_due
+from lightning_adam.diagnosis.episodes import Episode, restored, stored
 from lightning_adam.diagnosis.facts import FACTS, known_facts
-from lightning_adam.diagnosis.finding import SEVERITIES, Finding, readable_findings
+from lightning_adam.diagnosis.finding import SEVERITIES, Finding
 from lightning_adam.diagnosis.harm import (
     FIRST_STEPS,
     RATES_TOO_SMALL,
@@ -27,7 +28,6 @@ from lightning_adam.diagnosis.ignoring import is_ignored
 from lightning_adam.diagnosis.rules import BETTER, CAUSES, LINTS, NEVER_AFTER, OF_A_PASS, RULES
 from lightning_adam.diagnosis.rules_gradients import stands_out
 from lightning_adam.diagnosis.signals import RunSignals, StepSignals
-from lightning_adam.diagnosis.stored import is_list_of
 from lightning_adam.diagnosis.wording import course_clause
 from lightning_adam.errors import say_left_out
 
@@ -42,7 +42,6 @@ SETTLED = 20
 
 
 ORDER = {rule: index for index, rule in enumerate(RULES)}
-T = TypeVar("T", int, bool)
 
 
 class Diagnosis:
@@ -52,27 +51,32 @@ class Diagnosis:
         run: what is known when it begins.
 
     Attributes:
-        findings: all findings so far, in order; the last step of each, whether it is over, and sometimes its name are
-            brought up to date as the run goes on.
         history: what the rules remember.
         run: what is known of the run.
         failures: what rules that could not judge raised first, by their functions' names.
     """
 
     def __init__(self, run: RunSignals | None = None) -> None:
-        self.findings: list[Finding] = []
         self.failures: dict[str, str] = {}
         self.history = History()
         self.run = run or RunSignals()
-        self._seen: list[int] = []  # per finding: the count of steps when it was seen last
-        self._began: list[int] = []  # per finding: the count of steps when it began
-        self._suspected: list[bool] = []  # per finding: whether it is information only until the loss agrees
-        self._not_over: list[int] = []  # findings' places: a long run has thousands, and few of them go on
+        self._episodes: list[Episode] = []
+        self._lasting: list[Episode] = []  # a long run has thousands of episodes, and few of them go on
         self._since_start = 0
         self._is_alarmed = False
         self._calm: Calm | None = None
         if self.run.state is not None:
             self.load_state_dict(self.run.state)
+
+    @property
+    def findings(self) -> list[Finding]:
+        """All so far, in order; the last step of each, whether it is over, and sometimes its name change later."""
+        return [episode.finding for episode in self._episodes]
+
+    @property
+    def lasting(self) -> list[Finding]:
+        """Those that are not over."""
+        return [episode.finding for episode in self._lasting]
 
     def observe(self, signals: StepSignals) -> list[Finding]:
         """Take in one step; returns the findings that begin with it, or that got a better name."""
@@ -97,12 +101,7 @@ class Diagnosis:
 
     def _look_round(self) -> None:
         """While anything is wrong, every step is asked about."""
-        self._is_alarmed = any(finding.severity != "info" for finding in self.lasting)
-
-    @property
-    def lasting(self) -> list[Finding]:
-        """Those that are not over."""
-        return [self.findings[i] for i in self._not_over]
+        self._is_alarmed = any(episode.finding.severity != "info" for episode in self._lasting)
 
     def _ask(self, case: Case) -> list[Finding]:
         is_first, has_pass = self.history.count == 0, case.now.heavy is not None
@@ -124,146 +123,126 @@ class Diagnosis:
         finding, suspected = judged(said, case)
         if self._is_silenced(finding):
             return None
-        open_ = {self.findings[i].rule: i for i in self._not_over if self._is_open(i)}
-        if (known := open_.get(finding.rule)) is not None and self._is_same(known, finding, suspected):
+        going_on = {episode.finding.rule: episode for episode in self._lasting if self._is_open(episode)}
+        known = going_on.get(finding.rule)
+        if known is not None and _is_same(known, finding, suspected):
             return self._continue(known, finding)
-        causes = [open_[rule] for rule in _causes_of(finding, case) if rule in open_]
-        causes = [i for i in causes if self._explains(i, finding, case)]
+        causes = [going_on[rule] for rule in _causes_of(finding, case) if rule in going_on]
+        causes = [cause for cause in causes if self._explains(cause, finding, case)]
         for worse, better in BETTER.items():
-            is_better = finding.rule in better and worse in open_ and self._may_rename(open_[worse], suspected)
-            others = [i for i in causes if i != open_.get(worse)]  # a mere fact gives way to a cause
-            if is_better and (self._counts(open_[worse]) or not others):
-                return self._rename(open_[worse], finding, suspected)
+            if finding.rule in better and worse in going_on and self._gives_way(going_on[worse], suspected, causes):
+                return self._rename(going_on[worse], finding, suspected)
         if causes:
             return self._fold(causes[0], finding)
         return self._begin(finding, suspected)
 
-    def _is_open(self, index: int) -> bool:
-        finding = self.findings[index]
+    def _is_open(self, episode: Episode) -> bool:
+        finding = episode.finding
         if finding.rule in FACTS:  # how the loss is made does not change from step to step
             return not finding.over
-        waits = self._suspected[index] and finding.rule in FIRST_STEPS  # until the loss has fallen, or not
+        waits = episode.is_suspected and finding.rule in FIRST_STEPS  # until the loss has fallen, or not
         quiet = max(QUIET_STEPS, self.history.count // QUIET_SHARE)
-        return not finding.over and (waits or self.history.count - self._seen[index] <= quiet)
+        return not finding.over and (waits or self.history.count - episode.seen <= quiet)
 
-    def _counts(self, index: int) -> bool:
-        """More than information, or about to be."""
-        return self.findings[index].severity != "info" or self._suspected[index]
-
-    def _explains(self, index: int, finding: Finding, case: Case) -> bool:
+    def _explains(self, cause: Episode, finding: Finding, case: Case) -> bool:
         """A fact lies under any cause; what is too small, or learns nothing, under no mere suspicion of too large steps."""
-        cause = self.findings[index]
+        rule = cause.finding.rule
         is_other = finding.rule in RATES_TOO_SMALL or (finding.rule == "NO-LEARNING" and is_unmoved(case))
-        if is_other and cause.severity == "info" and cause.rule in FIRST_STEPS:
+        if is_other and cause.finding.severity == "info" and rule in FIRST_STEPS:
             return False
-        if self._suspected[index] and self._is_outdated(index, case):
+        if cause.is_suspected and self._is_outdated(cause, case):
             return False
-        if cause.rule == "NO-WARMUP" and finding.rule == "LR-HIGH" and self._is_settled(index):
+        if rule == "NO-WARMUP" and finding.rule == "LR-HIGH" and self._is_settled(cause):
             return False  # steps that are too large for long are no matter of a warmup
-        return self._counts(index) or finding.severity == "info"
+        return cause.counts or finding.severity == "info"
 
     def _is_silenced(self, finding: Finding) -> bool:
         """A broken run goes on showing what broke it; and a state that is proven to be lost is no suspicion."""
         causes = NEVER_AFTER.get(finding.rule, ())
-        return any(f.rule in causes and f.severity != "info" for f in self.findings)
+        return any(known.rule in causes and known.severity != "info" for known in self.findings)
 
-    def _is_same(self, index: int, finding: Finding, suspected: bool) -> bool:
-        """What is a mere fact does not grow into a warning of the same code: that is another sickness."""
-        return self._counts(index) or (finding.severity == "info" and not suspected)
+    def _gives_way(self, known: Episode, suspected: bool, causes: Sequence[Episode]) -> bool:
+        """Whether a better name takes its place: soon, and not from what is known to harm to what is only suspected.
 
-    def _may_rename(self, index: int, suspected: bool) -> bool:
-        """Soon, and not from what is known to harm to what is only suspected."""
-        soon = self.history.count - self._began[index] <= SECOND_LOOK
-        return soon and (not suspected or self._suspected[index])
+        A mere fact gives way to another cause.
+        """
+        soon = self.history.count - known.began <= SECOND_LOOK
+        return soon and (not suspected or known.is_suspected) and (known.counts or all(cause is known for cause in causes))
 
     def _begin(self, finding: Finding, suspected: bool) -> Finding:
         """What comes back keeps its first advice: later numbers are those of a run that is broken already."""
         earlier = next((f for f in self.findings if f.rule == finding.rule and f.severity != "info" and f.changes), None)
         if earlier is not None:
             finding = replace(finding, remedy=earlier.remedy, changes=earlier.changes)
-        self._not_over.append(len(self.findings))
-        self.findings.append(finding)
-        self._seen.append(self.history.count)
-        self._began.append(self.history.count)
-        self._suspected.append(suspected)
+        episode = Episode(finding, self.history.count, self.history.count, suspected)
+        self._episodes.append(episode)
+        self._lasting.append(episode)
         return finding
 
-    def _continue(self, index: int, finding: Finding) -> Finding | None:
+    def _continue(self, episode: Episode, finding: Finding) -> Finding | None:
         """Seen again; a suspicion that the loss agrees with by now is told anew, as what it is."""
-        self._seen[index] = self.history.count
-        known = replace(self.findings[index], last_step=finding.step)
+        episode.seen = self.history.count
+        known = replace(episode.finding, last_step=finding.step)
         grown = SEVERITIES.index(finding.severity) > SEVERITIES.index(known.severity)
-        self.findings[index] = replace(known, severity=finding.severity) if grown else known
-        if not (grown and self._suspected[index]):
+        episode.finding = replace(known, severity=finding.severity) if grown else known
+        if not (grown and episode.is_suspected):
             return None
-        self._suspected[index] = False
-        return self.findings[index]
+        episode.is_suspected = False
+        return episode.finding
 
-    def _fold(self, index: int, consequence: Finding) -> Finding | None:
+    def _fold(self, episode: Episode, consequence: Finding) -> Finding | None:
         """Under its cause: which becomes as grave as its consequence, and is told anew then: actions heed what is told."""
-        self._seen[index] = self.history.count
-        cause, was_suspected = replace(self.findings[index], last_step=consequence.step), self._suspected[index]
+        episode.seen = self.history.count
+        cause = replace(episode.finding, last_step=consequence.step)
         severity = cause.severity
         if consequence.severity == "critical" and f"then {consequence.rule}" not in cause.evidence:
             evidence = {**cause.evidence, f"then {consequence.rule}": f"at step {consequence.step}"}
             cause = replace(cause, evidence=evidence, severity="critical")
-        elif consequence.severity == "warning" and was_suspected:
+        elif consequence.severity == "warning" and episode.is_suspected:
             cause = replace(cause, severity="warning")
-        self.findings[index] = cause
-        self._suspected[index] = was_suspected and cause.severity == "info"
+        episode.finding = cause
+        episode.is_suspected = episode.is_suspected and cause.severity == "info"
         return cause if cause.severity != severity else None
 
     def _confirm(self, case: Case) -> list[Finding]:
         """The first suspicion that the loss agrees with becomes a warning, the others are its consequences."""
-        waiting = [i for i in self._not_over if self._suspected[i]]
-        for i in waiting:
-            self._suspected[i] = not (self._is_settled(i) and is_cleared(self.findings[i].rule, case))
-        agreed = [i for i in waiting if self._suspected[i] and self._has_harmed(i, case)]
+        waiting = [episode for episode in self._lasting if episode.is_suspected]
+        for episode in waiting:
+            episode.is_suspected = not (self._is_settled(episode) and is_cleared(episode.finding.rule, case))
+        agreed = [episode for episode in waiting if episode.is_suspected and self._has_harmed(episode, case)]
+        for episode in agreed:
+            episode.is_suspected = False
         if not agreed:
             return []
-        first, *rest = sorted(agreed, key=self._rank)
-        for i in rest:
-            self._suspected[i] = False
-        self._suspected[first] = False
-        found = self.findings[first]
-        message = f"{found.message} The loss agrees: {course_clause(case)} at step {case.now.step}."
-        self.findings[first] = replace(found, severity="warning", message=message)
-        return [self.findings[first]]
+        first = min(agreed, key=_rank)
+        message = f"{first.finding.message} The loss agrees: {course_clause(case)} at step {case.now.step}."
+        first.finding = replace(first.finding, severity="warning", message=message)
+        return [first.finding]
 
-    def _rank(self, index: int) -> tuple[bool, int, int]:
-        """Of suspicions that harm at once: what is a fact comes before what it may look like, and the first one first."""
-        rule = self.findings[index].rule
-        return rule != "INPUT-CONSTANT", self._began[index], ORDER.get(rule, len(ORDER))
-
-    def _has_harmed(self, index: int, case: Case) -> bool:
+    def _has_harmed(self, episode: Episode, case: Case) -> bool:
         """The loss agrees; what was seen in the first steps only is not blamed for what a later one did."""
-        return agrees(self.findings[index].rule, case) and not self._is_outdated(index, case)
+        return agrees(episode.finding.rule, case) and not self._is_outdated(episode, case)
 
-    def _is_outdated(self, index: int, case: Case) -> bool:
+    def _is_outdated(self, episode: Episode, case: Case) -> bool:
         """Of the first steps only, and since then the loss fell before it rose, or the rate was raised."""
-        if self.findings[index].rule not in FIRST_STEPS or not self._is_settled(index):
+        if episode.finding.rule not in FIRST_STEPS or not self._is_settled(episode):
             return False
-        return rises_after_a_fall(case) or case.rate_was_raised or self.history.raised > self._seen[index]
+        return rises_after_a_fall(case) or case.rate_was_raised or self.history.raised > episode.seen
 
-    def _is_settled(self, index: int) -> bool:
+    def _is_settled(self, episode: Episode) -> bool:
         """Not seen for a while."""
-        return self.history.count - self._seen[index] > SETTLED
+        return self.history.count - episode.seen > SETTLED
 
-    def _rename(self, index: int, finding: Finding, suspected: bool) -> Finding:
-        first = self.findings[index]
+    def _rename(self, episode: Episode, finding: Finding, suspected: bool) -> Finding:
+        first = episode.finding
         message = f"{finding.message} At step {first.step} it looked like {first.rule}."
-        renamed = replace(finding, step=first.step, last_step=finding.step, message=message)
-        self.findings[index] = renamed
-        self._seen[index], self._suspected[index] = self.history.count, suspected
-        return renamed
+        episode.finding = replace(finding, step=first.step, last_step=finding.step, message=message)
+        episode.seen, episode.is_suspected = self.history.count, suspected
+        return episode.finding
 
     def _close_old(self) -> None:
-        silent = [i for i in self._not_over if not self._is_open(i)]
-        for i in silent:
-            self.findings[i] = replace(self.findings[i], over=True)
-            self._suspected[i] = False
-        if silent:
-            self._not_over = [i for i in self._not_over if i not in silent]
+        _close(episode for episode in self._lasting if not self._is_open(episode))
+        self._lasting = [episode for episode in self._lasting if not episode.finding.over]
 
     def may_wait(self, loss: float, gradient_norm: float, lr: float, ahead: int) -> bool:
         """Whether nothing can be found in a step in which nothing is wrong but what these numbers tell.
@@ -299,53 +278,44 @@ class Diagnosis:
 
     def went_back(self, steps: int) -> None:
         """Weights and moments are those of so many steps before: findings are over, and what came since is not past."""
-        for i in self._not_over:
-            self.findings[i] = replace(self.findings[i], over=True)
-        self._not_over, self._suspected = [], [False] * len(self.findings)
+        _close(self._lasting)
+        self._lasting = []
         self._look_round()
         self.history.forget_last(steps)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain types: Lightning loads checkpoints with ``weights_only=True``."""
-        return {
-            "findings": [finding.to_dict() for finding in self.findings],
-            "history": self.history.to_dict(),
-            "seen": list(self._seen),
-            "began": list(self._began),
-            "suspected": list(self._suspected),
-        }
+        return {"history": self.history.to_dict(), **stored(self._episodes)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where :meth:`state_dict` was taken, maybe by another version; says what cannot be used."""
         history = state.get("history")
         self.history, lost = History.restore(history) if isinstance(history, Mapping) else (History(), ["history"])
-        stored = readable_findings(state.get("findings"))
-        self.findings = [finding for finding in stored if finding is not None]
-        self._not_over = [i for i, finding in enumerate(self.findings) if not finding.over]
-        counts = {name: _matching(int, state.get(name), stored) for name in ("seen", "began")}
-        just_now = [self.history.count] * len(self.findings)
-        self._seen, self._began = (list(just_now) if counted is None else counted for counted in counts.values())
-        kept = state.get("suspected", [False] * len(stored))  # an older version had no suspicions
-        suspected = _matching(bool, kept, stored)
-        self._suspected = [False] * len(self.findings) if suspected is None else suspected
+        self._episodes, damaged = restored(state, self.history.count)
+        self._lasting = [episode for episode in self._episodes if not episode.finding.over]
         self._look_round()
-        is_list = isinstance(state.get("findings"), list)
-        damaged = [name for name, counted in counts.items() if counted is None]
-        damaged += ["suspected"] if suspected is None else []
-        damaged += ["findings"] if None in stored or not is_list else []
         say_left_out("diagnosis", [*lost, *damaged])
+
+
+def _is_same(known: Episode, finding: Finding, suspected: bool) -> bool:
+    """What is a mere fact does not grow into a warning of the same code: that is another sickness."""
+    return known.counts or (finding.severity == "info" and not suspected)
+
+
+def _rank(episode: Episode) -> tuple[bool, int, int]:
+    """Of suspicions that harm at once: what is a fact comes before what it may look like, and the first one first."""
+    rule = episode.finding.rule
+    return rule != "INPUT-CONSTANT", episode.began, ORDER.get(rule, len(ORDER))
+
+
+def _close(episodes: Iterable[Episode]) -> None:
+    for episode in episodes:
+        episode.finding, episode.is_suspected = replace(episode.finding, over=True), False
 
 
 def _causes_of(finding: Finding, case: Case) -> tuple[str, ...]:
     """What is not finite has a cause only where the run had left its range before, upwards or downwards."""
     return ("WRONG-SIGN",) if finding.rule == "NON-FINITE" and not blew_up(case) else CAUSES.get(finding.rule, ())
-
-
-def _matching(kind: type[T], counts: Any, stored: Sequence[Finding | None]) -> list[T] | None:
-    """Of the findings that can be read; None where they are not one for each finding."""
-    if not is_list_of(kind, counts) or len(counts) != len(stored):
-        return None
-    return [count for count, finding in zip(counts, stored, strict=True) if finding is not None]
 
 
 def replay(records: Iterable[Record]) -> Diagnosis:

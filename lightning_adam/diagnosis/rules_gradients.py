@@ -10,7 +10,7 @@ from lightning_adam.diagnosis.due import HEAVY as HEAVY
 from lightning_adam.diagnosis.due import LARGE_LOGIT
 from lightning_adam.diagnosis.finding import Finding
 from lightning_adam.diagnosis.history import ODD_INPUT, WINDOW, median, spread
-from lightning_adam.diagnosis.wording import loss_clause, named, number, percent
+from lightning_adam.diagnosis.wording import batch_name, loss_clause, named, number, percent
 
 
 def stands_out(case: Case) -> bool:
@@ -40,10 +40,10 @@ def bad_batch(case: Case) -> Finding | None:
         "BAD-BATCH",
         "info" if held else "warning",
         now.step,
-        f"batch {now.batch} gave a gradient {times} times the usual norm{loss_clause(case)}{_inputs_clause(case)}"
+        f"{batch_name(case)} gave a gradient {times} times the usual norm{loss_clause(case)}{_inputs_clause(case)}"
         f"{'; clipping held it' if held else ''}.",
         {"gradient_norm": now.gradient_norm, "median": case.usual_norm, "loss": now.loss, "batch": now.batch},
-        remedy=f"Look at batch {now.batch} (labels, outliers, padding), or skip it{advice.text}.",
+        remedy=f"Look at {batch_name(case)} (labels, outliers, padding), or skip it{advice.text}.",
         changes=advice.changes,
     )
 

@@ -12,7 +12,7 @@ from lightning_adam.diagnosis.finding import Finding
 from lightning_adam.diagnosis.history import PASSES, median, spread
 from lightning_adam.diagnosis.rules_slow import is_a_short_way
 from lightning_adam.diagnosis.theory import SMALL_RATIO
-from lightning_adam.diagnosis.wording import number, percent
+from lightning_adam.diagnosis.wording import batch_name, number, percent
 
 MIRRORED = (0.75, 2.5)
 """What an untrained classifier costs, in entropies of the labels: 1 for equal classes, more where many never come."""
@@ -43,7 +43,7 @@ def non_finite(case: Case) -> Finding | None:
         "NON-FINITE",
         "critical",
         case.now.step,
-        f"the {bad.where}{place} became NaN or Inf first (batch {case.now.batch}){before}.",
+        f"the {bad.where}{place} became NaN or Inf first ({batch_name(case)}){before}.",
         {"first": bad.where, "loss": case.now.loss, "gradient_norm": case.now.gradient_norm, "batch": case.now.batch},
         names,
         NON_FINITE_REMEDY[bad.where].format(eps=f", or eps={case.run.smallest_eps:g} let 0/0 through" if small else ""),
@@ -111,7 +111,7 @@ def loss_spike(case: Case) -> Finding | None:
         "LOSS-SPIKE",
         "info",
         now.step,
-        f"the loss jumped from {number(level, 4)} to {number(now.loss, 4)} at batch {now.batch}.",
+        f"the loss jumped from {number(level, 4)} to {number(now.loss, 4)} at {batch_name(case)}.",
         {"loss": now.loss, "median": level, "spread": width, "batch": now.batch},
         remedy=f"If it comes back down, one batch did it: look at that batch. If spikes recur, {recurs}.",
         changes=clip.changes,

@@ -15,6 +15,8 @@ NAN = math.nan
 DIGITS = 6
 """Significant digits that a signal keeps: what is stored is what the rules saw, and a replay finds the same."""
 _SHORTENED = f"%.{DIGITS}g"
+UNKNOWN_BATCH = -1
+"""Index of a batch that a log does not tell."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,7 @@ class StepSignals:
 
     Attributes:
         step: the log's x-axis.
-        batch: index of the batch in its epoch.
+        batch: index of the batch in its epoch; ``UNKNOWN_BATCH`` where only a log is known.
         loss: training loss (the mean over accumulated batches), without fp16's scale.
         gradient_norm: total norm before clipping, without fp16's scale.
         clip_coefficient: what clipping multiplied the gradients by; 1 where it did nothing.

@@ -6,6 +6,7 @@ import math
 
 from lightning_adam.diagnosis.case import Case
 from lightning_adam.diagnosis.history import median
+from lightning_adam.diagnosis.signals import UNKNOWN_BATCH
 
 
 def rounded(value: float) -> float:
@@ -32,7 +33,17 @@ def loss_clause(case: Case) -> str:
         return ""
     before = number(median(case.past.losses[-20:]), 4)
     steps = min(20, len(case.past.losses))
-    return f", loss {before} → {number(case.now.loss, 4)} in {plural(steps, 'step')}"
+    return f", loss {before} → {number(case.now.loss, 4)} in {plural(steps, _known_step(case))}"
+
+
+def batch_name(case: Case) -> str:
+    """Which batch this step was given, for somebody who looks for it."""
+    return f"batch {case.now.batch}" if case.now.batch != UNKNOWN_BATCH else f"the batch of step {case.now.step}"
+
+
+def _known_step(case: Case) -> str:
+    """What is counted: a log that knows no batches has the steps that were logged, and they may lie far apart."""
+    return "step" if case.now.batch != UNKNOWN_BATCH else "logged step"
 
 
 def course_clause(case: Case) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from lightning_adam.diagnosis import Diagnosis, Finding, HeavySignals, NonFinite, RunSignals, StepSignals, decode
 from lightning_adam.diagnosis.finding import as_told
+from lightning_adam.diagnosis.signals import UNKNOWN_BATCH
 from lightning_adam.doctor.configuration import run_signals
 from lightning_adam.doctor.roles import find
 from lightning_adam.tensorboard.names import is_vector
@@ -82,13 +82,11 @@ class Evidence:
         rates = [signals.lr for signals in self.steps if math.isfinite(signals.lr)]
         rises = bool(rates) and max(rates) > 1.01 * rates[0]
         first = math.nan if not rates else 0.0 if rises else rates[0]
-        return [StepSignals(self.run.first_step, lr=first, beta1=self.run.beta1, beta2=self.run.beta2, batch=UNKNOWN)]
+        return [StepSignals(self.run.first_step, lr=first, beta1=self.run.beta1, beta2=self.run.beta2, batch=UNKNOWN_BATCH)]
 
 
 EARLY = 10
 """Steps in which a missing warmup shows."""
-UNKNOWN = -1
-"""Index of a batch that the log does not tell."""
 
 
 def gather(run: RunLog, prefix: str, optimizers: int = 1) -> Evidence:
@@ -107,7 +105,7 @@ def gather(run: RunLog, prefix: str, optimizers: int = 1) -> Evidence:
     rate, steps = math.nan, []
     for step in logged:
         rate = lr.get(step, rate)
-        signals = StepSignals(step, UNKNOWN, lr=rate, beta1=about.beta1, beta2=about.beta2, heavy=heavy.get(step))
+        signals = StepSignals(step, UNKNOWN_BATCH, lr=rate, beta1=about.beta1, beta2=about.beta2, heavy=heavy.get(step))
         steps.append(_with_light(signals, loss.get(step), norm.get(step)))
     return Evidence(about, steps, frozenset(present), tuple(tags))
 
@@ -195,20 +193,11 @@ def _passes(tables: dict[str, Table]) -> dict[int, HeavySignals]:
 
 
 def _without_unknowns(finding: Finding) -> Finding:
-    """Rules print the batch's index, the rate and a count of steps; a log may know neither, and counts what it logged."""
-    changes = {k: v for k, v in finding.changes.items() if not (k == "lr" and not v > 0)}
-    evidence = {k: v for k, v in finding.evidence.items() if _is_known(k, v)}
-    message, remedy = (_reworded(text, finding.step) for text in (finding.message, finding.remedy))
-    return replace(finding, message=message, remedy=remedy, changes=changes, evidence=evidence)
-
-
-def _reworded(text: str, step: int) -> str:
-    text = text.replace(f"batch {UNKNOWN}", f"the batch of step {step}")
-    text = re.sub(r"lr=(0\.0|nan) \((was|now) (0|nan)( at this step)?\)", "a third of the learning rate", text)
-    return re.sub(r"(in|over) (\d+) steps", r"\1 \2 logged steps", text)
+    """Rules give the batch's index and the rate as evidence; a log may know neither."""
+    return replace(finding, evidence={k: v for k, v in finding.evidence.items() if _is_known(k, v)})
 
 
 def _is_known(name: str, value: float | str) -> bool:
-    return not (name == "batch" and value == UNKNOWN) and not (
+    return not (name == "batch" and value == UNKNOWN_BATCH) and not (
         name != "loss" and isinstance(value, float) and math.isnan(value)
     )
