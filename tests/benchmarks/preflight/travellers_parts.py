@@ -107,7 +107,8 @@ class Points(nn.Module):
 
     def forward(self, points: Tensor) -> Tensor:
         """The largest of each feature over all points decides."""
-        return self.head(self.each(points).amax(1))
+        told: Tensor = self.head(self.each(points).amax(1))
+        return told
 
 
 def pixelwise(inputs: int = 3, outputs: int = 1, width: int = 16) -> nn.Sequential:
