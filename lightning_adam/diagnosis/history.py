@@ -271,7 +271,7 @@ class History:
             self.early_lr = now.lr
         if self.count < EARLY and math.isnan(self.unit_rate) and 0 < heavy.update_ratio_max < math.inf:
             median_matrix = heavy.update_ratio_p50 if heavy.update_ratio_p50 > 0 else heavy.update_ratio_max
-            self.unit_rate = now.lr / math.sqrt(median_matrix * heavy.update_ratio_max)
+            self.unit_rate = now.lr / math.sqrt(median_matrix) / math.sqrt(heavy.update_ratio_max)
 
     def _average_ratio(self, ratio: float) -> None:
         """Forgets by 0.8 per step since the last pass, as an average over every step would."""
