@@ -1,6 +1,6 @@
 """The compiled pass over all tensors of a step: ``kernel.cpp``, built on its first use and called through ctypes.
 
-Building takes about two seconds, once per machine: the library is kept under ``$XDG_CACHE_HOME/lightning_adam`` (else
+Building takes about four seconds, once per machine: the library is kept under ``$XDG_CACHE_HOME/lightning_adam`` (else
 ``~/.cache``). Where there is no compiler (``$CXX``, c++, g++, clang++), and while a slow one works, everything is computed
 in plain torch, about twenty times slower and otherwise alike. ``LIGHTNING_ADAM_KERNEL=eager`` asks for that.
 """
