@@ -124,10 +124,12 @@ def test_decay_is_not_blamed_where_clipping_leaves_no_step() -> None:
 
 
 def test_monitor_reads_momentum_and_the_peak_of_one_cycle() -> None:
-    """From real SGD under ``OneCycleLR``: its peak is 0.3, and it starts at a 25th of it, with a momentum of 0.95."""
-    run = short(Job("parity-of-four", "healthy-1", setting="onecycle"), 3)
-    told = run.records[0][0]
+    """Of real SGD with a momentum of 0.9; ``OneCycleLR`` is given its peak of 0.3, and starts at a 25th of it."""
+    plain, cycled = (short(Job("parity-of-four", "healthy-1", setting=name), 3) for name in ("", "onecycle"))
+    told, peak = plain.records[0][0], cycled.records[0][0]
 
     assert isinstance(told, RunSignals)
-    assert (told.lr, told.momentum) == (pytest.approx(0.3), pytest.approx(0.95))
-    assert run.steps[0].lr == pytest.approx(0.3 / 25)
+    assert isinstance(peak, RunSignals)
+    assert told.momentum == 0.9
+    assert peak.lr == pytest.approx(0.3)
+    assert cycled.steps[0].lr == pytest.approx(0.3 / 25)
