@@ -30,11 +30,10 @@ class Decay:
     after: bool
     decoupled: bool
 
-    def step(self, parameter: Tensor, before: Tensor) -> Tensor:
-        """Δθ without decay, from θ after and before the step, in float32 at least."""
-        old = before.float() if before.element_size() < 4 else before
-        moved = parameter.to(old.dtype).sub(old).add_(old, alpha=self.share)
-        return moved.div_(1 - self.share) if self.after else moved
+    @property
+    def stretch(self) -> float:
+        """What makes the step of the one that is seen: 1/(1-share) where it was shrunk too."""
+        return 1 / (1 - self.share) if self.after else 1.0
 
 
 def step_is_adam_formula(optimizer: Optimizer, group: Group) -> bool:

@@ -6,9 +6,12 @@ piece. Nothing is read back, and what goes to the device (indices, rates) goes i
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import CodeType
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,9 +19,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_adam.statistics.columns import Columns
-from lightning_adam.statistics.quantities import log10_counts
-from lightning_adam.statistics.raw import MAXIMA, SUMS, RawTable, Sampling, bias_scales
+from lightning_adam.statistics.elements import CONSTANTS, VALUES, Reduction
+from lightning_adam.statistics.quantities import MAXIMA, SUMS, log10_counts
+from lightning_adam.statistics.raw import RawTable
 from lightning_adam.statistics.reading import TensorReading
+from lightning_adam.statistics.sampling import Sampling
 from lightning_adam.statistics.transfer import sent
 
 Parts = dict[str, Tensor]
@@ -28,27 +33,14 @@ CPU_PIECE = 1 << 16
 SMALLEST_PIECE, LARGEST_PIECE = 1 << 20, 1 << 24
 """Elsewhere a sixteenth of the largest tensor, between these: so many elements cost less than the launches saved."""
 
-TINY = torch.finfo(torch.float32).tiny
-
 _NUMPY = {torch.float32: np.float32, torch.float64: np.float64}
 
 
-@dataclass(frozen=True)
-class _Kind:
-    """What tensors that are computed together have in common."""
+class _Kind(NamedTuple):
+    """What tensors that are computed together have in common: which parts they have, and their CONSTANTS."""
 
     parts: tuple[str, ...]
-    eps: float
-    first_scale: float
-    second_scale: float
-
-    @classmethod
-    def of(cls, reading: TensorReading, flat: Parts) -> _Kind:
-        moments = reading.moments
-        if moments is None or moments.step < 1:
-            return cls(tuple(flat), 0.0, 1.0, 1.0)
-        betas = np.array([moments.beta1, moments.beta2])
-        return cls(tuple(flat), reading.eps, *bias_scales(betas, np.array(moments.step)).tolist())
+    constants: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -86,17 +78,14 @@ def reduce_batched(readings: Sequence[TensorReading], rows: Sequence[int], colum
         table: from :func:`~lightning_adam.statistics.raw.empty_table`.
     """
     flats = {row: _flat(readings[row]) for row in rows}
-    size = _piece_size(table.sums.device, [len(flat["parameter"]) for flat in flats.values()])
-    pieces = list(_pieces(readings, flats, columns, size))
+    size = _piece_size(table.sums.device, [len(flat["p"]) for flat in flats.values()])
+    pieces = list(_pieces(flats, columns, size))
     if not pieces:
         return
     indices = _Indices.of(pieces, columns.sampling, table.sums.device)
-    factors = _Factors.of(pieces, readings, columns, table.sums)
+    factors = _Factors.of(pieces, columns, table.sums)
     found = [_reduced(piece, flats, picks, table.sums.dtype) for piece, picks in zip(pieces, indices.picks, strict=True)]
     sums, maxima, steps, inverses = (torch.cat(parts, dim=-1) for parts in zip(*found, strict=True))
-    sums.select(0, SUMS.index("step_squared")).mul_(factors.rows.square())
-    maxima.select(0, MAXIMA.index("step_max")).mul_(factors.rows)
-    sums = sums.select_scatter(_lost(readings, pieces, table.sums), 0, SUMS.index("lost"))
     table.sums.index_add_(0, indices.rows, sums.T)
     table.maxima.scatter_reduce_(0, indices.rows.unsqueeze(1).expand(-1, len(MAXIMA)), maxima.T, "amax")
     rates = inverses * factors.rates
@@ -125,35 +114,32 @@ class _Indices:
 
 @dataclass(frozen=True)
 class _Factors:
-    """On the device, by one copy: what the step is to be multiplied by, per stretch (``rows``) and per sampled element
-    (``steps``): α, or 1 where it was measured. And per sampled element α (``rates``) and how many it stands for."""
+    """On the device, by one copy, per sampled element: what the step is to be multiplied by (``steps``: α, or 1 where it was
+    measured), α (``rates``), and how many it stands for."""
 
-    rows: Tensor
     steps: Tensor
     rates: Tensor
     weights: Tensor
 
     @classmethod
-    def of(cls, pieces: Sequence[_Piece], readings: Sequence[TensorReading], columns: Columns, like: Tensor) -> _Factors:
-        measured = np.array([reading.before is not None for reading in readings])
+    def of(cls, pieces: Sequence[_Piece], columns: Columns, like: Tensor) -> _Factors:
         rates, weights = columns.lr, columns.sampling.weights() * columns.counts
-        steps = np.where(measured, 1.0, rates)
-        rows = [s.row for piece in pieces for s in piece.stretches]
+        steps = np.where(columns.measured, 1.0, rates)
         places = [(row, high - low) for piece in pieces for row, low, high in piece.sampled]
         sampled = np.repeat(*np.array(places).reshape(-1, 2).T)
-        parts = [steps[rows], steps[sampled], rates[sampled], weights[sampled]]
+        parts = [steps[sampled], rates[sampled], weights[sampled]]
         packed = sent(np.concatenate(parts).astype(_NUMPY[like.dtype]), like.device)
         return cls(*torch.split(packed, [len(part) for part in parts]))
 
 
 def _flat(reading: TensorReading) -> Parts:
-    """The parts that there are, flat; the denominator only where it is not the second moment itself."""
+    """PARTS of elements.py that there are, flat; the denominator only where it is not the second moment itself."""
     moments = reading.moments if reading.moments is not None and reading.moments.step > 0 else None
-    found = {"parameter": reading.parameter, "gradient": reading.gradient, "step": reading.measured_step}
+    found = {"p": reading.parameter, "g": reading.gradient, "before": reading.before}
     if moments is not None:
-        found |= {"first": moments.first, "second": moments.second}
+        found |= {"m": moments.first, "v": moments.second}
         if moments.denominator is not moments.second:
-            found["denominator"] = moments.denominator
+            found["d"] = moments.denominator
     return {name: _as_real(tensor).reshape(-1) for name, tensor in found.items() if tensor is not None}
 
 
@@ -167,12 +153,13 @@ def _piece_size(device: torch.device, lengths: Iterable[int]) -> int:
     return min(max(max(lengths, default=0) // 16, SMALLEST_PIECE), LARGEST_PIECE)
 
 
-def _pieces(readings: Sequence[TensorReading], flats: Mapping[int, Parts], columns: Columns, size: int) -> Iterator[_Piece]:
+def _pieces(flats: Mapping[int, Parts], columns: Columns, size: int) -> Iterator[_Piece]:
     kinds: dict[_Kind, list[int]] = {}
+    constants = np.nan_to_num([getattr(columns, name) for name in CONSTANTS], nan=1.0, posinf=math.inf).T.tolist()
     for row, flat in flats.items():
-        kinds.setdefault(_Kind.of(readings[row], flat), []).append(row)
+        kinds.setdefault(_Kind(tuple(flat), tuple(constants[row])), []).append(row)
     for kind, rows in kinds.items():
-        for stretches in _cut([(row, len(flats[row]["parameter"])) for row in rows], size):
+        for stretches in _cut([(row, len(flats[row]["p"])) for row in rows], size):
             yield _drawn(kind, stretches, columns)
 
 
@@ -208,87 +195,71 @@ def _reduced(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Sums [len(SUMS), n_stretches], maxima [len(MAXIMA), n_stretches], and of the sample |Δθ| (where α is known, over α)
     and 1/(√v̂+ε)."""
-    kind, stretches = piece.kind, piece.stretches
-    parts = {name: torch.cat([s.of(flats[s.row][name]) for s in stretches]).float() for name in kind.parts}
-    parts |= _derived(kind, parts)
-    lengths = [s.end - s.begin for s in stretches]
-    squares = _per_stretch({name: parts[of] for name, of in _SQUARED.items() if of in parts}, lengths, 2, wide)
-    sums = _per_stretch({name: parts[of] for name, of in _ADDED.items() if of in parts}, lengths, 1, wide)
-    tops = _per_stretch({name: parts[of] for name, of in _LARGEST.items() if of in parts}, lengths, None, wide)
-    sums |= {name: norm.square() for name, norm in squares.items()}
-    like, unknown = sums["parameter_squared"], torch.full_like(picks, math.nan, dtype=torch.float32)
-    step, inverse = (parts[name].index_select(0, picks) if name in parts else unknown for name in ("step", "inverse"))
-    nothing = torch.full_like(like, math.nan), torch.full_like(like, -math.inf)
-    return _rows(sums, SUMS, nothing[0]), _rows(tops, MAXIMA, nothing[1]), step, inverse
+    stretches, lengths = piece.stretches, [s.end - s.begin for s in piece.stretches]
+    parts = {name: torch.cat([s.of(flats[s.row][name]) for s in stretches]) for name in piece.kind.parts}
+    known = _with_values(
+        {name: _in_float(part) for name, part in parts.items()}, dict(zip(CONSTANTS, piece.kind.constants, strict=True))
+    )
+    sums, maxima = (_rows(of, known, lengths, nothing, wide) for of, nothing in ((SUMS, math.nan), (MAXIMA, -math.inf)))
+    unknown = torch.full_like(picks, math.nan, dtype=torch.float32)
+    moved = known["ratio"] if known["step"] is None else known["step"]
+    step, inverse = (unknown if of is None else of.index_select(0, picks) for of in (moved, known["inverse"]))
+    return sums, maxima, step, inverse
 
 
-_SQUARED = {
-    "gradient_squared": "gradient",
-    "parameter_squared": "parameter",
-    "first_squared": "first",
-    "ratio_squared": "ratio",
-    "surprise_squared": "surprise",
-    "step_squared": "step",
+def _in_float(part: Tensor) -> Tensor:
+    """In float32 at least."""
+    return part if part.dtype is torch.float64 else part.float()
+
+
+_FUNCTIONS: dict[str, Callable[..., Tensor]] = {
+    "abs": torch.abs,
+    "sqrt": torch.sqrt,
+    "where": torch.where,
+    "reciprocal": torch.reciprocal,
+    "at_least": lambda least, value: value.clamp(min=least),
 }
-_ADDED = {"zero_gradient": "still", "second": "second", "alive": "alive", "ratio": "ratio", "swamped": "swamped"}
-_LARGEST = {
-    "first_max": "first",
-    "second_max": "second",
-    "minus_second_max": "minus_second",
-    "ratio_max": "ratio",
-    "step_max": "step",
+
+
+def _with_values(parts: Parts, constants: Mapping[str, float]) -> dict[str, Any]:
+    """With VALUES; None is what a part is lacking for."""
+    known: dict[str, Any] = {"d": parts.get("v"), "wanted": parts.get("m", parts.get("g")), **constants, **parts}
+    for name, expression in VALUES.items():
+        is_root = name == "largest_root" and "d" not in parts
+        known[name] = known["root"] if is_root else _evaluated(expression, known)
+    return known
+
+
+def _evaluated(expression: str, known: Mapping[str, Any]) -> Any:
+    """None where something that it takes is not there."""
+    code = _compiled(expression)
+    there = all(known.get(name) is not None or name in _FUNCTIONS for name in code.co_names)
+    return eval(code, {**_FUNCTIONS, **known}) if there else None
+
+
+@functools.cache
+def _compiled(expression: str) -> CodeType:
+    return compile(expression, expression, "eval")
+
+
+def _rows(
+    reductions: Sequence[Reduction], known: Mapping[str, Any], lengths: list[int], nothing: float, wide: torch.dtype
+) -> Tensor:
+    """One row for each, [n_reductions, n_stretches]; of ``nothing`` where its parts are not there."""
+    found = dict[Reduction, Tensor]()
+    for kind, reduced in _REDUCED.items():
+        values = {of: value for of in reductions if of.kind == kind and (value := _evaluated(of.of, known)) is not None}
+        views = [view for value in values.values() for view in torch.split(_in_float(value), lengths)]
+        if views:
+            found |= zip(values, torch.stack(list(reduced(views, wide))).to(wide).view(len(values), -1), strict=True)
+    missing = torch.full((len(lengths),), nothing, dtype=wide, device=known["p"].device)
+    return torch.stack([found.get(of, missing) for of in reductions])
+
+
+_REDUCED: dict[str, Callable[[list[Tensor], torch.dtype], Iterable[Tensor]]] = {
+    "squares": lambda views, wide: torch._foreach_pow(torch._foreach_norm(views, 2, wide), 2),
+    "total": lambda views, wide: torch._foreach_norm(views, 1, wide),
+    "count": lambda views, wide: torch._foreach_norm(views, 1, wide),
+    "largest": lambda views, wide: torch._foreach_max(views),
 }
-"""Which part each sum of squares, each sum and each maximum is taken of; nothing that is added is negative."""
-
-
-def _derived(kind: _Kind, parts: Parts) -> Parts:
-    """What is computed from the raw parts; ``first`` and ``step`` become absolute values."""
-    found = {}
-    if "gradient" in parts:
-        found["still"] = (parts["gradient"] == 0).float()
-    if "first" in parts:
-        found["first"] = parts["first"].abs()
-    if "second" in parts:
-        found |= _from_second(kind, parts)
-    if "first" in parts and "second" in parts:
-        found["ratio"] = found["step"] = found["first"] * kind.first_scale * found["inverse"]
-    if "step" in parts:
-        found["step"] = parts["step"].abs()
-    return found
-
-
-def _from_second(kind: _Kind, parts: Parts) -> Parts:
-    """√v̂ in all its uses; the running maximum's under AMSGrad, but for the surprise."""
-    second = parts["second"]
-    root, alive = (second * kind.second_scale).sqrt_(), second != 0
-    below = (parts["denominator"] * kind.second_scale).sqrt_() if "denominator" in parts else root
-    inverse = (below + kind.eps).reciprocal_()
-    found = {"inverse": inverse, "swamped": torch.where(alive, inverse * kind.eps, 0.0)}
-    if "gradient" in parts:
-        found["surprise"] = parts["gradient"] / root.clamp_(min=max(kind.eps, TINY))
-    return found | {"alive": alive.float(), "minus_second": -second}
-
-
-def _per_stretch(values: Parts, lengths: list[int], order: int | None, wide: torch.dtype) -> Parts:
-    """Norms of this order of each stretch, or largest values with None."""
-    if not values:
-        return {}
-    views = [view for value in values.values() for view in torch.split(value, lengths)]
-    found = torch._foreach_max(views) if order is None else torch._foreach_norm(views, order, wide)
-    return dict(zip(values, torch.stack(found).to(wide).view(len(values), -1), strict=True))
-
-
-def _rows(values: Parts, names: Sequence[str], missing: Tensor) -> Tensor:
-    return torch.stack([values.get(name, missing) for name in names])
-
-
-def _lost(readings: Sequence[TensorReading], pieces: Sequence[_Piece], like: Tensor) -> Tensor:
-    """Lost updates per stretch; NaN where nobody counted them."""
-    stretches = [s for piece in pieces for s in piece.stretches]
-    losses = {row: readings[row].lost for row in {s.row for s in stretches}}
-    if all(lost is None for lost in losses.values()):
-        return torch.full((len(stretches),), math.nan, dtype=like.dtype, device=like.device)
-    blank = torch.full((), math.nan, device=like.device)
-    shares = [blank if (lost := losses[s.row]) is None else lost for s in stretches]
-    lengths = np.array([s.end - s.begin for s in stretches], dtype=_NUMPY[like.dtype])
-    return torch.stack(shares).to(like.dtype) * sent(lengths, like.device)
+"""One number of each view, by one launch for all; a total is a norm because nothing that it adds up is negative."""

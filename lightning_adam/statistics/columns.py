@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_adam.statistics.raw import Sampling, bias_scales
 from lightning_adam.statistics.reading import TensorReading
+from lightning_adam.statistics.sampling import Sampling
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -27,7 +27,9 @@ class Columns:
         numel, offset, total: elements here, before them, and of the whole tensor.
         lr, eps, decay: α, ε and λ.
         beta1, beta2, step: β₁, β₂ and t; t is NaN where there are no moments.
+        share, stretch: what decay did to θ, as CONSTANTS in elements.py.
         decoupled, counts: whether decay shrinks θ itself, and whether this rank brings the tensor in.
+        measured, narrow: whether the step is measured, and whether θ has 16 bits, so that a step may be rounded away.
     """
 
     names: list[str]
@@ -42,13 +44,17 @@ class Columns:
     beta1: Floats
     beta2: Floats
     step: Floats
+    share: Floats
+    stretch: Floats
     decoupled: Flags
     counts: Flags
+    measured: Flags
+    narrow: Flags
 
     @classmethod
     def of(cls, readings: Sequence[TensorReading]) -> Columns:
         """The columns of a step's readings."""
-        rows = np.array([_row(r) for r in readings], dtype=np.float64).reshape(-1, 11).T
+        rows = np.array([_row(r) for r in readings], dtype=np.float64).reshape(-1, 15).T
         numel, offset, total = rows[:3].astype(np.int64)
         return cls(
             [r.name for r in readings],
@@ -57,14 +63,19 @@ class Columns:
             numel,
             offset,
             total,
-            *rows[3:9],
-            *(rows[9:] > 0),
+            *rows[3:11],
+            *(rows[11:] > 0),
         )
 
     @functools.cached_property
     def sampling(self) -> Sampling:
         """Which elements stand for each tensor."""
         return Sampling.of_sizes(self.total)
+
+    @functools.cached_property
+    def floor(self) -> Floats:
+        """As CONSTANTS in elements.py."""
+        return np.maximum(self.eps, np.finfo(np.float32).tiny)
 
     @functools.cached_property
     def first_scale(self) -> Floats:
@@ -77,8 +88,17 @@ class Columns:
         return bias_scales(self.beta2, self.step)
 
 
+def bias_scales(beta: Floats, step: Floats) -> Floats:
+    """1/(1-βᵗ), Adam's bias correction; infinite where β is 1."""
+    with np.errstate(divide="ignore"):
+        scales: Floats = 1.0 / (1.0 - beta**step)
+    return scales
+
+
 def _row(of: TensorReading) -> tuple[float, ...]:
     moments = of.moments
     known = moments is not None and moments.step > 0
     averages = (moments.beta1, moments.beta2, moments.step) if moments is not None and known else (np.nan,) * 3
-    return (of.parameter.numel(), of.offset, of.total, of.lr, of.eps, of.decay, *averages, of.decoupled, of.counts)
+    sizes, measured = (of.parameter.numel(), of.offset, of.total), of.before is not None
+    flags = (of.decoupled, of.counts, measured, measured and of.parameter.element_size() < 4)
+    return (*sizes, of.lr, of.eps, of.decay, *averages, of.shrunk.share, of.shrunk.stretch, *flags)

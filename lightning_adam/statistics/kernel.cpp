@@ -1,5 +1,7 @@
 // One pass over gradient, parameter and moments of all tensors: the raw rows of raw.py, each value read once.
 //
+// What is computed of an element and added up is in quantities.py and elements.py; cpp_macros.py defines the names in capitals.
+//
 // Plain C++17, no headers of torch's; built without -ffast-math: that would drop NaN, and (GCC before 13) switch off
 // denormals for the whole process. Sums run in float over 1,024 elements and in double beyond; a block whose float sum
 // overflows or comes near underflow is summed again in double. Maxima leave NaN out: finalise() takes it from the sums.
@@ -19,8 +21,6 @@ namespace {
 constexpr int64_t BLOCK = 1024;    // elements that are summed in float
 constexpr int64_t CHUNK = 131072;  // elements of one work unit
 constexpr int BINS = 80;
-enum Sum { GRADIENT, ZERO_GRADIENT, PARAMETER, FIRST, SECOND, ALIVE, RATIO, RATIO_SQUARED, SWAMPED, SURPRISE, SUMS, STEP = SUMS, LOST, ALL_SUMS };
-enum Maximum { FIRST_MAX, SECOND_MAX, SECOND_MIN, RATIO_MAX, MAXIMA, STEP_MAX = MAXIMA, ALL_MAXIMA };
 enum Part { PARAMETERS, GRADIENTS, FIRSTS, SECONDS, DENOMINATORS, BEFORE, PARTS };  // θ, g, m, v, what v̂ is rooted of, old θ
 enum Kind : int64_t { MISSING, FLOAT, BFLOAT, CODES };
 
@@ -139,98 +139,44 @@ class Bins {  // log10 bins, by the float's exponent and three bits of mantissa:
 };
 
 struct Partial {
-    double sums[ALL_SUMS];
-    float maxima[ALL_MAXIMA];
+    double sums[SUMS];
+    float maxima[MAXIMA];
     Counts steps, rates;
 };
 
-// Of the values that a block divides by, as far as v tells: 1/(ab) keeps its digits while ab is far from over- and underflow.
-struct Range {
-    float low, high;
+// The functions of elements.py.
+using std::abs, std::sqrt;
+inline float where(bool holds, float one, float other) { return holds ? one : other; }
+inline float reciprocal(float value) { return 1 / value; }
+inline float at_least(float least, float value) { return least > value ? least : value; }
 
-    bool fits(const Range& denominator, float scale, float eps, float floor) const {
-        const float smallest = (std::sqrt(denominator.low * scale) + eps) * std::max(std::sqrt(low * scale), floor);
-        const float largest = (std::sqrt(denominator.high * scale) + eps) * std::max(std::sqrt(high * scale), floor);
-        return smallest > 1e-30f && largest < 1e30f;
-    }
-};
+// Whether a sum in float has neither overflowed nor, in so small a one, lost terms.
+inline bool in_range(double sum) { return sum < 3e38 && sum > 1e-28; }
 
-bool keeps_range(const double* sums) {
-    for (int i : {GRADIENT, PARAMETER, FIRST, SECOND, RATIO, RATIO_SQUARED, SURPRISE})
-        if (!(sums[i] < 3e38 && sums[i] > 1e-28)) return false;
-    return true;
-}
-
-// One division for the two of 1/(√v̂+ε) and 1/max(√v̂,ε), as 1/(ab). EXACT divides twice and sums up in double.
-template <bool EXACT, bool AMSGRAD>
-inline bool add_block(const Tensor& t, const Block& block, int64_t count, double* sums, float* maxima) {
-    using Accumulator = std::conditional_t<EXACT, double, float>;
-    const float *parameter = block.parts[PARAMETERS], *gradient = block.parts[GRADIENTS], *first = block.parts[FIRSTS],
-                *second = block.parts[SECONDS], *largest = block.parts[DENOMINATORS];
+// Adds to a chunk's sums and maxima; where float does not hold a sum, nothing: then it is to be done again with EXACT, which
+// sums up in double. Where the step is MEASURED, it goes into `steps`.
+template <bool EXACT, bool AMSGRAD, bool MEASURED>
+bool add_block(const Tensor& t, const Block& block, int64_t count, float* steps, Partial& partial) {
+    using Wide = std::conditional_t<EXACT, double, float>;
+    const float *ps = block.parts[PARAMETERS], *gs = block.parts[GRADIENTS], *ms = block.parts[FIRSTS], *vs = block.parts[SECONDS],
+                *ds = block.parts[DENOMINATORS], *befores = block.parts[BEFORE], *wants = t.kinds[FIRSTS] ? ms : gs;
     const float first_scale = float(t.first_scale), second_scale = float(t.second_scale), eps = float(t.eps);
-    const float floor = eps > FLT_MIN ? eps : FLT_MIN;
-    Accumulator g2 = 0, p2 = 0, m2 = 0, vs = 0, us = 0, u2 = 0, swamped = 0, surprise = 0;
-    int32_t zero = 0, alive = 0;
-    float m_max = maxima[FIRST_MAX], u_max = maxima[RATIO_MAX];
-    float v_low = INFINITY, v_high = -INFINITY, d_low = INFINITY, d_high = -INFINITY;
-#pragma omp simd reduction(+ : g2, p2, m2, vs, us, u2, swamped, surprise, zero, alive) \
-    reduction(max : m_max, u_max, v_high, d_high) reduction(min : v_low, d_low)
+    const float floor = std::max(eps, FLT_MIN), share = float(t.share), stretch = float(t.stretch);
+    BEGIN_SUMS BEGIN_MAXIMA
+#pragma omp simd reduction(+ : SUM_NAMES) reduction(max : MAXIMUM_NAMES)
     for (int64_t i = 0; i < count; i++) {
-        const float p = parameter[i], g = gradient[i], m = std::fabs(first[i]), v = second[i];
-        const float d = AMSGRAD ? largest[i] : v;
-        const float root = std::sqrt(v * second_scale);
-        const float below = (AMSGRAD ? std::sqrt(d * second_scale) : root) + eps;
-        const float floored = floor > root ? floor : root;
-        const float shared = 1.0f / (below * floored);
-        const float inverse = EXACT ? 1.0f / below : shared * floored;
-        const float u = m * first_scale * inverse;
-        const float r = EXACT ? g / floored : g * (shared * below);
-        g2 += Accumulator(g) * g;
-        p2 += Accumulator(p) * p;
-        m2 += Accumulator(m) * m;
-        vs += v;
-        us += u;
-        u2 += Accumulator(u) * u;
-        swamped += v != 0 ? inverse : 0.0f;
-        surprise += Accumulator(r) * r;
-        zero += g == 0;
-        alive += v != 0;
-        m_max = m > m_max ? m : m_max;
-        u_max = u > u_max ? u : u_max;
-        v_high = v > v_high ? v : v_high;
-        v_low = v < v_low ? v : v_low;
-        if (AMSGRAD) {
-            d_high = d > d_high ? d : d_high;
-            d_low = d < d_low ? d : d_low;
-        }
+        const float p = ps[i], g = gs[i], m = ms[i], v = vs[i], d = AMSGRAD ? ds[i] : v;
+        const float before = MEASURED ? befores[i] : p, wanted = MEASURED ? wants[i] : g;
+        VALUES
+        ADD_ELEMENT
+        if (MEASURED) steps[i] = step;
     }
-    const double added[SUMS] = {double(g2),    double(zero), double(p2), double(m2),           double(vs),
-                                double(alive), double(us),   double(u2), eps * double(swamped), double(surprise)};
-    std::memcpy(sums, added, sizeof added);
-    const Range v{v_low, v_high}, d = AMSGRAD ? Range{d_low, d_high} : v;
-    if (!EXACT && !(keeps_range(sums) && v.fits(d, second_scale, eps, floor))) return false;
-    maxima[FIRST_MAX] = m_max, maxima[RATIO_MAX] = u_max;
-    maxima[SECOND_MAX] = std::max(maxima[SECOND_MAX], v_high), maxima[SECOND_MIN] = std::max(maxima[SECOND_MIN], -v_low);
+    if (!EXACT && !(SUMS_HELD)) return false;
+    const double sums[] = {SUMS_IN_DOUBLE};
+    const float maxima[] = {MAXIMUM_NAMES};
+    for (int i = 0; i < SUMS; i++) partial.sums[i] += sums[i];
+    for (int i = 0; i < MAXIMA; i++) partial.maxima[i] = std::max(partial.maxima[i], maxima[i]);
     return true;
-}
-
-// What a step was, from the weights before and after it, and how many elements it should have moved and did not.
-void add_steps(const Tensor& t, const Block& block, int64_t count, float* steps, Partial& partial) {
-    const float *now = block.parts[PARAMETERS], *before = block.parts[BEFORE];
-    const float* wanted = block.parts[t.kinds[FIRSTS] ? FIRSTS : GRADIENTS];
-    const float share = float(t.share), stretch = float(t.stretch);
-    double squared = 0;
-    float largest = partial.maxima[STEP_MAX];
-    int32_t lost = 0;
-#pragma omp simd reduction(+ : squared, lost) reduction(max : largest)
-    for (int64_t i = 0; i < count; i++) {
-        const float size = std::fabs((now[i] - before[i]) + share * before[i]) * stretch;
-        steps[i] = size;
-        squared += double(size) * size;
-        largest = size > largest ? size : largest;
-        lost += (now[i] == before[i]) & (wanted[i] != 0);
-    }
-    partial.sums[STEP] += squared, partial.sums[LOST] += lost, partial.maxima[STEP_MAX] = largest;
 }
 
 // Cells of `stride` elements give one sampled element each, at a place that the golden-ratio sequence says
@@ -262,33 +208,36 @@ void finish_sample(const Tensor& t, int64_t count, const Bins& bins, float* rate
     const bool measured = t.kinds[BEFORE], known = measured || t.kinds[FIRSTS];
 #pragma omp simd
     for (int64_t i = 0; i < count; i++) {
-        rates[i] = lr / (std::sqrt(rates[i] * second_scale) + eps);
-        steps[i] = std::fabs(steps[i]) * (measured ? 1.0f : known ? first_scale * rates[i] : NAN);
+        const float m = steps[i], d = rates[i];
+        SAMPLE_VALUES
+        rates[i] = inverse * lr;
+        steps[i] = measured ? m : known ? ratio * lr : NAN;
     }
     bins.count(rates, count, partial.rates);
     bins.count(steps, count, partial.steps);
 }
 
-template <bool AMSGRAD>
+template <bool AMSGRAD, bool MEASURED>
 void add_chunk(const Tensor& t, int64_t start, int64_t end, const Bins& bins, float* sample, Partial& partial) {
     const int64_t first_sampled = first_cell(t, start);
     int64_t cell = first_sampled;
     std::vector<float> steps(static_cast<size_t>((end - start) / t.stride + 2));
     Block block;
     float measured[BLOCK];
-    const bool measures = t.kinds[BEFORE] != MISSING;
     for (int64_t at = start; at < end; at += BLOCK) {
         const int64_t stop = at + BLOCK < end ? at + BLOCK : end;
-        double sums[SUMS];
         block.look_at(t, at, stop - at);
-        if (!add_block<false, AMSGRAD>(t, block, stop - at, sums, partial.maxima))
-            add_block<true, AMSGRAD>(t, block, stop - at, sums, partial.maxima);
-        for (int i = 0; i < SUMS; i++) partial.sums[i] += sums[i];
-        if (measures) add_steps(t, block, stop - at, measured, partial);
-        const float* moves = measures ? measured : block.parts[FIRSTS];
+        if (!add_block<false, AMSGRAD, MEASURED>(t, block, stop - at, measured, partial))
+            add_block<true, AMSGRAD, MEASURED>(t, block, stop - at, measured, partial);
+        const float* moves = MEASURED ? measured : block.parts[FIRSTS];
         cell = gather_block(t, block, moves, at, cell, stop, sample, steps.data() + (cell - first_sampled));
     }
     finish_sample(t, cell - first_sampled, bins, sample + t.slot + first_sampled, steps.data(), partial);
+}
+
+decltype(&add_chunk<false, false>) chunk_adder(const Tensor& t) {
+    if (t.places[DENOMINATORS] == t.places[SECONDS]) return t.kinds[BEFORE] ? add_chunk<false, true> : add_chunk<false, false>;
+    return t.kinds[BEFORE] ? add_chunk<true, true> : add_chunk<true, false>;
 }
 
 // `elements`: what there is to do in all; a thread is started for half a million, which take longer than its start.
@@ -416,16 +365,16 @@ extern "C" int lightning_adam_reduce(const Tensor* tensors, int64_t n_tensors, c
         const int64_t end = start + CHUNK < t.numel ? start + CHUNK : t.numel;
         Partial& partial = partials[unit];
         for (float& maximum : partial.maxima) maximum = -INFINITY;
-        (t.places[DENOMINATORS] == t.places[SECONDS] ? add_chunk<false> : add_chunk<true>)(t, start, end, bins, sample, partial);
+        chunk_adder(t)(t, start, end, bins, sample, partial);
     });
     for (size_t unit = 0; unit < owners.size(); unit++) {
         const Partial& partial = partials[unit];
-        double *row = sums + owners[unit] * ALL_SUMS, *top = maxima + owners[unit] * ALL_MAXIMA;
+        double *row = sums + owners[unit] * SUMS, *top = maxima + owners[unit] * MAXIMA;
         const double weight = tensors[owners[unit]].weight;
-        for (int i = 0; i < ALL_SUMS; i++) row[i] += partial.sums[i];
+        for (int i = 0; i < SUMS; i++) row[i] += partial.sums[i];
         for (int i = 0; i < BINS; i++) counts[i] += weight * partial.steps.of[i];
         for (int i = 0; i < BINS; i++) counts[BINS + i] += weight * partial.rates.of[i];
-        for (int i = 0; i < ALL_MAXIMA; i++) top[i] = partial.maxima[i] > top[i] ? partial.maxima[i] : top[i];
+        for (int i = 0; i < MAXIMA; i++) top[i] = partial.maxima[i] > top[i] ? partial.maxima[i] : top[i];
     }
     return 0;
 } catch (...) {

@@ -1,6 +1,6 @@
 """The compiled pass over all tensors of a step: ``kernel.cpp``, built on its first use and called through ctypes.
 
-Building takes about two seconds, once per machine: the library is kept under ``$XDG_CACHE_HOME/lightning_adam`` (else
+Building takes about four seconds, once per machine: the library is kept under ``$XDG_CACHE_HOME/lightning_adam`` (else
 ``~/.cache``). Where there is no compiler (``$CXX``, c++, g++, clang++), and while a slow one works, everything is computed
 in plain torch, about twenty times slower and otherwise alike. ``LIGHTNING_ADAM_KERNEL=eager`` asks for that.
 """
@@ -24,15 +24,17 @@ from torch import Tensor
 
 from lightning_adam.moments.packed import Blockwise
 from lightning_adam.statistics.columns import Columns
+from lightning_adam.statistics.cpp_macros import macros
 from lightning_adam.statistics.library import Loading, Recipe, obtain
-from lightning_adam.statistics.quantities import LOG10_EDGES
-from lightning_adam.statistics.raw import KERNEL_MAXIMA, KERNEL_SUMS, MAXIMA, SUMS, RawTable
+from lightning_adam.statistics.quantities import LOG10_EDGES, MAXIMA, SUMS
+from lightning_adam.statistics.raw import RawTable
 from lightning_adam.statistics.reading import TensorReading
 
 LOG = logging.getLogger("lightning_adam")
 
 SOURCE = Path(__file__).with_name("kernel.cpp")
-FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd", "-pthread")
+OPTIONS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd", "-pthread")
+FLAGS = (*OPTIONS, *macros(SUMS, MAXIMA))
 
 SYMBOLS = ("lightning_adam_reduce", "lightning_adam_quantiles")
 TRIAL = """
@@ -47,8 +49,8 @@ sys.exit(failed or out[0] != 2.0)
 
 CPU = torch.device("cpu")
 
-PARTS = ("parameter", "gradient", "first", "second", "denominator", "before")
-"""θ, g, m, v, what v̂ is rooted of, and θ before the step where the step is measured."""
+PARTS = ("p", "g", "m", "v", "d", "before")
+"""``enum Part`` in kernel.cpp; as in elements.py."""
 KINDS = {torch.float32: 1, torch.bfloat16: 2}
 CODES = 3
 """``enum Kind`` in kernel.cpp; 0 is what a tensor does not have."""
@@ -97,9 +99,6 @@ def reduce(readings: Sequence[TensorReading], columns: Columns, table: RawTable)
     places, kinds, packings = zip(*[at for at in found if at is not None], strict=True)
     tasks = _tasks(columns, rows, np.array(places, dtype=np.uint64), np.array(kinds, dtype=np.int64))
     tasks["packings"] = np.array(packings, dtype=np.uint64).view(PACKING)[..., 0]
-    shrunk = [readings[row].shrunk for row in rows.tolist()]
-    tasks["share"] = [decay.share for decay in shrunk]
-    tasks["stretch"] = [1 / (1 - decay.share) if decay.after else 1.0 for decay in shrunk]
     return frozenset(rows.tolist()) if _run(tasks, rows, table) else frozenset()
 
 
@@ -181,46 +180,24 @@ def _is_plain(tensor: Tensor, size: int) -> bool:
 def _tasks(columns: Columns, rows: NDArray[np.int64], places: NDArray[np.uint64], kinds: NDArray[np.int64]) -> NDArray[Any]:
     """One TASK per row."""
     tasks, sampling = np.zeros(len(rows), dtype=TASK), columns.sampling
-    tasks["places"], tasks["kinds"], tasks["stretch"] = places, kinds, 1.0
-    for name in ("numel", "offset", "first_scale", "second_scale", "eps", "lr"):
+    tasks["places"], tasks["kinds"] = places, kinds
+    for name in ("numel", "offset", "first_scale", "second_scale", "eps", "lr", "share", "stretch"):
         tasks[name] = getattr(columns, name)[rows]
     for name, values in (("slot", sampling.begins), ("stride", sampling.strides), ("slots", sampling.sizes)):
         tasks[name] = values[rows]
     tasks["weight"] = (sampling.weights() * columns.counts)[rows]
-    for scale, part in (("first_scale", "first"), ("second_scale", "second")):
+    for scale, part in (("first_scale", "m"), ("second_scale", "v")):
         tasks[scale][kinds[:, PARTS.index(part)] == 0] = 1.0
     return tasks
 
 
-NEEDS = {
-    "first_squared": ("first",),
-    "second": ("second",),
-    "alive": ("second",),
-    "ratio": ("first", "second"),
-    "ratio_squared": ("first", "second"),
-    "swamped": ("second",),
-    "surprise_squared": ("second",),
-    "first_max": ("first",),
-    "second_max": ("second",),
-    "minus_second_max": ("second",),
-    "ratio_max": ("first", "second"),
-}
-"""Which parts a sum or a maximum takes beside the weight and the gradient."""
-
-
 def _put(table: RawTable, tasks: NDArray[Any], rows: NDArray[np.int64], sums: NDArray[Any], maxima: NDArray[Any]) -> None:
+    """Into the table; what takes a part that a tensor does not have is not to be had."""
     missing = {part: tasks["kinds"][:, index] == 0 for index, part in enumerate(PARTS)}
-    for names, values, nothing in ((KERNEL_SUMS, sums, np.nan), (KERNEL_MAXIMA, maxima, -np.inf)):
-        for column, name in enumerate(names):
-            for part in NEEDS.get(name, ()):
+    for reductions, values, nothing in ((SUMS, sums, np.nan), (MAXIMA, maxima, -np.inf)):
+        for column, reduction in enumerate(reductions):
+            for part in reduction.parts & missing.keys():
                 values[missing[part], column] = nothing
-    by_formula, rates = missing["before"], tasks["lr"]
-    with np.errstate(invalid="ignore", over="ignore"):
-        squared = sums[:, KERNEL_SUMS.index("ratio_squared")] * rates**2
-        largest = maxima[:, KERNEL_MAXIMA.index("ratio_max")] * rates
-    sums[by_formula, SUMS.index("step_squared")], maxima[by_formula, -1] = squared[by_formula], largest[by_formula]
-    is_wide = tasks["kinds"][:, PARTS.index("parameter")] == KINDS[torch.float32]
-    sums[by_formula | is_wide, SUMS.index("lost")] = np.nan
     table.sums.numpy()[rows], table.maxima.numpy()[rows] = sums, maxima
 
 

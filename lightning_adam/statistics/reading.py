@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -70,25 +69,6 @@ class TensorReading:
     def total(self) -> int:
         """Elements of the whole tensor."""
         return self.parameter.numel() if self.whole is None else self.whole
-
-    @functools.cached_property
-    def measured_step(self) -> Tensor | None:
-        """Δθ without decoupled decay, where there is a copy to measure it from."""
-        return None if self.before is None else self.shrunk.step(self.parameter, self.before)
-
-    @property
-    def counts_lost(self) -> bool:
-        """Whether a step under half the spacing of the weight's dtype may be rounded away."""
-        return self.before is not None and self.parameter.element_size() < 4
-
-    @property
-    def lost(self) -> Tensor | None:
-        """Share of elements that should have moved and did not, of 16-bit weights; else None."""
-        if self.before is None or not self.counts_lost:
-            return None
-        wanted = self.moments.first if self.moments is not None and self.moments.first is not None else self.gradient
-        assert wanted is not None
-        return ((self.parameter == self.before) & (wanted != 0)).float().mean()
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,10 @@ from pathlib import Path
 import triton
 import triton.language as tl
 
-SOURCE = zlib.crc32(Path(__file__).read_bytes())
+from lightning_adam.statistics import quantities, triton_source
+
+WRITTEN = triton_source.written(quantities.SUMS, quantities.MAXIMA)
+SOURCE = zlib.crc32(Path(__file__).read_bytes() + WRITTEN.encode())
 """Passed to every kernel: the constants below are no part of the key under which Triton 3.2 keeps what it has compiled."""
 
 FIELDS = (
@@ -34,10 +37,10 @@ of one tensor each). ``weight``: elements that a sampled one stands for."""
 (OFFSET, SLOT, STRIDE, FIRST_CELL, END_CELL, FIRST_DRAW) = map(tl.constexpr, range(9, 15))
 (FIRST_SCALE, SECOND_SCALE, EPS, LR) = map(tl.constexpr, range(15, 19))
 
-(G2, ZERO, P2, M2, V1, ALIVE, U1, U2, SWAMPED, R2, STEP2, LOST) = map(tl.constexpr, range(12))
-(M_TOP, V_TOP, LOW_TOP, U_TOP, STEP_TOP) = map(tl.constexpr, range(12, 17))
-"""Columns: SUMS and MAXIMA of raw.py, one after the other."""
-SUMS, MAXIMA, COLUMNS, PADDED = map(tl.constexpr, (12, 5, 17, 32))
+SUMS, MAXIMA = tl.constexpr(len(quantities.SUMS)), tl.constexpr(len(quantities.MAXIMA))
+COLUMNS = tl.constexpr(len(quantities.SUMS) + len(quantities.MAXIMA))
+PADDED = tl.constexpr(triton.next_power_of_2(COLUMNS.value))
+"""Columns: those of the raw table's sums and maxima, one after the other."""
 
 LANES, VECTOR, BLOCK = map(tl.constexpr, (256, 4, 1024))
 """A turn takes BLOCK elements: VECTOR per lane, 16 bytes of float32, the widest load."""
@@ -113,73 +116,6 @@ def _tensor(table, n_rows, index, start, FIELD: tl.constexpr, DTYPE: tl.constexp
 
 
 @triton.jit
-def _add_unit(
-    table,
-    numbers,
-    partial,
-    n_rows,
-    owners,
-    unit,
-    P: tl.constexpr,
-    G: tl.constexpr,
-    M: tl.constexpr,
-    V: tl.constexpr,
-    AMSGRAD: tl.constexpr,
-    ALIGNED: tl.constexpr,
-    WIDE: tl.constexpr,
-):
-    """Writes one unit's columns, summed in WIDE per lane; returns whether float32 holds them."""
-    index, out = tl.load(table + owners + unit), partial + unit * COLUMNS
-    start = (unit - _field(table, n_rows, index, FIRST_UNIT)) * UNIT
-    count = tl.minimum(_field(table, n_rows, index, NUMEL) - start, UNIT).to(tl.int32)
-    parameter = _tensor(table, n_rows, index, start, PARAMETER, P, ALIGNED)
-    gradient = _tensor(table, n_rows, index, start, GRADIENT, G, ALIGNED)
-    first = _tensor(table, n_rows, index, start, FIRST, M, ALIGNED)
-    second = _tensor(table, n_rows, index, start, SECOND, V, ALIGNED)
-    denominator = _tensor(table, n_rows, index, start, DENOMINATOR, V, ALIGNED)
-    first_scale, second_scale = _number(numbers, n_rows, index, FIRST_SCALE), _number(numbers, n_rows, index, SECOND_SCALE)
-    eps = _number(numbers, n_rows, index, EPS)
-    none, lowest = tl.full((LANES,), 0.0, WIDE), tl.full((LANES,), float("-inf"), tl.float32)
-    g2, p2, m2, v1, u1, u2, swamped, r2 = none, none, none, none, none, none, none, none
-    m_top, v_top, low_top, u_top = lowest, lowest, lowest, lowest
-    zero = tl.full((LANES,), 0, tl.int32)
-    alive, places, whole, floor = zero, _places(ALIGNED), count // BLOCK * BLOCK, tl.maximum(eps, TINY)
-    # a mask makes loads narrow: only the last turn has one
-    for rest in tl.static_range(2):
-        for at in range(whole if rest else 0, count if rest else whole, BLOCK):
-            inside = places < count - at
-            p, g = _read(parameter + at, places, inside, rest), _read(gradient + at, places, inside, rest)
-            m, v = tl.abs(_read(first + at, places, inside, rest)), _read(second + at, places, inside, rest)
-            root = _root(v * second_scale, WIDE)
-            below = _root(_read(denominator + at, places, inside, rest) * second_scale, WIDE) if AMSGRAD else root
-            inverse = 1.0 / (below + eps)
-            u = _only(inside, m * first_scale * inverse, 0.0, rest)
-            # tl.maximum would leave NaN out
-            r = g / tl.where(floor > root, floor, root)
-            g2, p2, m2 = g2 + _squares(g, WIDE), p2 + _squares(p, WIDE), m2 + _squares(m, WIDE)
-            u2, r2 = u2 + _squares(u, WIDE), r2 + _squares(r, WIDE)
-            v1, u1 = v1 + tl.sum(v.to(WIDE), 1), u1 + tl.sum(u.to(WIDE), 1)
-            swamped += tl.sum(tl.where(v != 0, inverse, 0.0).to(WIDE), 1)
-            alive += tl.sum((v != 0).to(tl.int32), 1)
-            zero += tl.sum(_only(inside, (g == 0).to(tl.int32), 0, rest), 1)
-            m_top, u_top = tl.maximum(m_top, tl.max(m, 1)), tl.maximum(u_top, tl.max(u, 1))
-            v_top = tl.maximum(v_top, tl.max(_only(inside, v, float("-inf"), rest), 1))
-            low_top = tl.maximum(low_top, tl.max(_only(inside, -v, float("-inf"), rest), 1))
-    lr = _field(numbers, n_rows, index, LR)
-    moving, living, m_most = count - _put(out + ZERO, zero), _put(out + ALIVE, alive), _put_top(out + M_TOP, m_top)
-    u_most, u2_total = _put_top(out + U_TOP, u_top), _put(out + U2, u2)
-    _put(out + SWAMPED, swamped.to(tl.float64) * eps)
-    _put_top(out + V_TOP, v_top)
-    _put_top(out + LOW_TOP, low_top)
-    tl.store(out + STEP_TOP, u_most * lr)
-    tl.store(out + STEP2, u2_total * lr * lr)
-    tl.store(out + LOST, float("nan"))
-    held = _held(_put(out + G2, g2), moving) & _held(_put(out + R2, r2), moving) & _held(_put(out + P2, p2), 1.0)
-    held &= _held(u2_total, u_most) & _held(_put(out + U1, u1), u_most) & _held(_put(out + M2, m2), m_most)
-    return held & _held(_put(out + V1, v1), living) & (eps > 9e-16)
-
-
-@triton.jit
 def _places(ALIGNED: tl.constexpr):
     """Elements of one turn [LANES, VECTOR], laid out so that a warp's loads are contiguous and a lane adds up its own."""
     lane, element = tl.arange(0, LANES)[:, None], tl.arange(0, VECTOR)[None, :]
@@ -202,8 +138,39 @@ def _number(numbers, n_rows, index, FIELD: tl.constexpr):
 
 
 @triton.jit
-def _root(values, WIDE: tl.constexpr):
-    return tl.sqrt(values.to(WIDE)).to(tl.float32)
+def _abs(value):
+    return tl.abs(value)
+
+
+@triton.jit
+def _where(holds, one, other):
+    return tl.where(holds, one, other)
+
+
+@triton.jit
+def _at_least(least, value):
+    return tl.where(least > value, least, value)  # tl.maximum would leave NaN out
+
+
+@triton.jit
+def _sqrt(value):
+    """In the dtype that it comes in."""
+    return tl.sqrt(value).to(tl.float32)
+
+
+@triton.jit
+def _reciprocal(value):
+    return 1.0 / value
+
+
+@triton.jit
+def _exact_sqrt(value):
+    return tl.sqrt(value.to(tl.float64)).to(tl.float32)
+
+
+@triton.jit
+def _exact_reciprocal(value):
+    return (1.0 / value.to(tl.float64)).to(tl.float32)
 
 
 @triton.jit
@@ -213,7 +180,7 @@ def _squares(values, WIDE: tl.constexpr):
 
 
 @triton.jit
-def _put(place, lanes):
+def _put_sum(place, lanes):
     total = tl.sum(lanes.to(tl.float64), 0)
     tl.store(place, total)
     return total
@@ -221,15 +188,25 @@ def _put(place, lanes):
 
 @triton.jit
 def _put_top(place, lanes):
-    top = tl.max(lanes, 0).to(tl.float64)
-    tl.store(place, top)
-    return top
+    tl.store(place, tl.max(lanes, 0).to(tl.float64))
 
 
 @triton.jit
-def _held(total, some):
-    """Whether float32 lanes have neither overflowed nor, in so small a sum, lost terms; ``some``: 0 if all terms are."""
-    return (total < 3e38) & ((total > 1e-28) | (some == 0))
+def _held(total, sizes):
+    """Whether float32 lanes have neither overflowed nor, in so small a sum, lost terms; ``sizes``: the largest by lane."""
+    return (total < 3e38) & ((total > 1e-28) | (tl.max(sizes, 0) == 0))
+
+
+def _made(function: str, sqrt, reciprocal):
+    """A function that triton_source.py has written, with these for the element's sqrt and reciprocal."""
+    functions = {"abs": _abs, "where": _where, "at_least": _at_least, "sqrt": sqrt, "reciprocal": reciprocal}
+    names = globals() | functions
+    exec(compile(WRITTEN, triton_source.FILE, "exec"), names)
+    return names[function]
+
+
+_add_unit = _made("add_unit", _sqrt, _reciprocal)
+_sampled = _made("sampled", _exact_sqrt, _exact_reciprocal)
 
 
 @triton.jit(do_not_specialize=["n_rows"])
@@ -275,13 +252,13 @@ def draw(
     at = cell * stride + (((cell * 2654435761) & 0xFFFFFFFF) * stride >> 32) - _field(table, n_rows, index, OFFSET)
     m = _read(_tensor(table, n_rows, index, 0, FIRST, M, False), at, inside, True)
     d = _read(_tensor(table, n_rows, index, 0, DENOMINATOR, V, False), at, inside, True)
-    root = _root(d * _number(numbers, n_rows, index, SECOND_SCALE), tl.float64)
-    inverse = (1.0 / (root + _number(numbers, n_rows, index, EPS)).to(tl.float64)).to(tl.float32)
-    u, lr = tl.abs(m) * _number(numbers, n_rows, index, FIRST_SCALE) * inverse, _field(numbers, n_rows, index, LR)
+    first_scale, second_scale = _number(numbers, n_rows, index, FIRST_SCALE), _number(numbers, n_rows, index, SECOND_SCALE)
+    inverse, ratio = _sampled(m, d, first_scale, second_scale, _number(numbers, n_rows, index, EPS))
+    lr = _field(numbers, n_rows, index, LR)
     rate = (inverse.to(tl.float64) * lr).to(tl.float32)
     tl.store(sample + _field(table, n_rows, index, SLOT) + cell, rate, mask=inside)
     into = counts + index * (2 * BINS)
-    _count(into, (u.to(tl.float64) * lr).to(tl.float32), inside, numbers + edges)
+    _count(into, (ratio.to(tl.float64) * lr).to(tl.float32), inside, numbers + edges)
     _count(into + BINS, rate, inside, numbers + edges)
 
 
