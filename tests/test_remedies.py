@@ -125,7 +125,7 @@ def test_decay_is_not_blamed_where_clipping_leaves_no_step() -> None:
 
 def test_monitor_reads_momentum_and_the_peak_of_one_cycle() -> None:
     """Of real SGD with a momentum of 0.9; ``OneCycleLR`` is given its peak of 0.3, and starts at a 25th of it."""
-    plain, cycled = (short(Job("parity-of-four", "healthy-1", setting=name), 3) for name in ("", "onecycle"))
+    plain, cycled = (short(Job("parity-of-four", "healthy-1", setting=name)) for name in ("", "onecycle"))
     told, peak = plain.records[0][0], cycled.records[0][0]
 
     assert isinstance(told, RunSignals)

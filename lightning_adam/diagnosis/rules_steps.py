@@ -33,6 +33,8 @@ def no_warmup(case: Case) -> Finding | None:
         return None
     if case.warms_up or not case.has_second_moment or case.run.steps_like in ("adapted", "accumulated"):
         return None
+    if _is_decay(case):
+        return None
     steps = warmup_steps(case, untuned_warmup(case.now.beta2))
     of = "of the run, as a share" if isinstance(steps, float) else "steps: 2/(1-beta2), at most a tenth of the run"
     advice = lower_rate(case, _by_first_step(case), f", with warmup={steps} ({of})")
@@ -65,7 +67,7 @@ def lr_high(case: Case) -> Finding | None:
     recent = min(past.recent("update_ratio_p50", 2), default=math.nan)
     if heavy is None or past.count < 30 or not past.ratio_average > limit or not recent > 0.7 * limit:
         return None
-    if not case.now.lr >= 0.3 * past.peak_lr or median(past.recent("decay_ratio", 3)) > 0.5:
+    if not case.now.lr >= 0.3 * past.peak_lr or _is_decay(case):
         return None
     ratio = past.ratio_average
     advice = lower_rate(case, good_unit_step(case) * _floor(case.now.beta1) / ratio)
@@ -87,7 +89,7 @@ def _lr_high_early(case: Case) -> Finding | None:
     if case.run.steps_like in ("adapted", "accumulated"):  # the first step says nothing of the later ones
         return None
     stays = past.early_ratio > LARGE_FIRST_STEP and (case.warms_up or not case.has_second_moment)
-    if not (past.early_ratio > HOPELESS_FIRST_STEP or stays) or median(past.recent("decay_ratio", 3)) > 0.5:
+    if not (past.early_ratio > HOPELESS_FIRST_STEP or stays) or _is_decay(case):
         return None
     advice = lower_rate(case, _by_first_step(case))
     return Finding(
@@ -143,6 +145,11 @@ def oscillation(case: Case) -> Finding | None:
         remedy=advice.text,
         changes=advice.changes,
     )
+
+
+def _is_decay(case: Case) -> bool:
+    """Weights move because the decay pulls them: healthy runs have at most 0.14."""
+    return median(case.past.recent("decay_ratio", 3)) > 0.5
 
 
 def _by_first_step(case: Case) -> float:
