@@ -22,7 +22,18 @@ from tests.benchmarks.explained import Case, rates
 
 SECTIONS = ["What it looks like", "Why it happens", "What to do, in order", "When it may be wrong"]
 OF_TORCH = {
-    *("T_max", "batch_first", "dim", "drop_last", "ignore_index", "labels", "loss", "num_classes", "pos_weight"),
+    *(
+        "T_max",
+        "batch_first",
+        "dim",
+        "drop_last",
+        "ignore_index",
+        "labels",
+        "log_input",
+        "loss",
+        "num_classes",
+        "pos_weight",
+    ),
     *("precision", "reduction", "requires_grad", "shuffle", "training"),
 }
 """Arguments of torch, Lightning and Hugging Face, and names that stand for the user's own."""

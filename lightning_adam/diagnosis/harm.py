@@ -94,13 +94,20 @@ def agrees(rule: str, case: Case) -> bool:
     if rule in BOUNCING or case.curve.count < patience(case):
         return False
     if rule in SMALL_STEPS:
-        is_left_there = rule == "SCHEDULE-COLLAPSED" and stays_where_its_rate_left_it(case)
-        return is_slow(case) or is_left_there or (rule in SHORTENED and falls_short(case))
+        return _is_slowed(rule, case)
     if rule in LARGE_STEPS and gives_back(case):
         return True
     if rule in LARGE_STEPS and lacks_a_rate(case):
         return False
     return not is_unmoved(case) and is_where_it_began(case) if rule in FIRST_STEPS else is_stuck(case)
+
+
+def _is_slowed(rule: str, case: Case) -> bool:
+    """As SMALL_STEPS says; what is but shortened may be falling, where its noise would hide that it does."""
+    if rule == "SCHEDULE-COLLAPSED" and stays_where_its_rate_left_it(case):
+        return True
+    is_hidden = rule in SHORTENED and case.course == "standing" and not would_show(case)
+    return (is_slow(case) and not is_hidden) or (rule in SHORTENED and falls_short(case))
 
 
 def _agrees_of_several(rule: str, case: Case) -> bool:
@@ -199,10 +206,10 @@ def is_unmoved(case: Case) -> bool:
 
 
 def is_slow(case: Case) -> bool:
-    """It stands still, where a fall would show; or would at its present pace end at over 60 % of its start."""
+    """It stands still, or would at its present pace end at over 60 % of its start."""
     curve = case.curve
     if case.course == "standing":
-        return would_show(case)
+        return True
     return not curve.signed and curve.start > 0 and _ends_at(case, _pace(case)) > TOO_SLOW * curve.start
 
 

@@ -150,6 +150,8 @@ def label_range(facts: Facts) -> Iterator[Finding]:
 def _connected(call: Call, labels: Tensor) -> Iterator[Finding]:
     """Of a sequence of labels none is the blank, which stands between them (Graves et al. 2006)."""
     lengths, blank = call.options.get("target_lengths"), int(call.options.get("blank", 0))
+    if labels.dim() == 2 and lengths is None:
+        return  # a graph does not keep them, and what pads may be the blank
     counted = labels.flatten()
     if labels.dim() == 2:
         places = torch.arange(labels.shape[1], device=labels.device)

@@ -74,8 +74,8 @@ def double_sigmoid(facts: Facts) -> Iterator[Finding]:
 
 def _before_a_clamp(call: Call) -> str:
     """What made the input, before it was kept away from 0 and 1."""
-    last, before = (*makers(call.input, 2), "", "")[:2]
-    return before if last in ("Clamp", "ClampMin", "ClampMax") else last
+    is_clamped = call.made_by in ("Clamp", "ClampMin", "ClampMax")
+    return (*makers(call.input, 2), "", "")[1] if is_clamped else call.made_by
 
 
 def _binary_losses_of_logits(facts: Facts) -> list[Call]:

@@ -26,8 +26,8 @@ from pathlib import Path
 LOG = logging.getLogger("lightning_adam")
 
 PATIENCE = 0.1
-"""Seconds that who asks first waits: what is in the cache is there by then. No training waits for a build of four seconds, or
-for a compiler that hangs: its first passes are computed in plain torch."""
+"""Seconds that who asks first waits: what is in the cache is there by then. No training waits for a build of four seconds,
+or for a compiler that hangs: its first passes are computed in plain torch."""
 BUILD_SECONDS, TRIAL_SECONDS = 60.0, 20.0
 MOST_SAID = 1 << 16
 """Bytes of what a command says that are listened to."""
