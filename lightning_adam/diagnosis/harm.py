@@ -18,11 +18,11 @@ PROOF = frozenset({
 """Rules that are exact, or that look at the loss themselves."""
 SMALL_STEPS = frozenset({
     "LR-LOW", "SCHEDULE-COLLAPSED", "SCHEDULE-NEVER-ARRIVES", "EPS-HIGH", "CLIP-ALWAYS", "BF16-STALL", "DECAY-DOMINATES",
-    "GRAD-VANISHING", "DEAD-PARAMETER", "INPUT-CONSTANT", "UNUSED-PARAMETER", "OPTIMIZER-MISSES", "FROZEN", "SORTED",
+    "GRAD-VANISHING", "DEAD-PARAMETER", "INPUT-CONSTANT", "UNUSED-PARAMETER", "OPTIMIZER-MISSES", "SORTED",
 })  # fmt: skip
 """Rules whose sickness makes training slow: a loss that stands still, or that falls too slowly to arrive, agrees."""
 SHORTENED = frozenset({
-    "LR-LOW", "SCHEDULE-NEVER-ARRIVES", "EPS-HIGH", "CLIP-ALWAYS", "BF16-STALL", "OPTIMIZER-MISSES", "FROZEN",
+    "LR-LOW", "SCHEDULE-NEVER-ARRIVES", "EPS-HIGH", "CLIP-ALWAYS", "BF16-STALL", "OPTIMIZER-MISSES",
 })  # fmt: skip
 """Of these, rules that measure that each step, or what it moves, is a part of what it should be: that time runs out agrees,
 too."""
@@ -70,6 +70,8 @@ HOPELESS = 2.5
 """‖Δθ‖/‖θ‖ in a first step that no healthy run has."""
 HARDLY_MOVED = 0.1
 """Of a weight's norm, by all steps together."""
+LATE_ENOUGH = 0.5
+"""Of the run: random features may be meant to stay frozen, and a head learns slowly on them."""
 LONGEST_PATIENCE = 90
 """Steps."""
 
@@ -93,6 +95,8 @@ def agrees(rule: str, case: Case) -> bool:
         return case.curve.count >= patience(case) and is_left_high(case)
     if rule in BOUNCING or case.curve.count < patience(case):
         return False
+    if rule == "FROZEN":
+        return case.progress >= LATE_ENOUGH and (is_slow(case) or falls_short(case))
     if rule in SMALL_STEPS:
         return _is_slowed(rule, case)
     if rule in LARGE_STEPS and gives_back(case):

@@ -205,15 +205,26 @@ def input_scale(case: Case) -> Finding | None:
     if not (rms > LARGE_INPUT or offset > FAR_INPUT) or not (shows or _saturates(case)):
         return None
     first = past.initial_loss if past.losses else case.now.loss
+    subject, what = (
+        ("the targets have", "targets")
+        if _only_targets_are_off(case)
+        else ("the model is given values with", "inputs (and targets of a regression)")
+    )
     return Finding(
         "INPUT-SCALE",
         "warning",
         case.now.step,
-        f"the model is given values with an rms of {number(rms)} (mean over standard deviation {number(offset, 2)}; "
+        f"{subject} an rms of {number(rms)} (mean over standard deviation {number(offset, 2)}; "
         f"healthy: about 1 and 0), the loss starts at {number(first, 4)} and the gradient norm at {number(norm)}.",
         {"input_rms": rms, "input_offset": offset, "loss": first, "gradient_norm": norm},
-        remedy="Standardise inputs (and targets of a regression): subtract the mean, divide by the standard deviation.",
+        remedy=f"Standardise {what}: subtract the mean, divide by the standard deviation.",
     )
+
+
+def _only_targets_are_off(case: Case) -> bool:
+    """What the first layer is given was seen, and is near unit scale."""
+    rms, offset = (median(case.past.recent(f"layer_{of}", PASSES)) for of in ("rms", "offset"))
+    return rms <= LARGE_INPUT and not offset > FAR_INPUT
 
 
 def _tiny_inputs(case: Case) -> Finding:
