@@ -16,21 +16,18 @@ from lightning_adam.callbacks._lightning import (
     averages,
     has_flat_shards,
     has_scaler,
-    hyperparameters_of_user,
     log_interval,
     log_step,
     save_checkpoint,
     scale_on_device,
 )
 from lightning_adam.callbacks.trainer_clipping import keep_norms, let_go
+from lightning_adam.callbacks.trainer_sinks import guarded_sinks
 from lightning_adam.clipping import norms_of_helper
-from lightning_adam.describe import hyperparameters, planned
+from lightning_adam.describe import planned
 from lightning_adam.gradient_norms import GradientNorms
 from lightning_adam.monitoring import Plan, Sink
-from lightning_adam.monitoring.guard import Guard
-from lightning_adam.monitoring.signals import signals_wait
 from lightning_adam.planning import steps_per_epoch
-from lightning_adam.sinks import merged_hyperparameters, sinks_of
 
 
 class LightningRun:
@@ -132,29 +129,3 @@ class LightningRun:
     def end(self) -> None:
         """The trainer clips as it did before."""
         let_go(self._trainer)
-
-
-def guarded_sinks(trainer: Trainer) -> list[Sink]:
-    """Of all loggers on the main rank; one that fails to open loses itself only."""
-    found: list[Sink] = []
-    for logger in trainer.loggers if trainer.is_global_zero else ():
-        Guard().run(f"the log of {type(logger).__name__}", _open, logger, found)
-    return found
-
-
-def _open(logger: Any, found: list[Sink]) -> None:
-    found += sinks_of([logger])
-
-
-def log_hyperparameters(trainer: Trainer, module: LightningModule) -> None:
-    """Of all optimizers, to every logger that sorts runs by them, together with the user's: TensorBoard takes them once.
-
-    Lightning logs the user's right after ``on_fit_start``.
-    """
-    if not (trainer.is_global_zero and getattr(trainer, "enable_autolog_hparams", True)):
-        return
-    theirs = hyperparameters_of_user(trainer, module)
-    values = merged_hyperparameters(theirs, hyperparameters(trainer.optimizers))
-    with signals_wait():
-        for sink in guarded_sinks(trainer):
-            sink.hyperparameters(values, trainer_follows=bool(theirs))

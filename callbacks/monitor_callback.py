@@ -50,7 +50,7 @@ class MonitorCallback(Callback):
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The optimizers exist: their settings go to the loggers' hyper-parameters, once."""
-        from lightning_adam.callbacks.lightning_run import log_hyperparameters
+        from lightning_adam.callbacks.trainer_sinks import log_hyperparameters
 
         if next((c for c in getattr(trainer, "callbacks", ()) if isinstance(c, MonitorCallback)), self) is self:
             Guard().run("the hyper-parameters", log_hyperparameters, trainer, pl_module)

@@ -43,7 +43,7 @@ OTHER_DECAYS = [
 ]
 
 
-def check(stepper: Stepper, decoupled: bool) -> None:
+def assert_step_is_measured(stepper: Stepper, decoupled: bool) -> None:
     """Thirteen steps, past the lookahead of Ranger and the new basis of SOAP; rms and ratio to 1e-4."""
     for step in range(13):
         seen = stepper.step(without_decay=decoupled)
@@ -60,13 +60,13 @@ def check(stepper: Stepper, decoupled: bool) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_logged_step_is_the_step_without_decay(name: str) -> None:
     """With learning rate and weight decay above 0, it equals the change that a twin without decay makes, to 1e-4."""
-    check(Stepper(name, **OPTIONS.get(name, {})), decoupled=name not in COUPLED)
+    assert_step_is_measured(Stepper(name, **OPTIONS.get(name, {})), decoupled=name not in COUPLED)
 
 
 @pytest.mark.parametrize(("name", "options", "decoupled"), OTHER_DECAYS)
 def test_decay_options_are_followed(name: str, options: dict[str, Any], decoupled: bool) -> None:
     """Coupled, decoupled and fixed decay of the same optimizer are told apart."""
-    check(Stepper(name, **options), decoupled)
+    assert_step_is_measured(Stepper(name, **options), decoupled)
 
 
 @pytest.mark.parametrize("name", ["adamw", "adam", "amsgrad", "adamz", "caadam", "muon"])

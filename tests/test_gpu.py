@@ -19,7 +19,7 @@ from lightning_adam.statistics.columns import Columns
 from lightning_adam.statistics.raw import empty_table
 from tests.digits import Digits, digits_loader, trainer
 from tests.statistics_reference import reading
-from tests.test_statistics import FITTING, agrees, mapped
+from tests.test_statistics import FITTING, assert_agrees, mapped
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
@@ -88,7 +88,7 @@ def test_fused_statistics_agree_with_float64(case: str) -> None:
 
     assert triton_kernel.fits(there, there.parameter.device)
     assert triton_kernel.load() is not None, triton_kernel._failures
-    agrees(snapshot, [of])
+    assert_agrees(snapshot, [of])
 
 
 @pytest.mark.parametrize("amsgrad", [False, True])

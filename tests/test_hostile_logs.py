@@ -49,7 +49,7 @@ def assert_is_a_report(found: Report) -> None:
         assert "<script" not in form and "<img" not in form
 
 
-def _fuzzed(name_and_content: tuple[str, bytes]) -> None:
+def assert_reported(name_and_content: tuple[str, bytes]) -> None:
     with tempfile.TemporaryDirectory() as place:
         assert_is_a_report(report(folder_with(Path(place), *name_and_content)))
 
@@ -61,7 +61,7 @@ QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_to
 @settings(max_examples=60, deadline=None, suppress_health_check=QUIET)
 def test_any_file_gives_a_report(name_and_content: tuple[str, bytes]) -> None:
     """Bytes and values of real logs changed, events and tables made up."""
-    _fuzzed(name_and_content)
+    assert_reported(name_and_content)
 
 
 @pytest.mark.slow
@@ -69,7 +69,7 @@ def test_any_file_gives_a_report(name_and_content: tuple[str, bytes]) -> None:
 @settings(max_examples=5000, deadline=None, suppress_health_check=QUIET, derandomize=False)
 def test_five_thousand_files_give_a_report(name_and_content: tuple[str, bytes]) -> None:
     """About five minutes of the same."""
-    _fuzzed(name_and_content)
+    assert_reported(name_and_content)
 
 
 DEEP = b"[" * 200_000

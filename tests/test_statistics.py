@@ -129,7 +129,7 @@ def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     return str(request.param)
 
 
-def agrees(snapshot: Snapshot, readings: Sequence[TensorReading], rel: float = 1e-5) -> None:
+def assert_agrees(snapshot: Snapshot, readings: Sequence[TensorReading], rel: float = 1e-5) -> None:
     """Every column of every row."""
     for row, of in enumerate(readings):
         want = expected(of)
@@ -144,7 +144,7 @@ def test_all_columns_agree_with_float64(case: str, path: str) -> None:
     of = FITTING[case]()
 
     assert kernel.fits(of)
-    agrees(take_snapshot(3, [of]), [of])
+    assert_agrees(take_snapshot(3, [of]), [of])
 
 
 @pytest.mark.parametrize("case", ODD)
@@ -153,14 +153,14 @@ def test_what_is_not_plain_adam_in_32_bits_agrees_too(case: str, path: str) -> N
     of = ODD[case]()
 
     assert not kernel.fits(of)
-    agrees(take_snapshot(3, [of]), [of])
+    assert_agrees(take_snapshot(3, [of]), [of])
 
 
 def test_mixed_tensors_keep_their_rows(path: str) -> None:
     """One call measures tensors of all kinds, each in its own row."""
     readings = [make() for make in itertools.chain(FITTING.values(), ODD.values())]
 
-    agrees(take_snapshot(0, readings), readings)
+    assert_agrees(take_snapshot(0, readings), readings)
 
 
 def test_large_tensors_agree(path: str) -> None:
@@ -408,7 +408,7 @@ def test_no_compiler_or_a_broken_one_falls_back(
     of = reading()
 
     assert kernel.load() is None
-    agrees(take_snapshot(0, [of]), [of])
+    assert_agrees(take_snapshot(0, [of]), [of])
     kernel._loading.cache_clear()
 
 

@@ -29,7 +29,7 @@ from lightning_adam.statistics.raw import RawTable, empty_table
 from lightning_adam.statistics.snapshot import snapshot_of
 from tests.statistics_reference import expected, reading
 from tests.test_repeated_pass import Stepped, are_equal
-from tests.test_statistics import FITTING, ODD, Launches, agrees, mapped, of_moments, shards
+from tests.test_statistics import FITTING, ODD, Launches, assert_agrees, mapped, of_moments, shards
 
 NAME = "lightning_adam.statistics.triton_program"
 KERNELS = ("add_units", "add_units_again", "draw", "add_rows")
@@ -127,7 +127,7 @@ def eager(readings: Sequence[TensorReading]) -> RawTable:
     return table
 
 
-def same(found: RawTable, wanted: RawTable) -> None:
+def assert_same(found: RawTable, wanted: RawTable) -> None:
     """The raw rows to 1e-5, the sample to float32's rounding, and the histograms but for values on an edge."""
     close: dict[str, Any] = {"rtol": 1e-5, "atol": 0.0, "equal_nan": True}
     torch.testing.assert_close(found.sums, wanted.sums, **close)
@@ -144,7 +144,7 @@ def test_all_columns_agree_with_float64(case: str, program: Any) -> None:
     raw = fused(readings)
 
     assert triton_kernel.fits(readings[0], CPU)
-    agrees(snapshot_of(0, Columns.of(readings), raw), readings)
+    assert_agrees(snapshot_of(0, Columns.of(readings), raw), readings)
 
 
 @pytest.mark.parametrize("case", sorted(ODD.keys() - {"fp16 moments"}))
@@ -156,10 +156,10 @@ def test_what_does_not_fit_is_left_alone(case: str, program: Any) -> None:
 
     assert not triton_kernel.fits(of, CPU)
     assert triton_kernel.reduce([of], columns, table) == frozenset()
-    untouched(table)
+    assert_untouched(table)
 
 
-def untouched(table: RawTable) -> None:
+def assert_untouched(table: RawTable) -> None:
     """No row and no count is filled in."""
     assert not table.sums.any()
     assert not table.counts.any()
@@ -170,7 +170,7 @@ def test_mixed_tensors_keep_their_rows(program: Any) -> None:
     """Kinds are launched together, whatever their order, and each tensor gets its own row."""
     readings = [make() for pair in itertools.zip_longest(FITTING.values(), ODD.values()) for make in pair if make]
 
-    agrees(snapshot_of(0, Columns.of(readings), fused(readings, len(FITTING) + 1)), readings)
+    assert_agrees(snapshot_of(0, Columns.of(readings), fused(readings, len(FITTING) + 1)), readings)
 
 
 @pytest.mark.parametrize("numel", [1023, 1024, 1025, 8191, 8192, 8193, 9216, 30_000])
@@ -178,7 +178,7 @@ def test_blocks_and_units_add_up(numel: int, program: Any) -> None:
     """Tensors that end before, at and after the end of a block or a unit, beside others."""
     readings = [reading(numel, seed=1), reading(700, seed=2), reading(numel, seed=3, amsgrad=True)]
 
-    same(fused(readings), eager(readings))
+    assert_same(fused(readings), eager(readings))
 
 
 def test_large_tensors_agree(program: Any) -> None:
@@ -188,7 +188,7 @@ def test_large_tensors_agree(program: Any) -> None:
     raw = fused(readings)
     columns = [column for column, name in enumerate(COLUMNS) if not name.startswith("effective_lr")]
 
-    same(raw, eager(readings))
+    assert_same(raw, eager(readings))
     table = snapshot_of(0, Columns.of(readings), raw).table
     for row, of in enumerate(readings):
         wanted = [expected(of).get(COLUMNS[column], math.nan) for column in columns]
@@ -221,7 +221,7 @@ def test_a_few_large_values_among_many_small_ones_are_held(program: Any) -> None
     of.gradient[:8192] *= 1e-25
     of.gradient[19_000] = 1e22
 
-    same(fused([of]), eager([of]))
+    assert_same(fused([of]), eager([of]))
 
 
 def test_shards_combined_are_the_whole(program: Any) -> None:
@@ -238,7 +238,7 @@ def test_shards_combined_are_the_whole(program: Any) -> None:
     )
     whole = fused(readings)
 
-    same(combined, whole)
+    assert_same(combined, whole)
     assert torch.equal(combined.sample, whole.sample)
     torch.testing.assert_close(combined.counts, whole.counts, rtol=1e-12, atol=0.0)
 
@@ -259,7 +259,7 @@ def test_a_shard_that_another_rank_brings_in_is_not_counted(program: Any) -> Non
     raw = fused(readings)
 
     assert raw.counts.sum(1).tolist() == [500, 500]
-    same(raw, eager(readings))
+    assert_same(raw, eager(readings))
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
@@ -305,7 +305,7 @@ def test_16_bit_moments_and_gradients_fit(dtype: torch.dtype, amsgrad: bool, pro
     wide = dataclasses.replace(of, moments=of_moments(of.moments, torch.Tensor.double))
     readings = [of, halved, mixed, wide]
 
-    agrees(snapshot_of(0, Columns.of(readings), fused(readings, 3)), readings)
+    assert_agrees(snapshot_of(0, Columns.of(readings), fused(readings, 3)), readings)
     assert len(program.add_units.launches) == 3
 
 
@@ -314,7 +314,7 @@ def test_tensors_need_not_begin_at_16_bytes(program: Any) -> None:
     of = mapped(reading(5000), lambda tensor: torch.cat([torch.zeros(1), tensor])[1:])
     readings = [of, reading(5000)]
 
-    same(fused(readings), eager(readings))
+    assert_same(fused(readings), eager(readings))
     assert sorted(options["ALIGNED"] for _, options in program.add_units.launches) == [False, True]
 
 
@@ -373,9 +373,9 @@ def test_a_kernel_that_fails_leaves_everything_to_eager_torch(
     for _ in range(2):
         table = empty_table(columns.sampling, CPU)
         assert triton_kernel.reduce(readings, columns, table) == frozenset()
-        untouched(table)
+        assert_untouched(table)
         reduce_batched(readings, range(2), columns, table)
-        same(table, eager(readings))
+        assert_same(table, eager(readings))
 
     messages = [(record.levelno, record.getMessage()) for record in caplog.records]
     assert messages == [(logging.DEBUG, "No fused statistics on the GPU: RuntimeError: it does not compile")]
@@ -395,7 +395,7 @@ def test_without_triton_nothing_is_filled_in(
     for _ in range(2):
         table = empty_table(columns.sampling, CPU)
         assert triton_kernel.reduce(readings, columns, table) == frozenset()
-        untouched(table)
+        assert_untouched(table)
 
     (record,) = caplog.records
     assert (record.levelno, "eager" in record.getMessage()) == (logging.DEBUG, why == "eager")
@@ -406,10 +406,10 @@ def test_a_kind_is_first_tried_beside_eager_torch(program: Any, monkeypatch: pyt
     monkeypatch.setattr(triton_kernel, "_trusted", set())
     readings = [reading(900, seed=1), reading(2000, seed=2), reading(50, seed=3, amsgrad=True)]
 
-    same(fused(readings), eager(readings))
+    assert_same(fused(readings), eager(readings))
     assert len(triton_kernel._trusted) == 2
     launched = len(program.add_units.launches)
-    same(fused(readings), eager(readings))
+    assert_same(fused(readings), eager(readings))
     assert launched == 2 + 2
     assert len(program.add_units.launches) == launched + 2
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 from lightning_adam.diagnosis.case import Case
-from lightning_adam.diagnosis.course import ENOUGH, LEARNT, falls, has_fallen, noise_of
+from lightning_adam.diagnosis.course import ENOUGH, LEARNT, Curve, falls, has_fallen, noise_of
 from lightning_adam.diagnosis.finding import Finding
 from lightning_adam.diagnosis.history import median
 
@@ -154,8 +154,6 @@ def is_where_it_began(case: Case) -> bool:
     """At what guessing gives, however it got there; or stuck, and noise would not have hidden a fall by a quarter.
 
     What has fallen further may stand at a high floor.
-
-    Two standard errors of the difference between the medians of the first five losses and of the last ones.
     """
     curve = case.curve
     if case.only_guesses(curve.now) and not passes_guessing(case):
@@ -164,8 +162,12 @@ def is_where_it_began(case: Case) -> bool:
         return is_stuck(case)
     if case.guesses and all(curve.now < KNOWS_MORE * guess for guess in case.guesses):
         return False
-    doubt = 2 * math.hypot(curve.error, 1.25 * curve.noise / math.sqrt(5))
-    return is_stuck(case) and curve.start - curve.now + doubt < FALLEN * curve.start
+    return is_stuck(case) and curve.start - curve.now + _doubt(curve) < FALLEN * curve.start
+
+
+def _doubt(curve: Curve) -> float:
+    """Two standard errors of the difference between the medians of the first five losses and of the last ones."""
+    return 2 * math.hypot(curve.error, 1.25 * curve.noise / math.sqrt(5))
 
 
 def passes_guessing(case: Case) -> bool:
@@ -193,8 +195,7 @@ def lacks_a_rate(case: Case) -> bool:
     Not where a first step moved the weights by a multiple of their norm, as in :func:`is_unmoved`.
     """
     curve, past = case.curve, case.past
-    doubt = 2 * math.hypot(curve.error, 1.25 * curve.noise / math.sqrt(5))
-    return past.low_lr >= GONE and past.early_ratio <= HOPELESS and curve.now <= curve.start + doubt
+    return past.low_lr >= GONE and past.early_ratio <= HOPELESS and curve.now <= curve.start + _doubt(curve)
 
 
 def is_unmoved(case: Case) -> bool:

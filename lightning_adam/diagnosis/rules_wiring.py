@@ -7,10 +7,8 @@ import math
 from lightning_adam.diagnosis.case import Case
 from lightning_adam.diagnosis.finding import Finding
 from lightning_adam.diagnosis.history import PASSES, median
+from lightning_adam.diagnosis.theory import FAR_INPUT, LARGE_INPUT, TINY_INPUT
 from lightning_adam.diagnosis.wording import loss_clause, number
-
-LARGE_INPUT, FAR_INPUT, TINY_INPUT = 30, 10, 0.01
-"""Inputs' rms, their |mean| in standard deviations, and a rms that biases drown: healthy ones have about 1, 0 and 1."""
 
 ZERO_GRAD = {
     "automatic": "Lightning clears gradients itself: your optimizer_zero_grad override (or a hook of a callback) does not.",

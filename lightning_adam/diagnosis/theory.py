@@ -19,6 +19,8 @@ FIRST_STEPS = (0.015, 0.1)
 """The least and the most of it: 3e-4 to 1e-3 for weights of 0.02 to 0.05, as people train for long; and twice the usual."""
 UNPLANNED = 0.02
 """The same where nobody knows how long the run is."""
+LARGE_INPUT, FAR_INPUT, TINY_INPUT = 30, 10, 0.01
+"""Inputs' rms, their |mean| in standard deviations, and a rms that biases drown: healthy ones have about 1, 0 and 1."""
 LARGE_RATIO = 0.03
 """Median ‖Δθ‖/‖θ‖ in a running training: healthy at most 0.025, rising rates cross it 59-144 steps before the loss."""
 

@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.utils.hooks import RemovableHandle
 
-from lightning_adam.diagnosis.rules_wiring import TINY_INPUT
+from lightning_adam.diagnosis.theory import TINY_INPUT
 from lightning_adam.monitoring.guard import Guard
 
 Floats = NDArray[np.float64]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_adam.gradient_norms import GradientNorms, measured_one_by_one
+from lightning_adam.gradient_norms import GradientNorms, measured_one_by_one, whole
 
 
 def norms_of(tensors: Sequence[Tensor]) -> Tensor | None:
@@ -29,9 +29,9 @@ def wide_norms_of(tensors: Sequence[Tensor]) -> Tensor | None:
 
 def _stacked(norms: Sequence[Tensor]) -> Tensor:
     """In float32 on the first one's device."""
-    whole = [n.full_tensor() if hasattr(n, "full_tensor") else n for n in norms]
-    on_one = len({n.device for n in whole}) == 1
-    return torch.stack(whole if on_one else [n.to(whole[0].device) for n in whole]).detach().float()
+    found = [whole(norm) for norm in norms]
+    on_one = len({n.device for n in found}) == 1
+    return torch.stack(found if on_one else [n.to(found[0].device) for n in found]).detach().float()
 
 
 def torchs_norms(gradients: Sequence[Tensor]) -> GradientNorms | None:
@@ -71,9 +71,7 @@ def total_gradient_norm(optimizer: Optimizer, flat_shards: bool = False) -> Tens
     gradients = [g.coalesce().values() if g.is_sparse else g for g in placed if g.numel()]
     if not gradients:
         return torch.full((), math.nan)
-    norm = torch.nn.utils.get_total_norm(gradients)
-    whole: Tensor = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
-    return whole
+    return whole(torch.nn.utils.get_total_norm(gradients))
 
 
 def _norm_over_ranks(optimizer: Optimizer) -> Tensor:

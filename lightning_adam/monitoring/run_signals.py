@@ -53,26 +53,14 @@ def run_signals(
         state: of the diagnosis, after a resume.
         names: of the parameters by identity.
     """
-    groups, plan = optimizer.param_groups, run.plan(position)
-    parameters = [p for g in groups for p in g["params"] if p.requires_grad]
-    moments = [m for g in groups for p in g["params"][:8] if (m := read_moments(optimizer, g, p)) is not None]
-    epsilons = [float(g["eps"]) for g in groups if isinstance(g.get("eps"), float)]
-    beta1, beta2 = betas_of(optimizer)
-    left_out = _left_out(run)
-    missed = {name: p for name, p in left_out.items() if p.grad is not None}
+    plan, parameters = run.plan(position), [p for g in optimizer.param_groups for p in g["params"] if p.requires_grad]
     return RunSignals(
         optimizer=type(optimizer).__name__,
         position=position,
         optimizers=len(run.optimizers),
         first_step=first_step,
-        beta1=beta1,
-        beta2=beta2,
-        eps=max(epsilons, default=math.nan),
-        smallest_eps=min(epsilons, default=math.nan),
-        weight_decay=max((float(g.get("weight_decay") or 0.0) for g in groups), default=0.0),
-        plain_moments=type(optimizer).__name__ in PLAIN and bool(moments),
         dtype=_smallest([p.dtype for p in parameters]),
-        state_dtype=_smallest([_stored_dtype(optimizer, p) for p in parameters[:64]]),
+        state_dtype=_smallest([_stored_dtype(optimizer, p) for p in parameters[:MOST_LOOKED_AT]]),
         schedule=plan.schedule,
         warmup=plan.warmup,
         total_steps=plan.total_steps,
@@ -81,19 +69,45 @@ def run_signals(
         tensors=len(parameters),
         zero_tensors=zero_tensors,
         matrices=sum(p.dim() >= 2 for p in parameters),
-        lr=max(map(configured_rate, groups), default=math.nan),
-        steps_like=steps_like(optimizer, bool(moments)),
-        momentum=max((float(g["momentum"]) for g in groups if "momentum" in g), default=math.nan),
         mode=run.mode,
         strangers=_strangers(parameters, names),
-        left_out=tuple(left_out)[:MOST_NAMES],
-        missed=tuple(missed)[:MOST_NAMES],
-        misses_untrained=any(map(looks_untrained, missed.values())),
         eval_modules=eval_layers(run.module, names),
         untrained=first_step == 0 and most_look_untrained(parameters[:MOST_LOOKED_AT]),
         dropout=largest_dropout(run.module),
         state=state,
+        **_of_groups(optimizer),
+        **_of_left_out(run),
     )
+
+
+def _of_groups(optimizer: Optimizer) -> dict[str, Any]:
+    """Signals that the optimizer's options tell."""
+    groups = optimizer.param_groups
+    moments = [m for g in groups for p in g["params"][:8] if (m := read_moments(optimizer, g, p)) is not None]
+    epsilons = [float(g["eps"]) for g in groups if isinstance(g.get("eps"), float)]
+    beta1, beta2 = betas_of(optimizer)
+    return {
+        "beta1": beta1,
+        "beta2": beta2,
+        "eps": max(epsilons, default=math.nan),
+        "smallest_eps": min(epsilons, default=math.nan),
+        "weight_decay": max((float(g.get("weight_decay") or 0.0) for g in groups), default=0.0),
+        "momentum": max((float(g["momentum"]) for g in groups if "momentum" in g), default=math.nan),
+        "plain_moments": type(optimizer).__name__ in PLAIN and bool(moments),
+        "lr": max(map(configured_rate, groups), default=math.nan),
+        "steps_like": steps_like(optimizer, bool(moments)),
+    }
+
+
+def _of_left_out(run: Run) -> dict[str, Any]:
+    """Signals of trainable parameters that no optimizer has, and of those that had a gradient all the same."""
+    left_out = _left_out(run)
+    missed = {name: p for name, p in left_out.items() if p.grad is not None}
+    return {
+        "left_out": tuple(left_out)[:MOST_NAMES],
+        "missed": tuple(missed)[:MOST_NAMES],
+        "misses_untrained": any(map(looks_untrained, missed.values())),
+    }
 
 
 def configured_rate(group: Mapping[str, Any]) -> float:

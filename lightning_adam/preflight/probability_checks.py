@@ -111,8 +111,14 @@ def _is_log_probability(call: Call) -> bool:
         return False
     if call.name == "kl_div" or values.dim() < 2:
         return True  # of a binary or a flattened distribution the sum is not known
-    total = values.logsumexp(-1 if call.name == "ctc_loss" else 1)
-    return bool((total.abs() < 0.05).double().mean() > 0.5) or call.made_by == "LogSoftmax" or call.made_by == "LogSigmoid"
+    is_made_so = call.made_by in ("LogSoftmax", "LogSigmoid")
+    return is_made_so or _are_log_shares(values, -1 if call.name == "ctc_loss" else 1)
+
+
+def _are_log_shares(values: Tensor, dim: int) -> bool:
+    """Whether the exponentials sum to 1, in half of the places: others may be padding."""
+    total = values.detach().float().logsumexp(dim)
+    return bool((total.abs() < 0.05).double().mean() >= 0.5)
 
 
 BETTER = {
@@ -253,8 +259,7 @@ def _over_other_axis(facts: Facts) -> Iterator[Finding]:
         if call.name not in ("nll_loss", "ctc_loss") or call.made_by != "LogSoftmax" or call.input.dim() < 3:
             continue
         axis = call.input.dim() - 1 if call.name == "ctc_loss" else 1
-        total = call.input.detach().float().logsumexp(axis)
-        if bool((total.abs() > 0.05).double().mean() > 0.5):
+        if not _are_log_shares(call.input, axis):
             yield found(
                 "SOFTMAX-DIM",
                 "critical",
@@ -272,8 +277,7 @@ def chosen_along_another_axis(facts: Facts) -> Iterator[Finding]:
         axis = call.options.get("dim")
         if call.made_by != "LogSoftmax" or not isinstance(axis, int) or call.input.shape[axis] < 2:
             continue
-        total = call.input.detach().float().logsumexp(axis)
-        if bool((total.abs() > 0.05).double().mean() > 0.5):
+        if not _are_log_shares(call.input, axis):
             yield found(
                 "SOFTMAX-DIM",
                 "critical",

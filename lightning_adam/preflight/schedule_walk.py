@@ -20,6 +20,7 @@ MOST_STEPS = 4000
 
 
 def simulated(task: Task, entry: dict[str, Any], plan: Plan) -> list[tuple[int, float]]:
+    """(step, rate) along the run, in optimizer steps; the plan gets the run's length, and how the schedule has counted."""
     schedule = entry["scheduler"]
     if isinstance(schedule, Schedule):
         total = int(schedule.phases.total) if math.isfinite(schedule.phases.total) else MOST_STEPS

@@ -28,7 +28,6 @@ def wrong_sign(facts: Facts) -> Iterator[Finding]:
             "seen less likely."
         )
         yield _wrong(step.lowered, said, "Put a minus in front: the mean log-probability is to rise.")
-
     elif not facts.task.is_adversarial and not known and step.repelled is not None:
         said = "The loss that is returned falls as the prediction's difference from the target grows."
         yield _wrong(step.repelled, said, "Change the sign of the loss: training makes it smaller.")

@@ -104,8 +104,9 @@ def _asked_for() -> list[Reduction]:
     return [Reduction.parsed(text) for text in asked]
 
 
-SUMS = tuple(reduction for reduction in _asked_for() if reduction.kind in ADDED)
-MAXIMA = tuple(reduction for reduction in _asked_for() if reduction.kind in COMPARED)
+_REDUCTIONS = _asked_for()
+SUMS = tuple(reduction for reduction in _REDUCTIONS if reduction.kind in ADDED)
+MAXIMA = tuple(reduction for reduction in _REDUCTIONS if reduction.kind in COMPARED)
 RAW_COLUMNS = tuple(map(str, SUMS + MAXIMA))
 """What a pass over the elements adds up and compares: the columns of the raw table."""
 
