@@ -57,14 +57,14 @@ class FirstStepChecks:
             self._guard.run("the checks of the first step", self._judge, trainer, module, monitor, loss)
 
     def _judge(self, trainer: Trainer, module: LightningModule, monitor: Monitor, loss: Tensor) -> None:
-        from lightning_adam.preflight.cheap import cheap_checks
+        from lightning_adam.preflight.cheap import first_step_of
         from lightning_adam.preflight.graph import step_of
 
         watched, batch = self._watched, self._batch
         self._batch, self._watched, self._reads_graph = None, None, False
         step = step_of(loss) if watched is None else watched.end()
         with torch.no_grad():
-            monitor.know(cheap_checks(module, trainer.optimizers, batch, step))
+            monitor.know(first_step_of(module, trainer.optimizers, batch, step, loss))
 
     def stop(self) -> None:
         """The step gave no loss, or the run is over."""

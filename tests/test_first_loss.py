@@ -122,7 +122,7 @@ def test_what_fails_in_it_costs_one_warning(monkeypatch: pytest.MonkeyPatch) -> 
     def broken(*_: Any) -> Any:
         raise ZeroDivisionError("a check")
 
-    monkeypatch.setattr("lightning_adam.integrations.first_look.cheap_checks", broken)
+    monkeypatch.setattr("lightning_adam.integrations.first_look.first_step_of", broken)
     watch, _ = looped(F.cross_entropy)
 
     assert len(watch.failures) == 1

@@ -9,12 +9,13 @@ if TYPE_CHECKING:
     from lightning_adam.diagnosis.engine import Diagnosis, replay
     from lightning_adam.diagnosis.finding import Finding, findings_table
     from lightning_adam.diagnosis.rules import RULES
-    from lightning_adam.diagnosis.signals import HeavySignals, NonFinite, RunSignals, StepSignals
+    from lightning_adam.diagnosis.signals import FirstStepSignals, HeavySignals, NonFinite, RunSignals, StepSignals
 
 __all__ = [
     "RULES",
     "Diagnosis",
     "Finding",
+    "FirstStepSignals",
     "HeavySignals",
     "NonFinite",
     "RunSignals",
@@ -31,6 +32,7 @@ if not TYPE_CHECKING:  # imported when they are first used: a callback is made l
         {
             "Diagnosis": "lightning_adam.diagnosis.engine",
             "Finding": "lightning_adam.diagnosis.finding",
+            "FirstStepSignals": "lightning_adam.diagnosis.signals",
             "HeavySignals": "lightning_adam.diagnosis.signals",
             "NonFinite": "lightning_adam.diagnosis.signals",
             "RULES": "lightning_adam.diagnosis.rules",

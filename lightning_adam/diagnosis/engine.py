@@ -16,9 +16,12 @@ from lightning_adam.diagnosis.finding import SEVERITIES, Finding
 from lightning_adam.diagnosis.harm import (
     FIRST_STEPS,
     RATES_TOO_SMALL,
+    SCALES,
     agrees,
     blew_up,
+    had_fallen,
     is_cleared,
+    is_inflated,
     is_unmoved,
     judged,
     rises_after_a_fall,
@@ -125,7 +128,7 @@ class Diagnosis:
             return None
         going_on = {episode.finding.rule: episode for episode in self._lasting if self._is_open(episode)}
         known = going_on.get(finding.rule)
-        if known is not None and _is_same(known, finding, suspected):
+        if known is not None and _is_same(known, finding, suspected) and not self._is_disproved(known, case):
             return self._continue(known, finding)
         causes = [going_on[rule] for rule in _causes_of(finding, case) if rule in going_on]
         causes = [cause for cause in causes if self._explains(cause, finding, case)]
@@ -145,12 +148,15 @@ class Diagnosis:
         return not finding.over and (waits or self.history.count - episode.seen <= quiet)
 
     def _explains(self, cause: Episode, finding: Finding, case: Case) -> bool:
-        """A fact lies under any cause; what is too small, or learns nothing, under no mere suspicion of too large steps."""
+        """A fact lies under any cause; what is too small, or learns nothing, under no mere suspicion of too large steps.
+
+        Under one of raw values it does where these have inflated the first loss.
+        """
         rule = cause.finding.rule
         is_other = finding.rule in RATES_TOO_SMALL or (finding.rule == "NO-LEARNING" and is_unmoved(case))
         if is_other and cause.finding.severity == "info" and rule in FIRST_STEPS:
-            return False
-        if cause.is_suspected and self._is_outdated(cause, case):
+            return rule in SCALES and is_inflated(case)
+        if self._is_disproved(cause, case):
             return False
         if rule == "NO-WARMUP" and finding.rule == "LR-HIGH" and self._is_settled(cause):
             return False  # steps that are too large for long are no matter of a warmup
@@ -191,8 +197,12 @@ class Diagnosis:
         return episode.finding
 
     def _fold(self, episode: Episode, consequence: Finding) -> Finding | None:
-        """Under its cause: which becomes as grave as its consequence, and is told anew then: actions heed what is told."""
-        episode.seen = self.history.count
+        """Under its cause: which becomes as grave as its consequence, and is told anew then: actions heed what is told.
+
+        Information keeps no suspicion of the first steps awake: what spikes much later is not their doing.
+        """
+        if consequence.severity != "info" or episode.finding.rule not in FIRST_STEPS:
+            episode.seen = self.history.count
         cause = replace(episode.finding, last_step=consequence.step)
         severity = cause.severity
         if consequence.severity == "critical" and f"then {consequence.rule}" not in cause.evidence:
@@ -222,14 +232,29 @@ class Diagnosis:
     def _has_harmed(self, episode: Episode, case: Case) -> bool:
         """The loss agrees; what was seen in the first steps only is not blamed for what a later one did."""
         rule = episode.finding.rule
-        is_accounted_for = rule in BY_DESIGN and any(known.finding.severity != "info" for known in self._lasting)
-        return agrees(rule, case) and not is_accounted_for and not self._is_outdated(episode, case)
+        return agrees(rule, case) and not self._is_accounted_for(rule) and not self._is_outdated(episode, case)
+
+    def _is_accounted_for(self, rule: str) -> bool:
+        """A cause of it is known to harm; of what may be meant so, anything."""
+        grave = [known.finding.rule for known in self._lasting if known.finding.severity != "info"]
+        return bool(grave) and (rule in BY_DESIGN or any(cause in grave for cause in CAUSES.get(rule, ())))
 
     def _is_outdated(self, episode: Episode, case: Case) -> bool:
-        """Of the first steps only, and since then the loss fell before it rose, or the rate was raised."""
-        if episode.finding.rule not in FIRST_STEPS or not self._is_settled(episode):
+        """Of the first steps only, and since then the loss fell before it rose, or the rate was raised.
+
+        At once where the loss had fallen when a batch came whose values stand out.
+        """
+        if episode.finding.rule not in FIRST_STEPS:
+            return False
+        if self.history.odd_input > episode.seen and had_fallen(case):
+            return True
+        if not self._is_settled(episode):
             return False
         return rises_after_a_fall(case) or case.rate_was_raised or self.history.raised > episode.seen
+
+    def _is_disproved(self, episode: Episode, case: Case) -> bool:
+        """A suspicion that what came since has nothing to do with."""
+        return episode.is_suspected and self._is_outdated(episode, case)
 
     def _is_settled(self, episode: Episode) -> bool:
         """Not seen for a while."""

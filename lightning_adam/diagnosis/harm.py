@@ -40,6 +40,8 @@ GIVEN_BACK = 1 / 3
 """Of its fall."""
 SOON_LOWER = 0.8
 """Of what guessing costs: where a loss has to be going."""
+RECURRING = frozenset({"GRAD-EXPLODING"})
+"""Rules of what comes again and again: that time runs out agrees."""
 LEFT = 50
 """Steps."""
 GONE = 20
@@ -70,6 +72,8 @@ HOPELESS = 2.5
 """‖Δθ‖/‖θ‖ in a first step that no healthy run has."""
 HARDLY_MOVED = 0.1
 """Of a weight's norm, by all steps together."""
+ONE_LABEL_FOR = 0.4
+"""Of the run: data that are sorted by class have shown another one by then."""
 LATE_ENOUGH = 0.5
 """Of the run: random features may be meant to stay frozen, and a head learns slowly on them."""
 LONGEST_PATIENCE = 90
@@ -90,11 +94,14 @@ def agrees(rule: str, case: Case) -> bool:
     if case.run.optimizers > 1:
         return _agrees_of_several(rule, case)
     if case.course == "rising":
-        return True
+        return not (rule in SCALES and case.guesses and case.beats_guessing(case.curve.now))
     if rule in SCALES:
-        return case.curve.count >= patience(case) and is_left_high(case)
+        has_moved = not 0 < case.past.moved < HARDLY_MOVED
+        return has_moved and case.curve.count >= patience(case) and is_left_high(case)
     if rule in BOUNCING or case.curve.count < patience(case):
         return False
+    if rule == "ONE-LABEL":
+        return case.run.one_class and case.progress >= ONE_LABEL_FOR
     if rule == "FROZEN":
         return case.progress >= LATE_ENOUGH and (is_slow(case) or falls_short(case))
     if rule in SMALL_STEPS:
@@ -103,11 +110,15 @@ def agrees(rule: str, case: Case) -> bool:
         return True
     if rule in LARGE_STEPS and lacks_a_rate(case):
         return False
-    return not is_unmoved(case) and is_where_it_began(case) if rule in FIRST_STEPS else is_stuck(case)
+    if rule in FIRST_STEPS:
+        return not is_unmoved(case) and is_where_it_began(case)
+    return is_stuck(case) or (rule in RECURRING and falls_short(case))
 
 
 def _is_slowed(rule: str, case: Case) -> bool:
     """As SMALL_STEPS says; what is but shortened may be falling, where its noise would hide that it does."""
+    if rule == "INPUT-CONSTANT" and case.only_guesses(case.curve.now):  # the best that can be had of it
+        return True
     if rule == "SCHEDULE-COLLAPSED" and stays_where_its_rate_left_it(case):
         return True
     is_hidden = rule in SHORTENED and case.course == "standing" and not would_show(case)
@@ -272,12 +283,13 @@ def goes_on_as_it_began(case: Case) -> bool:
 
 
 def is_left_high(case: Case) -> bool:
-    """Half of the run is over, of what guessing gives the loss keeps 30 %, and it does not fall; or it is twice as high.
+    """Half of the run is over, of what guessing gives the loss keeps 30 % at its best, and does not fall; or it is twice as
+    high.
 
     Where nobody knows what guessing gives: of a start that raw values have inflated it keeps a thirtieth.
     """
     curve, guess = case.curve, max(case.guesses, default=math.inf)
-    if curve.start < min(INFLATED, 5 * guess):
+    if not is_inflated(case):
         return is_stuck(case)
     if case.progress > LATE and curve.now > 2 * guess:
         return True
@@ -285,7 +297,12 @@ def is_left_high(case: Case) -> bool:
     left = share * guess if case.guesses else curve.start / 30
     if case.progress < 0.5:
         return False
-    return not falls(curve, case.past.losses[-100:]) and curve.now > left
+    return not falls(curve, case.past.losses[-100:]) and min(curve.now, curve.best) > left
+
+
+def is_inflated(case: Case) -> bool:
+    """The first loss is higher than that of standardised data, or than five times what guessing gives."""
+    return not case.curve.start < min(INFLATED, 5 * max(case.guesses, default=math.inf))
 
 
 def is_cleared(rule: str, case: Case) -> bool:
@@ -295,9 +312,13 @@ def is_cleared(rule: str, case: Case) -> bool:
 
 
 def rises_after_a_fall(case: Case) -> bool:
-    """It had fallen by a quarter first: what ruins the first steps does not let it."""
-    curve = case.curve
-    return case.course == "rising" and not curve.signed and curve.best < (1 - FALLEN) * curve.start
+    """What ruins the first steps does not let it fall first."""
+    return case.course == "rising" and had_fallen(case)
+
+
+def had_fallen(case: Case) -> bool:
+    """By a quarter, at its best."""
+    return not case.curve.signed and case.curve.best < (1 - FALLEN) * case.curve.start
 
 
 def blew_up(case: Case) -> bool:

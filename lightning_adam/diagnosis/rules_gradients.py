@@ -16,10 +16,13 @@ from lightning_adam.diagnosis.wording import batch_name, loss_clause, named, num
 def stands_out(case: Case) -> bool:
     """|g| > 20 medians of 50, and the loss is out of its noise, too: alone, deep nets near zero loss reach 65 medians.
 
-    Out of its noise: over 3 medians and over the median by 8 robust deviations and 5 % of the first loss.
+    Out of its noise: over 3 medians and over the median by 8 robust deviations and 5 % of the first loss. Ten times as much
+    where fewer than 20 norms are known.
     """
     past, now = case.past, case.now
-    if len(past.norms) < 20 or not math.isfinite(now.gradient_norm) or not now.gradient_norm > HEAVY * case.usual_norm:
+    if len(past.norms) < 10 or not math.isfinite(now.gradient_norm) or not now.gradient_norm > HEAVY * case.usual_norm:
+        return False
+    if len(past.norms) < 20 and not now.gradient_norm > 10 * HEAVY * case.usual_norm:
         return False
     if not math.isfinite(now.loss) or not past.losses:
         return now.gradient_norm > 10 * HEAVY * case.usual_norm

@@ -16,7 +16,7 @@ def sorted_batches(case: Case) -> Finding | None:
     """Ten batches hold one class each, and not the same one: the data are sorted by class, or drawn class by class.
 
     Chance does not do that to four examples or more. Where it is the same class in all of them it is ``ONE-LABEL``, and
-    information: of a rare class ten batches may hold none.
+    a suspicion: of a rare class ten batches may hold none, and nobody may use these labels.
     """
     past = case.past
     if case.now.heavy is None or not past.lasts("target_classes", ALIKE, ALIKE - 1, 0.5, 1.5):
@@ -25,7 +25,7 @@ def sorted_batches(case: Case) -> Finding | None:
     is_sorted = len(labels) > 1
     return Finding(
         "SORTED" if is_sorted else "ONE-LABEL",
-        "warning" if is_sorted else "info",
+        "warning",
         case.now.step,
         f"each of the last {ALIKE} batches that were looked at holds one class only"
         f"{'' if is_sorted else f', always {number(labels[0])}'}{loss_clause(case)}.",

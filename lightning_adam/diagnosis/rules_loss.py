@@ -156,7 +156,7 @@ def no_learning(case: Case) -> Finding | None:
         return None
     if run.dropout >= MOST_DROPPED and (is_slow(case) or falls_short(case)):
         return _drops_nearly_all(case)
-    if case.course == "falling":
+    if case.course == "falling" or _is_at_its_lowest(case):
         return None
     first, level = median(past.first_losses[10:]), median(past.losses[-_compared(case) :])
     guesses = case.progress >= 0.5 and case.course == "standing" and case.only_guesses(level)
@@ -206,6 +206,12 @@ def _stands_where_it_began(case: Case, first: float, level: float) -> bool:
     fall = first - level
     significant = fall > max(2.5 * error, 0.035 * first) or (case.progress < 0.7 and fall > 3 * error)
     return not significant and fall + 2 * error < 0.2 * first
+
+
+def _is_at_its_lowest(case: Case) -> bool:
+    """Clearly under every level before: it begins to learn, whatever noise hides of the pace."""
+    earlier = case.past.levels[:-1]
+    return bool(earlier) and case.curve.now < min(earlier) - 2 * case.curve.error
 
 
 def _fell_at_once(case: Case, level: float) -> bool:
@@ -266,8 +272,9 @@ def wrong_sign(case: Case) -> Finding | None:
     past = case.past
     if case.run.optimizers > 1 or not past.losses or not past.losses[-1] < 0:
         return None
-    regular = past.count % 25 == 0 and (_accelerates(case) or _runs_straight_down(case) or _is_mirrored(case))
-    if not (regular or _plunges(case)):
+    regular = past.count % 25 == 0 and (_accelerates(case) or _runs_straight_down(case))
+    is_told_from_start = (past.count % 25 == 0 or past.count < 25) and _is_mirrored(case)
+    if not (regular or is_told_from_start or _plunges(case)):
         return None
     now = median(past.losses[-3:])
     return Finding(
@@ -317,7 +324,7 @@ def _runs_straight_down(case: Case) -> bool:
 
 def _is_mirrored(case: Case) -> bool:
     """A cross entropy is not negative: it began at minus what an untrained classifier's costs, and is twice as far down."""
-    entropy, first = median(case.past.recent("target_entropy", PASSES)), case.past.initial_loss
+    entropy, first = median(case.past.recent("target_entropy", PASSES)), case.first_loss
     low, high = MIRRORED
     return entropy > 0 and low * entropy < -first < high * entropy and median(case.past.losses[-10:]) < 2 * first
 

@@ -91,8 +91,11 @@ def _too_low(case: Case, message: str, evidence: dict[str, float | str], advice:
 
 
 def began_trained(case: Case) -> bool:
-    """A classifier's first loss was well under what guessing costs: it goes on from others' training, and has less to go."""
-    return case.past.initial_loss < TRAINED * median(case.past.recent("target_entropy", PASSES))
+    """A classifier's first loss was well under what guessing costs: it goes on from others' training, and has less to go.
+
+    Not where its weights are as initialised: then the loss is none that guessing the labels has to do with.
+    """
+    return not case.run.untrained and case.past.initial_loss < TRAINED * median(case.past.recent("target_entropy", PASSES))
 
 
 def rate_of_good_steps(case: Case, least: float = 3.0) -> Advice:

@@ -60,7 +60,7 @@ def lr_high(case: Case) -> Finding | None:
     """
     if case.is_early:
         return _lr_high_early(case)
-    if case.rate_was_raised and (stands_out(case) or case.now.non_finite is not None):
+    if case.rate_was_raised and (stands_out(case) or case.now.non_finite is not None or _rises_over_its_plan(case)):
         return _rate_raised(case)
     past, heavy = case.past, case.now.heavy
     limit = LARGE_RATIO * _floor(case.now.beta1) / _floor(0.9)
@@ -105,8 +105,13 @@ def _lr_high_early(case: Case) -> Finding | None:
     )
 
 
+def _rises_over_its_plan(case: Case) -> bool:
+    """The loss rises, and the rate is over the one that is configured: a schedule's own peak is as planned."""
+    return case.course == "rising" and case.highest_rate > 1.05 * case.run.lr
+
+
 def _rate_raised(case: Case) -> Finding:
-    """The gradients stand out, or are not finite, shortly after the rate was raised: the rate, and no batch."""
+    """Gradients stand out or are not finite, or the loss rises, shortly after a rise of the rate: the rate, and no batch."""
     now, highest = case.now, case.highest_rate
     before, norm = min(case.past.rates), number(now.gradient_norm)
     shows = (

@@ -185,7 +185,7 @@ def input_constant(case: Case) -> Finding | None:
 
 
 def input_scale(case: Case) -> Finding | None:
-    """Inputs or targets far from unit scale, and it shows: rms > 30 or |mean| > 10 standard deviations, with |g| > 30.
+    """Inputs or targets far from unit scale: rms > 30, or |mean| > 10 standard deviations with |g| > 30.
 
     Initialisations assume inputs of unit variance (Glorot & Bengio 2010; He et al. 2015, arXiv:1502.01852). Inputs as the
     first weight matrix is given them: a model may normalise before it. At the fifth step by the median of the first five;
@@ -199,7 +199,7 @@ def input_scale(case: Case) -> Finding | None:
         return _tiny_inputs(case)
     rms, offset = _scale(case)
     norm = median([*past.first_norms, *([case.now.gradient_norm] if math.isfinite(case.now.gradient_norm) else [])])
-    shows = norm > 30 and (past.count == 4 or (past.count < 4 and _is_gone(case)))
+    shows = (norm > 30 or rms > LARGE_INPUT) and (past.count == 4 or (past.count < 4 and _is_gone(case)))
     if not (rms > LARGE_INPUT or offset > FAR_INPUT) or not (shows or _saturates(case)):
         return None
     first = past.initial_loss if past.losses else case.now.loss

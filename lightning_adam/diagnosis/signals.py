@@ -28,6 +28,21 @@ class NonFinite:
 
 
 @dataclass(frozen=True)
+class FirstStepSignals:
+    """What the making of the first step's loss showed.
+
+    Attributes:
+        facts: findings of preflight's checks of it, as JSON.
+        dropout: largest share of activations that it drops.
+        one_class: whether the loss compares with one class only.
+    """
+
+    facts: tuple[str, ...] = ()
+    dropout: float = 0.0
+    one_class: bool = False
+
+
+@dataclass(frozen=True)
 class RunSignals:
     """What is known of an optimizer when its run (or the rest of it, after a resume) begins.
 
@@ -63,7 +78,8 @@ class RunSignals:
         misses_untrained: whether a matrix among these is as its initialisation left it.
         eval_modules: layers that behave differently in training and are in eval mode, with parameters that are trained.
         untrained: whether most of the weight matrices that can tell are as their initialisation left them.
-        dropout: largest share that a Dropout layer drops in training.
+        dropout: largest share of activations that training drops, by a Dropout layer or as the first step shows.
+        one_class: whether the first step's loss compares with one class only.
         state: the diagnosis' own state at this point, after a resume.
         facts: findings of preflight's checks of the first step, as JSON: told with it.
         ignore: codes that the user does not want to hear of, see :mod:`lightning_adam.diagnosis.ignoring`.
@@ -100,6 +116,7 @@ class RunSignals:
     eval_modules: tuple[str, ...] = ()
     untrained: bool = False
     dropout: float = 0.0
+    one_class: bool = False
     state: Mapping[str, Any] | None = None
     ignore: tuple[str, ...] = ()
     facts: tuple[str, ...] = ()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lightning_adam.integrations.loop_run import LoopRun
 from lightning_adam.monitoring import Monitor
-from lightning_adam.preflight.cheap import cheap_checks
+from lightning_adam.preflight.cheap import first_step_of
 from lightning_adam.preflight.graph import step_of
 
 
@@ -18,4 +18,4 @@ def first_look(loss: Tensor, batch: Any, run: LoopRun, monitor: Monitor) -> None
     if any(hasattr(p, "to_local") for p in run.module.parameters()):
         return  # of a shard's weights nobody knows their scale without asking the other ranks
     with torch.no_grad():
-        monitor.know(cheap_checks(run.module, run.optimizers, batch, step_of(loss)))
+        monitor.know(first_step_of(run.module, run.optimizers, batch, step_of(loss), loss))

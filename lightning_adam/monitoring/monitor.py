@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from lightning_adam.diagnosis import Finding
+from lightning_adam.diagnosis import Finding, FirstStepSignals
 from lightning_adam.diagnosis.finding import reach, readable_findings
 from lightning_adam.errors import ConfigError, nearest
 from lightning_adam.monitoring.actions import Actions, DivergenceError, scale_rates
@@ -112,10 +112,10 @@ class Monitor:
         """Remember which batch this is: a finding names it."""
         self._inputs.batch, self._inputs.batch_index = batch, batch_index
 
-    def know(self, facts: Sequence[Finding]) -> None:
-        """What checks of the first training step have found; the first optimizer's diagnosis tells it."""
-        for diagnosis in self._diagnoses()[:1] if facts else ():
-            diagnosis.know(facts)
+    def know(self, first: FirstStepSignals) -> None:
+        """What the first training step shows; the first optimizer's diagnosis tells it."""
+        for diagnosis in self._diagnoses()[:1]:
+            diagnosis.first = first
 
     def before_clipping(self, optimizer: Any) -> None:
         """Gradients are complete, unscaled and not yet clipped."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch.optim import Optimizer
 
-from lightning_adam.diagnosis import Diagnosis, Finding, RunSignals, StepSignals, encode
+from lightning_adam.diagnosis import Diagnosis, Finding, FirstStepSignals, RunSignals, StepSignals, encode
 from lightning_adam.diagnosis.finding import as_told
 from lightning_adam.monitoring.diagnosed import diagnosed_by
 from lightning_adam.monitoring.guard import LOG, Guard
@@ -78,7 +78,7 @@ class OptimizerDiagnosis:
         self._run, self._position, self._prefix, self._sinks, self._on_record = run, position, prefix, sinks, on_record
         self._guard, self._files_left = guard, MOST_FILES
         self._ignore = tuple(options.ignore)
-        self._facts: tuple[str, ...] = ()
+        self.first = FirstStepSignals()
         self._unstored: list[Record] = []
         self._last_steps: deque[StepSignals] = deque(maxlen=REMEMBERED_STEPS)
 
@@ -86,10 +86,6 @@ class OptimizerDiagnosis:
     def findings(self) -> list[Finding]:
         """All so far; with the optimizer's prefix where there are several."""
         return [self._with_prefix(finding) for finding in self.diagnosis.findings]
-
-    def know(self, facts: Sequence[Finding]) -> None:
-        """What preflight's checks of the first step have found; told with the first step that is seen."""
-        self._facts = tuple(json.dumps(fact.to_dict()) for fact in facts)
 
     def state_dict(self) -> dict[str, Any]:
         """Of the diagnosis, after all steps that were taken."""
@@ -121,6 +117,10 @@ class OptimizerDiagnosis:
             LOG.warning("%s", finding.line())
         self._sinks.findings(self._prefix, finding.step, [finding], [*self.findings, *self.actions_taken])
 
+    def _of_first_step(self, record: RunSignals) -> dict[str, Any]:
+        first = self.first
+        return {"facts": first.facts, "dropout": max(record.dropout, first.dropout), "one_class": first.one_class}
+
     def _with_prefix(self, finding: Finding) -> Finding:
         told = as_told(finding)
         return told if len(self._run.optimizers) == 1 else replace(told, optimizer=self._prefix)
@@ -128,7 +128,7 @@ class OptimizerDiagnosis:
     def _take_in(self, record: Record) -> None:
         """One record: into the diagnosis, the log, and the memory of the last steps."""
         if isinstance(record, RunSignals):
-            record = replace(record, ignore=self._ignore, facts=self._facts)
+            record = replace(record, ignore=self._ignore, **self._of_first_step(record))
             if self._last_steps:  # after an action: the run did not begin here, and its state may be that of its beginning
                 record = replace(record, first_step=self.diagnosis.run.first_step)
         if self._on_record is not None:

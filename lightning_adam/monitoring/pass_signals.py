@@ -243,7 +243,7 @@ class BatchScale:
 
 @torch.no_grad()
 def batch_scale(batch: Any, layer: Floats | None = None) -> BatchScale:
-    """Of the batch's floating-point tensors the largest values; of several, the last one is taken for the target.
+    """Of the batch's floating-point tensors the largest values; the last one, with any tensor before it, is the target.
 
     Args:
         batch: as the loader gives it.
@@ -252,10 +252,16 @@ def batch_scale(batch: Any, layer: Floats | None = None) -> BatchScale:
     tensors = _tensors(batch)
     rows = [scale_of(t) for t in tensors if t.is_floating_point() and t.numel() > 1]
     largest = [_largest(column, [""] * len(column))[0] for column in np.array(rows).T] if rows else [math.nan] * 3
-    target = rows[-1][1:] if len(rows) > 1 else np.full(2, math.nan)
+    has_target = len(rows) > 1 or (len(rows) == 1 and len(tensors) > 1 and _is_numbers(tensors[-1]))
+    target = rows[-1][1:] if has_target else np.full(2, math.nan)
     seen = np.full(2, math.nan) if layer is None else layer
     values = [*map(float, largest), _change(tensors), *map(float, seen), *map(float, target), *_labelled(tensors)]
     return BatchScale(*values)
+
+
+def _is_numbers(tensor: Tensor) -> bool:
+    """Ratings of a user and an item, say: floating-point, and more than zeros and ones, which are classes or a mask."""
+    return tensor.is_floating_point() and tensor.numel() > 1 and not bool(((tensor == 0) | (tensor == 1)).all())
 
 
 def _labelled(tensors: Sequence[Tensor]) -> tuple[float, float, float]:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
 
+from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_adam.diagnosis import Finding
+from lightning_adam.diagnosis import Finding, FirstStepSignals
 from lightning_adam.preflight import loss_checks, output_checks, probability_checks, sign_checks, structure_checks
 from lightning_adam.preflight.batches import Reading, size
 from lightning_adam.preflight.causes import without_symptoms
+from lightning_adam.preflight.dropouts import largest_dropped_share
 from lightning_adam.preflight.facts import Facts, found, some
 from lightning_adam.preflight.recorder import Recorder
 from lightning_adam.preflight.step import Step, prediction_call, target_path, traced
 from lightning_adam.preflight.task import Task
 
+FEWEST_LABELS = 4
+"""Examples that are of one class by chance seldom enough."""
 STRUCTURE = ("FROZEN", "EVAL-MODE", "INIT-SCALE")
 """Of the structure what needs no training step."""
 
@@ -69,6 +74,33 @@ def cheap_checks(module: Any, optimizers: Sequence[Optimizer], first_batch: Any,
         if all(facts.has(part) for part in check.needs):
             findings += check.judge(facts)
     return without_symptoms(findings)
+
+
+def first_step_of(
+    module: Any, optimizers: Sequence[Optimizer], first_batch: Any, step: Step, loss: Tensor
+) -> FirstStepSignals:
+    """All that a monitor is to know of the first training step.
+
+    Args:
+        module: as training has it.
+        optimizers: all of them.
+        first_batch: as the training step gets it.
+        step: how the loss was made.
+        loss: before its backward.
+    """
+    findings = cheap_checks(module, optimizers, first_batch, step)
+    facts = tuple(json.dumps(finding.to_dict()) for finding in findings)
+    return FirstStepSignals(facts, largest_dropped_share(loss), compares_with_one_class(step))
+
+
+def compares_with_one_class(step: Step) -> bool:
+    """Whether the labels that the last loss call was given, four or more, are all the same."""
+    labels = next((call.target for call in reversed(step.record.losses) if call.target is not None), None)
+    if labels is None or labels.is_complex():
+        return False
+    known = labels[labels >= 0]
+    is_classes = not known.is_floating_point() or bool(((known == 0) | (known == 1)).all())
+    return known.numel() >= FEWEST_LABELS and is_classes and bool((known == known.flatten()[0]).all())
 
 
 def _foreign(facts: Facts) -> Iterator[Finding]:
