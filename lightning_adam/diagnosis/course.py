@@ -104,9 +104,9 @@ def rises(curve: Curve, losses: Sequence[float]) -> bool:
         return min(curve.now, *losses[-5:]) > curve.start + margin
     share = NEAR_ZERO if curve.count >= SOON else MUCH_WORSE
     margin = max(LOST * curve.progress, share * abs(curve.start))
-    return curve.now > curve.best + max(margin, 6 * curve.error) or min(losses[-5:]) > curve.best + max(
-        margin, 4 * curve.noise
-    )
+    level = min(curve.now, median(losses[-5:]))  # on a steep slope the last third lies over the last five
+    is_above = level > curve.best + max(margin, 6 * curve.error)
+    return is_above or min(losses[-5:]) > curve.best + max(margin, 4 * curve.noise)
 
 
 def _explodes(curve: Curve, losses: Sequence[float]) -> bool:

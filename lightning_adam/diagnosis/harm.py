@@ -97,7 +97,8 @@ def agrees(rule: str, case: Case) -> bool:
         return not (rule in SCALES and case.guesses and case.beats_guessing(case.curve.now))
     if rule in SCALES:
         has_moved = not 0 < case.past.moved < HARDLY_MOVED
-        return has_moved and case.curve.count >= patience(case) and is_left_high(case)
+        is_short = rule == "INIT-SCALE" and falls_short(case)
+        return has_moved and case.curve.count >= patience(case) and (is_left_high(case) or is_short)
     if rule in BOUNCING or case.curve.count < patience(case):
         return False
     if rule == "ONE-LABEL":
