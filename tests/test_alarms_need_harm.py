@@ -352,3 +352,14 @@ def test_a_signed_loss_stays_where_a_collapsed_rate_leaves_it() -> None:
     run = [replace(s, lr=1e-6 if s.step >= 60 else s.lr, loss=s.loss - 3 if s.step < 60 else -1.3) for s in healthy()]
 
     assert [f.rule for f in diagnose(run) if f.severity == "warning"] == ["SCHEDULE-COLLAPSED"]
+
+
+@pytest.mark.parametrize(("configured", "rules"), [(1e-3, {"LR-HIGH"}), (0.3, {"LOSS-DIVERGED"})])
+def test_a_loss_that_rises_under_a_rate_over_its_plan_is_the_rates_doing(configured: float, rules: set[str]) -> None:
+    """Nothing else stands out; under a peak that is configured the rate need not be at fault."""
+    found = diagnose(
+        [replace(s, lr=0.3, loss=8 * s.loss, heavy=None) if s.step >= 70 else s for s in healthy()],
+        replace(RUN, lr=configured),
+    )
+
+    assert {f.rule for f in found if f.severity != "info"} == rules

@@ -289,3 +289,47 @@ def test_adversaries_that_stay_where_they_were_initialised_have_too_low_a_rate(r
             generator.step()
 
     assert [f.rule for f in watch.findings if f.severity != "info"] == named
+
+
+def test_a_rate_that_stays_too_high_is_named_where_gradients_do_not_stand_out() -> None:
+    """The loss rises after the rate went over what is configured; the slope of an absolute error is bounded."""
+    net = network(FEATURES, 64, 1)
+    found = trained(net, Adam(net.parameters(), 3e-3), 120, curve, lambda n, b: F.l1_loss(n(b[0]), b[1]),
+                    lambda step: 3e-3 if step < 80 else 0.9)  # fmt: skip
+    (named,) = (f for f in found if f.severity != "info")
+
+    assert (named.rule, named.changes) == ("LR-HIGH", {"lr": 0.006})
+    assert 80 <= named.step < 95
+
+
+def test_a_wild_batch_among_the_first_is_named_and_no_first_step() -> None:
+    """SGD's first steps are large, and the loss had fallen all the same when the batch came."""
+    torch.manual_seed(0)
+    net = nn.Linear(FEATURES, 1, bias=False)
+    nn.init.constant_(net.weight, 1e-3)
+
+    def draw(step: int) -> Batch:
+        features = torch.randn(64, FEATURES) * (1e3 if step == 15 else 1.0)
+        return features, features.sum(1, keepdim=True)
+
+    found = trained(net, SGD(net.parameters(), 0.1), 60, draw, squared)
+
+    assert [f.rule for f in found if f.severity != "info"] == ["BAD-BATCH"]
+    assert next(f for f in found if f.rule == "BAD-BATCH").step == 15
+
+
+def test_constant_inputs_are_named_although_the_loss_falls_to_what_guessing_gives() -> None:
+    """Rare labels: answering no for all takes the loss from ln 2 to a third, over the whole run."""
+    net = network(FEATURES, 32, 20)
+    found = trained(net, Adam(net.parameters(), 3e-3), 200,
+                    lambda step: (torch.ones(64, FEATURES), (torch.rand(64, 20) < 0.08).float()),
+                    lambda n, b: F.binary_cross_entropy_with_logits(n(b[0]), b[1]))  # fmt: skip
+
+    assert [(f.rule, f.severity) for f in found] == [("INPUT-CONSTANT", "warning")]
+
+
+def test_a_rate_that_is_too_low_is_named_after_a_schedule_has_lowered_it_further() -> None:
+    net = network(FEATURES, 64, 64, CLASSES)
+    found = trained(net, Adam(net.parameters(), 1e-5), 200, rate=lambda step: 1e-5 * 0.25 ** (step // 50))
+
+    assert [f.rule for f in found if f.severity != "info"] == ["LR-LOW"]

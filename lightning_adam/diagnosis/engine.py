@@ -19,7 +19,7 @@ from lightning_adam.diagnosis.harm import (
     SCALES,
     agrees,
     blew_up,
-    had_fallen,
+    had_fallen_before_odd_batch,
     is_cleared,
     is_inflated,
     is_unmoved,
@@ -246,7 +246,7 @@ class Diagnosis:
         """
         if episode.finding.rule not in FIRST_STEPS:
             return False
-        if self.history.odd_input > episode.seen and had_fallen(case):
+        if self.history.odd_input > episode.seen and had_fallen_before_odd_batch(case):
             return True
         if not self._is_settled(episode):
             return False

@@ -313,13 +313,14 @@ def is_cleared(rule: str, case: Case) -> bool:
 
 
 def rises_after_a_fall(case: Case) -> bool:
-    """What ruins the first steps does not let it fall first."""
-    return case.course == "rising" and had_fallen(case)
+    """It had fallen by a quarter first: what ruins the first steps does not let it."""
+    curve = case.curve
+    return case.course == "rising" and not curve.signed and curve.best < (1 - FALLEN) * curve.start
 
 
-def had_fallen(case: Case) -> bool:
-    """By a quarter, at its best."""
-    return not case.curve.signed and case.curve.best < (1 - FALLEN) * case.curve.start
+def had_fallen_before_odd_batch(case: Case) -> bool:
+    """By a quarter."""
+    return not case.curve.signed and case.past.level_before_odd < (1 - FALLEN) * case.curve.start
 
 
 def blew_up(case: Case) -> bool:

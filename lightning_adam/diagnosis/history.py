@@ -105,6 +105,7 @@ class History:
         former_peak: highest learning rate before these; the first one where there were none.
         raised: the count of steps when the rate was raised last; -1 where it never was.
         odd_input: the count of steps when a batch's largest value stood out last; -1 where none did.
+        level_before_odd: the median of the 25 losses before it.
         levels: the whole curve of the loss: medians of equal stretches, at most 40.
         stretch: losses in each of these.
         finite: how many losses were finite.
@@ -146,6 +147,7 @@ class History:
     former_peak: float = math.nan
     raised: int = -1
     odd_input: int = -1
+    level_before_odd: float = math.nan
     levels: list[float] = field(default_factory=list)
     stretch: int = 25
     finite: int = 0
@@ -258,7 +260,7 @@ class History:
 
     def _remember_pass(self, now: StepSignals, heavy: HeavySignals) -> None:
         if heavy.input_max > ODD_INPUT * median(self.recent("input_max", 16)):
-            self.odd_input = self.count
+            self.odd_input, self.level_before_odd = self.count, self.level
         for name in _NUMBERS:
             _keep(self.passes.setdefault(name, []), float(getattr(heavy, name)), PASSES)
         _keep(self.pass_counts, self.count, PASSES)

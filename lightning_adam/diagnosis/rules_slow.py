@@ -44,9 +44,9 @@ def lr_low(case: Case) -> Finding | None:
     the loss must have stood still for 40 % of the run. The rate to try gives a healthy ratio once steps disagree as usual.
     """
     past, now = case.past, case.now
-    if now.heavy is None or past.count < 60 or not now.lr > 0.3 * past.peak_lr or began_trained(case):
+    if now.heavy is None or past.count < 60 or began_trained(case):
         return None
-    found = _too_small_steps(case)
+    found = _too_small_steps(case) if now.lr > 0.3 * past.peak_lr else _left_off_early(case)
     return _never_arrives(case) if found is not None and past.peak_lr < 0.5 * configured_rate(case) else found
 
 
@@ -76,6 +76,11 @@ def _too_small_steps(case: Case) -> Finding | None:
         {"update_ratio": median(ratios), "normalised_rms": rms},
         advice,
     )
+
+
+def _left_off_early(case: Case) -> Finding | None:
+    """The schedule has lowered the rate: steps are meant to be small by now, but all so far should have led somewhere."""
+    return _went_a_short_way(case) if goes_too_short_a_way(case) else None
 
 
 def _too_low(case: Case, message: str, evidence: dict[str, float | str], advice: Advice) -> Finding:
