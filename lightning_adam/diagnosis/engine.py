@@ -15,14 +15,13 @@ from lightning_adam.diagnosis.facts import BY_DESIGN, FACTS, known_facts
 from lightning_adam.diagnosis.finding import SEVERITIES, Finding
 from lightning_adam.diagnosis.harm import (
     FIRST_STEPS,
-    RATES_TOO_SMALL,
     SCALES,
     agrees,
     blew_up,
     had_fallen_before_odd_batch,
+    has_another_cause,
     is_cleared,
     is_inflated,
-    is_unmoved,
     judged,
     rises_after_a_fall,
 )
@@ -150,12 +149,11 @@ class Diagnosis:
     def _explains(self, cause: Episode, finding: Finding, case: Case) -> bool:
         """A fact lies under any cause; what is too small, or learns nothing, under no mere suspicion of too large steps.
 
-        Under one of raw values it does where these have inflated the first loss.
+        Under one of raw values a rate is too low where these have inflated the first loss: the way is too long.
         """
         rule = cause.finding.rule
-        is_other = finding.rule in RATES_TOO_SMALL or (finding.rule == "NO-LEARNING" and is_unmoved(case))
-        if is_other and cause.finding.severity == "info" and rule in FIRST_STEPS:
-            return rule in SCALES and is_inflated(case)
+        if has_another_cause(finding.rule, case) and cause.finding.severity == "info" and rule in FIRST_STEPS:
+            return rule in SCALES and finding.rule == "LR-LOW" and is_inflated(case)
         if self._is_disproved(cause, case):
             return False
         if rule == "NO-WARMUP" and finding.rule == "LR-HIGH" and self._is_settled(cause):

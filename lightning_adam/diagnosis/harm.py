@@ -72,6 +72,8 @@ HOPELESS = 2.5
 """‖Δθ‖/‖θ‖ in a first step that no healthy run has."""
 HARDLY_MOVED = 0.1
 """Of a weight's norm, by all steps together."""
+MOST_DROPPED = 0.9
+"""By Dropout: what is left is scaled by 1/(1-p), and its variance by as much; people use up to 0.8."""
 ONE_LABEL_FOR = 0.4
 """Of the run: data that are sorted by class have shown another one by then."""
 LATE_ENOUGH = 0.5
@@ -119,6 +121,8 @@ def agrees(rule: str, case: Case) -> bool:
 def _is_slowed(rule: str, case: Case) -> bool:
     """As SMALL_STEPS says; what is but shortened may be falling, where its noise would hide that it does."""
     if rule == "INPUT-CONSTANT" and case.only_guesses(case.curve.now):  # the best that can be had of it
+        return True
+    if rule == "LR-LOW" and case.curve.signed and is_where_it_was_initialised(case):
         return True
     if rule == "SCHEDULE-COLLAPSED" and stays_where_its_rate_left_it(case):
         return True
@@ -220,6 +224,12 @@ def is_unmoved(case: Case) -> bool:
     if case.past.early_ratio > HOPELESS:
         return False
     return case.only_guesses(case.curve.now) and highest < max(1.2 * start, start + 4 * noise_of(first))
+
+
+def has_another_cause(rule: str, case: Case) -> bool:
+    """Of what shows that nothing is learnt: than steps that are only suspected to be too large."""
+    learns_nothing = rule == "NO-LEARNING" and (is_unmoved(case) or case.run.dropout >= MOST_DROPPED)
+    return rule in RATES_TOO_SMALL or learns_nothing
 
 
 def is_slow(case: Case) -> bool:

@@ -9,7 +9,7 @@ from lightning_adam.diagnosis.advice import Advice, clip_to, lower_rate
 from lightning_adam.diagnosis.case import Case
 from lightning_adam.diagnosis.course import noise_of
 from lightning_adam.diagnosis.finding import Finding
-from lightning_adam.diagnosis.harm import falls_short, is_slow
+from lightning_adam.diagnosis.harm import MOST_DROPPED, falls_short, is_slow
 from lightning_adam.diagnosis.history import PASSES, median, spread
 from lightning_adam.diagnosis.rules_slow import is_a_short_way, rate_of_good_steps
 from lightning_adam.diagnosis.theory import SMALL_RATIO
@@ -17,8 +17,6 @@ from lightning_adam.diagnosis.wording import batch_name, number, percent
 
 MIRRORED = (0.75, 2.5)
 """What an untrained classifier costs, in entropies of the labels: 1 for equal classes, more where many never come."""
-MOST_DROPPED = 0.9
-"""By Dropout: what is left is scaled by 1/(1-p), and its variance by as much; people use up to 0.8."""
 LEAST_SIMILARITY = -1
 """A cosine; what people train to its least value, and what begins near zero without being an error."""
 LOOKED_AT = 10

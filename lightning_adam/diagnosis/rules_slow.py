@@ -9,7 +9,7 @@ from lightning_adam.diagnosis.bearable import bearable_rate, good_unit_step
 from lightning_adam.diagnosis.case import Case
 from lightning_adam.diagnosis.course import LEARNT
 from lightning_adam.diagnosis.finding import Finding
-from lightning_adam.diagnosis.harm import goes_on_as_it_began, is_where_it_was_initialised
+from lightning_adam.diagnosis.harm import AGREE, goes_on_as_it_began, is_where_it_was_initialised
 from lightning_adam.diagnosis.history import PASSES, median
 from lightning_adam.diagnosis.theory import HEALTHY_RATIO, SMALL_RATIO, agreement
 from lightning_adam.diagnosis.wording import loss_clause, number, percent
@@ -37,7 +37,7 @@ def lr_low(case: Case) -> Finding | None:
     Or, whatever the ratio: after 40 % of the run each gradient still points where all before it did (:func:`never_turns`).
     Or, whatever the gradients: all steps together are under 1 % of the weights (:func:`_has_hardly_moved`).
     Or, whatever the ratio: all steps together are a short way, and the loss would not arrive (:func:`goes_too_short_a_way`);
-    of several optimizers, whose losses tell nothing, a short way from an initialisation alone.
+    of several optimizers, whose losses tell nothing, and of a signed loss a short way from an initialisation alone.
 
     Healthy medians are 3.1e-4 and more, sick ones 1e-4 and less. "Agree": rms(u) > 1.75 noise floors (at most 0.8):
     a rate that is small enough lets the gradient point the same way step after step. Where there are no moments,
@@ -54,7 +54,7 @@ def _too_small_steps(case: Case) -> Finding | None:
     past = case.past
     if never_turns(case):
         return _never_turned(case)
-    is_left_behind = case.run.optimizers > 1 and is_where_it_was_initialised(case)
+    is_left_behind = (case.run.optimizers > 1 or past.is_signed) and is_where_it_was_initialised(case)
     if is_left_behind or goes_too_short_a_way(case):
         return _went_a_short_way(case)
     if not case.loss_measures_progress:
@@ -178,9 +178,12 @@ def _is_unlearnt(case: Case) -> bool:
 
 
 def _agreement(case: Case) -> bool | None:
-    """Whether steps agree by more than noise does; None where nobody knows."""
-    rms = median(case.past.recent("normalised_rms", 5))
-    return None if math.isnan(rms) else rms > agreement(case.now.beta1, AGREED)
+    """Whether steps agree by more than noise does, in their size or their direction; None where nobody knows.
+
+    In the direction alone where many elements have no gradient: zeros make the steps' rms small.
+    """
+    rms, cosine = (median(case.past.recent(name, 5)) for name in ("normalised_rms", "alignment"))
+    return None if math.isnan(rms) else rms > agreement(case.now.beta1, AGREED) or cosine > AGREE
 
 
 def _ends_high(case: Case) -> bool:
