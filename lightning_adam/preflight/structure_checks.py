@@ -19,6 +19,8 @@ from lightning_adam.preflight.task import DROPOUTS, NORMS, Task
 from lightning_adam.statistics import looks_untrained
 
 SMALLEST_GAIN, LARGEST_GAIN = 0.02, 7
+VANISHING, VANISHED = 1e-8, 1e-4
+"""The first layers' gradient over the last ones', from which it is too small; the second where all outputs are alike."""
 LIBRARIES = ("transformers", "timm", "torchvision", "diffusers", "peft", "segmentation_models_pytorch", "torchaudio")
 """Their classes have tensors for uses that one's own may not have, such as a pooler."""
 
@@ -309,7 +311,7 @@ def vanishing(facts: Facts) -> Iterator[Finding]:
     if len(relative) < 4:
         return
     early, late = median(relative[:quarter]), median(relative[-quarter:])
-    if early < 1e-8 * late:
+    if early < (VANISHED if _is_all_alike(facts) else VANISHING) * late:
         yield found(
             "GRAD-VANISHING",
             "warning",
@@ -317,6 +319,11 @@ def vanishing(facts: Facts) -> Iterator[Finding]:
             "Use ReLU or GELU instead of sigmoids, residual connections and normalisation layers, and He initialisation.",
             {"first quarter": early, "last quarter": late},
         )
+
+
+def _is_all_alike(facts: Facts) -> bool:
+    """Whether all samples get one output: depth is why, where a gradient does come through."""
+    return facts.has("behaviour") and facts.behaviour.spread < 1e-6
 
 
 def exploding(facts: Facts) -> Iterator[Finding]:

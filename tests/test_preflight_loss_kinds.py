@@ -1,0 +1,111 @@
+"""Kinds of faults of the loss, in no textbook shape: written by hand, several of them, against the wrong target."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tests.benchmarks.preflight.data import clusters, curve, loader, rows
+from tests.benchmarks.preflight.parts import Built, Stepped, perceptron
+from tests.preflight_kinds import Kinds, alarms
+
+KINDS = Kinds()
+sick, healthy = KINDS.sick, KINDS.healthy
+
+
+@pytest.mark.parametrize("name", KINDS.faults)
+def test_kind_is_named_by_its_cause(name: str) -> None:
+    """Whatever the shape that it comes in."""
+    assert KINDS.first_alarm(name) == [KINDS.faults[name][0]]
+
+
+@pytest.mark.parametrize("name", KINDS.sound)
+def test_what_looks_like_the_kind_is_let_pass(name: str) -> None:
+    """The same form, and meant so."""
+    assert alarms(KINDS.sound[name]) == []
+
+
+@sick("DOUBLE-SOFTMAX")
+def cross_entropy_by_logsumexp_of_a_softmax() -> Built:
+    """Minus the label's score, plus what normalises all of them."""
+
+    def step(m: Any, batch: Any) -> Tensor:
+        told = m.net(batch[0]).softmax(-1)
+        return (told.logsumexp(1) - told.gather(1, batch[1][:, None])[:, 0]).mean()
+
+    return Stepped(step, net=perceptron(12, 4)), loader(*clusters())
+
+
+@sick("DOUBLE-SIGMOID")
+def binary_cross_entropy_by_softplus_of_a_sigmoid() -> Built:
+    """softplus(x) - x y is the loss of logits."""
+
+    def step(m: Any, batch: Any) -> Tensor:
+        told = torch.sigmoid(m.net(batch[0])[:, 0])
+        return (F.softplus(told) - told * batch[1]).mean()
+
+    x, y = clusters(classes=2)
+    return Stepped(step, net=perceptron(12, 1)), loader(x, y.float())
+
+
+@sick("LOG-OF-PROBABILITY")
+def softmax_by_hand() -> Built:
+    """Exponentials over their sum, and then the logarithm."""
+
+    def step(m: Any, batch: Any) -> Tensor:
+        sizes = m.net(batch[0]).exp()
+        return -(sizes / sizes.sum(1, keepdim=True)).log().gather(1, batch[1][:, None]).mean()
+
+    return Stepped(step, net=perceptron(12, 4)), loader(*clusters())
+
+
+@sick("BROADCAST")
+def reward_as_a_column_plus_value_as_a_row() -> Built:
+    """The target of the Bellman equation is (N, N) before the loss sees it."""
+
+    def step(m: Any, batch: dict[str, Tensor]) -> Tensor:
+        with torch.no_grad():
+            target = batch["reward"][:, None] + 0.9 * m.slow(batch["state"]).max(1)[0]
+        return F.smooth_l1_loss(m.net(batch["state"]).gather(1, batch["action"][:, None]), target)
+
+    x, y = clusters()
+    parts = {"net": perceptron(12, 4), "slow": perceptron(12, 4).requires_grad_(False)}
+    return Stepped(step, **parts), rows(state=x, action=y, reward=x[:, 0])
+
+
+@sick("WRONG-SIGN")
+def log_probability_of_torch_is_returned() -> Built:
+    """Its mean is to rise."""
+
+    def step(m: Any, batch: Any) -> Tensor:
+        mean, scale = m.net(batch[0]).unbind(1)
+        return torch.distributions.Normal(mean, F.softplus(scale) + 1e-3).log_prob(batch[1]).mean()
+
+    return Stepped(step, net=perceptron(6, 2)), loader(*curve())
+
+
+@sick("OUTPUT-RANGE")
+def mean_of_a_gaussian_behind_a_relu() -> Built:
+    """Half of the targets are below 0."""
+
+    def step(m: Any, batch: Any) -> Tensor:
+        mean, scale = m.net(batch[0]).unbind(1)
+        return F.gaussian_nll_loss(mean.relu(), batch[1], F.softplus(scale) + 1e-3)
+
+    return Stepped(step, net=perceptron(6, 2)), loader(*curve())
+
+
+@sick("TARGET-SCALE")
+def raw_prices_beside_a_loss_of_classes() -> Built:
+    """The loss of the prices comes first."""
+
+    def step(m: Any, batch: dict[str, Tensor]) -> Tensor:
+        price, kind = m.net(batch["x"]).split([1, 4], 1)
+        return F.smooth_l1_loss(price[:, 0], batch["price"]) + F.cross_entropy(kind, batch["kind"])
+
+    x, y = clusters()
+    return Stepped(step, net=perceptron(12, 5)), rows(x=x, kind=y, price=3e5 + 4e4 * x[:, 0])
