@@ -42,4 +42,5 @@ class Kinds:
 def alarms(build: Build) -> list[str]:
     """The codes of all warnings on what is built."""
     L.seed_everything(0, verbose=False)
-    return graves(la.preflight(*build()))
+    module, data, *options = build()
+    return graves(la.preflight(module, data, **(options[0] if options else {})))

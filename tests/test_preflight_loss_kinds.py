@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,8 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tests.benchmarks.preflight.data import clusters, curve, loader, rows
+from tests.benchmarks.preflight.data import clusters, curve, generator, loader, pictures, rows
+from tests.benchmarks.preflight.outsiders_parts import views_of_things
 from tests.benchmarks.preflight.parts import Built, Stepped, perceptron
+from tests.benchmarks.preflight.travellers_parts import pixelwise
 from tests.preflight_kinds import Kinds, alarms
 
 KINDS = Kinds()
@@ -109,3 +112,67 @@ def raw_prices_beside_a_loss_of_classes() -> Built:
 
     x, y = clusters()
     return Stepped(step, net=perceptron(12, 5)), rows(x=x, kind=y, price=3e5 + 4e4 * x[:, 0])
+
+
+def pairs(loss: Callable[[Tensor], Tensor]) -> Built:
+    """Two towers, and what is made of their cosines."""
+    step = lambda m, b: loss(F.cosine_similarity(m.one(b[0]), m.other(b[1])))  # noqa: E731
+    return Stepped(step, one=perceptron(20, 16), other=perceptron(14, 16)), loader(*views_of_things())
+
+
+@sick("WRONG-SIGN")
+def cosines_made_smaller() -> Built:
+    """What belongs together is driven apart."""
+    return pairs(lambda cosine: cosine.mean())
+
+
+@healthy
+def cosines_made_larger() -> Built:
+    return pairs(lambda cosine: 1 - cosine.mean())
+
+
+@sick("WRONG-SIGN")
+def local_likeness_made_smaller() -> Built:
+    """By windows, as structural similarity (Wang et al. 2004) has it: the net comes to tell the opposite of each."""
+
+    def step(m: Any, batch: dict[str, Tensor]) -> Tensor:
+        told, true = (F.unfold(x, 4, stride=2) for x in (m.net(batch["noisy"]), batch["clean"]))
+        told, true = told - told.mean(1, keepdim=True), true - true.mean(1, keepdim=True)
+        return ((2 * (told * true).mean(1) + 1e-3) / (told.square().mean(1) + true.square().mean(1) + 1e-3)).mean()
+
+    clean = pictures()[0]
+    noisy = clean + 0.2 * torch.randn(clean.shape, generator=generator())
+    return Stepped(step, net=pixelwise(1, 1)), rows(noisy=noisy, clean=clean, size=16)
+
+
+@sick("NO-GRADIENT")
+def share_of_wrong_answers_and_a_penalty() -> Built:
+    """``argmax`` ends the gradient; that of the weights' size hides it."""
+
+    def step(m: Any, batch: Any) -> Tensor:
+        wrong = (m.net(batch[0]).argmax(1) != batch[1]).float().mean()
+        return wrong + 1e-4 * sum(p.square().sum() for p in m.net.parameters())
+
+    return Stepped(step, net=perceptron(12, 4)), loader(*clusters())
+
+
+def autoencoder(draw: Callable[[torch.distributions.Normal], Tensor]) -> Built:
+    """A variational one (Kingma and Welling 2014)."""
+
+    def step(m: Any, batch: Any) -> Tensor:
+        mean, log_var = m.encoder(batch[0]).chunk(2, 1)
+        told = m.decoder(draw(torch.distributions.Normal(mean, torch.exp(0.5 * log_var))))
+        return F.mse_loss(told, batch[0]) + 0.01 * (mean.square() + log_var.exp() - log_var - 1).sum(1).mean()
+
+    return Stepped(step, encoder=perceptron(12, 8), decoder=perceptron(4, 12)), loader(*clusters())
+
+
+@sick("NO-GRADIENT")
+def code_is_a_sample_without_a_gradient() -> Built:
+    """The encoder hears of its prior alone."""
+    return autoencoder(lambda code: code.sample())
+
+
+@healthy
+def code_is_a_sample_with_a_gradient() -> Built:
+    return autoencoder(lambda code: code.rsample())

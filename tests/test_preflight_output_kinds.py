@@ -13,6 +13,8 @@ from torch.utils.data import DataLoader
 
 from tests.benchmarks.preflight.data import chains, clusters, generator, loader, rows, waves
 from tests.benchmarks.preflight.parts import Built, Stepped, Words, perceptron
+from tests.benchmarks.preflight.travellers_parts import pixelwise
+from tests.benchmarks.preflight.wayfarers_parts import Reader, reviews, streets
 from tests.preflight_kinds import Kinds, alarms
 
 KINDS = Kinds()
@@ -154,3 +156,69 @@ def label_in_two_forms() -> Built:
     x, y = clusters()
     step = lambda m, b: F.cross_entropy(m.net(b["x"]), b["label"])  # noqa: E731
     return Stepped(step, net=perceptron(12, 4)), rows(x=x, label=y, marks=F.one_hot(y, 4).float())
+
+
+@sick("SOFTMAX-DIM")
+def classes_of_maps_viewed_as_rows() -> Built:
+    """``view(-1, C)`` of (N, C, H, W)."""
+    x, mask = streets()
+    step = lambda m, b: F.cross_entropy(m.net(b[0]).view(-1, 3), b[1].view(-1), ignore_index=255)  # noqa: E731
+    return Stepped(step, net=pixelwise(3, 3)), loader(x, mask, size=16)
+
+
+@healthy
+def classes_of_maps_moved_to_the_end() -> Built:
+    """The same rows, and each has one pixel's scores."""
+    x, mask = streets()
+    step = lambda m, b: F.cross_entropy(m.net(b[0]).movedim(1, -1).reshape(-1, 3), b[1].view(-1), ignore_index=255)  # noqa: E731
+    return Stepped(step, net=pixelwise(3, 3)), loader(x, mask, size=16)
+
+
+def opinions(hides: Callable[[Tensor], Tensor]) -> Built:
+    """Of padded texts, by an encoder that is told what to hide."""
+    step = lambda m, b: F.cross_entropy(m.net(b["input_ids"], hides(b["attention_mask"])), b["labels"])  # noqa: E731
+    return Stepped(step, net=Reader()), rows(**reviews())
+
+
+@sick("IGNORES-INPUT")
+def mask_hides_what_is_real() -> Built:
+    """torch hides where its mask is True, and Hugging Face's is 1 where there is a word."""
+    return opinions(lambda mask: mask.bool())
+
+
+@healthy
+def mask_hides_the_padding() -> Built:
+    return opinions(lambda mask: mask == 0)
+
+
+@sick("GRAD-VANISHING")
+def ten_sigmoids_in_a_row() -> Built:
+    """All outputs are alike, and depth is why: a gradient does come through."""
+    deep = [part for _ in range(10) for part in (nn.Linear(32, 32), nn.Sigmoid())]
+    net = nn.Sequential(nn.Linear(12, 32), *deep, nn.Linear(32, 4))
+    return Stepped(lambda m, b: F.cross_entropy(m.net(b[0]), b[1]), net=net), loader(*clusters())
+
+
+def quantised(bridge: Callable[[Tensor, Tensor], Tensor], pull: float) -> Built:
+    """Codes of a book (van den Oord et al. 2017), of which all samples get the same at first."""
+
+    def step(m: Any, batch: Any) -> Tensor:
+        code = m.encoder(batch[0])
+        entry = m.book(torch.cdist(code, m.book.weight).argmin(1))
+        near = F.mse_loss(entry, code.detach()) + pull * F.mse_loss(code, entry.detach())
+        return F.mse_loss(m.decoder(bridge(code, entry)), batch[0]) + near
+
+    parts = {"encoder": perceptron(12, 8), "decoder": perceptron(8, 12), "book": nn.Embedding(16, 8)}
+    return Stepped(step, **parts), loader(*clusters())
+
+
+@sick("NO-GRADIENT")
+def codes_without_a_bridge() -> Built:
+    """That all get one code is no fault of the input's."""
+    return quantised(lambda code, entry: entry, 0.0)
+
+
+@healthy
+def codes_with_a_bridge() -> Built:
+    """The gradient is copied from the entry to the code."""
+    return quantised(lambda code, entry: code + (entry - code).detach(), 0.25)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import lightning as L
 import pytest
 import torch
 from torch import nn
@@ -160,3 +161,68 @@ def schedule_of_the_second_optimizer() -> Built:
             return both, schedules
 
     return Pair(), loader(*clusters())
+
+
+class Followed(Hooked):
+    """A slow copy follows behind each batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slow = [p.detach().clone() for p in self.net.parameters()]
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        for slow, fast in zip(self.slow, self.net.parameters(), strict=True):
+            slow.lerp_(fast.detach(), 0.001)
+
+
+@sick("UPDATE-LOST")
+def weights_written_over_behind_each_batch() -> Built:
+    """By their average, which a thousandth of each step gets into."""
+
+    class Model(Followed):
+        def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+            super().on_train_batch_end(outputs, batch, batch_idx)
+            for slow, fast in zip(self.slow, self.net.parameters(), strict=True):
+                fast.data.copy_(slow)
+
+    return Model(), loader(*clusters())
+
+
+@healthy
+def average_kept_in_a_copy() -> Built:
+    return Followed(), loader(*clusters())
+
+
+@sick("SCHEDULE-NEVER-ARRIVES")
+def warmup_that_lasts_longer_than_the_run() -> Built:
+    """Thirty epochs of a hundred."""
+
+    class Model(Hooked):
+        def configure_optimizers(self) -> Any:
+            optimizer = super().configure_optimizers()
+            return [optimizer], [torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / 100))]
+
+    return Model(), loader(*clusters()), {"trainer": L.Trainer(max_epochs=30, logger=False)}
+
+
+@healthy
+def schedule_stepped_at_each_fourth_batch() -> Built:
+    """As often as the optimizer, and the run is as long as that."""
+
+    class Model(ByHand):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = perceptron(12, 4)
+
+        def training_step(self, batch: Any, batch_idx: int) -> None:
+            self.manual_backward(F.cross_entropy(self.net(batch[0]), batch[1]) / 4)
+            if (batch_idx + 1) % 4 == 0:
+                self.optimizers().step()
+                self.optimizers().zero_grad()
+                self.lr_schedulers().step()
+
+        def configure_optimizers(self) -> Any:
+            optimizer = torch.optim.AdamW(self.net.parameters(), lr=1e-3)
+            return [optimizer], [torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=150)]
+
+    return Model(), loader(*clusters()), {"trainer": L.Trainer(max_epochs=20, logger=False)}

@@ -185,26 +185,37 @@ def entropy(labels: Tensor) -> float:
 
 def order(data: Data) -> tuple[float, float] | None:
     """Mean entropy of the labels inside a batch, and what it would be were they shuffled."""
-    labels = data.labels
-    sizes = [len(t) for t in data.targets]
-    if labels is None or len(sizes) < 3 or min(sizes) < 2:
+    batches = _label_batches(data)
+    if len(batches) < 3:
         return None
+    labels = torch.cat(batches)
     pool = labels if data.far is None or data.far.dim() != 1 else torch.cat([labels, data.far.long()])
-    inside = sum(entropy(part) for part in torch.split(labels, sizes)) / len(sizes)
+    inside = sum(entropy(part) for part in batches) / len(batches)
     chance = torch.Generator().manual_seed(0)
-    draws = [pool[torch.randint(len(pool), (sizes[0],), generator=chance)] for _ in range(32)]
+    draws = [pool[torch.randint(len(pool), (len(batches[0]),), generator=chance)] for _ in range(32)]
     return inside, sum(entropy(draw) for draw in draws) / len(draws)
+
+
+def _label_batches(data: Data) -> list[Tensor]:
+    """Batch by batch, the last one of an epoch left out where it is shorter; empty where a sample has no single label."""
+    sizes = [len(t) for t in data.targets]
+    labels = data.labels
+    if labels is None or min(sizes) < 1:
+        return []
+    return [part for part in torch.split(labels, sizes) if 2 * len(part) > len(data.targets[0]) > 1]
 
 
 def drift(data: Data) -> float:
     """How unlike the labels of consecutive batches are, over how unlike those of any two; 1 is chance."""
-    sizes = [len(t) for t in data.targets]
-    if data.labels is None or len(sizes) < FEWEST_BATCHES or min(sizes) < 2:
+    batches = _label_batches(data)
+    if len(batches) < FEWEST_BATCHES:
         return 1.0
-    classes, places = torch.unique(data.labels, return_inverse=True)
-    shares = torch.stack([torch.bincount(p, minlength=len(classes)) / len(p) for p in torch.split(places, sizes)])
+    most = int(torch.cat(batches).max()) + 1
+    if most > MOST_SAMPLES or min(int(part.min()) for part in batches) < 0:
+        return 1.0
+    shares = torch.stack([torch.bincount(part, minlength=most) / len(part) for part in batches])
     apart = torch.cdist(shares, shares, p=1)
-    usual = float(apart.sum()) / (len(sizes) * (len(sizes) - 1))
+    usual = float(apart.sum()) / (len(batches) * (len(batches) - 1))
     return float(apart.diagonal(1).mean()) / usual if usual > 0 else 1.0
 
 

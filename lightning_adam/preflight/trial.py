@@ -329,9 +329,12 @@ def _misfit(task: Task, step: Step, data: Data, few: Any) -> Misfit:
 
 
 def _fit(output: Tensor, target: Tensor, has_places: bool) -> Misfit:
-    """Of single numbers the distance alone: a rate is against a time, and rightly so."""
-    along = float(torch.corrcoef(torch.stack([output, target]))[0, 1]) if has_places else math.nan
-    return Misfit(float((output - target).pow(2).mean()), 1 - along)
+    """Of single numbers the distance alone: a rate is against a time, and rightly so. Of maps in the target's variance."""
+    squares = float((output - target).pow(2).mean())
+    if not has_places:
+        return Misfit(squares)
+    along = float(torch.corrcoef(torch.stack([output, target]))[0, 1])
+    return Misfit(squares / (float(target.var()) + 1e-12), 1 - along)
 
 
 def _is_map(targets: list[Tensor]) -> bool:
