@@ -205,8 +205,8 @@ def quantised(bridge: Callable[[Tensor, Tensor], Tensor], pull: float) -> Built:
     def step(m: Any, batch: Any) -> Tensor:
         code = m.encoder(batch[0])
         entry = m.book(torch.cdist(code, m.book.weight).argmin(1))
-        near = F.mse_loss(entry, code.detach()) + pull * F.mse_loss(code, entry.detach())
-        return F.mse_loss(m.decoder(bridge(code, entry)), batch[0]) + near
+        told = F.mse_loss(m.decoder(bridge(code, entry)), batch[0]) + F.mse_loss(entry, code.detach())
+        return told + pull * F.mse_loss(code, entry.detach()) if pull else told
 
     parts = {"encoder": perceptron(12, 8), "decoder": perceptron(8, 12), "book": nn.Embedding(16, 8)}
     return Stepped(step, **parts), loader(*clusters())

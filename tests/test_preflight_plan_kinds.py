@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+import lightning_adam as la
 from tests.benchmarks.preflight.data import clusters, loader
 from tests.benchmarks.preflight.outsiders_parts import ByHand
 from tests.benchmarks.preflight.parts import Built, Stepped, perceptron
@@ -226,3 +227,13 @@ def schedule_stepped_at_each_fourth_batch() -> Built:
             return [optimizer], [torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=150)]
 
     return Model(), loader(*clusters()), {"trainer": L.Trainer(max_epochs=20, logger=False)}
+
+
+def test_what_a_hook_behind_each_batch_changes_is_set_back() -> None:
+    """Its own averages, which no state dict knows, and the weights."""
+    module = Followed()
+    before = [p.detach().clone() for p in (*module.slow, *module.parameters())]
+
+    la.preflight(module, loader(*clusters()))
+
+    assert all(torch.equal(a, b) for a, b in zip(before, (*module.slow, *module.parameters()), strict=True))
