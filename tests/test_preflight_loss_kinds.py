@@ -176,3 +176,28 @@ def code_is_a_sample_without_a_gradient() -> Built:
 @healthy
 def code_is_a_sample_with_a_gradient() -> Built:
     return autoencoder(lambda code: code.rsample())
+
+
+@healthy
+def slope_of_an_energy_as_a_force() -> Built:
+    """The loss leads back to derivatives of what the net gave, and not to that itself."""
+
+    def step(m: Any, batch: Any) -> Tensor:
+        x = batch[0].requires_grad_()
+        (slope,) = torch.autograd.grad(m.net(x).sum(), x, create_graph=True)
+        return F.mse_loss(-slope, batch[1])
+
+    x, _ = clusters()
+    return Stepped(step, net=perceptron(12, 1, act=nn.SiLU)), loader(x, -x * (1 + x.square()).rsqrt())
+
+
+@healthy
+def heads_driven_apart_beside_a_loss_by_hand() -> Built:
+    """What is made smaller is the likeness of two heads of one input."""
+
+    def step(m: Any, batch: Any) -> Tensor:
+        one, other = m.one(batch[0]), m.other(batch[0])
+        wrong = (one + other).logsumexp(1) - (one + other).gather(1, batch[1][:, None])[:, 0]
+        return wrong.mean() + 0.1 * F.cosine_similarity(one, other).mean()
+
+    return Stepped(step, one=perceptron(12, 4), other=perceptron(12, 4)), loader(*clusters())

@@ -222,3 +222,17 @@ def codes_without_a_bridge() -> Built:
 def codes_with_a_bridge() -> Built:
     """The gradient is copied from the entry to the code."""
     return quantised(lambda code, entry: code + (entry - code).detach(), 0.25)
+
+
+@healthy
+def texts_told_from_each_other_by_a_second_net() -> Built:
+    """What the last net gives hangs on no text; the loss does."""
+
+    def step(m: Any, batch: dict[str, Tensor]) -> Tensor:
+        texts = F.normalize(m.reader(batch["input_ids"], batch["attention_mask"] == 0))
+        return F.cross_entropy(texts @ F.normalize(m.tower(batch["seen"])).T / 0.2, torch.arange(len(texts)))
+
+    texts = reviews()
+    seen = F.one_hot(texts["labels"], 3).float() + 0.1 * torch.randn(640, 3, generator=generator())
+    parts = {"reader": Reader(outputs=8), "tower": perceptron(3, 8)}
+    return Stepped(step, **parts), rows(input_ids=texts["input_ids"], attention_mask=texts["attention_mask"], seen=seen)

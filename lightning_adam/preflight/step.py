@@ -277,11 +277,12 @@ def lowered(loss: Tensor, record: Record) -> Call | None:
 
 
 def parted(loss: Tensor, record: Record) -> Call | None:
-    """Cosines that the loss makes smaller, each by as much, where it makes none larger: nothing is drawn together."""
+    """Cosines that the loss makes smaller, each by as much, where it is made of nothing else but a whole number."""
     cosines = [call for call in record.directions if call.name == "cosine_similarity"]
     pulls = [slope_to(loss, call.output) for call in cosines]
-    is_all = bool(cosines) and all(bool((pull >= 0).all()) for pull in pulls)
-    return next((c for c, pull in zip(cosines, pulls, strict=True) if is_all and _is_one_number(pull)), None)
+    rest = float(loss.detach()) - sum(float((p * c.output.detach()).sum()) for p, c in zip(pulls, cosines, strict=True))
+    is_all = bool(cosines) and all(_is_one_number(pull) for pull in pulls) and abs(rest - round(rest)) < 1e-4
+    return cosines[0] if is_all else None
 
 
 def punished(loss: Tensor, record: Record, batch: Any) -> Call | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,8 +18,8 @@ LEAST = 1e-6
 
 
 def change_by_tokens(task: Task, step: Step, batch: Any) -> float:
-    """How far the outputs move, over their spread, when each sample gets another one's tokens and keeps its own padding;
-    NaN where there are none, or no padding."""
+    """How far outputs (over their spread) or loss move when each sample gets another one's tokens and keeps its own padding;
+    NaN where there are no tokens, or no padding."""
     path, tokens = _tokens(step, batch)
     padded = behind(tokens) if tokens is not None else None
     if tokens is None or padded is None or step.prediction < 0:
@@ -58,4 +59,11 @@ def _moved(task: Task, step: Step, batch: Any, path: str, others: Tensor) -> flo
     after = predict(task, mapped(batch, lambda part: others if part is chosen else part), step.prediction)
     if before is None or after is None or before.shape != after.shape:
         return math.nan
-    return float((after - before).abs().max()) / (float(before.float().std()) + 1e-12)
+    moved = float((after - before).abs().max()) / (float(before.float().std()) + 1e-12)
+    return max(moved, _moved_loss(task, batch, lambda part: others if part is chosen else part))
+
+
+def _moved_loss(task: Task, batch: Any, change: Callable[[Any], Any]) -> float:
+    """The tokens may be for another net than the last one, such as one of two towers."""
+    before, after = (float(task.loss(one).detach()) for one in (batch, mapped(batch, change)))
+    return abs(after - before) / (abs(before) + 1e-12)
