@@ -101,7 +101,8 @@ class Record:
     ``dead`` has the place of each ReLU, and which of its units gave only zeros; ``joined`` what was put beside values that
     have a gradient, and has none itself, such as numbers beside the rows of an embedding; ``directions`` what was brought
     to length 1; ``differences`` predictions compared with numbers by hand; ``weighted`` products of weights that a softmax
-    made; ``chosen`` what was picked by its index; ``draws`` random numbers around given ones, without a gradient.
+    made; ``chosen`` what was picked by its index; ``draws`` random numbers around given ones, without a gradient;
+    ``picks`` places of the largest or smallest entry.
     """
 
     measures_gains: bool = False
@@ -120,6 +121,7 @@ class Record:
     weighted: list[Call] = field(default_factory=list)
     chosen: list[Call] = field(default_factory=list)
     draws: list[Call] = field(default_factory=list)
+    picks: list[Call] = field(default_factory=list)
     gains: list[Gain] = field(default_factory=list)
 
 
@@ -219,6 +221,10 @@ def _keep_chosen(record: Record, call: Call) -> None:
         record.chosen.append(call)
 
 
+def _keep_pick(record: Record, call: Call) -> None:
+    record.picks.append(call)
+
+
 def _keep_draw(record: Record, call: Call) -> None:
     if isinstance(call.output, Tensor) and not call.output.requires_grad and call.input.dim() > 1:
         record.draws.append(call)
@@ -256,6 +262,7 @@ _KEPT: dict[str, Callable[[Record, Call], None]] = {
     **dict.fromkeys(PRODUCTS, _keep_product),
     "gather": _keep_chosen,
     "normal": _keep_draw,
+    **dict.fromkeys(("argmin", "argmax"), _keep_pick),
     **dict.fromkeys(("relu", "relu_"), _keep_rectified),
     **dict.fromkeys((*DROPOUTS, "scaled_dot_product_attention"), _keep_dropout),
 }

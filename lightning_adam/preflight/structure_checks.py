@@ -254,13 +254,18 @@ def no_gradient(facts: Facts) -> Iterator[Finding]:
     how = "cut off by detach() or no_grad()" if called else "no layer of theirs is called"
     yield found(
         "NO-GRADIENT",
-        "info" if len(spare) == len(lacking) and not called else "warning",
+        "info" if (len(spare) == len(lacking) and not called) or _are_constants(lacking, facts) else "warning",
         f"{len(lacking)} trainable tensors get no gradient ({how}): {some(order)}.",
         "Call the layer in forward, or take the detach() away; what is not to be trained, freeze with "
         "requires_grad_(False).",
         {"tensors": len(lacking)},
         order,
     )
+
+
+def _are_constants(names: Sequence[str], facts: Facts) -> bool:
+    """Biases, where the loss is of an output's derivatives alone: a constant has none."""
+    return facts.step.is_cut and all(facts.task.trainable()[name].dim() < 2 for name in names)
 
 
 def _is_library(name: str, root: nn.Module) -> bool:
