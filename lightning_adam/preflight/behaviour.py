@@ -12,15 +12,16 @@ import torch
 from torch import Tensor
 
 from lightning_adam.preflight.alignment import other_partner
-from lightning_adam.preflight.batches import size, take
+from lightning_adam.preflight.batches import mapped, size, take
 from lightning_adam.preflight.data import named_target
 from lightning_adam.preflight.gradients import walk
 from lightning_adam.preflight.graph_mixing import graph_mixing, has_edges
 from lightning_adam.preflight.mixing import mixing
 from lightning_adam.preflight.recorder import BINARY_LOSSES, CLASS_LOSSES, VALUE_LOSSES, Call, Recorder
 from lightning_adam.preflight.sequence_order import order
-from lightning_adam.preflight.step import Step, asked_and_given, predict, same_values
+from lightning_adam.preflight.step import EMBEDDINGS, Step, asked_and_given, predict, same_values
 from lightning_adam.preflight.task import Task, kept, mode
+from lightning_adam.preflight.unread_tokens import change_by_tokens
 
 SAMPLES = 8
 CHANGED = 1e-3
@@ -36,8 +37,10 @@ class Behaviour:
         leak: change of earlier outputs with later inputs, of a model that predicts the next; NaN if it does not.
         copies: whether the targets are the input's tokens at the same places, and nothing narrow is between.
         spread: of the output over samples, relative to its size; NaN if not to be had.
+        wide_spread: the same with inputs that are thirty times as large, where all samples pick the same entry of a table.
         dropouts: dropout that is on in evaluation.
         partner: the sample whose output the first sample's target is compared with, where that is another one.
+        by_tokens: change of the outputs when samples get each other's tokens and keep their padding; NaN if not to be had.
         noisy: whether the net gives something else for the same input at another draw of random numbers.
     """
 
@@ -45,8 +48,10 @@ class Behaviour:
     leak: float = math.nan
     copies: bool = False
     spread: float = math.nan
+    wide_spread: float = math.nan
     dropouts: tuple[Call, ...] = ()
     partner: int | None = None
+    by_tokens: float = math.nan
     noisy: bool = False
 
 
@@ -71,8 +76,11 @@ def _exchange(task: Task, step: Step, batch: Any, found: Behaviour) -> None:
         return
     few = take(batch, range(min(size(batch) - 1, SAMPLES)))  # fewer than all: an output of pairs is to be seen by its size
     found.spread = _spread(task, step, batch)
+    if found.spread < 1e-6 and _is_picked(step):
+        found.wide_spread = _relative_spread(predict(task, mapped(batch, _enlarged), step.prediction))
     found.mixing = mixing(task, step, few)
     found.leak, found.copies = order(task, step, few)
+    found.by_tokens = change_by_tokens(task, step, batch)
 
 
 def _has_places(step: Step) -> bool:
@@ -132,6 +140,18 @@ def _spread(task: Task, step: Step, batch: Any) -> float:
             walk(task, list(task.trainable()))
             now = _relative_spread(predict(task, batch, step.prediction))
     return now
+
+
+def _is_picked(step: Step) -> bool:
+    """Whether the nearest entry of a table goes on in the place of what was computed."""
+    tables = [e.values for e in step.trace.entries if isinstance(e.layer, EMBEDDINGS)]
+    picks = [call.output for call in step.record.picks if isinstance(call.output, Tensor)]
+    return any(t.numel() == p.numel() and same_values(t, p) for t in tables for p in picks)
+
+
+def _enlarged(part: Any) -> Any:
+    """What chooses one of some entries may choose the same for all until its input is larger."""
+    return part * 30 if isinstance(part, Tensor) and part.is_floating_point() else part
 
 
 def _relative_spread(output: Tensor | None) -> float:

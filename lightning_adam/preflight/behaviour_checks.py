@@ -67,7 +67,7 @@ def target_is_input(facts: Facts) -> Iterator[Finding]:
 
 def ignores_input(facts: Facts) -> Iterator[Finding]:
     """The same output for every sample, also after a few steps."""
-    if facts.behaviour.spread < 1e-6:
+    if facts.behaviour.spread < 1e-6 and not facts.behaviour.wide_spread >= 1e-6:
         yield found(
             "IGNORES-INPUT",
             "critical",
@@ -75,6 +75,15 @@ def ignores_input(facts: Facts) -> Iterator[Finding]:
             "Look where x is lost in forward: overwritten, multiplied by 0, normalised over a single feature, a wrong "
             "variable.",
             {"relative spread": facts.behaviour.spread},
+        )
+    elif facts.behaviour.by_tokens < 1e-6:
+        yield found(
+            "IGNORES-INPUT",
+            "critical",
+            "The outputs stay when samples get each other's tokens and keep their padding: the net reads the padding alone.",
+            "Turn the mask round: torch's key_padding_mask is True where there is padding, Hugging Face's attention_mask is "
+            "1 where there is none (mask == 0).",
+            {"change over std": facts.behaviour.by_tokens},
         )
 
 

@@ -11,12 +11,15 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SequentialSampler
 
+from lightning_adam.preflight import made_labels
 from lightning_adam.preflight.batches import LABEL_NAMES, Reading, is_finite, leaves, mapped
 from lightning_adam.preflight.leaks import leaks
 from lightning_adam.preflight.step import EMBEDDINGS, Step, is_asked, main_tensor
 from lightning_adam.preflight.task import OutOfTimeError, Task
 
 MOST_SAMPLES = 1024
+FEWEST_BATCHES = 8
+"""From which it is seen whether consecutive ones are alike."""
 FAR = 200
 """Samples that are looked at across the whole of data which are read in order."""
 
@@ -35,6 +38,7 @@ class Data:
         reaches: whether the loss changes with the float inputs; None where there are none.
         leaks: places of the inputs, by path, that have the target.
         far: labels across the data set, in its order, where it is read in order.
+        made: labels that the step makes of the batch, where all are the same.
     """
 
     reading: Reading
@@ -46,6 +50,7 @@ class Data:
     reaches: bool | None = None
     leaks: dict[str, list[str]] = field(default_factory=dict)
     far: Tensor | None = None
+    made: Tensor | None = None
 
     @property
     def labels(self) -> Tensor | None:
@@ -68,6 +73,7 @@ def measure(task: Task, step: Step) -> Data:
     data.reaches = _reaches(task, step, inputs)
     data.leaks = leaks(task, step, inputs, data.targets) if step.error is None else {}
     data.far = _far(task.reading.loader, target)
+    data.made = made_labels.measure(task, step)
     return data
 
 
@@ -151,6 +157,14 @@ def is_replacing(loader: Any) -> bool:
     return getattr(sampler, "replacement", False) or not isinstance(sampler, (RandomSampler, SequentialSampler, type(None)))
 
 
+def length(loader: Any) -> int | None:
+    """Samples of the data set; None where nobody knows."""
+    try:
+        return len(loader.dataset)
+    except (AttributeError, TypeError, NotImplementedError):
+        return None
+
+
 def is_for_each_worker(loader: Any) -> bool:
     """Whether several workers read the same stream, each from its beginning unless they share it out."""
     return isinstance(getattr(loader, "dataset", None), IterableDataset) and getattr(loader, "num_workers", 0) > 1
@@ -171,15 +185,38 @@ def entropy(labels: Tensor) -> float:
 
 def order(data: Data) -> tuple[float, float] | None:
     """Mean entropy of the labels inside a batch, and what it would be were they shuffled."""
-    labels = data.labels
-    sizes = [len(t) for t in data.targets]
-    if labels is None or len(sizes) < 3 or min(sizes) < 2:
+    batches = _label_batches(data)
+    if len(batches) < 3:
         return None
+    labels = torch.cat(batches)
     pool = labels if data.far is None or data.far.dim() != 1 else torch.cat([labels, data.far.long()])
-    inside = sum(entropy(part) for part in torch.split(labels, sizes)) / len(sizes)
+    inside = sum(entropy(part) for part in batches) / len(batches)
     chance = torch.Generator().manual_seed(0)
-    draws = [pool[torch.randint(len(pool), (sizes[0],), generator=chance)] for _ in range(32)]
+    draws = [pool[torch.randint(len(pool), (len(batches[0]),), generator=chance)] for _ in range(32)]
     return inside, sum(entropy(draw) for draw in draws) / len(draws)
+
+
+def _label_batches(data: Data) -> list[Tensor]:
+    """Batch by batch, the last one of an epoch left out where it is shorter; empty where a sample has no single label."""
+    sizes = [len(t) for t in data.targets]
+    labels = data.labels
+    if labels is None or min(sizes) < 1:
+        return []
+    return [part for part in torch.split(labels, sizes) if 2 * len(part) > len(data.targets[0]) > 1]
+
+
+def drift(data: Data) -> float:
+    """How unlike the labels of consecutive batches are, over how unlike those of any two; 1 is chance."""
+    batches = _label_batches(data)
+    if len(batches) < FEWEST_BATCHES:
+        return 1.0
+    most = int(torch.cat(batches).max()) + 1
+    if most > MOST_SAMPLES or min(int(part.min()) for part in batches) < 0:
+        return 1.0
+    shares = torch.stack([torch.bincount(part, minlength=most) / len(part) for part in batches])
+    apart = torch.cdist(shares, shares, p=1)
+    usual = float(apart.sum()) / (len(batches) * (len(batches) - 1))
+    return float(apart.diagonal(1).mean()) / usual if usual > 0 else 1.0
 
 
 def rising(data: Data) -> float:

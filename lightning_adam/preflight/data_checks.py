@@ -10,14 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from lightning_adam.diagnosis import Finding
+from lightning_adam.preflight import repeats
 from lightning_adam.preflight.batches import is_finite, leaves
 from lightning_adam.preflight.data import (
     Data,
     behind_the_ends,
-    distinct,
+    drift,
     flat_samples,
-    is_for_each_worker,
-    is_replacing,
     last_batch,
     order,
     rising,
@@ -155,17 +154,20 @@ def _is_far(pair: Pair, facts: Facts) -> bool:
 
 
 def is_sorted(facts: Facts) -> Iterator[Finding]:
-    """A batch of few classes, of data that have many."""
+    """A batch of few classes, of data that have many; or of fewer, and the next batch has the same: a buffer that shuffles
+    is shorter than a class."""
     data = facts.data
     inside, shuffled = order(data) or (0.0, 0.0)
-    if not (shuffled > 0.1 and inside < 0.4 * shuffled) and rising(data) < 0.98:
+    is_apart = inside < 0.4 * shuffled or (inside < 0.8 * shuffled and drift(data) < 0.5)
+    if not (shuffled > 0.1 and is_apart) and rising(data) < 0.98:
         return
     evidence: dict[str, float | str] = {"nats in a batch": inside, "nats if shuffled": shuffled, "rising": rising(data)}
     yield found(
         "SORTED",
         "warning",
         "The data come sorted by their target: each batch sees only a part of them.",
-        "DataLoader(..., shuffle=True), or shuffle the files' order for an iterable data set.",
+        "DataLoader(..., shuffle=True), or shuffle the files' order for an iterable data set; a buffer that shuffles has to "
+        "be longer than what comes in a row.",
         evidence,
         [data.target],
     )
@@ -242,6 +244,27 @@ def ignored(facts: Facts) -> Iterator[Finding]:
                 [facts.data.target] if facts.has("data") and facts.data.target else [],
             )
             return
+    yield from _one_class_left(facts)
+
+
+def _one_class_left(facts: Facts) -> Iterator[Finding]:
+    """``ignore_index`` is a class, and the only other one is left."""
+    data, main = facts.measured.get("data"), facts.step.main
+    ignore = main.options.get("ignore_index", -100) if main is not None and main.name in CLASS_LOSSES else -100
+    if main is None or ignore < 0 or data is None or not facts.step.target or main.input.dim() < 2:
+        return
+    labels = torch.cat([t.flatten() for t in data.targets])
+    left, share = torch.unique(labels[labels != ignore]), float((labels == ignore).double().mean())
+    if labels.numel() > 64 and len(left) == 1 and share > 0.02 and ignore < main.input.shape[1]:
+        yield found(
+            "IGNORED",
+            "critical",
+            f"The loss ignores class {ignore} ({share:.0%} of the labels), and all others are class {int(left[0])}: the net "
+            "need only learn to say that.",
+            f"Take ignore_index={ignore} away, or give it a number that no class has, such as -100.",
+            {"share": share, "left": int(left[0])},
+            [data.target],
+        )
 
 
 def _class_labels(step: Step) -> list[tuple[Call, Tensor]]:
@@ -272,43 +295,6 @@ def padding(facts: Facts) -> Iterator[Finding]:
                 {"of labels": share, "of input": of_input, "token": token},
             )
             return
-
-
-def duplicates(facts: Facts) -> Iterator[Finding]:
-    """Within one epoch; few values allow few samples, and those who draw with replacement know."""
-    data = facts.data
-    wide = [r for t in data.inputs.values() if t and t[0].dim() > 1 and (r := flat_samples(t)).shape[1] > 3]
-    if data.reaches is not False and _is_one_each(data):
-        yield _repeated(data, len(data.reading.batches), sum(len(t) for t in next(iter(data.inputs.values()))))
-        return
-    if not wide or data.reaches is False or is_replacing(data.reading.loader):
-        return
-    rows = torch.cat([r.double() for r in wide if len(r) == len(wide[0])], 1)
-    is_rich = len(torch.unique(rows[:64])) > 32 or not wide[0].is_floating_point()
-    kinds, most = distinct(rows), 0.501 if is_for_each_worker(data.reading.loader) else 0.5  # two workers: exactly half
-    if len(rows) >= 32 and is_rich and 1 < kinds < most * len(rows):
-        yield _repeated(data, kinds, len(rows))
-
-
-def _is_one_each(data: Data) -> bool:
-    """Whether all samples of each batch are the same, and those of another batch are not: they share their memory."""
-    tensors = [t for t in data.inputs.values() if t and t[0].dim() and t[0].is_floating_point()]
-    batches = [batch.flatten(1) if batch.dim() > 1 else batch[:, None] for inputs in tensors for batch in inputs]
-    if len(batches) < 4 or min(len(batch) for batch in batches) < 4:
-        return False
-    return all(bool((b == b[:1]).all()) for b in batches) and not torch.equal(batches[0][0], batches[1][0])
-
-
-def _repeated(data: Data, kinds: int, samples: int) -> Finding:
-    return found(
-        "DUPLICATES",
-        "warning",
-        f"Only {kinds} of the first {samples} samples of an epoch are different.",
-        "Look at the data set's __getitem__ and __len__, at memory that all samples share, and at how the workers share an "
-        "iterable data set.",
-        {"different": kinds, "samples": samples},
-        data.inputs,
-    )
 
 
 def target_in_input(facts: Facts) -> Iterator[Finding]:
@@ -359,7 +345,7 @@ CHECKS = (
     Check("IMBALANCE", ("data", "step"), imbalance),
     Check("IGNORED", ("step",), ignored),
     Check("PADDING-COUNTS", ("step",), padding),
-    Check("DUPLICATES", ("data",), duplicates),
+    *repeats.CHECKS,
     Check("TARGET-IS-INPUT", ("data", "step"), target_in_input),
     Check("BATCHNORM-BATCH", ("data", "step"), batchnorm),
 )

@@ -22,7 +22,7 @@ def leaks(task: Task, step: Step, inputs: dict[str, list[Tensor]], targets: list
     if not step.target or not targets or sum(t.numel() for t in targets) != sum(len(t) for t in targets if t.dim()):
         return {}
     target = torch.cat([t.flatten() for t in targets]).double()
-    if len(target) < FEWEST or _is_nearly_constant(target):
+    if len(target) < FEWEST or _is_nearly_constant(target) or _are_two_points(target):
         return {}
     if sum(tensors[0][0].numel() for tensors in inputs.values() if tensors[0].dim()) < 2:
         return {}  # all of the input is to be told again
@@ -46,6 +46,11 @@ def _in_layers(step: Step) -> dict[str, list[str]]:
 def _is_nearly_constant(target: Tensor) -> bool:
     shares = torch.unique(target, return_counts=True)[1].double() / len(target)
     return float(-(shares * shares.log()).sum()) < 0.1
+
+
+def _are_two_points(target: Tensor) -> bool:
+    """Any two numbers lie on a line, such as what is given at both ends of a range; two classes are whole numbers."""
+    return len(torch.unique(target)) < 3 and bool((target != target.round()).any())
 
 
 def _places(tensors: list[Tensor], target: Tensor) -> list[str]:

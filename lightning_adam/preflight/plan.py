@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from statistics import median
 from typing import Any
 
@@ -20,6 +21,8 @@ from lightning_adam.preflight.task import Task, names_anywhere, own_hook
 
 ASSUMED_EPOCHS = 3
 """A run whose length nobody tells is taken to be at least so long."""
+FEWEST_TICKS = 8
+"""Steps of a schedule that only rises, from which it is taken to be a warmup."""
 RULES, CUTS = 0.5, 0.75
 """Share of ε in the denominator from which it rules, as the diagnosis has it, and from which a step is less than a quarter
 of what Adam would take."""
@@ -260,8 +263,12 @@ def _is_turned_back(plan: Plan) -> bool:
 
 
 def _is_short(plan: Plan) -> bool:
-    is_part = plan.is_known and len(plan.rates) > 1 and 0 < plan.peak < 0.2 * plan.base and _low(plan) != 0
-    return is_part and len({rate for _, rate in plan.rates}) > 1
+    """A fifth of the rate at most; or less than all of it, and still rising as the run ends."""
+    rates = [rate for _, rate in plan.rates]
+    if not plan.is_known or len(set(rates)) < 2 or not 0 < plan.peak < 0.9 * plan.base or _low(plan) == 0:
+        return False
+    is_rising = len(rates) >= FEWEST_TICKS and all(a < b for a, b in pairwise(rates))
+    return is_rising or plan.peak < 0.2 * plan.base
 
 
 def _is_stepwise(plan: Plan) -> bool:

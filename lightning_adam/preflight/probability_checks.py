@@ -290,16 +290,18 @@ def chosen_along_another_axis(facts: Facts) -> Iterator[Finding]:
 
 
 def classes_reshaped(facts: Facts) -> Iterator[Finding]:
-    """(N, T, C) viewed as (N, C, T) for cross entropy: the values stay where they are, and classes and places are mixed."""
+    """(N, T, C) viewed as (N, C, T), or (N, C, T) as (N T, C), for cross entropy: the values stay where they are, and
+    classes and places are mixed."""
     for call in facts.step.record.rearranged:
         main = facts.step.main
-        if main is not None and main.name in CLASS_LOSSES and main.input.shape == call.output.shape and main.input.dim() > 2:
+        if main is not None and main.name in CLASS_LOSSES and main.input.shape == call.output.shape:
             one, other = tuple(call.input.shape), tuple(call.output.shape)
             yield found(
                 "SOFTMAX-DIM",
                 "critical",
                 f"{call.name} turns {one} into {other}: it does not move the class dimension, it mixes classes and places.",
-                "Use output.transpose(1, 2), or flatten both: output.flatten(0, 1) against y.flatten().",
+                "Use output.transpose(1, 2), or flatten both: output.flatten(0, 1) against y.flatten(); of (N, C, H, W) "
+                "output.movedim(1, -1).flatten(0, -2).",
                 at(call, before=str(one), after=str(other)),
             )
             return

@@ -101,7 +101,8 @@ class Record:
     ``dead`` has the place of each ReLU, and which of its units gave only zeros; ``joined`` what was put beside values that
     have a gradient, and has none itself, such as numbers beside the rows of an embedding; ``directions`` what was brought
     to length 1; ``differences`` predictions compared with numbers by hand; ``weighted`` products of weights that a softmax
-    made; ``chosen`` what was picked by its index.
+    made; ``chosen`` what was picked by its index; ``draws`` random numbers around given ones, without a gradient;
+    ``picks`` places of the largest or smallest entry.
     """
 
     measures_gains: bool = False
@@ -119,6 +120,8 @@ class Record:
     differences: list[Call] = field(default_factory=list)
     weighted: list[Call] = field(default_factory=list)
     chosen: list[Call] = field(default_factory=list)
+    draws: list[Call] = field(default_factory=list)
+    picks: list[Call] = field(default_factory=list)
     gains: list[Gain] = field(default_factory=list)
 
 
@@ -188,9 +191,12 @@ def _keep_dropout(record: Record, call: Call) -> None:
 
 
 def _keep_rearranged(record: Record, call: Call) -> None:
-    """A reshape to the same dimensions in another order, which leaves the values where they are."""
+    """A reshape to the same dimensions in another order, or to rows of as many numbers as there are in another dimension
+    than the last, which leaves the values where they are."""
     one, other = call.input.shape, call.output.shape
-    if call.input.requires_grad and one != other and sorted(one) == sorted(other) and len(set(one)) > 1:
+    is_turned = one != other and sorted(one) == sorted(other) and len(set(one)) > 1
+    is_cut = len(one) > 2 == len(other) and other[1] == one[1] != one[-1]
+    if call.input.requires_grad and (is_turned or is_cut):
         record.rearranged.append(call)
 
 
@@ -213,6 +219,15 @@ def _keep_binary_piece(record: Record, call: Call) -> None:
 def _keep_chosen(record: Record, call: Call) -> None:
     if call.input.requires_grad:
         record.chosen.append(call)
+
+
+def _keep_pick(record: Record, call: Call) -> None:
+    record.picks.append(call)
+
+
+def _keep_draw(record: Record, call: Call) -> None:
+    if isinstance(call.output, Tensor) and not call.output.requires_grad and call.input.dim() > 1:
+        record.draws.append(call)
 
 
 def _keep_product(record: Record, call: Call) -> None:
@@ -246,6 +261,8 @@ _KEPT: dict[str, Callable[[Record, Call], None]] = {
     **dict.fromkeys(BINARY_PIECES, _keep_binary_piece),
     **dict.fromkeys(PRODUCTS, _keep_product),
     "gather": _keep_chosen,
+    "normal": _keep_draw,
+    **dict.fromkeys(("argmin", "argmax"), _keep_pick),
     **dict.fromkeys(("relu", "relu_"), _keep_rectified),
     **dict.fromkeys((*DROPOUTS, "scaled_dot_product_attention"), _keep_dropout),
 }

@@ -27,7 +27,8 @@ def simulated(task: Task, entry: dict[str, Any], plan: Plan) -> list[tuple[int, 
         plan.total, plan.is_known = total, True
         every = max(1, total // MOST_STEPS)
         return [(step, plan.base * factor(schedule.name, schedule.phases, step)) for step in range(0, total, every)]
-    clock = max(1, int(entry.get("frequency") or 1)) * (1 if plan.interval == "step" else max(1, plan.per_epoch))
+    by_step = task.batches_per_tick if task.manual else 1
+    clock = max(1, int(entry.get("frequency") or 1)) * (by_step if plan.interval == "step" else max(1, plan.per_epoch))
     horizon = plan.total or plan.asked * clock
     if plan.asked and not plan.is_known:
         horizon = plan.total = plan.asked * clock

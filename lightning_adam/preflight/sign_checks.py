@@ -28,6 +28,9 @@ def wrong_sign(facts: Facts) -> Iterator[Finding]:
             "seen less likely."
         )
         yield _wrong(step.lowered, said, "Put a minus in front: the mean log-probability is to rise.")
+    elif not facts.task.is_adversarial and not known and step.parted is not None:
+        said = "The loss that is returned falls as the likeness of each pair does: training drives apart what is compared."
+        yield _wrong(step.parted, said, "Return 1 - cosine_similarity(a, b).mean(): training makes the loss smaller.")
     elif not facts.task.is_adversarial and not known and step.repelled is not None:
         said = "The loss that is returned falls as the prediction's difference from the target grows."
         yield _wrong(step.repelled, said, "Change the sign of the loss: training makes it smaller.")

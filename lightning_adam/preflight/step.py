@@ -16,6 +16,7 @@ from torch.nn.modules import module as hooks
 from torch.utils._pytree import tree_leaves
 
 from lightning_adam.preflight.batches import leaves, size
+from lightning_adam.preflight.outputs import ends_before
 from lightning_adam.preflight.recorder import Call, Record, Recorder
 from lightning_adam.preflight.spoiling import first_spoiled
 from lightning_adam.preflight.task import Task
@@ -111,8 +112,10 @@ class Step:
         punished: log-probabilities of moves that the total makes smaller by as much as they are rewarded; None if none.
         repelled: the difference from a target, by hand, that the total makes larger; None if none.
         lowered: the log-probabilities by hand that the total makes smaller, whose they are equally much; None if none.
+        parted: the likenesses of vectors that the total makes smaller, all of them equally much; None if none.
         leaves: parameters that the loss leads to.
         given: the batch.
+        ends: of each loss, whether it leads back to nothing that a net gave, though it leads back to parameters.
         spoiled: where the step makes NaN or Inf of finite numbers; empty where it does not.
     """
 
@@ -128,9 +131,16 @@ class Step:
     punished: Call | None = None
     repelled: Call | None = None
     lowered: Call | None = None
+    parted: Call | None = None
     leaves: list[Tensor] = field(default_factory=list)
     given: Any = None
+    ends: list[bool] = field(default_factory=list)
     spoiled: str = ""
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether no loss leads back to what a net gave."""
+        return bool(self.ends) and all(self.ends)
 
     @property
     def main(self) -> Call | None:
@@ -175,7 +185,9 @@ def _note_signs(step: Step, task: Task, loss: Tensor) -> None:
     known = dict(enumerate(slopes(loss, step.record.losses)))
     earlier = {k: slope for k, slope in enumerate(step.slopes) if not math.isnan(slope)}
     step.slopes = list((known | earlier).values())
+    step.ends.append(ends_before(loss, step.trace))
     step.lowered = step.lowered or lowered(loss, step.record)
+    step.parted = step.parted or parted(loss, step.record)
     step.punished = step.punished or punished(loss, step.record, task.given)
     step.repelled = step.repelled or repelled(loss, step.record, task.given)
 
@@ -262,6 +274,15 @@ def lowered(loss: Tensor, record: Record) -> Call | None:
         if _is_one_number(slope) and bool((slope == 0).any()):
             return call
     return next((c for c in record.normalisers if _is_one_number(-slope_to(loss, c.output)) and _shifts(loss, c)), None)
+
+
+def parted(loss: Tensor, record: Record) -> Call | None:
+    """Cosines that the loss makes smaller, each by as much, where it is made of nothing else but a whole number."""
+    cosines = [call for call in record.directions if call.name == "cosine_similarity"]
+    pulls = [slope_to(loss, call.output) for call in cosines]
+    rest = float(loss.detach()) - sum(float((p * c.output.detach()).sum()) for p, c in zip(pulls, cosines, strict=True))
+    is_all = bool(cosines) and all(_is_one_number(pull) for pull in pulls) and abs(rest - round(rest)) < 1e-4
+    return cosines[0] if is_all else None
 
 
 def punished(loss: Tensor, record: Record, batch: Any) -> Call | None:

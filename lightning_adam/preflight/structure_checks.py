@@ -19,6 +19,8 @@ from lightning_adam.preflight.task import DROPOUTS, NORMS, Task
 from lightning_adam.statistics import looks_untrained
 
 SMALLEST_GAIN, LARGEST_GAIN = 0.02, 7
+VANISHING, VANISHED = 1e-8, 1e-4
+"""The first layers' gradient over the last ones', from which it is too small; the second where all outputs are alike."""
 LIBRARIES = ("transformers", "timm", "torchvision", "diffusers", "peft", "segmentation_models_pytorch", "torchaudio")
 """Their classes have tensors for uses that one's own may not have, such as a pooler."""
 
@@ -252,13 +254,18 @@ def no_gradient(facts: Facts) -> Iterator[Finding]:
     how = "cut off by detach() or no_grad()" if called else "no layer of theirs is called"
     yield found(
         "NO-GRADIENT",
-        "info" if len(spare) == len(lacking) and not called else "warning",
+        "info" if (len(spare) == len(lacking) and not called) or _are_constants(lacking, facts) else "warning",
         f"{len(lacking)} trainable tensors get no gradient ({how}): {some(order)}.",
         "Call the layer in forward, or take the detach() away; what is not to be trained, freeze with "
         "requires_grad_(False).",
         {"tensors": len(lacking)},
         order,
     )
+
+
+def _are_constants(names: Sequence[str], facts: Facts) -> bool:
+    """Biases, where the loss is of an output's derivatives alone: a constant has none."""
+    return facts.step.is_cut and all(facts.task.trainable()[name].dim() < 2 for name in names)
 
 
 def _is_library(name: str, root: nn.Module) -> bool:
@@ -309,7 +316,7 @@ def vanishing(facts: Facts) -> Iterator[Finding]:
     if len(relative) < 4:
         return
     early, late = median(relative[:quarter]), median(relative[-quarter:])
-    if early < 1e-8 * late:
+    if early < (VANISHED if _is_all_alike(facts) else VANISHING) * late:
         yield found(
             "GRAD-VANISHING",
             "warning",
@@ -317,6 +324,11 @@ def vanishing(facts: Facts) -> Iterator[Finding]:
             "Use ReLU or GELU instead of sigmoids, residual connections and normalisation layers, and He initialisation.",
             {"first quarter": early, "last quarter": late},
         )
+
+
+def _is_all_alike(facts: Facts) -> bool:
+    """Whether all samples get one output: depth is why, where a gradient does come through."""
+    return facts.has("behaviour") and facts.behaviour.spread < 1e-6
 
 
 def exploding(facts: Facts) -> Iterator[Finding]:

@@ -45,6 +45,7 @@ class Task:
         deadline: when no further step may begin, by ``time.monotonic``.
         is_exact: whether steps are taken without autocast, whose rounding a comparison would see.
         ticks: how often a manual step has stepped a schedule.
+        ticked: by a batch's index, whether a manual step on it has stepped a schedule.
         on_loss: called with each loss of a manual step that goes no further, before its gradients are taken.
         cuts: by how much each step's gradient was clipped between its backward pass and the optimizer.
     """
@@ -60,6 +61,7 @@ class Task:
     deadline: float = math.inf
     is_exact: bool = False
     ticks: int = 0
+    ticked: dict[int, bool] = field(default_factory=dict)
     on_loss: Callable[[Tensor], None] | None = None
     cuts: list[float] = field(default_factory=list)
 
@@ -78,6 +80,14 @@ class Task:
         """Where the weights are."""
         first = next((p for p in self.module.parameters()), None)
         return torch.device("cpu") if first is None else first.device
+
+    @property
+    def batches_per_tick(self) -> int:
+        """Batches from one step of a schedule by hand to the next: who accumulates by hand steps it at one of some."""
+        hits = sorted(index for index, is_hit in self.ticked.items() if is_hit)
+        if not hits or hits[0] > 0:
+            return hits[0] + 1 if hits else 1
+        return hits[1] if len(hits) > 1 else max(self.ticked) + 1
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """By name; lazy ones that have seen no batch are left out."""
@@ -146,7 +156,7 @@ class Task:
             "manual_backward": lambda loss, *args, **kw: loss.backward(*args, **kw),
         }
         self.collected = {}
-        before = {p: p.grad for p in self.trainable().values()}
+        before, ticks = {p: p.grad for p in self.trainable().values()}, self.ticks
         try:
             catching = Backwards(self.events, losses, None if backward else self._collect, cuts)
             with shadowed(self.module, shadows), catching:
@@ -155,6 +165,7 @@ class Task:
             if not backward:
                 for parameter, gradient in before.items():
                     parameter.grad = gradient
+        self.ticked[index] = self.ticked.get(index, False) or self.ticks > ticks
         if not losses:
             raise ValueError("training_step gave no loss to manual_backward")
         return torch.stack([loss.float().mean() for loss in losses]).sum()

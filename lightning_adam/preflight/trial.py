@@ -21,6 +21,7 @@ from lightning_adam.preflight.gradients import Gradients
 from lightning_adam.preflight.guard import untouched
 from lightning_adam.preflight.plan import Plan
 from lightning_adam.preflight.step import Step, predict
+from lightning_adam.preflight.taken_back import Left
 from lightning_adam.preflight.task import OutOfTimeError, Task, clip_gradients, gradients, kept, mode, own_hook
 from lightning_adam.quiet import without_warnings
 from lightning_adam.schedules import Schedule
@@ -46,6 +47,7 @@ class Trial:
         ramped: at the peak after a ramp, where the schedule has none.
         unmoved: tensors with a gradient that no step has changed.
         cut: what clipping of the module's own leaves of a usual gradient; 1 where it leaves it alone.
+        stays: what a hook behind each batch leaves of a usual step; 1 where there is none.
         overfit: (first, lowest) loss of many steps on a few samples.
         worsened: error of the prediction before and after, where the loss fell below 0 and the error grew.
         unseen: (lowest loss on unseen batches, what guessing gives, last loss on the seen ones).
@@ -62,6 +64,7 @@ class Trial:
     ramped: list[float] = field(default_factory=list)
     unmoved: list[str] = field(default_factory=list)
     cut: float = 1.0
+    stays: float = 1.0
     overfit: tuple[float, float] | None = None
     worsened: tuple[float, float] | None = None
     unseen: tuple[float, float, float] | None = None
@@ -89,7 +92,7 @@ def measure_rates(task: Task, plan: Plan, weights: dict[str, nn.Parameter], slop
     steps = LONGER if any(ratio > SUSPECT for ratio in found.ratios) else STEPS
     found.first = _first(task)
     planned = _run(task, plan, slopes, seconds / 4, steps, ramp=plan.warms_up)
-    found.planned, found.unmoved, found.cut = planned.losses, planned.unmoved, planned.cut
+    found.planned, found.unmoved, found.cut, found.stays = planned.losses, planned.unmoved, planned.cut, planned.stays
     found.is_cut = len(found.planned) < steps and math.isfinite(found.planned[-1])
     is_poor = blew_up(found.planned, found.first) or end(found.planned) > 0.7 * found.first
     if (is_poor or steps == LONGER) and (not task.is_adversarial or not math.isfinite(found.planned[-1])):
@@ -133,11 +136,13 @@ class Run:
         losses: of its steps.
         unmoved: tensors with a gradient that stayed as they were; none where its end is not finite.
         cut: what clipping of the module's own leaves of a usual gradient.
+        stays: what a hook behind each batch leaves of a usual step.
     """
 
     losses: list[float] = field(default_factory=list)
     unmoved: list[str] = field(default_factory=list)
     cut: float = 1.0
+    stays: float = 1.0
 
 
 def _run(
@@ -152,19 +157,22 @@ def _run(
         _detach(task)
         peaks = _peaks(task.optimizers, plan, scale)
         before = {name: p.detach().clone() for name, p in task.trainable().items()}
-        batches = task.usable()
+        batches, left = task.usable(), Left(task)
         for index in range(steps):
             share = min(1.0, (index + 1) / RAMP) if ramp else 1.0
             for group, peak in peaks:
                 group["lr"] = peak * share
-            run.losses.append(_step(task, batches[index % len(batches)], index))
+            batch = batches[index % len(batches)]
+            left.begin()
+            run.losses.append(_step(task, batch, index))
+            left.end(run.losses[-1], batch, index)
             if not math.isfinite(run.losses[-1]) or time.monotonic() > deadline:
                 break
         with suppress(Exception):  # what writes weights over does so in the next forward pass
             task.loss(batches[0])
         if math.isfinite(run.losses[-1]) and not (ramp and index < RAMP):
             run.unmoved = _unmoved(task, before, slopes)
-        run.cut = median(task.cuts) if task.cuts else 1.0
+        run.cut, run.stays = median(task.cuts) if task.cuts else 1.0, left.share
     return run
 
 
@@ -295,12 +303,15 @@ class Misfit:
     opposition: float = math.nan
 
     def worse(self, after: Misfit, is_map: bool) -> tuple[float, float] | None:
-        """Before and after, where it got twice as far away, or came to be against what is wanted rather than with it.
+        """Before and after, where it got twice as far away, or farther and less like it, or came to be against what is
+        wanted rather than with it.
 
         Of a map only the second, for logits grow as they are learnt.
         """
         if not is_map and after.distance > 2 * self.distance + 0.1:
             return self.distance, after.distance
+        if not is_map and after.distance > self.distance and after.opposition > self.opposition + 0.3:
+            return self.opposition, after.opposition
         return (self.opposition, after.opposition) if after.opposition > max(1.3, self.opposition) else None
 
 
@@ -318,9 +329,12 @@ def _misfit(task: Task, step: Step, data: Data, few: Any) -> Misfit:
 
 
 def _fit(output: Tensor, target: Tensor, has_places: bool) -> Misfit:
-    """Of single numbers the distance alone: a rate is against a time, and rightly so."""
-    along = float(torch.corrcoef(torch.stack([output, target]))[0, 1]) if has_places else math.nan
-    return Misfit(float((output - target).pow(2).mean()), 1 - along)
+    """Of single numbers the distance alone: a rate is against a time, and rightly so. Of maps in the target's variance."""
+    squares = float((output - target).pow(2).mean())
+    if not has_places:
+        return Misfit(squares)
+    along = float(torch.corrcoef(torch.stack([output, target]))[0, 1])
+    return Misfit(squares / (float(target.var()) + 1e-12), 1 - along)
 
 
 def _is_map(targets: list[Tensor]) -> bool:

@@ -147,7 +147,15 @@ def probe_diverges(facts: Facts) -> Iterator[Finding]:
 def update_lost(facts: Facts) -> Iterator[Finding]:
     """A gradient, an optimizer that holds it, and the same bits after forty steps."""
     lost, rate = facts.trial.unmoved, facts.plan.peak
-    if lost and rate > 0:
+    if facts.trial.stays < 0.1:
+        yield found(
+            "UPDATE-LOST",
+            "critical",
+            f"on_train_batch_end takes the weights back: {facts.trial.stays:.1%} of a usual step is left after it.",
+            "Keep an average in a copy of its own, and put the weights that are trained back after validation.",
+            {"left": facts.trial.stays},
+        )
+    elif lost and rate > 0:
         yield found(
             "UPDATE-LOST",
             "critical",

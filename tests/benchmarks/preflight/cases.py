@@ -39,6 +39,12 @@ from tests.benchmarks.preflight import (  # noqa: F401
     visitors_faulty,
     visitors_faulty_more,
     visitors_healthy,
+    wayfarers_faulty_behaviour,
+    wayfarers_faulty_data,
+    wayfarers_faulty_loss,
+    wayfarers_faulty_structure,
+    wayfarers_healthy,
+    wayfarers_healthy_more,
 )
 from tests.benchmarks.preflight.register import FAULTY, HEALTHY, part_of
 

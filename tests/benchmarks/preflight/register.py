@@ -13,7 +13,10 @@ HEALTHY: dict[str, Build] = {}
 FAULTY: dict[str, tuple[tuple[str, ...], Build]] = {}
 """The codes that name the cause, and how the fault is made."""
 
-KEPT_APART = ("fresh", "strangers", "newcomers", "outsiders", "latecomers", "visitors", "travellers", "pilgrims")
+KEPT_APART = (
+    *("fresh", "strangers", "newcomers", "outsiders", "latecomers", "visitors", "travellers", "pilgrims"),
+    "wayfarers",
+)
 """Rounds, by how their files' names begin, that were written later and scored once before anything was changed for them."""
 
 

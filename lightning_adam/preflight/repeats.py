@@ -1,0 +1,62 @@
+"""Samples that come again within an epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from lightning_adam.diagnosis import Finding
+from lightning_adam.preflight.data import Data, distinct, flat_samples, is_for_each_worker, is_replacing, length
+from lightning_adam.preflight.facts import Check, Facts, found
+
+FEW = 0.1
+"""Of what is drawn with replacement, and of what there is: below it chance is no reason."""
+
+
+def duplicates(facts: Facts) -> Iterator[Finding]:
+    """Within one epoch; few values allow few samples."""
+    data = facts.data
+    wide = [r for t in data.inputs.values() if t and t[0].dim() > 1 and (r := flat_samples(t)).shape[1] > 3]
+    if data.reaches is not False and _is_one_each(data):
+        yield _repeated(data, len(data.reading.batches), sum(len(t) for t in next(iter(data.inputs.values()))))
+        return
+    if not wide or data.reaches is False:
+        return
+    rows = torch.cat([r.double() for r in wide if len(r) == len(wide[0])], 1)
+    is_rich = len(torch.unique(rows[:64])) > 32 or not wide[0].is_floating_point()
+    kinds = distinct(rows)
+    if len(rows) >= 32 and is_rich and 1 < kinds < _fewest(data, len(rows)):
+        yield _repeated(data, kinds, len(rows))
+
+
+def _fewest(data: Data, drawn: int) -> float:
+    """Different samples that are enough; those who draw with replacement know that some come again."""
+    loader = data.reading.loader
+    if is_replacing(loader):
+        return FEW * min(drawn, length(loader) or 0)
+    return (0.501 if is_for_each_worker(loader) else 0.5) * drawn  # two workers: exactly half
+
+
+def _is_one_each(data: Data) -> bool:
+    """Whether all samples of each batch are the same, and those of another batch are not: they share their memory."""
+    tensors = [t for t in data.inputs.values() if t and t[0].dim() and t[0].is_floating_point()]
+    batches = [batch.flatten(1) if batch.dim() > 1 else batch[:, None] for inputs in tensors for batch in inputs]
+    if len(batches) < 4 or min(len(batch) for batch in batches) < 4:
+        return False
+    return all(bool((b == b[:1]).all()) for b in batches) and not torch.equal(batches[0][0], batches[1][0])
+
+
+def _repeated(data: Data, kinds: int, samples: int) -> Finding:
+    return found(
+        "DUPLICATES",
+        "warning",
+        f"Only {kinds} of the first {samples} samples of an epoch are different.",
+        "Look at the data set's __getitem__ and __len__, at memory that all samples share, at how the workers share an "
+        "iterable data set, and at a sampler's weights, of which each sample needs one.",
+        {"different": kinds, "samples": samples},
+        data.inputs,
+    )
+
+
+CHECKS = (Check("DUPLICATES", ("data",), duplicates),)
