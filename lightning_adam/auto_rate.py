@@ -69,6 +69,6 @@ def _of_first_rank(lr: float) -> float:
     """Ranks have other batches each, and would find other rates."""
     if not (dist.is_available() and dist.is_initialized()):
         return lr
-    told = [lr]
-    dist.broadcast_object_list(told)
-    return told[0]
+    shared = [lr]
+    dist.broadcast_object_list(shared)
+    return shared[0]
