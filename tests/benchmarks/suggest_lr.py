@@ -238,8 +238,8 @@ def interval(values: Sequence[float]) -> str:
     return f"{math.exp(mean):.2f} ({math.exp(mean - 1.96 * error):.2f}-{math.exp(mean + 1.96 * error):.2f})"
 
 
-def report(trials: Sequence[Trial]) -> None:
-    """A line per method."""
+def columns(trials: Sequence[Trial]) -> dict[str, list[Trial]]:
+    """Of the table, those that are not empty."""
     seen = [t for t in trials if not t.reported]
     rest = [t for t in trials if t.reported]
     parts = {
@@ -250,7 +250,12 @@ def report(trials: Sequence[Trial]) -> None:
         "chosen on: AdamW": [t for t in seen if t.optimizer == "adamw"],
         "others": [t for t in seen if t.optimizer != "adamw"],
     }
-    parts = {name: of for name, of in parts.items() if of}
+    return {name: of for name, of in parts.items() if of}
+
+
+def report(trials: Sequence[Trial]) -> None:
+    """A line per method."""
+    parts = columns(trials)
     names = [f"{name} ({len(of)})" for name, of in parts.items()]
     print(f"| method | {' | '.join(names)} | cost in steps | in steps of a Trainer |")
     print("|---|" + "---:|" * (len(parts) + 2))
@@ -304,10 +309,15 @@ def main() -> None:
     which.add_argument("--quick", action="store_true", help="half of these, under one optimizer each, and no other method")
     which.add_argument("--stored", action="store_true", help="la.suggest_lr between the runs that are stored")
     asked = parser.parse_args()
+    quiet()
     if asked.stored:
-        quiet()
         report(judged_by(Runs()))
-        return
+    else:
+        train_and_report(asked)
+
+
+def train_and_report(asked: argparse.Namespace) -> None:
+    """What is left out is said, and why."""
     jobs = quick_jobs() if asked.quick else all_jobs(REPORTED if asked.only else TASKS)
     methods, stored = ([OURS], STORED_QUICK) if asked.quick else ([*METHODS], STORED)
     trials = run(jobs, methods, stored, asked.processes)
