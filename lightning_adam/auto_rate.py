@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from lightning_adam.config import OptimizerConfig
 from lightning_adam.errors import ConfigError
-from lightning_adam.learning_rate import look_at_weights, rate_for
+from lightning_adam.learning_rate import SuggestedRate, look_at_weights, rate_for
 from lightning_adam.optimizers.choice import Choice
 from lightning_adam.plain_names import plain_name
 from lightning_adam.planning import ASSUMED_LENGTH
@@ -44,7 +44,11 @@ def found_rate(module: nn.Module, config: OptimizerConfig, choice: Choice, train
     kept = _kept(seam.checkpoint_being_loaded(trainer), module)
     if kept is not None and not config.reset_optimizer:
         return kept
-    found = rate_for(module, seam.training_data(trainer), config, trainer)
+    return _announced(rate_for(module, seam.training_data(trainer), config, trainer), trainer)
+
+
+def _announced(found: SuggestedRate, trainer: Any) -> float:
+    """The rate for all ranks, which the first one logs."""
     lr = _of_first_rank(found.lr)
     if getattr(trainer, "is_global_zero", True):
         LOG.warning("lr='auto' is %s", found)
@@ -69,6 +73,6 @@ def _of_first_rank(lr: float) -> float:
     """Ranks have other batches each, and would find other rates."""
     if not (dist.is_available() and dist.is_initialized()):
         return lr
-    told = [lr]
-    dist.broadcast_object_list(told)
-    return told[0]
+    shared = [lr]
+    dist.broadcast_object_list(shared)
+    return shared[0]

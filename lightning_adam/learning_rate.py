@@ -1,11 +1,12 @@
 """The learning rate from one look: a few rates are tried for five steps each, and the one that went down fastest is lowered.
 
-A step of Adam moves every weight by about α, so that what a network can bear is a share of its weights' size; SGD's step
-is in proportion to the gradient, and Polyak's L/‖g‖² is its unit (Polyak 1987, Introduction to optimization, section 5.3).
-From a start in that unit rates climb or fall by 10^¾ until the loss after five steps gets worse, three rates in all. What is
-fastest for five steps is too fast for hundreds, and five steps are a noisy witness: the suggestion is a share of the
-weighted geometric mean of the fastest rate and the unit. How starts, shares and weights were chosen and what they are worth
-prints ``python -m tests.benchmarks.suggest_lr``.
+A step of Adam moves every weight by about α (Kingma & Ba 2015, arXiv:1412.6980, section 2.1), so that what a network can
+bear is a share of its weights' size (Bernstein et al. 2020, arXiv:2002.03432); SGD's step is in proportion to the gradient,
+and Polyak's L/‖g‖² is its unit (Polyak 1987, Introduction to optimization, section 5.3). From a start in that unit rates
+climb or fall by 10^¾ until the loss after five steps gets worse, three rates in all. What is fastest for five steps is too
+fast for hundreds, and five steps are a noisy witness: the suggestion is a share of the weighted geometric mean of the
+fastest rate and the unit. How starts, shares and weights were chosen and what they are worth prints
+``python -m tests.benchmarks.suggest_lr``.
 """
 
 from __future__ import annotations
@@ -63,10 +64,15 @@ class Kind:
 
 
 SIGNS = Kind(start=0.18, trust=1, share=0.17)
-GRADIENT = Kind("polyak", start=0.018, trust=0.5, share=0.15)
+ORTHOGONAL = Kind(share=0.1)
+"""Each step's rms is 0.2 α; Adam's is near α at first, later 0.2 to 0.4 α (Liu et al. 2025, arXiv:2502.16982, section 2.2).
+Five steps bear a rate that is so much higher; hundreds bear Adam's."""
+GRADIENT = Kind("polyak", start=0.018, trust=1, share=0.2)
+"""Nothing bounds a step: with the unit's help a suggestion could be above what had just been seen to diverge."""
 RELATIVE = Kind("one", start=0.3, trust=1, share=0.3)
 KINDS: dict[str, Kind] = {
     **dict.fromkeys(("lion", "lion8bit", "paged_lion"), SIGNS),
+    "muon": ORTHOGONAL,
     **dict.fromkeys(("sgd", "schedulefree_sgd"), GRADIENT),
     **dict.fromkeys(("adafactor", "lamb", "lamb8bit"), RELATIVE),
     "sophia": Kind(start=0.09, trust=1, share=0.3, tried=False),
@@ -130,7 +136,7 @@ def suggest_lr(module: Any, data: Any, optimizer: str = "adamw", *, trainer: Any
 def look_at_weights(module: nn.Module, optimizer: str = "adamw") -> float:
     """The rate that the weights' size alone suggests, as far as the optimizer's step depends on it; else the catalogue's."""
     _, choice = settle(OptimizerConfig(optimizer=optimizer))
-    kind = KINDS.get(choice.spec.name, Kind())
+    kind = _kind_of(choice)
     if choice.spec.name in OWN or kind.unit != "weights":
         return choice.spec.lr
     unit = weights_rms(module)
@@ -144,28 +150,39 @@ def rate_for(module: Any, data: Any, asked: OptimizerConfig, trainer: Any = None
         ConfigError: as :func:`suggest_lr`.
     """
     config, choice = settle(replace(asked, lr=1.0))
-    spec = choice.spec
-    if spec.takes_any or choice.make is not None or choice.instance is not None:
-        raise ConfigError(
-            f"lr='auto' knows the optimizers of the catalogue, and optimizer={spec.name} is not one: give a number."
-        )
-    check_arguments(config, spec)
-    if spec.name in OWN:
-        return SuggestedRate(spec.lr, OWN[spec.name])
+    _refuse_strangers(choice)
+    check_arguments(config, choice.spec)
+    if choice.spec.name in OWN:
+        return SuggestedRate(choice.spec.lr, OWN[choice.spec.name])
     if not isinstance(module, nn.Module) or not callable(getattr(module, "training_step", None)):
         raise ConfigError(f"module={type(module).__name__}: a rate is tried by training_step; give a LightningModule.")
-    if not getattr(module, "automatic_optimization", True) or not KINDS.get(spec.name, Kind()).tried:
-        return _by_look(module, spec)
+    if not getattr(module, "automatic_optimization", True) or not _kind_of(choice).tried:
+        return _from_weights(module, choice.spec)
     attached = trainer if trainer is not None else getattr(module, "_trainer", None)
     with untouched(module, data, attached), quietly(), torch.compiler.set_stance("force_eager"):
-        reading = read(train_loader(data), seconds=30, most=STEPS + HELD_OUT)
-        running = hasattr(attached, "precision_plugin")
-        task = Task(module, reading, attached if running else stand_in(attached, reading))
+        task = _task(module, data, attached)
         with silenced(task):
-            return _by_trials(task, config, choice)
+            return _from_trials(task, config, choice)
 
 
-def _by_look(module: nn.Module, spec: OptimizerSpec) -> SuggestedRate:
+def _refuse_strangers(choice: Choice) -> None:
+    if choice.spec.takes_any or choice.make is not None or choice.instance is not None:
+        raise ConfigError(
+            f"lr='auto' knows the optimizers of the catalogue, and optimizer={choice.spec.name} is not one: give a number."
+        )
+
+
+def _kind_of(choice: Choice) -> Kind:
+    return KINDS.get(choice.spec.name, Kind())
+
+
+def _task(module: nn.Module, data: Any, attached: Any) -> Task:
+    """With as many batches as trials take."""
+    reading = read(train_loader(data), seconds=30, most=STEPS + HELD_OUT)
+    return Task(module, reading, attached if hasattr(attached, "precision_plugin") else stand_in(attached, reading))
+
+
+def _from_weights(module: nn.Module, spec: OptimizerSpec) -> SuggestedRate:
     lr = _rounded(look_at_weights(module, spec.name))
     return SuggestedRate(lr, f"steps of {_percent(lr, weights_rms(module))} of the weights")
 
@@ -181,14 +198,11 @@ def weights_rms(module: nn.Module) -> float:
     return geometric_mean(sizes or usual or [0.1])
 
 
-def _by_trials(task: Task, config: OptimizerConfig, choice: Choice) -> SuggestedRate:
-    kind = KINDS.get(choice.spec.name, Kind())
-    trial = _Trial(task, config, choice, *_split(task.usable()))
+def _from_trials(task: Task, config: OptimizerConfig, choice: Choice) -> SuggestedRate:
+    trial, kind = _Trial(task, config, choice, *_split(task.usable())), _kind_of(choice)
     try:
         unit = _unit(task, kind, trial.trained[0])
-        trials: dict[float, float] = {}
-        for rate in _climb(kind.start * unit, trials):
-            trials[rate] = trial.loss_after(rate)
+        trials = trial.losses(kind.start * unit)
     except ConfigError:
         raise
     except Exception as error:  # the user's code may raise anything
@@ -197,10 +211,10 @@ def _by_trials(task: Task, config: OptimizerConfig, choice: Choice) -> Suggested
         raise ConfigError(
             f"lr='auto': the loss is not finite at any of {_listed(trials)}: something else is wrong; la.preflight names it."
         )
-    return _told(trials, kind, unit)
+    return _suggestion(trials, kind, unit)
 
 
-def _told(trials: Mapping[float, float], kind: Kind, unit: float) -> SuggestedRate:
+def _suggestion(trials: Mapping[float, float], kind: Kind, unit: float) -> SuggestedRate:
     fastest = min(trials, key=trials.__getitem__)
     lr = _rounded(kind.lasting(fastest, unit))
     moves = f"; steps of {_percent(lr, unit)} of the weights" if kind.unit != "polyak" else ""
@@ -251,6 +265,13 @@ class _Trial:
     choice: Choice
     trained: Sequence[Any]
     judged: Sequence[Any]
+
+    def losses(self, start: float) -> dict[float, float]:
+        """Of each rate that is tried, from the start onwards."""
+        losses: dict[float, float] = {}
+        for rate in _climb(start, losses):
+            losses[rate] = self.loss_after(rate)
+        return losses
 
     def loss_after(self, rate: float) -> float:
         """Infinite where it is not finite."""

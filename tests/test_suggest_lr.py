@@ -154,7 +154,7 @@ def test_everything_is_bit_for_bit_as_before() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_optimizer_gets_a_rate_at_which_it_learns(name: str) -> None:
-    """Sophia, Muon and the two that need no looking get theirs without a single step."""
+    """Sophia and the two that need no looking get theirs without a single step."""
     torch.manual_seed(0)
     module = Counting()
     found = la.suggest_lr(module, digits_loader(), name)
@@ -185,6 +185,36 @@ def test_a_hundred_times_larger_weights_want_larger_rates() -> None:
     nn.init.zeros_(small.weight)
     assert look_at_weights(small) == pytest.approx(look_at_weights(large) / 100, rel=0.5), "as it would usually begin"
     assert look_at_weights(large, "prodigy") == look_at_weights(small, "prodigy") == 1.0
+
+
+class Louder(Digits):
+    """With a loss a hundred times as large."""
+
+    def training_step(self, batch: Any, index: int) -> Tensor:
+        return 100 * super().training_step(batch, index)
+
+
+def test_sgd_takes_a_share_of_the_fastest_rate_that_falls_as_the_loss_is_scaled_up() -> None:
+    """Its step is the gradient's size: what diverges must not be suggested, however small the gradient seemed at first."""
+    rates = []
+    for kind in (Digits, Louder):
+        torch.manual_seed(0)
+        found = la.suggest_lr(kind(), digits_loader(), "sgd", weight_decay=0.0)
+        assert found.lr == pytest.approx(0.2 * min(found.trials, key=found.trials.__getitem__), rel=0.05)
+        rates.append(found.lr)
+    assert rates[0] == pytest.approx(100 * rates[1], rel=0.05)
+
+
+def test_muon_gets_about_adams_rate_though_five_of_its_steps_bear_more() -> None:
+    """Its steps have the rms that Adam's come to, while Adam's first ones are several times as long."""
+    found = {}
+    for name in ("adamw", "muon"):
+        torch.manual_seed(0)
+        found[name] = la.suggest_lr(Digits(), digits_loader(), name)
+
+    assert found["adamw"].lr / 3 < found["muon"].lr < 3 * found["adamw"].lr
+    fastest = {name: min(one.trials, key=one.trials.__getitem__) for name, one in found.items()}
+    assert found["muon"].lr / fastest["muon"] < found["adamw"].lr / fastest["adamw"]
 
 
 def test_auto_in_a_trainer_says_what_it_took_and_keeps_it_on_resume(

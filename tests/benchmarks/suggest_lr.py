@@ -1,4 +1,4 @@
-"""How good a suggested learning rate is: ``python -m tests.benchmarks.suggest_lr [--only reported | --quick]``.
+"""How good a suggested learning rate is: ``python -m tests.benchmarks.suggest_lr [--only reported | --quick | --stored]``.
 
 Each task is trained by AdamW and by a second optimizer for 240 steps, constant, without clipping, at every rate of a grid of
 half decades and at every method's suggestion; the loss is the mean of the last twenty. What a suggestion is worth is its
@@ -7,11 +7,12 @@ minds which of two learnt runs is the more learnt, and those above three times t
 not above 0 are left out.
 
 Starts, shares and weights of :mod:`lightning_adam.learning_rate` were chosen on the corpus's families, all of them: AdamW's
-by cross-validation over halves, those of Lion and SGD on a dozen each. The preflight's models were not looked at before the
-rule was fixed: their columns are the result. Times are the process's own: other work on the machine counts less, but its
-claim on the caches does. Records are kept, task by task, in
-``runs/suggest_lr.jsonl``; a run that was cut off goes on from there. ``--quick`` judges la.suggest_lr alone, on every second
-task that is reported, under one optimizer each.
+by cross-validation over halves, Lion's on a dozen. Those of SGD and Muon were changed later, on one half of the preflight's
+models; the other half, and both under the other optimizers, is the result. Times are the process's own: other work on the
+machine counts less, but its claim on the caches does. Records are kept, task by task, in ``runs/suggest_lr.jsonl``, and
+every run in ``runs/rate_runs.jsonl``; what was cut off goes on from there. ``--quick`` judges
+la.suggest_lr alone, on every second task that is reported, under one optimizer each. ``--stored`` trains nothing: it asks
+la.suggest_lr for every pair of which runs are stored, and interpolates between them.
 """
 
 from __future__ import annotations
@@ -22,9 +23,8 @@ import logging
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -33,14 +33,13 @@ from typing import Any
 
 import lightning as L
 import torch
-from torch import nn
 from torch.utils.data import DataLoader
 
 import lightning_adam as la
 from lightning_adam.optimizers import get_optimizer
-from tests.benchmarks.rate_tasks import REPORTED, STEPS, TASKS, Course
+from tests.benchmarks.rate_runs import Runs, bounded, made, stepped
+from tests.benchmarks.rate_tasks import LOOKED_AT, REPORTED, STEPS, TASKS, Course
 
-LAST, FLOOR, CEILING = 20, 0.01, 3.0
 GRID = tuple(10 ** (k / 2) for k in range(-8, 0))
 SHIFT = {"lion": 0.1, "sgd": 10.0}
 """Lion's rates are a tenth of Adam's, SGD's ten times as large."""
@@ -85,56 +84,8 @@ class Trial:
         """The loss at its rate over the best of all runs."""
         assert self.grid is not None
         assert self.reached is not None
-        best = min(map(self._bounded, [*self.grid.values(), *self.reached.values()]))
-        return self._bounded(self.reached[method]) / best
-
-    def _bounded(self, loss: float) -> float:
-        return min(max(loss, FLOOR * self.first), CEILING * self.first) if math.isfinite(loss) else CEILING * self.first
-
-
-def made(module: nn.Module, optimizer: str, lr: float) -> Any:
-    """At a constant rate, without clipping."""
-    options: dict[str, Any] = {"schedule": "constant", "warmup": 0, "clip": None, "total_steps": 1000}
-    return la.configure_optimizers(module, optimizer, lr=lr, **options)["optimizer"]
-
-
-@contextmanager
-def plain(module: Any) -> Iterator[None]:
-    """Nothing is logged, for there is no trainer."""
-    module.__dict__.update(log=lambda *_, **__: None, log_dict=lambda *_, **__: None)
-    yield
-    del module.__dict__["log"], module.__dict__["log_dict"]
-
-
-def stepped(course: Course, stepper: Any, batches: Sequence[Any], step: Callable[[], None]) -> Iterator[float]:
-    """The losses, one by one; they end where one is not finite."""
-    module: Any = course.module
-    with plain(module):
-        for index, batch in enumerate(batches):
-            stepper.zero_grad()
-            loss = module.training_step(batch, index)
-            loss = loss["loss"] if isinstance(loss, Mapping) else loss
-            loss.backward()
-            step()
-            module.on_train_batch_end(None, batch, index)
-            yield float(loss.detach())
-            if not math.isfinite(float(loss.detach())):
-                return
-
-
-def trained(task: str, optimizer: str, lr: float) -> tuple[list[float], float]:
-    """The losses, and the seconds of a step."""
-    course = TASKS[task]()
-    stepper = made(course.module, optimizer, lr)
-    torch.manual_seed(2)
-    began = time.process_time()
-    losses = list(stepped(course, stepper, course.batches, stepper.step))
-    return losses, (time.process_time() - began) / len(losses)
-
-
-def end(losses: Sequence[float]) -> float:
-    """The mean of the last twenty."""
-    return sum(losses[-LAST:]) / LAST if len(losses) == STEPS and math.isfinite(losses[-1]) else math.inf
+        best = min(bounded(loss, self.first) for loss in [*self.grid.values(), *self.reached.values()])
+        return bounded(self.reached[method], self.first) / best
 
 
 def ours(course: Course, optimizer: str) -> float:
@@ -210,8 +161,9 @@ def tenth(course: Course, optimizer: str) -> float:
     return rates[smooth.index(min(smooth))] / 10
 
 
+OURS = "la.suggest_lr"
 METHODS: dict[str, Callable[[Course, str], float]] = {
-    "la.suggest_lr": ours,
+    OURS: ours,
     "0.1 x rms of the weights": by_weights,
     "the catalogue's rate": catalogue,
     "range test, steepest descent": steepest,
@@ -231,12 +183,17 @@ def trainers_step(task: str, optimizer: str) -> float:
     return (took[1] - took[0]) / 60
 
 
-def tried(task: str, optimizer: str, methods: Sequence[str] = tuple(METHODS)) -> Trial:
-    """One task under one optimizer, by these methods."""
+def quiet() -> None:
+    """One thread, no warnings, no log."""
     torch.set_num_threads(1)
     for name in ("lightning", "lightning.pytorch", "lightning.pytorch.tuner.lr_finder", "lightning_adam"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     warnings.simplefilter("ignore")
+
+
+def tried(task: str, optimizer: str, methods: Sequence[str] = tuple(METHODS)) -> Trial:
+    """One task under one optimizer, by these methods."""
+    quiet()
     try:
         return _tried(task, optimizer, methods)
     except Exception as error:  # a task that cannot be trained so
@@ -244,7 +201,8 @@ def tried(task: str, optimizer: str, methods: Sequence[str] = tuple(METHODS)) ->
 
 
 def _tried(task: str, optimizer: str, methods: Sequence[str]) -> Trial:
-    runs = {f"{lr * SHIFT.get(optimizer, 1.0):.3g}": trained(task, optimizer, lr * SHIFT.get(optimizer, 1.0)) for lr in GRID}
+    runs = Runs()
+    grid = [runs.at(task, optimizer, lr * SHIFT.get(optimizer, 1.0)) for lr in GRID]
     suggested, seconds, reached = dict[str, float](), dict[str, float](), dict[str, float]()
     for name in methods:
         course = TASKS[task]()
@@ -252,13 +210,24 @@ def _tried(task: str, optimizer: str, methods: Sequence[str]) -> Trial:
         suggested[name] = METHODS[name](course, optimizer)
         seconds[name] = time.process_time() - began
         at = suggested[name]
-        reached[name] = end(trained(task, optimizer, at)[0]) if at > 0 else math.inf
-    first = next(iter(runs.values()))[0][0]
-    grid = {lr: end(losses) for lr, (losses, _) in runs.items()}
-    if first <= 0 or min([*grid.values(), *reached.values()]) <= 0:
+        reached[name] = runs.at(task, optimizer, at).end if at > 0 else math.inf
+    first, ends = grid[0].losses[0], {f"{run.lr:g}": run.end for run in grid}
+    if first <= 0 or min([*ends.values(), *reached.values()]) <= 0:
         return Trial(task, optimizer, error="its loss is not above 0")
-    step = min(took for _, took in runs.values())
-    return Trial(task, optimizer, first, grid, suggested, reached, seconds, step, trainers_step(task, optimizer))
+    step = min(run.step for run in grid)
+    return Trial(task, optimizer, first, ends, suggested, reached, seconds, step, trainers_step(task, optimizer))
+
+
+def judged_by(runs: Runs) -> list[Trial]:
+    """la.suggest_lr on all pairs with three stored runs or more whose losses are above 0."""
+    pairs = dict.fromkeys((task, optimizer) for task, optimizer, _ in runs.known)
+    known = {pair: {f"{run.lr:g}": run.end for run in runs.of(*pair)} for pair in pairs}
+    return [_judged(runs, *pair, grid) for pair, grid in known.items() if len(grid) > 2 and min(grid.values()) > 0]
+
+
+def _judged(runs: Runs, task: str, optimizer: str, grid: Mapping[str, float]) -> Trial:
+    lr, first = ours(TASKS[task](), optimizer), runs.of(task, optimizer)[0].losses[0]
+    return Trial(task, optimizer, first, grid, {OURS: lr}, {OURS: runs.between(task, optimizer, lr)})
 
 
 def interval(values: Sequence[float]) -> str:
@@ -269,23 +238,31 @@ def interval(values: Sequence[float]) -> str:
     return f"{math.exp(mean):.2f} ({math.exp(mean - 1.96 * error):.2f}-{math.exp(mean + 1.96 * error):.2f})"
 
 
+def columns(trials: Sequence[Trial]) -> dict[str, list[Trial]]:
+    """Of the table, those that are not empty."""
+    seen = [t for t in trials if not t.reported]
+    rest = [t for t in trials if t.reported]
+    parts = {
+        "not seen when the rule was made: all": rest,
+        "half looked at later": [t for t in rest if t.task in LOOKED_AT],
+        "other half": [t for t in rest if t.task not in LOOKED_AT],
+        **{name: [t for t in rest if t.optimizer == name] for name in ("adamw", *dict.fromkeys(SECOND))},
+        "chosen on: AdamW": [t for t in seen if t.optimizer == "adamw"],
+        "others": [t for t in seen if t.optimizer != "adamw"],
+    }
+    return {name: of for name, of in parts.items() if of}
+
+
 def report(trials: Sequence[Trial]) -> None:
     """A line per method."""
-    parts = {
-        "not seen before: all": [t for t in trials if t.reported],
-        "AdamW": [t for t in trials if t.reported and t.optimizer == "adamw"],
-        "Lion, SGD, Muon, Adam, RAdam": [t for t in trials if t.reported and t.optimizer != "adamw"],
-        "chosen on: AdamW": [t for t in trials if not t.reported and t.optimizer == "adamw"],
-        "others": [t for t in trials if not t.reported and t.optimizer != "adamw"],
-    }
-    parts = {name: of for name, of in parts.items() if of}
+    parts = columns(trials)
     names = [f"{name} ({len(of)})" for name, of in parts.items()]
     print(f"| method | {' | '.join(names)} | cost in steps | in steps of a Trainer |")
     print("|---|" + "---:|" * (len(parts) + 2))
     for name in trials[0].suggested or ():
         cells = [interval([t.over_best(name) for t in of]) for of in parts.values()]
-        bare, guided = (median(t.seconds[name] / step(t) for t in trials if t.seconds) for step in STEP_TIMES)
-        print(f"| {name} | {' | '.join(cells)} | {bare:.0f} | {guided:.0f} |")
+        costs = [median([t.seconds[name] / step(t) for t in trials if t.seconds] or [math.nan]) for step in STEP_TIMES]
+        print(f"| {name} | {' | '.join(cells)} | {costs[0]:.0f} | {costs[1]:.0f} |")
 
 
 STEP_TIMES: tuple[Callable[[Trial], float], ...] = (lambda t: t.step, lambda t: t.trainers_step)
@@ -330,9 +307,19 @@ def main() -> None:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--only", choices=("reported",), help="the tasks that were not seen before")
     which.add_argument("--quick", action="store_true", help="half of these, under one optimizer each, and no other method")
+    which.add_argument("--stored", action="store_true", help="la.suggest_lr between the runs that are stored")
     asked = parser.parse_args()
+    quiet()
+    if asked.stored:
+        report(judged_by(Runs()))
+    else:
+        train_and_report(asked)
+
+
+def train_and_report(asked: argparse.Namespace) -> None:
+    """What is left out is said, and why."""
     jobs = quick_jobs() if asked.quick else all_jobs(REPORTED if asked.only else TASKS)
-    methods, stored = (["la.suggest_lr"], STORED_QUICK) if asked.quick else ([*METHODS], STORED)
+    methods, stored = ([OURS], STORED_QUICK) if asked.quick else ([*METHODS], STORED)
     trials = run(jobs, methods, stored, asked.processes)
     kept = [t for t in trials if not t.error and (t.task, t.optimizer) in {*jobs}]
     if kept:
