@@ -119,7 +119,7 @@ BINS = len(LOG10_EDGES) - 1
 
 
 def log10_counts(values: Tensor, rows: Tensor, n_rows: int) -> Tensor:
-    """Counts of log10(values) between LOG10_EDGES, int32 [n_rows, BINS]; NaN is left out, what lies outside goes to the outer
+    """Counts of log10(values) between LOG10_EDGES, int32 [n_rows, BINS]; NaN is left out, what lies outside is in the outer
     bins.
 
     Args:
