@@ -128,3 +128,49 @@ def test_modules_fold_and_the_filter_keeps_what_matches(server: SimpleNamespace,
     tab.frame.get_by_placeholder("filter tensors").fill("b.weight")
     tab.settle()
     assert tab.frame.locator(".row-label:not(.module)").count() == 3
+
+
+FOCUSABLE = """[...document.querySelectorAll('button, select, input, summary, a[href], [tabindex]')]
+  .filter((e) => e.checkVisibility() && !e.disabled)"""
+NAMELESS = f"""{FOCUSABLE}
+  .filter((e) => !(e.getAttribute('aria-label') || e.labels?.[0]?.textContent || e.textContent).trim())
+  .map((e) => e.outerHTML)"""
+ONLY_POINTED_AT = f"""(() => {{ const reached = {FOCUSABLE}; return [...document.querySelectorAll('body *')]
+  .filter((e) => e.onclick && !e.disabled && e.checkVisibility() && !reached.some((r) => e.contains(r)))
+  .map((e) => e.outerHTML); }})()"""
+
+
+@pytest.mark.parametrize("run", ["known", ""])
+def test_what_can_be_clicked_has_a_name_and_is_reached_with_the_tab_key(
+    run: str, server: SimpleNamespace, opened: Callable[..., Tab]
+) -> None:
+    """A run, and the table of all; within the tree of tensors the arrow keys move."""
+    tab = opened(server, **({"run": run} if run else {}))
+    wanted = tab.frame.evaluate(f"{FOCUSABLE}.filter((e) => e.tabIndex >= 0).length")
+    tab.frame.evaluate("window.reached = new Set(); document.activeElement.blur()")
+    for _ in range(wanted):
+        tab.page.keyboard.press("Tab")
+        tab.frame.evaluate("window.reached.add(document.activeElement)")
+
+    assert wanted > 5
+    assert tab.frame.evaluate("window.reached.size") == wanted
+    assert tab.frame.evaluate(NAMELESS) == []
+    assert tab.frame.evaluate(ONLY_POINTED_AT) == []
+
+
+def test_a_tensor_is_chosen_and_a_module_folded_with_the_keyboard(
+    server: SimpleNamespace, opened: Callable[..., Tab]
+) -> None:
+    """Each says its whole name and how deep it lies: indentation is not heard."""
+    tab = opened(server, run="known")
+    rows = tab.frame.get_by_role("treeitem")
+    module, first = rows.nth(1), rows.first
+    assert (first.get_attribute("aria-label"), module.get_attribute("aria-level")) == ("embed.weight", "1")
+    first.focus()
+    for key in ("Enter", "ArrowDown", "ArrowLeft"):
+        tab.page.keyboard.press(key)
+    tab.settle()
+
+    chosen = tab.frame.get_by_label("tensor", exact=True).evaluate("s => s.selectedOptions[0].textContent")
+    assert chosen == "embed.weight"
+    assert module.get_attribute("aria-expanded") == "false"
