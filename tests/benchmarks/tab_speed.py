@@ -123,8 +123,8 @@ def measure(browser: Any, logdir: Path, *options: str) -> str:
     median, late = statistics.median(times), times[int(len(times) * 0.95)]
     return (
         f"the tab alone takes {in_page:.2f} s of the page's processor time and {in_server:.2f} s of the server's; with "
-        f"TensorBoard around it, it opens in {cold:.2f} s ({own:.2f} s of it in the tab), again in {warm:.2f} s; other quantity {switch:.2f} s, "
-        f"other tensor {layer:.2f} s; scrolling: median {median:.1f}, 95th percentile {late:.1f} ms per frame"
+        f"TensorBoard around it, it opens in {cold:.2f} s ({own:.2f} s of it in the tab), again in {warm:.2f} s; "
+        f"other quantity {switch:.2f} s, other tensor {layer:.2f} s; scrolling: median {median:.1f}, 95th percentile {late:.1f} ms per frame"
     )
 
 
