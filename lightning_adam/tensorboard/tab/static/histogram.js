@@ -125,7 +125,7 @@ export class Histogram {
 
   /** Each with its label above it; a label that has no room beside the one before moves to the right. */
   #lines(g, lines, colour, top, width) {
-    g.fillStyle = g.strokeStyle = this.#colour(colour);
+    g.strokeStyle = this.#colour(colour);
     g.lineWidth = 1.5;
     let free = 0;
     for (const [label, at] of [...lines].sort((a, b) => a[1] - b[1])) {
@@ -133,9 +133,13 @@ export class Histogram {
       g.moveTo(at, top + 3);
       g.lineTo(at, HEIGHT - BOTTOM);
       g.stroke();
-      const half = g.measureText(label).width / 2;
-      g.fillText(label, inside(g, label, Math.max(at, free + half), width), top);
-      free = Math.max(at, free + half) + half + 6;
+      const half = g.measureText(label).width / 2,
+        middle = inside(g, label, Math.max(at, free + half), width);
+      g.fillStyle = this.#colour('card'); // a line that passes behind a label would make it hard to read
+      g.fillRect(middle - half - 1, top - 10, 2 * half + 2, 13);
+      g.fillStyle = this.#colour(colour);
+      g.fillText(label, middle, top);
+      free = middle + half + 6;
     }
   }
 }
