@@ -20,25 +20,7 @@ const QUANTITIES = [...new Set(CHARTS.flatMap(([, line, , low, high]) => [line, 
 export class LayerView {
   /** onPick(row): another tensor is wanted. */
   constructor(view, onPick) {
-    Object.assign(this, {view, token: 0, data: [], runs: []});
-    this.select = el('select', {'aria-label': 'tensor', onchange: () => onPick(Number(this.select.value))});
-    const step = (by, text, title) =>
-      el('button', {
-        type: 'button',
-        textContent: text,
-        title,
-        'aria-label': title,
-        onclick: () => onPick(Number(this.select.value) + by),
-      });
-    this.toolbar = el(
-      'div',
-      {className: 'toolbar'},
-      el('h2', {textContent: 'One tensor'}),
-      step(-1, '‹', 'previous tensor'),
-      this.select,
-      step(1, '›', 'next tensor'),
-      el('span', {className: 'muted', textContent: 'click a row or a step above; arrow keys move the step'}),
-    );
+    Object.assign(this, {view, onPick, token: 0, data: [], runs: []});
     this.strips = CHARTS.map(
       ([title, , note], i) => new Strip(view, {title, note, height: 84, log: true, axis: i === CHARTS.length - 1}),
     );
@@ -48,12 +30,30 @@ export class LayerView {
     this.element = el(
       'section',
       {className: 'card layer'},
-      this.toolbar,
+      this.#toolbar(),
       ...this.strips.map((s) => s.element),
       el('div', {className: 'histograms'}, this.stepSizes.element, this.rates.element),
       this.spread.element,
     );
     view.onChange(() => this.#histograms());
+  }
+
+  #toolbar() {
+    this.select = el('select', {'aria-label': 'tensor', onchange: () => this.onPick(Number(this.select.value))});
+    return el(
+      'div',
+      {className: 'toolbar'},
+      el('h2', {textContent: 'One tensor'}),
+      this.#neighbour(-1, '‹', 'previous tensor'),
+      this.select,
+      this.#neighbour(1, '›', 'next tensor'),
+      el('span', {className: 'muted', textContent: 'click a row or a step above; arrow keys move the step'}),
+    );
+  }
+
+  #neighbour(by, textContent, title) {
+    const onclick = () => this.onPick(Number(this.select.value) + by);
+    return el('button', {type: 'button', textContent, title, 'aria-label': title, onclick});
   }
 
   /** runs: one or two of {name, colour, dash, optimizer}; row: the tensor's index in the first. */
