@@ -124,7 +124,8 @@ def measure(browser: Any, logdir: Path, *options: str) -> str:
     return (
         f"the tab alone takes {in_page:.2f} s of the page's processor time and {in_server:.2f} s of the server's; with "
         f"TensorBoard around it, it opens in {cold:.2f} s ({own:.2f} s of it in the tab), again in {warm:.2f} s; "
-        f"other quantity {switch:.2f} s, other tensor {layer:.2f} s; scrolling: median {median:.1f}, 95th percentile {late:.1f} ms per frame"
+        f"other quantity {switch:.2f} s, other tensor {layer:.2f} s; "
+        f"scrolling: median {median:.1f}, 95th percentile {late:.1f} ms per frame"
     )
 
 
