@@ -47,7 +47,7 @@ def dashboard(browser: Any, url: str, name: str, drawn: str) -> None:
     """One of TensorBoard's own pages, once this many of its cards are drawn."""
     page = browser.new_page(viewport={"width": WIDTH, "height": 1050})
     page.goto(url)
-    page.wait_for_selector(drawn, timeout=30_000)
+    page.wait_for_selector(drawn, timeout=120_000)
     page.wait_for_timeout(4000)
     save(page, name)
 
