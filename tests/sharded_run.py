@@ -160,7 +160,8 @@ def run_mixed(folder: Path, world: int) -> None:
     assert is_sharded(optimizer) == (world > 1)
     snapshot = (take_sharded_snapshot if world > 1 else take_snapshot)(0, readings)
     if world == 1 or dist.get_rank() == 0:
-        torch.save({"names": snapshot.names, "table": torch.from_numpy(snapshot.table)}, folder / f"mixed{world}.pt")
+        found = {"table": torch.from_numpy(snapshot.table), "histograms": torch.from_numpy(snapshot.histograms)}
+        torch.save({"names": snapshot.names, **found}, folder / f"mixed{world}.pt")
 
 
 PLAIN_TORCH = {"flat": run_flat, "mixed": run_mixed}

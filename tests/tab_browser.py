@@ -27,7 +27,7 @@ QUIET += ["disable-component-update", "disable-sync"]
 
 @contextmanager
 def tensorboard(logdir: Path, *options: str) -> Iterator[SimpleNamespace]:
-    """A running TensorBoard: its address, and its log so far."""
+    """A running TensorBoard: its address, its log so far, and its process."""
     log = logdir.parent / f"{logdir.name}.log"
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logdir), "--host", "127.0.0.1", "--port", "0"]
     with log.open("w") as output:
@@ -37,7 +37,7 @@ def tensorboard(logdir: Path, *options: str) -> Iterator[SimpleNamespace]:
         while not (found := re.search(r"http://127\.0\.0\.1:\d+\S*", log.read_text())):
             assert process.poll() is None and time.monotonic() < deadline, log.read_text()
             time.sleep(0.05)
-        yield SimpleNamespace(url=found[0].rstrip("/"), log=log.read_text)
+        yield SimpleNamespace(url=found[0].rstrip("/"), log=log.read_text, process=process.pid)
     finally:
         process.terminate()
         process.wait()

@@ -47,7 +47,7 @@ def dashboard(browser: Any, url: str, name: str, drawn: str) -> None:
     """One of TensorBoard's own pages, once this many of its cards are drawn."""
     page = browser.new_page(viewport={"width": WIDTH, "height": 1050})
     page.goto(url)
-    page.wait_for_selector(drawn, timeout=30_000)
+    page.wait_for_selector(drawn, timeout=120_000)
     page.wait_for_timeout(4000)
     save(page, name)
 
@@ -95,7 +95,7 @@ def main(logdir: Path) -> None:
         wait_for(server, {folder.name for folder in logdir.iterdir() if folder.is_dir()})
         runs = sorted(get(server, "runs")["runs"])
         healthy, sick = (next(run for run in runs if name in run) for name in ("healthy", "lr-high"))
-        tab = f"{server.url}/#lightning_adam&p.lightning_adam.run="
+        tab = f"{server.url}/#lightning_adam&p.lightning_adam.step=100&p.lightning_adam.run="
         picture(browser, tab + sick, "adam_tab", hover="blocks.1.qkv.weight")
         picture(browser, tab + healthy, "adam_tab_dark", dark=True, hover="blocks.1.qkv.weight")
         table_of_runs(browser, server)

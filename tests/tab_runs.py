@@ -56,6 +56,13 @@ def table(step: int, tensors: int = len(NAMES)) -> np.ndarray[Any, np.dtype[np.f
     return (10.0 ** (-3 + 0.11 * np.sin(rows + step / 9) + 0.013 * columns)).astype(np.float32)
 
 
+def own_histograms(step: int) -> np.ndarray[Any, np.dtype[np.int32]]:
+    """int32 [n_tensors, 2, n_bins]: a hill of 4,000 elements, at another place in each tensor and at each step."""
+    rows, bins = np.arange(len(NAMES))[:, None, None], np.arange(len(LOG10_EDGES) - 1)
+    middle = np.array([30, 40])[:, None] + rows + step // 50
+    return np.maximum(0, 1000 - 250 * np.abs(bins - middle)).astype(np.int32)
+
+
 CONFIG = """**AdamW**
 
 | group | tensors | parameters | lr | weight decay | betas | eps |
@@ -79,7 +86,8 @@ def write(run: Path, steps: range, bad: bool = False, finding: bool = True, lr: 
             loss = math.nan if bad and step % 20 == 0 else 3 * math.exp(-step / 50)
             scalars = {"adam/log10_lr": -3.0 - step / 100, "adam/log10_gradient_norm": 0.1, "train_loss": loss}
             sizes, groups = [ELEMENTS] * len(NAMES), ["all"] * len(NAMES)
-            shot = Snapshot(step, NAMES, groups, sizes, {"all": 1e-3}, values, counts, counts)
+            own = own_histograms(step)
+            shot = Snapshot(step, NAMES, groups, sizes, {"all": 1e-3}, values, counts, counts, histograms=own)
             writer.write_snapshot(step, scalars, shot)
         if finding:
             writer.write_events(60, [FINDING])

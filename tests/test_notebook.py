@@ -14,12 +14,14 @@ NOTEBOOK = Path(__file__).parent.parent / "examples" / "sick_run.ipynb"
 
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
-    """The outputs of the notebook's code cells by their last line."""
+    """The outputs of the notebook's code cells by their last line, for somebody who does not sit in a test: some things are
+    shown only then."""
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    nbclient.NotebookClient(
-        notebook, timeout=300, resources={"metadata": {"path": str(tmp_path_factory.mktemp("notebook"))}}
-    ).execute()
+    place = {"metadata": {"path": str(tmp_path_factory.mktemp("notebook"))}}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("PYTEST_CURRENT_TEST")
+        nbclient.NotebookClient(notebook, timeout=300, resources=place).execute()
     return {cell.source.splitlines()[-1]: cell.outputs for cell in notebook.cells if cell.cell_type == "code"}
 
 

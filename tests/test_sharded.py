@@ -96,6 +96,8 @@ def test_rows_columns_and_replicas_are_put_together(folder: Path) -> None:
 
     assert ours["names"] == theirs["names"]
     torch.testing.assert_close(ours["table"], theirs["table"], rtol=1e-5, atol=0, equal_nan=True)
+    assert torch.equal(ours["histograms"].sum(-1), theirs["histograms"].sum(-1))
+    assert (ours["histograms"] - theirs["histograms"]).abs().sum() <= 0.01 * theirs["histograms"].sum()
 
 
 def test_shards_train_as_without_monitors(folder: Path) -> None:

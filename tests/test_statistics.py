@@ -21,6 +21,7 @@ from lightning_adam.statistics import COLUMNS, Snapshot, TensorReading, kernel, 
 from lightning_adam.statistics.columns import Columns
 from lightning_adam.statistics.finalise import sample_quantiles
 from lightning_adam.statistics.measure import measure
+from lightning_adam.statistics.quantities import LOG10_EDGES
 from lightning_adam.statistics.raw import RawTable, Sampling, read_at_once
 from lightning_adam.statistics.snapshot import snapshot_of
 from tests.statistics_reference import expected, f64, reading, step_of
@@ -293,6 +294,21 @@ def test_histograms_hold_every_element(path: str) -> None:
     wanted = np.histogram(steps, edges)[0]
     assert snapshot.hist_step_size.sum() == snapshot.hist_effective_lr.sum() == 3500
     assert np.abs(snapshot.hist_step_size - wanted).sum() <= 4, "float32 may round a value over an edge"
+
+
+def test_each_tensor_has_its_own_histograms(path: str) -> None:
+    """Of its sampled elements: the step sizes and the effective rates that float64 gives for these places."""
+    readings = [reading(3000, seed=1), reading(90_000, seed=2)]
+    sampling = Columns.of(readings).sampling
+    edges = np.concatenate([[0.0], 10.0 ** LOG10_EDGES[1:-1], [np.inf]])
+    counts = take_snapshot(0, readings).histograms
+
+    assert counts.shape == (2, 2, len(LOG10_EDGES) - 1) and counts.sum(axis=-1).tolist() == [[3000] * 2, [2812] * 2]
+    for row, of in enumerate(readings):
+        for found, values in zip(counts[row], (step_of(of), effective_rates(of)), strict=True):
+            assert values is not None
+            wanted = np.histogram(values[sampling.positions(row)], edges)[0]
+            assert np.abs(found - wanted).sum() <= 4, "float32 may round a value over an edge"
 
 
 def test_histograms_of_a_sample_stand_for_all_elements(path: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -17,6 +18,7 @@ import pytest
 
 import lightning_adam as la
 from lightning_adam.tensorboard.tab.loader import KEPT_STEPS, AdamLoader
+from lightning_adam.tensorboard.tab.plugin import STATIC
 from lightning_adam.tensorboard.tab.tiles import Matrix, tile
 from tests.tab_browser import ROOT, parse
 
@@ -97,3 +99,19 @@ def test_zoomed_tile_has_every_step() -> None:
     matrix = Matrix(np.arange(2000), np.arange(2000, dtype=np.float32)[:, None])
 
     assert matrix.between(100, 120).steps.tolist() == list(range(99, 122))
+
+
+def test_assets_are_small_and_complete() -> None:
+    """Under 500 KB, and the page asks for nothing that is not in the folder."""
+    texts = {path.name: path.read_text() for path in STATIC.iterdir()}
+    imported = {name for text in texts.values() for name in re.findall(r"(?:from |import\()'\./([\w.]+)'", text)}
+
+    assert sum(len(text.encode()) for text in texts.values()) < 500_000
+    assert imported | {"index.js", "style.css"} == set(texts)
+
+
+def test_all_modules_are_asked_for_at_once() -> None:
+    """One that is left out costs a round trip more; one that is gone, an error in the console."""
+    listed = re.findall(r"'(\w+)'", re.findall(r"MODULES = \[(.*?)\];", (STATIC / "index.js").read_text(), re.DOTALL)[0])
+
+    assert {f"{name}.js" for name in listed} | {"index.js"} == {path.name for path in STATIC.glob("*.js")}

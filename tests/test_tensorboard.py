@@ -160,7 +160,7 @@ def test_non_finite_histogram_does_not_raise() -> None:
     """Counts come from log10_counts, which leaves NaN out and puts infinity and zero at the ends."""
     from lightning_adam.statistics.quantities import log10_counts
 
-    counts = log10_counts(torch.tensor([0.0, 1e-3, math.inf, math.nan]))
+    counts = log10_counts(torch.tensor([0.0, 1e-3, math.inf, math.nan]), torch.zeros(4, dtype=torch.int64), 1)[0]
 
     assert counts.sum() == 3
     assert counts[0] == counts[-1] == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -40,6 +41,8 @@ from lightning_adam.statistics import (
 FEW_TENSORS = 32
 IN_FULL = 4096
 """Logged steps with histograms and all that is written per tensor (8 to 40 KB each), before they are thinned out."""
+OWN_HISTOGRAMS = 512
+"""The same of those with histograms of each tensor, half as much again: one looks at few of them."""
 HEADLINES = 65536
 """The same of those with the scalars of the model and its groups (about 1 KB each)."""
 QUANTILES = (0.01, 0.5, 0.99)
@@ -75,7 +78,7 @@ class OptimizerStatistics:
         self._options, self._sinks = options, sinks
         self._every = options.every_n_steps or run.log_interval
         self._counters, self._heatmap = _restored(state or {})
-        self._headlines, self._in_full = _thinnings(state or {})
+        self._headlines, self._in_full, self._histograms = _thinnings(state or {})
         if run.loss_scale is not None:
             self._counters.expect_skips()
         self._latest: Snapshot | None = None
@@ -209,6 +212,8 @@ class OptimizerStatistics:
             scalars |= {f"{self.prefix}.groups/{name}/{group}": value for name, value in values}
         each = self._options.granularity == "parameter"
         self._has_written, is_headline, in_full = True, self._headlines.take(), self._in_full.take()
+        if not self._histograms.take():
+            snapshot = replace(snapshot, histograms=snapshot.histograms[:0])
         if in_full:
             self._sinks.snapshot(self.prefix, scalars, snapshot, self._own_scalars(snapshot), matrix=each)
         elif is_headline:
@@ -247,12 +252,12 @@ def _restored(state: Mapping[str, Any]) -> tuple[StepCounters, Heatmap]:
     return StepCounters(**counted), heatmap
 
 
-def _thinnings(state: Mapping[str, Any]) -> tuple[Thinning, Thinning]:
-    """Of the headlines, and of what is written in full."""
+def _thinnings(state: Mapping[str, Any]) -> tuple[Thinning, ...]:
+    """Of the headlines, of what is written in full, and of the tensors' own histograms."""
     logged = state.get("logged", 0)
     is_count = type(logged) is int and logged >= 0
     say_left_out("statistics", [] if is_count else ["logged"])
-    return Thinning(HEADLINES, logged if is_count else 0), Thinning(IN_FULL, logged if is_count else 0)
+    return tuple(Thinning(whole, logged if is_count else 0) for whole in (HEADLINES, IN_FULL, OWN_HISTOGRAMS))
 
 
 def _quantiles(prefix: str, snapshot: Snapshot) -> dict[str, float]:

@@ -35,9 +35,10 @@ class Display:
 
 @contextmanager
 def display(budget: float) -> Iterator[Display]:
-    """Shown on a terminal or in a notebook, and gone afterwards; never under pytest, nor into a pipe."""
+    """Shown on a terminal, and gone afterwards; never under pytest, nor into a pipe, nor in a notebook: what is shown there
+    leaves an empty output before the report."""
     console = Console(stderr=True)
-    if not (console.is_terminal or console.is_jupyter) or "PYTEST_CURRENT_TEST" in os.environ:
+    if not console.is_terminal or console.is_jupyter or "PYTEST_CURRENT_TEST" in os.environ:
         yield Display(None)
         return
     limit = TextColumn(f"of at most {budget:g} s")

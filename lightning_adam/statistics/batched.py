@@ -90,46 +90,52 @@ def reduce_batched(readings: Sequence[TensorReading], rows: Sequence[int], colum
     table.maxima.scatter_reduce_(0, indices.rows.unsqueeze(1).expand(-1, len(MAXIMA)), maxima.T, "amax")
     rates = inverses * factors.rates
     table.sample.index_copy_(0, indices.slots, rates.float())
-    table.counts.add_(torch.stack([log10_counts(values, factors.weights) for values in (steps * factors.steps, rates)]))
+    counted = [log10_counts(values, indices.owners, len(table.counts)) for values in (steps * factors.steps, rates)]
+    table.counts.add_(torch.stack(counted, dim=1))
 
 
 @dataclass(frozen=True)
 class _Indices:
-    """On the device, by one copy: the row of each stretch, each piece's picks, and the places of all in the sample."""
+    """On the device, by one copy: the row of each stretch, each piece's picks, and of all of these the places in the sample
+    and the rows."""
 
     rows: Tensor
     picks: Sequence[Tensor]
     slots: Tensor
+    owners: Tensor
 
     @classmethod
     def of(cls, pieces: Sequence[_Piece], sampling: Sampling, device: torch.device) -> _Indices:
         """All indices of a step in one transfer to the device."""
         rows = np.array([s.row for piece in pieces for s in piece.stretches])
         slots = [np.arange(low, high) + sampling.begins[row] for p in pieces for row, low, high in p.sampled]
-        parts = [rows, *(piece.picks for piece in pieces), np.concatenate(slots)]
+        parts = [rows, *(piece.picks for piece in pieces), np.concatenate(slots), _owners(pieces)]
         packed = sent(np.concatenate(parts), device)
-        first, *picks, last = torch.split(packed, [len(part) for part in parts])
-        return cls(first, picks, last)
+        first, *picks, places, owners = torch.split(packed, [len(part) for part in parts])
+        return cls(first, picks, places, owners)
 
 
 @dataclass(frozen=True)
 class _Factors:
     """On the device, by one copy, per sampled element: what the step is to be multiplied by (``steps``: α, or 1 where it was
-    measured), α (``rates``), and how many it stands for."""
+    measured), and α (``rates``)."""
 
     steps: Tensor
     rates: Tensor
-    weights: Tensor
 
     @classmethod
     def of(cls, pieces: Sequence[_Piece], columns: Columns, like: Tensor) -> _Factors:
-        rates, weights = columns.lr, columns.sampling.weights() * columns.counts
-        steps = np.where(columns.measured, 1.0, rates)
-        places = [(row, high - low) for piece in pieces for row, low, high in piece.sampled]
-        sampled = np.repeat(*np.array(places).reshape(-1, 2).T)
-        parts = [steps[sampled], rates[sampled], weights[sampled]]
+        owners, rates = _owners(pieces), columns.lr
+        parts = [np.where(columns.measured, 1.0, rates)[owners], rates[owners]]
         packed = sent(np.concatenate(parts).astype(_NUMPY[like.dtype]), like.device)
         return cls(*torch.split(packed, [len(part) for part in parts]))
+
+
+def _owners(pieces: Sequence[_Piece]) -> NDArray[np.int64]:
+    """The row of each sampled element."""
+    sampled = [(row, high - low) for piece in pieces for row, low, high in piece.sampled]
+    owners: NDArray[np.int64] = np.repeat(*np.array(sampled, dtype=np.int64).reshape(-1, 2).T)
+    return owners
 
 
 def _flat(reading: TensorReading) -> Parts:

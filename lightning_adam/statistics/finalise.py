@@ -16,22 +16,28 @@ from lightning_adam.statistics.raw import RawTable
 ALIVE = Reduction("count", "v != 0")
 
 
-def finalise(of: Columns, raw: RawTable) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The table and the histograms of whole tensors; what was not to be had is NaN.
+def finalise(of: Columns, raw: RawTable) -> NDArray[np.float32]:
+    """The table of whole tensors; what was not to be had is NaN.
 
     Args:
         of: for learning rates, ε, steps and sizes.
         raw: on the CPU, the rows of whole tensors.
 
     Returns:
-        float32 [n_tensors, n_columns] as COLUMNS; int64 [2, BINS], pooled counts of step size and effective learning rate.
+        float32 [n_tensors, n_columns] as COLUMNS.
     """
     columns = np.concatenate([raw.sums.numpy(), raw.maxima.numpy()], axis=1, dtype=np.float64).T
     numbers = dict(zip(RAW_COLUMNS, columns, strict=True))
     rates = sample_quantiles(raw.sample.numpy(), of.sampling.begins)
     numbers |= {f"effective_lr({level})": rates[:, index] for index, level in enumerate(LEVELS)}
     with np.errstate(all="ignore"):
-        return table(of, numbers).astype(np.float32), np.rint(raw.counts.numpy()).astype(np.int64)
+        return table(of, numbers).astype(np.float32)
+
+
+def pooled(of: Columns, raw: RawTable) -> NDArray[np.int64]:
+    """Of step size and effective learning rate, how many elements of all tensors there are in each bin, int64 [2, BINS]."""
+    counts = np.tensordot(of.sampling.weights(), raw.counts.numpy().astype(np.float64), axes=1)
+    return np.rint(counts).astype(np.int64)
 
 
 def dead_rates(of: Columns, raw: RawTable) -> NDArray[np.int64]:

@@ -35,8 +35,8 @@ struct Tensor {  // as TASK in kernel.py
     int64_t kinds[PARTS];
     Packing packings[PARTS];
     int64_t numel, offset, slot, stride, slots;
-    double first_scale, second_scale, eps, lr, weight;  // weight: elements that a sampled one stands for
-    double share, stretch;                              // Decay.step() in steps.py
+    double first_scale, second_scale, eps, lr;
+    double share, stretch;  // Decay.step() in steps.py
 };
 
 // A block of a tensor in 32 bits; what is missing is ones, whose sums kernel.py leaves out.
@@ -347,7 +347,7 @@ class Selection {
 }  // namespace
 
 extern "C" int lightning_adam_reduce(const Tensor* tensors, int64_t n_tensors, const double* log10_edges, int threads,
-                                     double* sums, double* maxima, double* counts, float* sample) try {
+                                     double* sums, double* maxima, int32_t* counts, float* sample) try {
     const Bins bins(log10_edges);
     std::vector<int64_t> begins(1, 0);
     std::vector<int32_t> owners;
@@ -370,10 +370,10 @@ extern "C" int lightning_adam_reduce(const Tensor* tensors, int64_t n_tensors, c
     for (size_t unit = 0; unit < owners.size(); unit++) {
         const Partial& partial = partials[unit];
         double *row = sums + owners[unit] * SUMS, *top = maxima + owners[unit] * MAXIMA;
-        const double weight = tensors[owners[unit]].weight;
+        int32_t* counted = counts + owners[unit] * 2 * BINS;
         for (int i = 0; i < SUMS; i++) row[i] += partial.sums[i];
-        for (int i = 0; i < BINS; i++) counts[i] += weight * partial.steps.of[i];
-        for (int i = 0; i < BINS; i++) counts[BINS + i] += weight * partial.rates.of[i];
+        for (int i = 0; i < BINS; i++) counted[i] += partial.steps.of[i];
+        for (int i = 0; i < BINS; i++) counted[BINS + i] += partial.rates.of[i];
         for (int i = 0; i < MAXIMA; i++) top[i] = partial.maxima[i] > top[i] ? partial.maxima[i] : top[i];
     }
     return 0;

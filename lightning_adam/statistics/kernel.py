@@ -58,7 +58,7 @@ PACKING = np.dtype([("scales", np.uint64), ("table", np.uint64), ("block", np.in
 TASK = np.dtype(
     [("places", np.uint64, len(PARTS)), ("kinds", np.int64, len(PARTS)), ("packings", PACKING, len(PARTS))]
     + [(name, np.int64) for name in ("numel", "offset", "slot", "stride", "slots")]
-    + [(name, np.float64) for name in ("first_scale", "second_scale", "eps", "lr", "weight", "share", "stretch")]
+    + [(name, np.float64) for name in ("first_scale", "second_scale", "eps", "lr", "share", "stretch")]
 )
 """``struct Tensor`` in kernel.cpp."""
 
@@ -126,12 +126,14 @@ def _run(tasks: NDArray[Any], rows: NDArray[np.int64], table: RawTable) -> bool:
     library = load()
     assert library is not None
     sums, maxima = np.zeros((len(rows), len(SUMS))), np.full((len(rows), len(MAXIMA)), -np.inf)
-    outputs = (sums, maxima, table.counts.numpy(), table.sample.numpy())
+    counts = np.zeros((len(rows), *table.counts.shape[1:]), dtype=np.int32)
+    outputs = (sums, maxima, counts, table.sample.numpy())
     failed = library.lightning_adam_reduce(
         _pointer(tasks), len(tasks), _pointer(LOG10_EDGES), torch.get_num_threads(), *map(_pointer, outputs)
     )
     if not failed:
         _put(table, tasks, rows, sums, maxima)
+        table.counts.numpy()[rows] = counts
     return not failed
 
 
@@ -185,7 +187,6 @@ def _tasks(columns: Columns, rows: NDArray[np.int64], places: NDArray[np.uint64]
         tasks[name] = getattr(columns, name)[rows]
     for name, values in (("slot", sampling.begins), ("stride", sampling.strides), ("slots", sampling.sizes)):
         tasks[name] = values[rows]
-    tasks["weight"] = (sampling.weights() * columns.counts)[rows]
     for scale, part in (("first_scale", "m"), ("second_scale", "v")):
         tasks[scale][kinds[:, PARTS.index(part)] == 0] = 1.0
     return tasks

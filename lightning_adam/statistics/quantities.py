@@ -118,16 +118,16 @@ Up to 1e8, because elements with v = 0 have the effective rate α/ε: 1e5 with A
 BINS = len(LOG10_EDGES) - 1
 
 
-def log10_counts(values: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Counts of log10(values) between LOG10_EDGES; NaN is left out, what lies outside goes to the outer bins.
+def log10_counts(values: Tensor, rows: Tensor, n_rows: int) -> Tensor:
+    """Counts of log10(values) between LOG10_EDGES, int32 [n_rows, BINS]; NaN is left out, what lies outside is in the outer
+    bins.
 
     Args:
         values: flat, not negative.
-        weights: how many elements each stands for; 1 by default.
+        rows: the row that each is counted in.
+        n_rows: how many there are.
     """
     inner = sent((10.0 ** LOG10_EDGES[1:-1]).astype(np.float32), values.device)
-    counted = torch.ones_like(values) if weights is None else weights
-    bins = torch.bucketize(values.float(), inner, right=True)
-    return torch.zeros(BINS, dtype=counted.dtype, device=values.device).scatter_add_(
-        0, bins, torch.where(values.isnan(), 0.0, counted)
-    )
+    places = rows * BINS + torch.bucketize(values.float(), inner, right=True)
+    counts = torch.zeros(n_rows * BINS, dtype=torch.int32, device=values.device)
+    return counts.scatter_add_(0, places, (~values.isnan()).int()).view(n_rows, BINS)

@@ -27,7 +27,7 @@ class RawTable:
         sums: [n_tensors, len(SUMS)], float64 (float32 on MPS); NaN: not to be had.
         maxima: [n_tensors, len(MAXIMA)], of the same dtype. Whether a NaN was among the elements, the sums tell: MAX over
             ranks may lose it.
-        counts: [2, BINS], of the same dtype: histograms of step size and effective learning rate over all that counts.
+        counts: int32 [n_tensors, 2, BINS], of each tensor's sampled elements: histograms of step size and effective rate.
         sample: float32, the sampled α/(√v̂+ε) of one tensor after the other; 0 at places that other shards hold.
     """
 
@@ -67,7 +67,7 @@ def empty_table(sampling: Sampling, device: torch.device) -> RawTable:
     return RawTable(
         torch.zeros(n_tensors, len(SUMS), dtype=wide, device=device),
         torch.full((n_tensors, len(MAXIMA)), -math.inf, dtype=wide, device=device),
-        torch.zeros(2, BINS, dtype=wide, device=device),
+        torch.zeros(n_tensors, 2, BINS, dtype=torch.int32, device=device),
         torch.zeros(int(sampling.begins[-1]), dtype=torch.float32, device=device),
     )
 

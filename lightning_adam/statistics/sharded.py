@@ -65,13 +65,14 @@ def combine(of: Columns, local: RawTable) -> RawTable:
     mine = torch.from_numpy(of.counts).to(local.sums.device)[:, None]
     sums = torch.where(mine, local.sums, 0.0)
     maxima = torch.where(mine, local.maxima, -math.inf)
+    counts = torch.where(mine[..., None], local.counts, 0)
     places = _places(maxima)
-    parts = (sums, places, local.counts, _counted_sample(of, local).to(sums.dtype))
+    parts = (sums, places, counts.to(sums.dtype), _counted_sample(of, local).to(sums.dtype))
     packed = torch.cat([part.flatten() for part in parts])
     dist.all_reduce(packed)
     pieces = torch.split(packed, [part.numel() for part in parts])
     whole = pieces[1].view(places.shape).amax(dim=0) if len(places) else _largest(maxima)
-    return RawTable(pieces[0].view(sums.shape), whole, pieces[2].view(local.counts.shape), pieces[3].float())
+    return RawTable(pieces[0].view(sums.shape), whole, pieces[2].view(counts.shape).int(), pieces[3].float())
 
 
 def _places(maxima: Tensor) -> Tensor:

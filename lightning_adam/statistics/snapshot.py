@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_adam.statistics.columns import Columns
-from lightning_adam.statistics.finalise import dead_rates, finalise
+from lightning_adam.statistics.finalise import dead_rates, finalise, pooled
 from lightning_adam.statistics.measure import measure
 from lightning_adam.statistics.quantities import BINS, COLUMNS
 from lightning_adam.statistics.raw import RawTable
@@ -36,6 +36,8 @@ class Snapshot:
         hist_effective_lr: int64 counts of log10 α/(√v̂+ε) over all elements.
         hist_dead: int64, those of them whose v is 0, so that their rate is α/ε.
         extra_scalars: numbers that were read together with the table.
+        histograms: int32 [n_tensors, 2, BINS], counts of log10 |Δθ| and of log10 α/(√v̂+ε) over each tensor's sampled
+            elements.
     """
 
     step: int
@@ -48,6 +50,7 @@ class Snapshot:
     hist_effective_lr: NDArray[np.int64]
     hist_dead: NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, dtype=np.int64))
     extra_scalars: Mapping[str, float] = field(default_factory=dict)
+    histograms: NDArray[np.int32] = field(default_factory=lambda: np.zeros((0, 2, BINS), dtype=np.int32))
 
     def column(self, quantity: str) -> NDArray[np.float32]:
         """One quantity for all tensors, float32 [n_tensors]."""
@@ -70,16 +73,17 @@ def take_snapshot(step: int, readings: Sequence[TensorReading], extra_scalars: E
 def snapshot_of(step: int, of: Columns, raw: RawTable, extra_scalars: ExtraScalars = NOTHING) -> Snapshot:
     """The snapshot that the raw rows of whole tensors amount to (those of shards are to be combined first)."""
     host, numbers = raw.on_host(extra_scalars)
-    table, (step_sizes, rates) = finalise(of, host)
+    step_sizes, rates = pooled(of, host)
     return Snapshot(
         step=step,
         names=of.names,
         groups=of.groups,
         sizes=of.total.tolist(),
         lr=of.rates,
-        table=table,
+        table=finalise(of, host),
         hist_step_size=step_sizes,
         hist_effective_lr=rates,
         hist_dead=dead_rates(of, host),
         extra_scalars=numbers,
+        histograms=host.counts.numpy(),
     )

@@ -270,7 +270,6 @@ def _fields(found: Sequence[Fitting], columns: Columns) -> dict[str, NDArray[Any
         "stride": sampling.strides[rows],
         "first_cell": sampling.first_cells(rows, begin),
         "end_cell": sampling.first_cells(rows, end),
-        "weight": (sampling.weights() * columns.counts)[rows],
     }
 
 
@@ -285,10 +284,9 @@ def _run(program: Any, plan: Plan, table: RawTable) -> None:
     for launch in plan.launches:
         _add(program, plan, launch, (packed, numbers, partial, held), options)
         _draw(program, plan, launch, (packed, numbers, table.sample, counts), options)
-    at = plan.n_rows * (len(program.FIELDS) + program.NUMBERS.index("weight"))
-    counted = (counts * numbers[at : at + plan.n_rows, None, None]).sum(0)
+    at = plan.n_rows * program.FIELDS.index("row")
     program.add_rows[(plan.n_rows,)](packed, partial, table.sums, table.maxima, plan.n_rows, **options)
-    table.counts.add_(counted)
+    table.counts.index_add_(0, packed[at : at + plan.n_rows], counts)
 
 
 def _add(program: Any, plan: Plan, launch: Launch, tensors: tuple[Tensor, ...], options: dict[str, Any]) -> None:

@@ -28,10 +28,10 @@ FIELDS = (
     *("parameter", "gradient", "first", "second", "denominator", "numel", "row", "first_unit", "n_units"),
     *("offset", "slot", "stride", "first_cell", "end_cell", "first_draw"),
 )
-NUMBERS = ("first_scale", "second_scale", "eps", "lr", "weight")
+NUMBERS = ("first_scale", "second_scale", "eps", "lr")
 """The table's fields. Addresses; elements; the row in the raw table; units, of which each is a tensor's; and of the sample:
 the elements before a shard, the sample's place for cell 0, elements per cell, which cells are here, and draws (CELLS cells
-of one tensor each). ``weight``: elements that a sampled one stands for."""
+of one tensor each)."""
 
 (PARAMETER, GRADIENT, FIRST, SECOND, DENOMINATOR, NUMEL, ROW, FIRST_UNIT, N_UNITS) = map(tl.constexpr, range(9))
 (OFFSET, SLOT, STRIDE, FIRST_CELL, END_CELL, FIRST_DRAW) = map(tl.constexpr, range(9, 15))

@@ -52,6 +52,10 @@ PICTURES: dict[str, str] = {
     "update_ratio_heatmap": "‖Δθ‖/‖θ‖, its rate's decay divided out, pale where no rule minds it: tensors × logged steps.",
 }
 
+TENSOR_HISTOGRAMS: dict[str, str] = {
+    "step_size": "log10 |Δθ| over the sampled elements of each tensor, packed; the lowest bin also holds zeros.",
+    "effective_lr": "log10 α/(√v̂+ε) over the sampled elements of each tensor, packed.",
+}
 
 CLIPPING: dict[str, str] = {
     "log10_norm_after": "log10 of the total gradient norm that the clipping rule left over.",
@@ -75,5 +79,7 @@ def description(tag: str) -> str:
     name = rest.split("/")[0]
     if room.endswith((".tensors", "_matrix")):
         return QUANTITY_TEXTS.get(name, "")
+    if room.endswith("_histograms"):
+        return TENSOR_HISTOGRAMS.get(name, "")
     shared = QUANTILES if room.endswith(".dist") else HEADLINE
     return shared.get(name) or PICTURES.get(name) or CLIPPING.get(name, "")

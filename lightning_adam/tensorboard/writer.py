@@ -30,6 +30,7 @@ from lightning_adam.statistics import LOG10_EDGES, QUANTITIES, Snapshot
 from lightning_adam.tensorboard.heatmap import few_colours
 from lightning_adam.tensorboard.layout import layout
 from lightning_adam.tensorboard.tags import PLUGIN, description
+from lightning_adam.tensorboard.tensor_histograms import COUNTED, HISTOGRAMS, about, as_tensor
 
 _NAMED: WeakKeyDictionary[Any, dict[str, list[str]]] = WeakKeyDictionary()
 """The rows' names that a file has for each series: readers take them from there. With each event, they would outweigh the
@@ -61,14 +62,14 @@ class TensorBoardWriter:
         tensor_scalars: Sequence[int] = (),
         matrix: bool = True,
     ) -> None:
-        """One event: the headline scalars, both histograms, every quantity of every tensor.
+        """One event: the headline scalars, both histograms, every quantity of every tensor, and its own histograms.
 
         Args:
             step: the log's x-axis.
             scalars: full tag to value.
             snapshot: the tables.
             tensor_scalars: rows that also get a scalar per quantity.
-            matrix: whether every quantity of every tensor is written.
+            matrix: whether every quantity of every tensor is written, and the histograms that the snapshot has of it.
         """
         values = [scalar(tag, value) for tag, value in scalars.items()]
         values += [
@@ -79,6 +80,8 @@ class TensorBoardWriter:
             values.append(self._matrix_row(f"{self.prefix}_matrix/{quantity}", snapshot.table[:, index], snapshot))
             tag = f"{self.prefix}.tensors/{quantity}"
             values += [scalar(f"{tag}/{snapshot.names[i]}", snapshot.table[i, index]) for i in tensor_scalars]
+        for index, name in enumerate(COUNTED if matrix and len(snapshot.histograms) else ()):
+            values.append(self._tensor_histograms(f"{self.prefix}{HISTOGRAMS}{name}", index, snapshot))
         self._add(step, values)
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
@@ -126,10 +129,20 @@ class TensorBoardWriter:
         self.experiment.add_custom_scalars(charts)
 
     def _matrix_row(self, tag: str, values: NDArray[np.float32], snapshot: Snapshot) -> Any:
+        known = self._is_named(tag, snapshot)
+        return matrix_row(tag, values, *((None,) if known else (snapshot.names, snapshot.sizes)))
+
+    def _tensor_histograms(self, tag: str, index: int, snapshot: Snapshot) -> Any:
+        content = "" if self._is_named(tag, snapshot) else json.dumps(about(snapshot.names))
+        metadata, tensor = plugin_metadata(tag, content), as_tensor(snapshot.histograms[:, index])
+        return Summary.Value(tag=tag, metadata=metadata, tensor=tensor)
+
+    def _is_named(self, tag: str, snapshot: Snapshot) -> bool:
+        """Whether the file has the rows' names already; from now on it has."""
         named = _NAMED.setdefault(self._files, {})
         known = named.get(tag) == list(snapshot.names)
         named[tag] = list(snapshot.names)
-        return matrix_row(tag, values, *((None,) if known else (snapshot.names, snapshot.sizes)))
+        return known
 
     def _add(self, step: int, values: Sequence[Any]) -> None:
         described = _DESCRIBED.setdefault(self._files, set())

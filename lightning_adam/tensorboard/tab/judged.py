@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_adam.tensorboard.names import is_vector
-from lightning_adam.tensorboard.tab.limits import Band, planned_share, usual
+from lightning_adam.tensorboard.tab.limits import EARLY_STEPS, Band, planned_share, usual
 from lightning_adam.tensorboard.tab.tiles import Matrix
 
 Floats = NDArray[np.float32]
@@ -19,7 +19,7 @@ Rates = tuple[NDArray[np.int64], NDArray[np.float64]]
 
 OVERVIEW = "all_limits"
 """The quantity that shows, of every cell, the judged quantity that lies farthest outside its band."""
-GRADIENT, AGREEMENT = "gradient_norm", "signal_to_noise"
+GRADIENT, AGREEMENT, RATIO = "gradient_norm", "signal_to_noise", "update_ratio"
 EXACT = 1e-5
 NOTHING = Matrix.stack([])
 """A quantity that was not logged."""
@@ -62,6 +62,25 @@ class Judge:
         excess[not_finite(matrices.get(GRADIENT, NOTHING).at(matrix.steps).values, excess.shape)] = np.nan
         return Matrix(matrix.steps, shown, excess)
 
+    def ends(self, row: int, step: int, matrices: Mapping[str, Matrix]) -> list[tuple[float, str]]:
+        """Of the update ratio, as it is logged, the limits that hold for a tensor at a logged step, with whose they are."""
+        band, ratios, at = self.bands[RATIO], matrices.get(RATIO, NOTHING), np.array([step])
+        tensors = ratios.values.shape[1]
+        if not row < tensors or not self._matrices(tensors)[row] or begins_at_zero(ratios.values)[row]:
+            return []
+        share = float(self._shares(at)[0])
+        if step < EARLY_STEPS:
+            return [(band.early * share, band.over[-1])]
+        agrees = matrices.get(AGREEMENT, NOTHING).at(at).values[0, row : row + 1]
+        low = [] if len(agrees) and agrees[0] < band.agree else [(band.low * share, band.under[0])]
+        return [*low, (band.high * share, band.over[0])]
+
+    def _shares(self, steps: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Of the planned rate, at these steps; 1 where it is not known or not divided out."""
+        if not self.planned or self.rates is None or not len(self.rates[0]):
+            return np.ones(len(steps))
+        return np.interp(steps, self.rates[0], planned_share(self.rates[1]))
+
     def _overview(self, matrices: Mapping[str, Matrix]) -> Matrix:
         """Of every cell the quantity that is farthest outside; inside of all of them, the first."""
         judged = [self.judge(name, matrices) for name in self.bands]
@@ -82,9 +101,8 @@ class Judge:
         with np.errstate(divide="ignore", invalid="ignore"):
             if band.usual:
                 return matrix.values / usual(matrix.steps, matrix.values)
-            if band.planned and self.planned and self.rates is not None and len(self.rates[0]):
-                share = np.interp(matrix.steps, self.rates[0], planned_share(self.rates[1]))
-                return (matrix.values / share[:, None]).astype(np.float32)
+            if band.planned:
+                return (matrix.values / self._shares(matrix.steps)[:, None]).astype(np.float32)
         return matrix.values
 
     def _excess(self, quantity: str, band: Band, shown: Floats, matrix: Matrix) -> Floats:

@@ -17,6 +17,7 @@ from werkzeug.exceptions import HTTPException
 from lightning_adam.explain import codes, explanation
 from lightning_adam.tensorboard.tab.overview import Overviews, losses
 from lightning_adam.tensorboard.tab.overwritten import Overwritten
+from lightning_adam.tensorboard.tab.own_histogram import Place, own_histogram
 from lightning_adam.tensorboard.tab.report import report_page
 from lightning_adam.tensorboard.tab.series import MATRIX, SeriesReader
 from lightning_adam.tensorboard.tab.tiles import tile
@@ -65,6 +66,7 @@ class AdamPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
             "/scalars": self._scalars,
             "/rows": self._rows,
             "/histogram": self._histogram,
+            "/own_histogram": self._own_histogram,
             "/explanation": _explanation,
         }
         files = {f"/static/{path.name}": _file(path) for path in STATIC.iterdir() if path.suffix in MIME}
@@ -132,6 +134,12 @@ class AdamPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
     def _histogram(self, request: wrappers.Request) -> dict[str, Any]:
         step = _whole(request, "step") or 0
         return self._series.histogram(*_where(request), request.args["run"], request.args["tag"], step)
+
+    def _own_histogram(self, request: wrappers.Request) -> dict[str, Any]:
+        """Of one tensor, at the step nearest to the one that is asked for."""
+        run, prefix, quantity = (request.args[name] for name in ("run", "prefix", "quantity"))
+        place = Place(_where(request), run, prefix, _whole(request, "row") or 0)
+        return asdict(own_histogram(self._series, place, quantity, _whole(request, "step") or 0))
 
     def _report(self, request: wrappers.Request) -> str:
         """The doctor's page on one run; a name is only taken for a folder where TensorBoard lists such a run."""

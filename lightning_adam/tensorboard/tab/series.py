@@ -183,7 +183,7 @@ class SeriesReader:
         With ``sketch`` a long run that has not been read yet is judged at some of its steps, in a tenth of the time.
         """
         where = (context, experiment, run)
-        optimizer = next((o for o in self.optimizers(*where).get(run, []) if o.prefix == prefix), OptimizerSeries(prefix))
+        optimizer = self._optimizer(where, prefix)
         known = self.configuration(*where, prefix)
         limits = bands(known)
         what = f"{prefix} {quantity} {planned}"
@@ -213,6 +213,20 @@ class SeriesReader:
         found = self._tensors(*where, list(tags), PLUGIN, steps)
         stacked = {tags[tag]: Matrix.stack((point.step, point.numpy) for point in points) for tag, points in found.items()}
         return judge.judge(quantity, stacked)
+
+    def judge(self, context: Any, experiment: str, run: str, prefix: str) -> Judge:
+        """By the limits of the optimizer as it is configured, the schedule's decay divided out."""
+        where = (context, experiment, run)
+        names = self._optimizer(where, prefix).names
+        return Judge(bands(self.configuration(*where, prefix)), names, self._rates(where, prefix))
+
+    def _optimizer(self, where: tuple[Any, str, str], prefix: str) -> OptimizerSeries:
+        found = self.optimizers(*where).get(where[2], [])
+        return next((o for o in found if o.prefix == prefix), OptimizerSeries(prefix))
+
+    def points(self, context: Any, experiment: str, run: str, tag: str) -> list[Any]:
+        """Of one of our series, as TensorBoard has them; none where the run has no such series."""
+        return list(self._tensors(context, experiment, run, [tag], PLUGIN).get(tag, []))
 
     def _rates(self, where: tuple[Any, str, str], prefix: str) -> Rates | None:
         tag = f"{prefix}{CLOCKS[0]}"

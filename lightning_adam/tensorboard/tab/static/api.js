@@ -37,7 +37,10 @@ export const overwritten = async (name, tags) =>
   tags.length ? allNumbers(await json('scalars', {run: name, tag: tags, overwritten: 1})) : {};
 export const rows = async (name, prefix, row, quantity) =>
   allNumbers(await json('rows', {run: name, prefix, row, quantity}));
+/** Of all tensors together, and of one of them: what was logged nearest to the step. */
 export const histogram = (name, tag, step) => json('histogram', {run: name, tag, step});
+export const ownHistogram = (name, prefix, row, quantity, step) =>
+  json('own_histogram', {run: name, prefix, row, quantity, step});
 
 export const explanation = (code) => json('explanation', {code});
 /** The doctor's report on a run, as a page of its own. */

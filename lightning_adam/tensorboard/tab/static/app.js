@@ -55,20 +55,22 @@ class App {
   }
 
   #build() {
-    const select = (label, name) =>
-      el('select', {
-        'aria-label': label,
-        onchange: (event) => {
-          this.names[name] = event.target.value;
-          this.#write(name === 'run');
-          this.report(this.load());
-        },
-      });
-    this.pickRun = select('run', 'run');
-    this.pickOther = select('run to compare with', 'other');
-    this.pickPrefix = select('optimizer', 'prefix');
+    const timeline = this.#timelineCard();
+    this.page = el('main', {hidden: true}, timeline, this.tensors.element, this.layer.element);
+    this.banner = el('div', {className: 'banner', role: 'alert', hidden: true});
+    this.empty = el('div', {className: 'empty', hidden: true});
+    this.gone = el('div', {className: 'notice', role: 'alert', hidden: true});
+    document.body.append(this.#topBar(), this.banner, this.gone, this.empty, this.table.element, this.page);
+    this.view.onDraw(() => {
+      this.reset.disabled = !this.view.range;
+    });
+    this.view.redraw();
+  }
+
+  #topBar() {
+    [this.pickRun, this.pickOther] = [this.#select('run', 'run'), this.#select('run to compare with', 'other')];
+    this.pickPrefix = this.#select('optimizer', 'prefix');
     this.optimizerLabel = el('label', {}, 'Optimizer', this.pickPrefix);
-    this.back = el('button', {type: 'button', textContent: '‹ All runs', onclick: () => this.open('')});
     this.live = el('input', {type: 'checkbox', checked: true});
     this.reset = el('button', {
       type: 'button',
@@ -77,11 +79,10 @@ class App {
       onclick: () => this.view.zoom(null),
     });
     this.status = el('span', {className: 'muted status', role: 'status'});
-    this.banner = el('div', {className: 'banner', role: 'alert', hidden: true});
     this.bar = el(
       'header',
       {className: 'bar'},
-      this.back,
+      el('button', {type: 'button', textContent: '‹ All runs', onclick: () => this.open('')}),
       el('label', {}, 'Run', this.pickRun),
       el('label', {}, 'Compare with', this.pickOther),
       this.optimizerLabel,
@@ -89,29 +90,31 @@ class App {
       this.reset,
       this.status,
     );
-    const timeline = el(
-      'section',
-      {className: 'card'},
-      el(
-        'div',
-        {className: 'toolbar'},
-        el('h2', {textContent: 'Run'}),
-        el('span', {className: 'muted', textContent: 'drag over any chart to zoom all of them; click to choose a step'}),
-        save('PNG', 'these charts as a picture', () => png(timeline, `${this.names.run}-run.png`)),
-        save('Report', "the doctor's report on this run as a page of its own", () => this.report(this.#export())),
-      ),
-      this.findings.strip,
-      ...this.timeline.elements,
-      this.findings.card,
+    return this.bar;
+  }
+
+  /** A list to choose one of the names from. */
+  #select(label, name) {
+    const onchange = (event) => {
+      this.names[name] = event.target.value;
+      this.#write(name === 'run');
+      this.report(this.load());
+    };
+    return el('select', {'aria-label': label, onchange});
+  }
+
+  #timelineCard() {
+    const card = el('section', {className: 'card'});
+    const toolbar = el(
+      'div',
+      {className: 'toolbar'},
+      el('h2', {textContent: 'Run'}),
+      el('span', {className: 'muted', textContent: 'drag over any chart to zoom all of them; click to choose a step'}),
+      save('PNG', 'these charts as a picture', () => png(card, `${this.names.run}-run.png`)),
+      save('Report', "the doctor's report on this run as a page of its own", () => this.report(this.#export())),
     );
-    this.page = el('main', {hidden: true}, timeline, this.tensors.element, this.layer.element);
-    this.empty = el('div', {className: 'empty', hidden: true});
-    this.gone = el('div', {className: 'notice', role: 'alert', hidden: true});
-    document.body.append(this.bar, this.banner, this.gone, this.empty, this.table.element, this.page);
-    this.view.onDraw(() => {
-      this.reset.disabled = !this.view.range;
-    });
-    this.view.redraw();
+    card.append(toolbar, this.findings.strip, ...this.timeline.elements, this.findings.card);
+    return card;
   }
 
   /** Await work; what goes wrong is told on the page. */
@@ -350,7 +353,7 @@ class App {
   async poll() {
     if (!this.live.checked || document.hidden || !innerWidth) return;
     const listing = await api.runs();
-    if (JSON.stringify(listing) !== JSON.stringify(this.listing)) await this.refresh();
+    if (JSON.stringify(listing) !== JSON.stringify(this.listing)) await this.report(this.refresh());
     else if (!this.table.element.hidden) await this.#list(); // a run that stays silent has stopped
   }
 }

@@ -5,9 +5,13 @@ import {el, perFrame} from './dom.js';
 import {format} from './numbers.js';
 
 const RANK = {critical: 0, warning: 1, info: 2};
-export const SHAPE = {critical: '◆', warning: '▲', info: '●'};
+const SHAPE = {critical: '◆', warning: '▲', info: '●'};
 const MARK = 16; // pixels
 const LANES = 3;
+
+/** A severity as a sign that differs in its shape, too, and has a name. */
+export const sign = (severity) =>
+  el('span', {className: `sign ${severity}`, textContent: SHAPE[severity], 'aria-label': severity, role: 'img'});
 
 /** Whether a DivergenceMonitor was there at all. */
 export const isWatched = ({info}) => info.scalars.some((tag) => tag.endsWith('/findings_total'));
@@ -41,30 +45,23 @@ export class Findings {
   /** watched: whether a DivergenceMonitor was there at all. */
   set(findings, watched) {
     const kept = this.findings[this.selected];
-    this.findings = findings;
-    const same = kept ? findings.findIndex((f) => f.rule === kept.rule && f.step === kept.step) : -1;
-    const worst = findings.reduce(
-      (best, f, i) => (best < 0 || RANK[f.severity] < RANK[findings[best].severity] ? i : best),
-      -1,
-    );
-    this.view.marks = findings;
-    this.count.textContent = findings.length
-      ? `${findings.length} in this run`
-      : watched
-        ? 'none in this run'
-        : 'not watched';
+    this.findings = this.view.marks = findings;
+    this.count.textContent = findings.length || watched ? `${findings.length || 'none'} in this run` : 'not watched';
     this.lane.replaceChildren(...findings.map((f, i) => this.#mark(f, i)));
     this.list.replaceChildren(...findings.map((f, i) => this.#item(f, i)));
     this.list.hidden = !findings.length;
-    this.select(same >= 0 ? same : worst);
-    if (!findings.length) {
-      const text = watched
-        ? 'No findings: the monitor had nothing to complain about.'
-        : 'DivergenceMonitor was not attached to this run: add it to Trainer(callbacks=[…]) to get findings.';
-      this.detail.replaceChildren(el('p', {className: 'muted', textContent: text}));
-      this.about.of('');
-    }
+    const same = kept ? findings.findIndex((f) => f.rule === kept.rule && f.step === kept.step) : -1;
+    this.select(same >= 0 ? same : gravest(findings));
+    if (!findings.length) this.#tellNone(watched);
     this.#place();
+  }
+
+  #tellNone(watched) {
+    const textContent = watched
+      ? 'No findings: the monitor had nothing to complain about.'
+      : 'DivergenceMonitor was not attached to this run: add it to Trainer(callbacks=[…]) to get findings.';
+    this.detail.replaceChildren(el('p', {className: 'muted', textContent}));
+    this.about.of('');
   }
 
   #mark(finding, i) {
@@ -82,7 +79,7 @@ export class Findings {
     return el(
       'button',
       {type: 'button', className: 'finding-item', onclick: () => this.#go(i)},
-      el('span', {className: `sign ${finding.severity}`, textContent: SHAPE[finding.severity]}),
+      sign(finding.severity),
       el('span', {className: 'rule', textContent: finding.rule}),
       el('span', {className: 'when', textContent: `step ${finding.step.toLocaleString('en')}`}),
     );
@@ -101,22 +98,13 @@ export class Findings {
   }
 
   #tell(finding) {
-    const evidence = Object.entries(finding.evidence).flatMap(([name, value]) => [
-      el('dt', {textContent: name.replaceAll('_', ' ')}),
-      el('dd', {textContent: format(asNumber(value))}),
-    ]);
+    const {severity, message, remedy} = finding;
+    const badge = el('span', {className: `badge ${severity}`, textContent: `${SHAPE[severity]} ${severity}`});
     const parts = [
-      el(
-        'h3',
-        {},
-        el('span', {className: `badge ${finding.severity}`, textContent: `${SHAPE[finding.severity]} ${finding.severity}`}),
-        `${finding.rule} ${when(finding)}`,
-      ),
-      el('p', {className: 'message', textContent: finding.message}),
-      finding.remedy
-        ? el('p', {className: 'remedy'}, el('b', {textContent: 'What to do: '}), el('span', {textContent: finding.remedy}))
-        : null,
-      evidence.length ? el('dl', {className: 'evidence'}, ...evidence) : null,
+      el('h3', {}, badge, `${finding.rule} ${when(finding)}`),
+      el('p', {className: 'message', textContent: message}),
+      remedy && el('p', {className: 'remedy'}, el('b', {textContent: 'What to do: '}), el('span', {textContent: remedy})),
+      evidence(finding),
       this.#parameters(finding.parameters),
     ];
     this.detail.replaceChildren(...parts.filter(Boolean));
@@ -159,6 +147,21 @@ export class Findings {
     }
     this.lane.style.height = `${Math.max(1, ends.length) * MARK + 4}px`;
   }
+}
+
+/** The place of the first of those that weigh most; -1 of none. */
+function gravest(findings) {
+  const ranks = findings.map(({severity}) => RANK[severity]);
+  return ranks.indexOf(Math.min(...ranks));
+}
+
+/** The numbers that a finding rests on; null where it has none. */
+function evidence(finding) {
+  const pairs = Object.entries(finding.evidence).flatMap(([name, value]) => [
+    el('dt', {textContent: name.replaceAll('_', ' ')}),
+    el('dd', {textContent: format(asNumber(value))}),
+  ]);
+  return pairs.length ? el('dl', {className: 'evidence'}, ...pairs) : null;
 }
 
 /** Since when, until when, and whether it is still there. */

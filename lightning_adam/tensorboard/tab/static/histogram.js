@@ -1,13 +1,18 @@
-// The pooled histogram of all elements at one step, with the chosen tensor's own numbers marked on it.
+// The histogram of one tensor's elements at one step, all tensors' outline behind it, the tensor's own numbers and the rules' limits on it.
 
 import {el, perFrame} from './dom.js';
+import {format} from './numbers.js';
 
-const HEIGHT = 130,
+const HEIGHT = 168,
   BOTTOM = 18,
-  TOP = 20;
+  TOP = 36, // two rows of labels
+  LIMIT_LABELS = 10,
+  MARK_LABELS = 26,
+  SIDE = 8;
 
 export class Histogram {
   constructor(title) {
+    this.name = title;
     this.canvas = el('canvas', {className: 'histogram', role: 'img', 'aria-label': title});
     this.title = el('div', {className: 'strip-title', textContent: title});
     this.note = el('div', {className: 'muted small-text'});
@@ -15,36 +20,56 @@ export class Histogram {
     new ResizeObserver(perFrame(() => this.draw())).observe(this.element);
   }
 
-  /** answer: {step, bins: [low, high, count]} of log10 values; marks: {label: value} of the tensor, in plain units. */
-  set(answer, marks, colour) {
-    Object.assign(this, {answer, marks, colour});
-    this.note.textContent =
-      answer.step === null
-        ? 'not written by this run'
-        : `all tensors together, step ${answer.step}; outer bars hold what lies beyond; marks are this tensor's`;
+  /**
+   * own, all: {step, bins: [low, high, count]} of log10 values, of the tensor and of all of them together; own also has limits:
+   * {value, code}, between which the rules find nothing in the rms. marks: {label: value} of the tensor. In plain units both.
+   */
+  set(own, all, marks, colour) {
+    Object.assign(this, {own: used(own.bins ?? []), all: used(all.bins), limits: own.limits ?? [], colour});
+    this.marks = Object.entries(marks).filter(([, value]) => value > 0 && Number.isFinite(value));
+    this.note.textContent = this.#note(own, all);
+    this.canvas.setAttribute('aria-label', `${this.name}: ${this.#words()}`);
     this.draw();
+  }
+
+  #note(own, all) {
+    if (own.step === null && all.step === null) return 'not written by this run';
+    if (own.step === null) return `all tensors together, step ${all.step}; this run has no histograms of single tensors`;
+    const counted = `step ${own.step}: ${total(this.own).toLocaleString('en')} elements of this tensor; line: all tensors`;
+    return this.limits.length ? `${counted}; dashed: limits of the rms` : counted;
+  }
+
+  #words() {
+    const limits = this.limits.map(({value, code}) => `${code} beyond ${format(value)}`);
+    return [...this.marks.map(([label, value]) => `${label} ${format(value)}`), ...limits].join(', ') || 'no values';
   }
 
   draw() {
     const width = this.element.clientWidth,
       ratio = devicePixelRatio || 1;
-    if (!width || !this.answer) return;
+    if (!width || !this.own) return;
     this.canvas.width = width * ratio;
     this.canvas.height = HEIGHT * ratio;
     const g = this.canvas.getContext('2d');
     g.scale(ratio, ratio);
     g.font = '12px Roboto, system-ui, Arial, sans-serif';
-    const used = this.answer.bins.filter((bin) => bin[2] > 0);
-    if (!used.length) return this.#nothing(g, width);
-    const marked = Object.values(this.marks)
-      .filter((v) => v > 0 && Number.isFinite(v))
-      .map(Math.log10);
-    const low = Math.floor(Math.min(used[0][0], ...marked)),
-      high = Math.ceil(Math.max(used.at(-1)[1], ...marked));
-    const x = (v) => 8 + ((v - low) / Math.max(1, high - low)) * (width - 16);
-    this.#bars(g, used, x);
+    const shown = this.own.length ? this.own : this.all;
+    if (!shown.length) return this.#nothing(g, width);
+    const [low, high] = this.#range(shown);
+    const x = (value) => SIDE + ((value - low) / (high - low)) * (width - 2 * SIDE);
+    this.#bars(g, shown, x);
+    if (shown !== this.all) this.#outline(g, x);
     this.#axis(g, low, high, x, width);
-    this.#marks(g, x);
+    this.#verticals(g, x, width);
+  }
+
+  /** Whole decades with everything in them but the outer bins of all tensors, which hold whatever lies beyond. */
+  #range(shown) {
+    const lines = [...this.marks.map(([, value]) => value), ...this.limits.map(({value}) => value)].filter((value) => value > 0);
+    const ends = lines.map(Math.log10);
+    const low = Math.floor(Math.min(shown[0][0], ...ends)),
+      high = Math.ceil(Math.max(shown.at(-1)[1], ...ends));
+    return [low, Math.max(high, low + 1)];
   }
 
   #colour(name) {
@@ -52,54 +77,89 @@ export class Histogram {
   }
 
   #nothing(g, width) {
-    if (this.answer.step === null) return;
     g.fillStyle = this.#colour('muted');
     g.textAlign = 'center';
     g.fillText('no finite values at this step', width / 2, HEIGHT / 2);
   }
 
-  #bars(g, used, x) {
-    const most = Math.max(...used.map((bin) => bin[2])),
-      room = HEIGHT - BOTTOM - TOP;
+  #bars(g, bins, x) {
     g.fillStyle = this.#colour('bar');
-    for (const [low, high, count] of used) {
-      const height = Math.max(1, (count / most) * room);
+    for (const [low, high, height] of heights(bins))
       g.fillRect(x(low) + 0.5, HEIGHT - BOTTOM - height, Math.max(1, x(high) - x(low) - 1), height);
+  }
+
+  #outline(g, x) {
+    g.strokeStyle = this.#colour('muted');
+    g.lineWidth = 1;
+    g.save();
+    g.beginPath();
+    g.rect(SIDE, 0, this.element.clientWidth - 2 * SIDE, HEIGHT - BOTTOM);
+    g.clip();
+    g.beginPath();
+    for (const [low, high, height] of heights(this.all)) {
+      g.lineTo(x(low), HEIGHT - BOTTOM - height);
+      g.lineTo(x(high), HEIGHT - BOTTOM - height);
     }
+    g.stroke();
+    g.restore();
   }
 
   #axis(g, low, high, x, width) {
     g.fillStyle = this.#colour('muted');
-    g.fillRect(8, HEIGHT - BOTTOM, width - 16, 1);
+    g.fillRect(SIDE, HEIGHT - BOTTOM, width - 2 * SIDE, 1);
     g.textBaseline = 'top';
     g.textAlign = 'center';
     const every = Math.ceil((high - low) / Math.max(1, width / 50));
-    for (let decade = low; decade <= high; decade += every) inside(g, `1e${decade}`, x(decade), HEIGHT - BOTTOM + 4, width);
+    for (let decade = low; decade <= high; decade += every)
+      g.fillText(`1e${decade}`, inside(g, `1e${decade}`, x(decade), width), HEIGHT - BOTTOM + 4);
   }
 
-  #marks(g, x) {
-    g.fillStyle = g.strokeStyle = this.#colour(this.colour);
-    g.lineWidth = 1.5;
-    g.textAlign = 'center';
+  #verticals(g, x, width) {
+    const at = (value) => x(Math.log10(value));
     g.textBaseline = 'alphabetic';
-    let last = -Infinity;
-    for (const [label, value] of Object.entries(this.marks)) {
-      if (!(value > 0 && Number.isFinite(value))) continue;
-      const at = x(Math.log10(value));
+    g.setLineDash([4, 3]);
+    this.#lines(g, this.limits.map(({value, code}) => [code, at(value)]), 'critical', LIMIT_LABELS, width);
+    g.setLineDash([]);
+    this.#lines(g, this.marks.map(([label, value]) => [label, at(value)]), this.colour, MARK_LABELS, width);
+  }
+
+  /** Each with its label above it; a label that has no room beside the one before moves to the right. */
+  #lines(g, lines, colour, top, width) {
+    g.strokeStyle = this.#colour(colour);
+    g.lineWidth = 1.5;
+    let free = 0;
+    for (const [label, at] of [...lines].sort((a, b) => a[1] - b[1])) {
       g.beginPath();
-      g.moveTo(at, TOP - 4);
+      g.moveTo(at, top + 3);
       g.lineTo(at, HEIGHT - BOTTOM);
       g.stroke();
-      if (at - last > 30) {
-        inside(g, label, at, TOP - 8, this.element.clientWidth);
-        last = at;
-      }
+      const half = g.measureText(label).width / 2,
+        middle = inside(g, label, Math.max(at, free + half), width);
+      g.fillStyle = this.#colour('card'); // a line that passes behind a label would make it hard to read
+      g.fillRect(middle - half - 1, top - 10, 2 * half + 2, 13);
+      g.fillStyle = this.#colour(colour);
+      g.fillText(label, middle, top);
+      free = middle + half + 6;
     }
   }
 }
 
-/** A text centred at x, or as near to that as there is room for it. */
-function inside(g, text, x, y, width) {
+function used(bins) {
+  return bins.filter(([, , count]) => count > 0);
+}
+
+function total(bins) {
+  return bins.reduce((sum, [, , count]) => sum + count, 0);
+}
+
+/** [low, high, pixels], the fullest bin as high as there is room; one of few elements is still to be seen. */
+function heights(bins) {
+  const most = Math.max(...bins.map(([, , count]) => count));
+  return bins.map(([low, high, count]) => [low, high, Math.max(1.5, (count / most) * (HEIGHT - BOTTOM - TOP))]);
+}
+
+/** Where a centred text goes so that nothing of it is cut off: x, or as near to that as there is room. */
+function inside(g, text, x, width) {
   const half = g.measureText(text).width / 2;
-  g.fillText(text, Math.min(width - half, Math.max(half, x)), y);
+  return Math.min(width - half, Math.max(half, x));
 }

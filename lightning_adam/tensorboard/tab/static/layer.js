@@ -1,4 +1,4 @@
-// One tensor over time: fan charts, moments, how its elements are spread at the chosen step, and where they lie among all.
+// One tensor over time: fan charts, moments, and at the chosen step how its elements are spread, in numbers and as histograms.
 
 import * as api from './api.js';
 import {el, setOptions} from './dom.js';
@@ -20,25 +20,7 @@ const QUANTITIES = [...new Set(CHARTS.flatMap(([, line, , low, high]) => [line, 
 export class LayerView {
   /** onPick(row): another tensor is wanted. */
   constructor(view, onPick) {
-    Object.assign(this, {view, token: 0, data: [], runs: []});
-    this.select = el('select', {'aria-label': 'tensor', onchange: () => onPick(Number(this.select.value))});
-    const step = (by, text, title) =>
-      el('button', {
-        type: 'button',
-        textContent: text,
-        title,
-        'aria-label': title,
-        onclick: () => onPick(Number(this.select.value) + by),
-      });
-    this.toolbar = el(
-      'div',
-      {className: 'toolbar'},
-      el('h2', {textContent: 'One tensor'}),
-      step(-1, '‹', 'previous tensor'),
-      this.select,
-      step(1, '›', 'next tensor'),
-      el('span', {className: 'muted', textContent: 'click a row or a step above; arrow keys move the step'}),
-    );
+    Object.assign(this, {view, onPick, token: 0, data: [], runs: []});
     this.strips = CHARTS.map(
       ([title, , note], i) => new Strip(view, {title, note, height: 84, log: true, axis: i === CHARTS.length - 1}),
     );
@@ -48,12 +30,30 @@ export class LayerView {
     this.element = el(
       'section',
       {className: 'card layer'},
-      this.toolbar,
+      this.#toolbar(),
       ...this.strips.map((s) => s.element),
-      this.spread.element,
       el('div', {className: 'histograms'}, this.stepSizes.element, this.rates.element),
+      this.spread.element,
     );
     view.onChange(() => this.#histograms());
+  }
+
+  #toolbar() {
+    this.select = el('select', {'aria-label': 'tensor', onchange: () => this.onPick(Number(this.select.value))});
+    return el(
+      'div',
+      {className: 'toolbar'},
+      el('h2', {textContent: 'One tensor'}),
+      this.#neighbour(-1, '‹', 'previous tensor'),
+      this.select,
+      this.#neighbour(1, '›', 'next tensor'),
+      el('span', {className: 'muted', textContent: 'click a row or a step above; arrow keys move the step'}),
+    );
+  }
+
+  #neighbour(by, textContent, title) {
+    const onclick = () => this.onPick(Number(this.select.value) + by);
+    return el('button', {type: 'button', textContent, title, 'aria-label': title, onclick});
   }
 
   /** runs: one or two of {name, colour, dash, optimizer}; row: the tensor's index in the first. */
@@ -112,17 +112,20 @@ export class LayerView {
       step = this.view.chosen ?? steps.at(-1) ?? 0;
     this.spread.set(data, step, run.optimizer.sizes[Number(this.select.value)], this.runs.length > 1 ? run.name : '');
     const at = (q) => (data[q] ? data[q][1][nearest(data[q][0], step)] : NaN);
-    const [sizes, rates] = await Promise.all(
-      ['log10_step_size', 'log10_effective_lr'].map((tag) =>
-        api.histogram(run.name, `${run.optimizer.prefix}.dist/${tag}`, step),
-      ),
-    );
+    const [sizes, rates] = await Promise.all(['step_size', 'effective_lr'].map((quantity) => this.#counted(run, quantity, step)));
     if (token !== this.token) return;
-    this.stepSizes.set(sizes, {rms: at('step_size_rms'), max: at('step_size_max')}, run.colour);
-    this.rates.set(
-      rates,
-      {p01: at('effective_lr_p01'), p50: at('effective_lr_p50'), p99: at('effective_lr_p99')},
-      run.colour,
-    );
+    this.stepSizes.set(...sizes, {rms: at('step_size_rms'), max: at('step_size_max')}, run.colour);
+    const levels = Object.fromEntries(['p01', 'p50', 'p99'].map((level) => [level, at(`effective_lr_${level}`)]));
+    this.rates.set(...rates, levels, run.colour);
+  }
+
+  /** Of the chosen tensor, and of all together. */
+  #counted(run, quantity, step) {
+    const {prefix, names} = run.optimizer,
+      row = names.indexOf(this.names[Number(this.select.value)]);
+    return Promise.all([
+      api.ownHistogram(run.name, prefix, row, quantity, step),
+      api.histogram(run.name, `${prefix}.dist/log10_${quantity}`, step),
+    ]);
   }
 }

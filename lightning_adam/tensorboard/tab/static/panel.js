@@ -5,6 +5,7 @@ import {format, stepTicks} from './numbers.js';
 import {LEFT, RIGHT} from './view.js';
 
 const DRAG = 4; // pixels before a press becomes a brush
+const KEYS = 'ArrowLeft ArrowRight Shift+ArrowLeft Shift+ArrowRight + - Escape';
 
 /**
  * options: height (pixels), label (for screen readers), paint(panel), hover(step, y, event), click(step, y), axis (draw step numbers).
@@ -13,7 +14,7 @@ const DRAG = 4; // pixels before a press becomes a brush
 export class Panel {
   constructor(view, options) {
     Object.assign(this, {view, options, plotHeight: options.height});
-    this.canvas = el('canvas', {className: 'plot', tabIndex: 0, role: 'img', 'aria-label': options.label});
+    this.canvas = el('canvas', {className: 'plot', tabIndex: 0, role: 'img', 'aria-label': options.label, 'aria-keyshortcuts': KEYS});
     this.element = el('div', {className: 'panel'}, this.canvas);
     this.g = this.canvas.getContext('2d');
     this.draw = perFrame(() => this.#draw());
@@ -121,48 +122,55 @@ export class Panel {
   }
 
   #listen() {
-    let pressed = null;
-    const where = (event) => {
-      const box = this.canvas.getBoundingClientRect();
-      return [event.clientX - box.left - LEFT, event.clientY - box.top];
+    this.pressed = null; // where, while the button is down
+    const actions = {
+      pointerdown: (event) => this.#press(event),
+      pointermove: (event) => this.#move(event),
+      pointerup: (event) => this.#release(event),
+      pointercancel: () => (this.pressed = this.view.brush = null),
+      pointerleave: () => this.#leave(),
+      dblclick: () => this.view.zoom(null),
+      keydown: (event) => this.#key(event),
     };
-    this.canvas.addEventListener('pointerdown', (event) => {
-      const [x] = where(event);
-      if (event.button !== 0 || x < 0 || x > this.width) return;
-      pressed = x;
-      this.canvas.setPointerCapture(event.pointerId);
-    });
-    this.canvas.addEventListener('pointermove', (event) => {
-      const [x, y] = where(event);
-      if (pressed !== null && Math.abs(x - pressed) > DRAG) {
-        this.view.brush = [
-          this.step(Math.max(0, Math.min(pressed, x))),
-          this.step(Math.min(this.width, Math.max(pressed, x))),
-        ];
-      }
-      const inside = x >= 0 && x <= this.width;
-      this.view.point(inside ? this.step(x) : null);
-      if (inside && !this.view.brush) this.options.hover?.(this.step(x), y, event);
-      else hideTip();
-    });
-    this.canvas.addEventListener('pointerup', (event) => {
-      const [x, y] = where(event),
-        brush = this.view.brush,
-        wasPressed = pressed !== null;
-      pressed = this.view.brush = null;
-      if (brush) this.view.zoom(brush);
-      else if (wasPressed && x >= 0 && x <= this.width)
-        (this.options.click ?? ((step) => this.view.choose(Math.round(step))))(this.step(x), y);
-    });
-    this.canvas.addEventListener('pointercancel', () => {
-      pressed = this.view.brush = null;
-    });
-    this.canvas.addEventListener('pointerleave', () => {
-      hideTip();
-      this.view.point(null);
-    });
-    this.canvas.addEventListener('dblclick', () => this.view.zoom(null));
-    this.canvas.addEventListener('keydown', (event) => this.#key(event));
+    for (const [name, action] of Object.entries(actions)) this.canvas.addEventListener(name, action);
+  }
+
+  /** Where in the plot an event is, and whether it is on it. */
+  #where(event) {
+    const box = this.canvas.getBoundingClientRect(),
+      x = event.clientX - box.left - LEFT;
+    return {x, y: event.clientY - box.top, inside: x >= 0 && x <= this.width};
+  }
+
+  #press(event) {
+    const {x, inside} = this.#where(event);
+    if (event.button !== 0 || !inside) return;
+    this.pressed = x;
+    this.canvas.setPointerCapture(event.pointerId);
+  }
+
+  #move(event) {
+    const {x, y, inside} = this.#where(event),
+      {pressed} = this;
+    if (pressed !== null && Math.abs(x - pressed) > DRAG)
+      this.view.brush = [Math.max(0, Math.min(pressed, x)), Math.min(this.width, Math.max(pressed, x))].map((at) => this.step(at));
+    this.view.point(inside ? this.step(x) : null);
+    if (inside && !this.view.brush) this.options.hover?.(this.step(x), y, event);
+    else hideTip();
+  }
+
+  #release(event) {
+    const {x, y, inside} = this.#where(event),
+      {brush} = this.view,
+      wasPressed = this.pressed !== null;
+    this.pressed = this.view.brush = null;
+    if (brush) this.view.zoom(brush);
+    else if (wasPressed && inside) (this.options.click ?? ((step) => this.view.choose(Math.round(step))))(this.step(x), y);
+  }
+
+  #leave() {
+    hideTip();
+    this.view.point(null);
   }
 
   #key(event) {

@@ -31,6 +31,8 @@ export class RowLabels {
       if (label.firstChild.textContent !== text) label.firstChild.textContent = text;
       label.lastChild.textContent = isModule ? node.rows.length : '';
       label.title = isModule ? `${node.path}: ${node.rows.length} tensors` : node.path;
+      label.setAttribute('aria-label', label.title);
+      label.setAttribute('aria-level', String(depth + 1));
       label.node = node;
       label.setAttribute('aria-selected', String(!isModule && node.row === chosen));
       if (isModule) label.setAttribute('aria-expanded', String(open.has(node.path)));

@@ -1,7 +1,7 @@
 // All runs in one table, the sickest first: what a broken night begins with.
 
 import {el, settled} from './dom.js';
-import {SHAPE} from './findings.js';
+import {sign} from './findings.js';
 import {format} from './numbers.js';
 
 const RANK = {critical: 0, warning: 1, info: 2, '': 3};
@@ -55,8 +55,9 @@ export class Runs {
   }
 
   #heads(columns) {
-    const heads = ['Run', 'State', 'Gravest finding', 'Last loss', 'Steps'].map((text) => head(text));
-    return [...heads, ...columns.map(({name, differs}) => head(differs ? `${name} ≠` : name, differs ? 'differs between runs' : ''))];
+    const words = ['Run', 'State', 'Gravest finding'].map((text) => head(text)),
+      numbers = ['Last loss', 'Steps'].map((text) => head(text, '', 'number'));
+    return [...words, ...numbers, ...columns.map(({name, differs}) => head(differs ? `${name} ≠` : name, differs ? 'differs between runs' : ''))];
   }
 
   #line(line, columns) {
@@ -74,7 +75,7 @@ export class Runs {
   }
 }
 
-const head = (textContent, title) => el('th', {scope: 'col', textContent, title});
+const head = (textContent, title, className) => el('th', {scope: 'col', textContent, title, className});
 
 /** The sickest first; of equally sick ones those with the earlier finding, then by name. */
 function byTrouble(a, b) {
@@ -112,9 +113,9 @@ function setting(line, {name, differs, usual}) {
 /** How it fares, and whether it goes on: a run that ended is not well for that. */
 function state({state, condition}) {
   if (!condition) return [el('span', {className: `state ${state}`, textContent: `${STATES[state]} ${state}`})];
-  const sign = el('span', {textContent: CONDITIONS[condition], 'aria-hidden': 'true'});
+  const mark = el('span', {textContent: CONDITIONS[condition], 'aria-hidden': 'true'});
   return [
-    el('span', {className: `condition ${condition.replace(' ', '-')}`}, sign, ` ${condition}`),
+    el('span', {className: `condition ${condition.replace(' ', '-')}`}, mark, ` ${condition}`),
     el('span', {className: `state ${state}`, textContent: `, ${state}`}),
   ];
 }
@@ -123,7 +124,7 @@ function gravest(line) {
   if (!line.rule) return [el('span', {className: 'muted', textContent: line.watched ? 'none' : 'not watched'})];
   const more = line.findings > 1 ? ` +${line.findings - 1}` : '';
   return [
-    el('span', {className: `sign ${line.severity}`, textContent: SHAPE[line.severity], 'aria-label': line.severity, role: 'img'}),
+    sign(line.severity),
     ' ',
     el('span', {className: 'rule', textContent: line.rule}),
     ' ',

@@ -89,10 +89,11 @@ export class Strip {
       const at = plotHeight - ((tick - scale.low) / (scale.high - scale.low)) * plotHeight;
       g.fillStyle = panel.colour('grid');
       g.fillRect(0, Math.round(at), width, 1);
-      if (last - at < 13 || at < 5 || at > plotHeight - 4) continue;
-      last = at;
+      const middle = Math.min(plotHeight - 6, Math.max(7, at)); // nothing of a number is cut off
+      if (last - middle < 13) continue;
+      last = middle;
       g.fillStyle = panel.colour('muted');
-      g.fillText(format(scale.log ? Number((10 ** tick).toPrecision(6)) : tick), -8, at);
+      g.fillText(format(scale.log ? Number((10 ** tick).toPrecision(6)) : tick), -8, middle);
     }
   }
 

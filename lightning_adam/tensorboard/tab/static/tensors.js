@@ -14,6 +14,10 @@ import {isDark} from './tensorboard.js';
 
 const TALLEST = {one: 1080, two: 1080};
 const MOST_ROWS = 72;
+const MODES = [
+  ['both', 'Both', 'one above the other'],
+  ['difference', 'Difference', 'the first run less the second'],
+];
 const WAIT = 120; // milliseconds after a zoom before finer data is asked for
 
 export class Tensors {
@@ -21,22 +25,25 @@ export class Tensors {
   constructor(view, actions) {
     Object.assign(this, {view, actions, token: 0, quantity: OVERVIEW, mode: 'both', rate: 'planned', runs: [], full: []});
     this.folding = new Folding();
+    this.#controls();
+    this.legend = el('span', {className: 'legend-box'});
+    this.text = el('div', {className: 'explanation'});
+    this.maps = [0, 1].map((i) => this.#map(i));
+    const about = el('div', {className: 'about'}, this.text, this.legend);
+    this.element = el('section', {className: 'card'}, this.#toolbar(), about, ...this.maps.map((map) => map.element));
+    view.onChange(settled(() => actions.report(this.#tiles()), WAIT));
+  }
+
+  /** What is shown, and relative to what; which tensors; and two runs side by side or as a difference. */
+  #controls() {
     this.pickQuantity = el('select', {
       id: 'quantity',
       'aria-label': 'quantity',
-      onchange: () => {
-        this.quantity = this.pickQuantity.value;
-        actions.changed();
-        actions.report(this.load());
-      },
+      onchange: () => this.#ask({quantity: this.pickQuantity.value}),
     });
     this.planned = el('input', {
       type: 'checkbox',
-      onchange: () => {
-        this.rate = this.planned.checked ? 'planned' : 'plain';
-        actions.changed();
-        actions.report(this.load());
-      },
+      onchange: () => this.#ask({rate: this.planned.checked ? 'planned' : 'plain'}),
     });
     const title = 'divides the decay of the schedule out of the update ratio: judged as if the rate were still at its peak';
     this.plannedLabel = el('label', {className: 'check', title}, this.planned, 'relative to the planned rate');
@@ -46,62 +53,55 @@ export class Tensors {
       'aria-label': 'filter tensors (part of a name, or a regular expression)',
       oninput: settled(() => this.#filter(), 80),
     });
-    this.modes = choice(
-      'comparison',
-      [
-        ['both', 'Both', 'one above the other'],
-        ['difference', 'Difference', 'the first run less the second'],
-      ],
-      'both',
-      (mode) => {
-        this.mode = mode;
-        actions.changed();
-        this.#draw();
-      },
+    this.modes = choice('comparison', MODES, 'both', (mode) => {
+      this.mode = mode;
+      this.actions.changed();
+      this.#draw();
+    });
+  }
+
+  /** Something else is wanted, which takes a request. */
+  #ask(wanted) {
+    Object.assign(this, wanted);
+    this.actions.changed();
+    this.actions.report(this.load());
+  }
+
+  #map(i) {
+    return new Heatmap(this.view, this.folding, {
+      title: i ? 'second run' : 'tensors',
+      tallest: TALLEST.one,
+      pick: this.actions.pick,
+      chosen: this.actions.chosen,
+      findings: () => (this.mode === 'difference' && this.runs.length > 1 ? [] : (this.runs[i]?.optimizer.findings ?? [])),
+      watched: () => isWatched(this.runs[i]),
+      scrolled: (from) => this.#follow(from),
+    });
+  }
+
+  #toolbar() {
+    return el(
+      'div',
+      {className: 'toolbar'},
+      el('h2', {textContent: 'Tensors × steps'}),
+      this.pickQuantity,
+      this.#folder('Fold', () => new Set()),
+      this.#folder('Unfold', () => new Set(modulePaths(this.folding.tree))),
+      this.filter,
+      this.modes,
+      this.plannedLabel,
+      save('PNG', 'the heatmap as a picture', () => png(this.element, this.#file('png'))),
+      save('CSV', 'the numbers that the heatmap shows', () => csv(this.#table(), this.#file('csv'))),
     );
-    this.legend = el('span', {className: 'legend-box'});
-    this.text = el('div', {className: 'explanation'});
-    this.maps = [0, 1].map(
-      (i) =>
-        new Heatmap(view, this.folding, {
-          title: i ? 'second run' : 'tensors',
-          tallest: TALLEST.one,
-          pick: actions.pick,
-          chosen: actions.chosen,
-          findings: () => (this.mode === 'difference' && this.runs.length > 1 ? [] : (this.runs[i]?.optimizer.findings ?? [])),
-          watched: () => isWatched(this.runs[i]),
-          scrolled: (from) => this.#follow(from),
-        }),
-    );
-    const fold = (text, open) =>
-      el('button', {
-        type: 'button',
-        textContent: text,
-        onclick: () => {
-          this.folding.open = open();
-          this.folding.changed();
-        },
-      });
-    this.element = el(
-      'section',
-      {className: 'card'},
-      el(
-        'div',
-        {className: 'toolbar'},
-        el('h2', {textContent: 'Tensors × steps'}),
-        this.pickQuantity,
-        fold('Fold', () => new Set()),
-        fold('Unfold', () => new Set(modulePaths(this.folding.tree))),
-        this.filter,
-        this.modes,
-        this.plannedLabel,
-        save('PNG', 'the heatmap as a picture', () => png(this.element, this.#file('png'))),
-        save('CSV', 'the numbers that the heatmap shows', () => csv(this.#table(), this.#file('csv'))),
-      ),
-      el('div', {className: 'about'}, this.text, this.legend),
-      ...this.maps.map((map) => map.element),
-    );
-    view.onChange(settled(() => actions.report(this.#tiles()), WAIT));
+  }
+
+  /** A button that says which modules are open. */
+  #folder(textContent, open) {
+    const onclick = () => {
+      this.folding.open = open();
+      this.folding.changed();
+    };
+    return el('button', {type: 'button', textContent, onclick});
   }
 
   /** Ask for what show() of the same runs will draw first. */
