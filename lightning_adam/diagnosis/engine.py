@@ -140,7 +140,8 @@ class Diagnosis:
 
     def _is_open(self, episode: Episode) -> bool:
         finding = episode.finding
-        if finding.rule in FACTS or finding.rule in BY_DESIGN:  # how a run is made does not change from step to step
+        is_of_data = finding.rule in SCALES and finding.severity != "info"
+        if finding.rule in FACTS or finding.rule in BY_DESIGN or is_of_data:  # what does not change from step to step
             return not finding.over
         waits = episode.is_suspected and finding.rule in FIRST_STEPS  # until the loss has fallen, or not
         quiet = max(QUIET_STEPS, self.history.count // QUIET_SHARE)
