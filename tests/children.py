@@ -57,6 +57,8 @@ def start(folder: Path, module: str, *arguments: object, **environment: str) -> 
     """A child whose output goes to files in the folder, with these environment variables besides ours."""
     folder.mkdir(exist_ok=True)
     out, err = (folder / f"{module}.{environment.get('RANK', 0)}.{kind}" for kind in ("out", "err"))
+    out.touch()
+    err.touch()
     given = (module, [str(argument) for argument in arguments], {**os.environ, **environment}, out, err)
     process = CONTEXT.Process(target=_run, args=given)
     process.start()

@@ -210,7 +210,7 @@ def variants() -> list[TensorReading]:
     return [plain, reading(100, amsgrad=True), halved, shifted]
 
 
-@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("capability", [pytest.param(80, marks=pytest.mark.slow), 90])
 def test_everything_that_is_launched_compiles(capability: int, program: Any, tmp_path: Path) -> None:
     """Down to machine code for an A100 and an H100, with the launches' own types of arguments. The pass that all data go
     through loads 16 bytes at a time, and spills no registers."""
