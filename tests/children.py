@@ -12,6 +12,8 @@ import runpy
 import signal
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -66,16 +68,24 @@ def start(folder: Path, module: str, *arguments: object, **environment: str) -> 
 
 
 def run_ranks(folder: Path, module: str, *arguments: object) -> None:
-    """Two children of one group to their end, as torchrun starts them."""
-    for child in start_ranks(folder, module, *arguments):
-        child.output()
+    """Two children of one group to their end."""
+    with ranks(folder, module, *arguments):
+        pass
 
 
-def start_ranks(folder: Path, module: str, *arguments: object) -> list[Child]:
-    """Two children of one group."""
+@contextmanager
+def ranks(folder: Path, module: str, *arguments: object) -> Iterator[None]:
+    """Two children of one group, as torchrun starts them; both end well before the block does, or none outlives it."""
     group = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "tests", "GROUP_RANK": "0", "NODE_RANK": "0"}
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "GLOO_SOCKET_IFNAME": "lo"}
-    return [start(folder, module, *arguments, **group, **address, RANK=rank, LOCAL_RANK=rank) for rank in ("0", "1")]
+    started = [start(folder, module, *arguments, **group, **address, RANK=rank, LOCAL_RANK=rank) for rank in ("0", "1")]
+    try:
+        yield
+        for child in started:
+            child.output()
+    finally:
+        for child in started:
+            child.process.kill()
 
 
 def _free_port() -> int:

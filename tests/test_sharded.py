@@ -11,7 +11,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_adam.statistics import QUANTITIES
-from tests.children import start_ranks
+from tests.children import ranks
 from tests.sharded_run import run, run_flat, run_mixed
 from tests.test_optimizer_monitor import matrices, row_names
 
@@ -22,13 +22,11 @@ MODES = ("ddp-adamw", "fsdp2-adamw", "fsdp2-lion", "fsdp2-adamw-bare", "flat", "
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All runs of this file; the two processes make theirs one after the other in one group."""
     path = tmp_path_factory.mktemp("sharded")
-    started = start_ranks(path / "output", "tests.sharded_run", path, *MODES)
-    for mode in ("single-adamw", "single-lion"):
-        run(path, mode)
-    run_flat(path, 1)
-    run_mixed(path, 1)
-    for child in started:
-        child.output()
+    with ranks(path / "output", "tests.sharded_run", path, *MODES):
+        for mode in ("single-adamw", "single-lion"):
+            run(path, mode)
+        run_flat(path, 1)
+        run_mixed(path, 1)
     return path
 
 
