@@ -1,4 +1,4 @@
-"""Compiles launches of the Triton kernels for a GPU that is not here; run by test_triton_kernel.py in a fresh process.
+"""Compiles launches of the Triton kernels for a GPU that is not here; run by test_triton_launches.py in a fresh process.
 
 The interpreter, once used, leaves Triton's language patched, so that nothing compiles in its process any more.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import lightning as L
@@ -14,10 +15,16 @@ import lightning_adam as la
 
 
 def digits_loader(batch_size: int = 64, examples: int = 1792) -> DataLoader[Any]:
-    """Digits scaled to [0, 1], always in the same order."""
+    """Digits scaled to [0, 1], always in the same order; the tensors are the caller's own."""
+    images, labels = (part[:examples].clone() for part in _digits())
+    return DataLoader(TensorDataset(images, labels), batch_size)
+
+
+@functools.cache
+def _digits() -> tuple[Tensor, Tensor]:
+    """Read once: scikit-learn takes 30 ms to parse its file, and some tests ask a hundred times."""
     data = load_digits()
-    images = torch.tensor(data.data[:examples] / 16, dtype=torch.float32)
-    return DataLoader(TensorDataset(images, torch.tensor(data.target[:examples])), batch_size)
+    return torch.tensor(data.data / 16, dtype=torch.float32), torch.tensor(data.target)
 
 
 class Digits(L.LightningModule):

@@ -1,6 +1,6 @@
 """A plain DDP loop on two gloo processes, watched; rank 1 alone has a NaN loss. Run by test_distributed.py.
 
-python -m tests.run_watch FOLDER
+RANK=0 python -m tests.run_watch FOLDER, and the same with RANK=1
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def result(action: str, rank: int, folder: Path) -> dict[str, Any]:
     }
 
 
-def process(rank: int, folder: Path) -> None:
+def main(rank: int, folder: Path) -> None:
     """One of the two."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
@@ -58,6 +58,4 @@ def process(rank: int, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    where = Path(sys.argv[1])
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    torch.multiprocessing.spawn(process, (where,), nprocs=2)  # type: ignore[no-untyped-call]
+    main(int(os.environ["RANK"]), Path(sys.argv[1]))

@@ -106,6 +106,7 @@ def run(folder: Path, mode: str) -> None:
     callbacks = [*watchers, Weights(folder / f"{mode}.pt")]
     chosen |= {"use_distributed_sampler": False}
     trainer(max_steps=STEPS, logger=logger, callbacks=callbacks, **chosen).fit(Model(optimizer, strategy == "fsdp2"))
+    assert [watcher.failures for watcher in watchers] == [set()] * len(watchers)
 
 
 def run_flat(folder: Path, world: int) -> None:

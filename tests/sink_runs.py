@@ -7,6 +7,7 @@ import logging
 import math
 import socket
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,18 @@ SLOW = Finding("LR-LOW", "warning", 1, "The steps are small.", remedy="Multiply 
 LR_HIGH = Finding("LR-HIGH", "critical", 3, "The loss rose.", {"loss": 2.5, "of": "net"}, ("0.weight",), "Divide it by 3.")
 OURS = {"optimizer": "AdamW", "lr": 1e-3, "betas": "0.9, 0.999", "schedule": "cosine"}
 SIGNALS = encode([RunSignals(optimizer="AdamW"), StepSignals(3, loss=2.5)])
+
+
+@pytest.fixture(autouse=True)
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
+    """No network, nothing in the current folder, nothing on the console."""
+    here = tmp_path / "current_folder"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    keep_offline(monkeypatch, tmp_path)
+    yield
+    assert not list(here.iterdir())
+    assert capfd.readouterr() == ("", "")
 
 
 def keep_offline(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:

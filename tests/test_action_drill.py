@@ -79,11 +79,12 @@ def drill(
     return watch, module, optimizer, losses
 
 
+@pytest.mark.parametrize("number_of_faults", [8, pytest.param(20, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("action", ACTIONS)
-def test_twenty_faults_end_as_promised(action: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_faults_end_as_promised(action: str, number_of_faults: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At random steps: in the end weights and moments are finite and the loss is what it was, or all is saved."""
     chance = random.Random(action)
-    for number in range(20):
+    for number in range(number_of_faults):
         fault, at = list(FAULTS)[number % 4], sorted(chance.sample(range(25, 70), 1 + number % 2))
         (tmp_path / str(number)).mkdir()
         monkeypatch.chdir(tmp_path / str(number))

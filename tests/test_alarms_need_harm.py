@@ -16,7 +16,8 @@ from lightning_adam.diagnosis.course import loss_course
 from lightning_adam.diagnosis.finding import as_told
 from lightning_adam.diagnosis.history import History
 from lightning_adam.diagnosis.theory import good_first_step
-from tests.test_every_rule import HEAVY, RUN, SICK, Example, both, diagnose, healthy, heavy, light
+from tests.healthy_run import HEAVY, RUN, both, diagnose, healthy, heavy, light
+from tests.test_every_rule import SICK, Example
 
 STATES = {"NON-FINITE", "BETA2-LOW", "SCALER-SKIPS", "STATE-LOST", "STATE-CORRUPT", "GRAD-NOT-ZEROED", "NO-GRADIENT",
           "OPTIMIZER-STALE"}  # fmt: skip

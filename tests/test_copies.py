@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
@@ -19,6 +18,7 @@ import lightning_adam as la
 from lightning_adam.guided import guide, guided_class
 from lightning_adam.optimizers.sophia import estimate_hessian
 from lightning_adam.schedules import Phases, Schedule
+from tests.children import CONTEXT
 
 NAMES = [row.name for row in la.available_optimizers()]
 
@@ -115,7 +115,7 @@ def test_spawned_process_trains_on_bit_for_bit() -> None:
     wholes = {name: make(name) for name in NAMES}
     for made in wholes.values():
         train(made, 0, 3)
-    with ProcessPoolExecutor(1, mp.get_context("spawn")) as processes:
+    with ProcessPoolExecutor(1, CONTEXT) as processes:
         trained = processes.submit(train_elsewhere, wholes, torch.get_num_threads()).result()
 
     for name in NAMES:

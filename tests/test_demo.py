@@ -6,32 +6,22 @@ import json
 import math
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from lightning_adam.cli import main
 from lightning_adam.examples.char_gpt import CharGPT, encode, unigram_entropy
-
-ROOT = Path(__file__).resolve().parents[1]
-
-
-def command(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run ``lightning-adam`` as a user does."""
-    line = [sys.executable, "-m", "lightning_adam.cli", *map(str, arguments)]
-    return subprocess.run(line, capture_output=True, text=True, cwd=ROOT)
+from tests.children import start
 
 
 def test_short_demo_ends_with_a_summary(tmp_path: Path) -> None:
     """Losses, entropy, what the monitors saw, the logs, and the command that opens them."""
-    run = command("demo", "--steps", 30, "--logdir", tmp_path)
+    told = start(tmp_path, "lightning_adam", "demo", "--steps", 30, "--logdir", tmp_path).output()
 
-    assert run.returncode == 0, run.stderr
     for expected in ("val_loss", "unigram entropy", "nothing to complain about", f"tensorboard --logdir {tmp_path}"):
-        assert expected in run.stdout
+        assert expected in told
     assert list(tmp_path.rglob("events.out.tfevents.*"))
 
 
@@ -40,53 +30,55 @@ def test_short_demo_ends_with_a_summary(tmp_path: Path) -> None:
 )
 def test_sick_demo_names_its_sickness(tmp_path: Path, sick: str, rule: str) -> None:
     """Each way to break the run gives the finding that is meant, first."""
-    run = command("demo", "--steps", 40, "--sick", sick, "--logdir", tmp_path)
+    told = start(tmp_path, "lightning_adam", "demo", "--steps", 40, "--sick", sick, "--logdir", tmp_path).output()
 
-    summary = run.stdout.split("unigram entropy")[1]
-    assert run.returncode == 0, run.stderr
-    assert summary.split("[")[1].startswith(rule)
+    assert told.split("unigram entropy")[1].split("[")[1].startswith(rule)
 
 
 def test_ctrl_c_stops_cleanly(tmp_path: Path) -> None:
     """SIGINT in mid-run: exit status 130, the summary, no traceback."""
-    line = [sys.executable, "-m", "lightning_adam.cli", "demo", "--logdir", str(tmp_path)]
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    # a shell starts what runs in the background with SIGINT ignored, and children inherit that
-    process = subprocess.Popen(line, cwd=ROOT, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **pipes)
+    demo = start(tmp_path, "lightning_adam", "demo", "--logdir", tmp_path)
     deadline = time.monotonic() + 90
-    while not list(tmp_path.rglob("events.out.tfevents.*")) and time.monotonic() < deadline:
+    while sum(file.stat().st_size for file in tmp_path.rglob("events.out.tfevents.*")) < 10_000:  # it has not logged yet
+        assert time.monotonic() < deadline
         time.sleep(0.2)
-    time.sleep(4)
-    os.kill(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    assert demo.process.pid is not None
+    os.kill(demo.process.pid, signal.SIGINT)
 
-    assert process.returncode == 130, err
-    assert "unigram entropy" in out
-    assert "Traceback" not in err
+    assert demo.ended(60) == 130, demo.err.read_text()
+    assert "unigram entropy" in demo.out.read_text()
+    assert "Traceback" not in demo.err.read_text()
 
 
 @pytest.mark.parametrize(
     "arguments",
     [("demo", "--optimizer", "adamww"), ("demo", "--sick", "flu"), ("demo", "--steps", "0")],
 )
-def test_wrong_argument_exits_with_two(arguments: tuple[str, ...]) -> None:
+def test_wrong_argument_exits_with_two(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     """A wrong argument is told in a line, without a traceback."""
-    run = command(*arguments)
-
-    assert run.returncode == 2
-    assert "Traceback" not in run.stderr
+    assert status(*arguments) == 2
+    assert capsys.readouterr().err.startswith(("lightning-adam: ", "usage: "))
 
 
-def test_nearest_optimizer_is_suggested() -> None:
+def status(*arguments: str) -> int | str | None:
+    """With which the command ends; argparse exits by itself."""
+    try:
+        return main(arguments)
+    except SystemExit as end:
+        return end.code
+
+
+def test_nearest_optimizer_is_suggested(capsys: pytest.CaptureFixture[str]) -> None:
     """The message helps."""
-    assert "Did you mean 'adamw'?" in command("demo", "--optimizer", "adamww").stderr
+    status("demo", "--optimizer", "adamww")
+    assert "Did you mean 'adamw'?" in capsys.readouterr().err
 
 
-def test_catalogue_as_json() -> None:
+def test_catalogue_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     """``optimizers --json`` is for machines."""
-    rows = json.loads(command("optimizers", "--json").stdout)
+    status("optimizers", "--json")
 
-    assert {"adam", "adamw", "adamw8bit"} <= {row["name"] for row in rows}
+    assert {"adam", "adamw", "adamw8bit"} <= {row["name"] for row in json.loads(capsys.readouterr().out)}
 
 
 def test_entropy_of_two_equally_frequent_characters() -> None:
@@ -107,7 +99,7 @@ def test_model_has_about_a_million_parameters() -> None:
 @pytest.mark.slow
 def test_whole_demo_beats_the_unigram_entropy_by_far(tmp_path: Path) -> None:
     """The full demo learns far more than the frequencies of characters."""
-    run = command("demo", "--logdir", tmp_path)
-    numbers = {line.split()[0]: float(line.split()[1]) for line in run.stdout.splitlines() if line.startswith("val_loss")}
+    told = start(tmp_path, "lightning_adam", "demo", "--logdir", tmp_path).output()
+    numbers = {line.split()[0]: float(line.split()[1]) for line in told.splitlines() if line.startswith("val_loss")}
 
     assert numbers["val_loss"] < 2.2

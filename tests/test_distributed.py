@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +12,19 @@ import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
 
 import lightning_adam as la
+from tests.children import run_ranks, start
 from tests.digits import Digits
 from tests.run_actions import ACTIONS, FAILING
 from tests.run_distributed import RULES
 
-ROOT = Path(__file__).parent.parent
-
-
-def run(module: str, *arguments: str) -> None:
-    """In a process of its own, which starts the other rank."""
-    command = [sys.executable, "-m", module, *arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=240, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, dict[str, torch.Tensor]]]:
-    """Final weights by strategy and rule; each strategy in a process of its own, as its launcher starts the script again."""
+    """Final weights by strategy and rule; each strategy in processes of its own."""
     folder = tmp_path_factory.mktemp("distributed")
-    for kind in ("single", "ddp", "fsdp2"):
-        run("tests.run_distributed", kind, str(folder / f"{kind}.pt"))
+    start(folder, "tests.run_distributed", "single", folder / "single.pt").output()
+    for kind in ("ddp", "fsdp2"):
+        run_ranks(folder, "tests.run_distributed", kind, folder / f"{kind}.pt")
     return {kind: torch.load(folder / f"{kind}.pt") for kind in ("single", "ddp", "fsdp2")}
 
 
@@ -57,7 +46,7 @@ def test_divergence_monitor_works_there(kind: str, weights: Any) -> None:
 def acted(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each of two ranks ended with, by case."""
     folder = tmp_path_factory.mktemp("acted")
-    run("tests.run_actions", str(folder))
+    run_ranks(folder, "tests.run_actions", folder)
     return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in (0, 1)]
 
 
@@ -98,7 +87,7 @@ def test_eight_bit_state_is_refused_under_fsdp2() -> None:
 
 def test_a_plain_loop_on_two_processes_acts_alike_and_writes_once(tmp_path: Path) -> None:
     """``la.watch`` on both ranks, of which one alone has a NaN: they stop, go back, or leave out the step together."""
-    run("tests.run_watch", str(tmp_path))
+    run_ranks(tmp_path, "tests.run_watch", tmp_path)
     one, other = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1))
 
     assert one["stop"]["steps"] == other["stop"]["steps"] == 31
@@ -117,7 +106,7 @@ def test_a_plain_loop_on_two_processes_acts_alike_and_writes_once(tmp_path: Path
 def resumed(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """FSDP2 runs in two parts, by what is special about them; ``whole`` ones had one."""
     folder = tmp_path_factory.mktemp("resumed")
-    run("tests.run_sharded_resume", str(folder))
+    run_ranks(folder / "output", "tests.run_sharded_resume", folder)
     return json.loads((folder / "found.json").read_text())
 
 
@@ -155,9 +144,9 @@ def test_reset_starts_afresh_under_fsdp2(resumed: Any) -> None:
 @pytest.fixture(scope="module")
 def replicas(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Every optimizer on two ranks with other data and other losses."""
-    out = tmp_path_factory.mktemp("replicas") / "found.json"
-    run("tests.run_replicas", str(out))
-    return json.loads(out.read_text())
+    folder = tmp_path_factory.mktemp("replicas")
+    run_ranks(folder, "tests.run_replicas", folder / "found.json")
+    return json.loads((folder / "found.json").read_text())
 
 
 @pytest.mark.parametrize("name", [row.name for row in la.available_optimizers()])

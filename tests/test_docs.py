@@ -94,6 +94,7 @@ def test_the_readme_has_at_most_a_thousand_words_and_only_absolute_links() -> No
     assert all(link.startswith("https://") for link in re.findall(r"\]\(([^)]+)\)", readme))
 
 
+@pytest.mark.slow  # CI builds it: `make docs`
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     pytest.importorskip("mkdocs")
     command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(tmp_path)]

@@ -4,97 +4,24 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-import numpy as np
 import pytest
 
 from lightning_adam.diagnosis import (
     RULES,
     Diagnosis,
     Finding,
-    HeavySignals,
     NonFinite,
     RunSignals,
-    StepSignals,
     decode,
     encode,
     engine,
     findings_table,
     replay,
 )
-from lightning_adam.diagnosis.theory import noise_floor, slowest_decay, update_bound
-
-RUN = RunSignals(
-    optimizer="AdamW", beta1=0.9, beta2=0.999, eps=1e-8, smallest_eps=1e-8, plain_moments=True, warmup=10.0,
-    total_steps=400.0, tensors=6, matrices=3,
-)  # fmt: skip
-HEAVY = HeavySignals(
-    update_ratio_p50=2e-3, update_ratio_max=5e-3, update_ratio_max_in="net.0.weight", normalised_rms=0.23,
-    normalised_rms_max=0.3, bound_excess=0.1, bound_excess_in="net.0.weight", surprise_max=1.5,
-    surprise_max_in="net.0.weight", eps_share=1e-4, zero_gradients=0.1, zero_gradients_max=0.2,
-    zero_gradients_max_in="net.0.weight", decay_ratio=0.01, first_last=0.3, first_matrix="net.0.weight", alignment=0.02,
-    second_moment_p50=0.1, input_max=3.0, input_rms=1.0, input_offset=0.0,
-)  # fmt: skip
-
-Change = Callable[[StepSignals], StepSignals]
-
-
-def healthy(steps: int = 260) -> list[StepSignals]:
-    """A loss that falls from 4 to 1 with some noise, a warmup over 10 steps, steps of 0.2 %."""
-    noise = np.random.default_rng(0).normal(size=(steps, 2))
-    return [
-        StepSignals(
-            step=k,
-            batch=k,
-            loss=1 + 3 * math.exp(-k / 40) + 0.05 * float(noise[k, 0]),
-            gradient_norm=1 + 0.1 * abs(float(noise[k, 1])),
-            clip_coefficient=1.0,
-            lr=1e-3 * min(1.0, (k + 1) / 10),
-            beta1=0.9,
-            beta2=0.999,
-            heavy=replace(HEAVY, state_step=float(k + 1)) if k < 10 or k % 10 == 0 else None,
-        )
-        for k in range(steps)
-    ]
-
-
-def heavy(first: int = 0, until: int = 10**9, **changes: float | str) -> Change:
-    """The pass over all tensors shows something else, from a step on."""
-
-    def change(s: StepSignals) -> StepSignals:
-        if s.heavy is None or not first <= s.step < until:
-            return s
-        return replace(s, heavy=replace(s.heavy, **changes))  # type: ignore[arg-type]
-
-    return change
-
-
-def light(first: int = 0, until: int = 10**9, **changes: object) -> Change:
-    """A light signal is something else, from a step on."""
-    return lambda s: replace(s, **changes) if first <= s.step < until else s  # type: ignore[arg-type]
-
-
-def both(*changes: Change) -> Change:
-    """One after the other."""
-
-    def change(s: StepSignals) -> StepSignals:
-        for one in changes:
-            s = one(s)
-        return s
-
-    return change
-
-
-def one_class(s: StepSignals) -> StepSignals:
-    """Each batch holds one class, and the next one another."""
-    return heavy(target_classes=1.0, target_label=float(s.step % 3))(s)
-
-
-def falling_norm(first: int) -> Change:
-    """After a bad batch the damaged model's gradients are heavy, and fall."""
-    return lambda s: replace(s, gradient_norm=900.0 * 0.8 ** (s.step - first), loss=40.0) if s.step >= first else s
+from lightning_adam.diagnosis.theory import slowest_decay
+from tests.healthy_run import RUN, Change, both, diagnose, falling_norm, healthy, heavy, light, one_class
 
 
 @dataclass(frozen=True)
@@ -201,11 +128,6 @@ def _sick(rule: str) -> Example:
     return next(e for e in SICK if e.rule == rule)
 
 
-def diagnose(signals: Iterable[StepSignals], run: RunSignals = RUN) -> list[Finding]:
-    """All findings of a sequence of signals."""
-    return replay([run, *signals]).findings
-
-
 def found_in(example: Example) -> list[Finding]:
     """What is found in the changed run."""
     return diagnose(map(example.change, healthy()), example.run)
@@ -246,96 +168,6 @@ def test_rules_of_a_pass_have_nothing_to_say_without_one(example: Example, monke
 def test_healthy_run_is_silent() -> None:
     """No rule says anything about a healthy run."""
     assert diagnose(healthy(400)) == []
-
-
-@pytest.mark.parametrize("beta1", [0.0, 0.5, 0.9, 0.95])
-def test_limit_of_the_update_ratio_scales_with_the_noise_floor(beta1: float) -> None:
-    """3 % at β₁ = 0.9; steps of a smaller β₁ are larger and less aligned, by √((1-β₁)/(1+β₁))."""
-    limit = 0.03 * noise_floor(beta1) / noise_floor(0.9)
-
-    def rules_at(ratio: float) -> list[str]:
-        return [f.rule for f in diagnose(map(both(heavy(40, update_ratio_p50=ratio), light(beta1=beta1)), healthy()))]
-
-    assert "LR-HIGH" in rules_at(1.1 * limit)
-    assert "LR-HIGH" not in rules_at(0.9 * limit)
-
-
-@pytest.mark.parametrize(("beta1", "beta2"), [(0.9, 0.999), (0.9, 0.95), (0.5, 0.999), (0.9, 0.99), (0.0, 0.9)])
-def test_bound_is_what_the_worst_gradients_give(beta1: float, beta2: float) -> None:
-    """The closed form equals the worst case found numerically: gᵢ ∝ wᵢ/zᵢ (equality in Cauchy-Schwarz)."""
-    for t in (1, 2, 10, 300):
-        age = np.arange(t, dtype=np.float64)
-        w = (1 - beta1) * beta1**age / (1 - beta1**t)
-        z = (1 - beta2) * beta2**age / (1 - beta2**t)
-        g = np.divide(w, z)
-        worst = (w * g).sum() / math.sqrt((z * g * g).sum())
-        assert update_bound(beta1, beta2, t) == pytest.approx(worst, rel=1e-9)
-    assert update_bound(beta1, beta2) == pytest.approx(update_bound(beta1, beta2, 30_000), rel=1e-6)
-
-
-def test_noise_floor_is_that_of_noise() -> None:
-    """rms(u) of Adam fed with unit normal noise, 20,000 steps at β₂ = 0.999."""
-    noise = np.random.default_rng(1).normal(size=(20_000, 50))
-    m, v, squares = np.zeros(50), np.zeros(50), []
-    for t, g in enumerate(noise, 1):
-        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
-        if t > 5000:
-            squares.append(np.mean((m / np.sqrt(v)) ** 2))
-
-    assert math.sqrt(np.mean(squares)) == pytest.approx(noise_floor(0.9), rel=0.03)
-
-
-def test_second_moment_never_falls_faster_than_its_limit() -> None:
-    """√v̂ after steps with no gradient at all is exactly the limit that STATE-LOST measures against."""
-    before, after = 37, 20
-    v = 0.3
-    rooted = math.sqrt(v / (1 - 0.99**before)), math.sqrt(v * 0.99**after / (1 - 0.99 ** (before + after)))
-
-    assert rooted[1] / rooted[0] == pytest.approx(slowest_decay(0.99, after, before))
-
-
-def test_consequence_is_folded_under_its_cause() -> None:
-    """A bad batch that ruins the loss is one sickness: one finding, which has become critical and says what followed."""
-    found = diagnose(map(falling_norm(70), healthy()))
-
-    assert [f.rule for f in found] == ["BAD-BATCH"]
-    assert found[0].severity == "critical"
-    assert "then LOSS-DIVERGED" in found[0].evidence
-
-
-def test_lasting_sickness_is_told_once_with_its_last_step() -> None:
-    """A rate that is too high from step 40 to the end is one finding that ends with the last pass."""
-    found = diagnose(map(heavy(40, update_ratio_p50=0.06), healthy(400)))
-
-    assert [(f.rule, f.step, f.last_step, f.over) for f in found] == [("LR-HIGH", 50, 390, False)]
-
-
-def test_sickness_that_comes_back_after_a_quiet_time_is_a_new_one() -> None:
-    """Two bad stretches with 200 good steps between them are two findings, and the first is over."""
-    found = diagnose(map(both(heavy(50, 80, update_ratio_p50=0.1), heavy(300, 330, update_ratio_p50=0.1)), healthy(400)))
-
-    assert [(f.rule, f.over) for f in found] == [("LR-HIGH", True), ("LR-HIGH", False)]
-
-
-def test_long_run_is_not_told_the_same_sickness_again_and_again() -> None:
-    """Too large steps in 50 of each 200, for 8,000 steps: a pause is short beside what the run has behind it."""
-    change = heavy(update_ratio_p50=0.1)
-    found = diagnose(light(loss=4.0)(change(s) if s.step % 200 >= 150 else s) for s in healthy(8000))
-
-    steps = [f.step for f in found if f.rule == "LR-HIGH"]
-    assert len([step for step in steps if step < 2000]) > 5
-    assert len([step for step in steps if step >= 4000]) <= 1
-
-
-def test_first_name_is_corrected_when_later_steps_show_more() -> None:
-    """A jump of the gradients looks like a bad batch at first; that v stays behind shows ten steps later."""
-    jump = both(light(70, gradient_norm=900.0, loss=40.0), heavy(70, surprise_max=9.0))
-    every_step = [replace(s, heavy=s.heavy or HEAVY) for s in healthy()]
-    found = diagnose(map(jump, every_step))
-
-    assert found[0].rule == "BETA2-STALE"
-    assert found[0].step == 70
-    assert "looked like BAD-BATCH" in found[0].message
 
 
 def test_warmup_length_follows_beta2() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import lightning as L
@@ -13,15 +11,15 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 import lightning_adam as la
+from tests.children import Child, start
 from tests.digits import Digits, digits_loader, trainer
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
-def run_cli(*arguments: str) -> subprocess.CompletedProcess[str]:
+def started(folder: Path, *arguments: str) -> Child:
     """The LightningCLI example in a process of its own."""
-    command = [sys.executable, str(EXAMPLES / "lightning_cli" / "train.py"), "fit", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return start(folder, "lightning_adam.examples.lightning_cli.train", "fit", *arguments)
 
 
 @pytest.mark.parametrize("name", ["train_with_fabric", "train_with_accelerate"])
@@ -58,24 +56,23 @@ def test_cli_trains_from_yaml_and_follows_overrides(tmp_path: Path) -> None:
         "--model.optim.clip=lightning_adam.ClipValue",
         "--model.optim.clip.max_value=0.5",
     ]
-    done = run_cli(*options)
+    started(tmp_path, *options).output()
 
-    assert done.returncode == 0, done.stderr[-2000:]
     saved = next(tmp_path.rglob("config.yaml")).read_text()
     assert "schedule: wsd" in saved
     assert "class_path: lightning_adam.ClipValue" in saved
     assert "max_value: 0.5" in saved
 
 
-def test_cli_help_names_the_settings() -> None:
+def test_cli_help_names_the_settings(tmp_path: Path) -> None:
     """``--help`` shows every setting with its meaning, and a misspelt one is refused."""
-    text = run_cli("--help").stdout
+    text = started(tmp_path, "--help").output()
 
     assert "--model.optim.warmup" in text
     assert "duration of the warmup" in text
-    refused = run_cli("--model.optim.warmpu=5")
-    assert refused.returncode != 0
-    assert "warmpu" in refused.stderr
+    refused = started(tmp_path, "--model.optim.warmpu=5")
+    assert refused.ended() != 0
+    assert "warmpu" in refused.err.read_text()
 
 
 class Remembering(Digits):

@@ -18,8 +18,8 @@ from lightning_adam.statistics.batched import reduce_batched
 from lightning_adam.statistics.columns import Columns
 from lightning_adam.statistics.raw import empty_table
 from tests.digits import Digits, digits_loader, trainer
+from tests.statistics_cases import FITTING, assert_agrees, mapped
 from tests.statistics_reference import reading
-from tests.test_statistics import FITTING, assert_agrees, mapped
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from tests.test_distributed import run
+from tests.children import start
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What each rank has left, and what the fits raised; a process of its own forks the ranks."""
     folder = tmp_path_factory.mktemp("ranks")
-    run("tests.run_preflight_ranks", str(folder))
+    start(folder, "tests.run_preflight_ranks", folder).output()
     return {path.stem: json.loads(path.read_text()) for path in Path(folder).glob("*.json")}
 
 

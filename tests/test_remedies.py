@@ -14,8 +14,8 @@ from lightning_adam.diagnosis.case import Case
 from lightning_adam.diagnosis.history import History
 from tests.benchmarks.advice_followed import follow
 from tests.benchmarks.divergence.corpus.jobs import Job
+from tests.healthy_run import RUN, both, diagnose, healthy, heavy, light
 from tests.test_divergence_corpus import short
-from tests.test_every_rule import RUN, both, diagnose, healthy, heavy, light
 
 SGD = RunSignals(optimizer="SGD", steps_like="sgd", total_steps=250.0, lr=30.0, momentum=0.0)
 ADAM = RunSignals(optimizer="Adam", steps_like="adam", total_steps=250.0, lr=0.1)

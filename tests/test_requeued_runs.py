@@ -15,22 +15,27 @@ import torch
 from lightning_adam.diagnosis import StepSignals
 from lightning_adam.doctor.evidence import recorded
 from lightning_adam.doctor.sources import read_runs
+from tests.children import start
 from tests.run_requeued import ENDED, LAST, WARNED
 
 PLACES = ("the backward", "before the step", "after the step", "a write to the log", "the batch's end")
 JOB = {"JOB_ID": "4711", "NTASKS": "1", "PROCID": "0", "LOCALID": "0", "NODEID": "0", "JOB_NAME": "train"}
 
 
-def begun(folder: Path, *places: str) -> subprocess.Popen[str]:
-    """A child that takes itself for a SLURM job, with a ``scontrol`` that writes down what it is asked for."""
+def as_job(folder: Path) -> dict[str, str]:
+    """The environment of a SLURM job, with a ``scontrol`` that writes down what it is asked for."""
     (folder / "bin").mkdir(exist_ok=True)
     stub = folder / "bin" / "scontrol"
     stub.write_text(f'#!/bin/sh\necho "$@" >> "{folder}/asked"\n')
     stub.chmod(0o755)
     slurm = {f"SLURM_{name}": value for name, value in JOB.items()}
-    alone = {**os.environ, **slurm, "PATH": f"{stub.parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-W", "ignore", "-m", "tests.run_requeued", str(folder), *places]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=alone)
+    return {**slurm, "PATH": f"{stub.parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+
+
+def begun(folder: Path) -> subprocess.Popen[str]:
+    """A job in an interpreter of its own."""
+    command = [sys.executable, "-W", "ignore", "-m", "tests.run_requeued", str(folder)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, **as_job(folder)})
 
 
 def said_last(child: subprocess.Popen[str]) -> str:
@@ -53,11 +58,9 @@ def recorded_steps(folder: Path) -> list[list[int]]:
 def jobs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     """One of each place, and what they say."""
     folder = tmp_path_factory.mktemp("jobs")
-    child = begun(folder, *PLACES)
-    try:
-        return folder, child.communicate(timeout=300)[0].splitlines()
-    finally:
-        child.kill()
+    child = start(folder, "tests.run_requeued", folder, *PLACES, **as_job(folder))
+    child.ended()
+    return folder, child.out.read_text().splitlines()
 
 
 @pytest.mark.parametrize("place", PLACES)

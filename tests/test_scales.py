@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from lightning_adam.diagnosis import Finding, StepSignals
-from tests.test_every_rule import RUN, Change, both, diagnose, healthy, heavy, light
+from tests.healthy_run import RUN, Change, both, diagnose, healthy, heavy, light
 
 
 def losses(curve: Callable[[int], float], noise: float) -> Change:

@@ -13,7 +13,7 @@ from scipy import stats
 
 from lightning_adam.diagnosis import Finding, NonFinite, RunSignals, StepSignals
 from lightning_adam.monitoring.pass_signals import batch_scale
-from tests.test_every_rule import HEAVY, RUN, Change, both, diagnose, healthy, heavy, light
+from tests.healthy_run import HEAVY, RUN, Change, both, diagnose, healthy, heavy, light
 
 NOISE = np.random.default_rng(3).normal(size=1000)
 LN10 = math.log(10)

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +11,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_adam.statistics import QUANTITIES
+from tests.children import ranks
 from tests.sharded_run import run, run_flat, run_mixed
 from tests.test_optimizer_monitor import matrices, row_names
 
@@ -25,29 +22,11 @@ MODES = ("ddp-adamw", "fsdp2-adamw", "fsdp2-lion", "fsdp2-adamw-bare", "flat", "
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All runs of this file; the two processes make theirs one after the other in one group."""
     path = tmp_path_factory.mktemp("sharded")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    more = {"TORCHELASTIC_RUN_ID": "tests", "OMP_NUM_THREADS": "1", "GROUP_RANK": "0", "NODE_RANK": "0"}
-    command = [sys.executable, "-m", "tests.sharded_run", str(path), *MODES]
-    started = [
-        subprocess.Popen(
-            command,
-            env={**os.environ, **shared, **more, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    for mode in ("single-adamw", "single-lion"):
-        run(path, mode)
-    run_flat(path, 1)
-    run_mixed(path, 1)
-    outputs = [process.communicate(timeout=120)[0] for process in started]
-    assert [process.returncode for process in started] == [0, 0], "\n".join(outputs)
-    assert not any("failed and is incomplete" in output for output in outputs), "\n".join(outputs)
+    with ranks(path / "output", "tests.sharded_run", path, *MODES):
+        for mode in ("single-adamw", "single-lion"):
+            run(path, mode)
+        run_flat(path, 1)
+        run_mixed(path, 1)
     return path
 
 

@@ -15,7 +15,7 @@ from tests.benchmarks.divergence.corpus.jobs import Job, recipe_of
 from tests.benchmarks.divergence.corpus.runs import Loop, train
 from tests.benchmarks.divergence.corpus.verdicts import outcome_of
 from tests.benchmarks.divergence.running import Run
-from tests.test_every_rule import RUN, Change, both, diagnose, healthy, heavy, light
+from tests.healthy_run import RUN, Change, both, diagnose, healthy, heavy, light
 
 SEVERAL = replace(RUN, optimizers=2)
 CLASSES = heavy(target_entropy=math.log(10))

@@ -10,7 +10,7 @@ import pytest
 from lightning_adam.diagnosis import StepSignals
 from tests.benchmarks.divergence.corpus.jobs import Job, recipe_of
 from tests.benchmarks.divergence.corpus.runs import train
-from tests.test_every_rule import RUN, Change, both, diagnose, healthy, heavy
+from tests.healthy_run import RUN, Change, both, diagnose, healthy, heavy
 from tests.test_strangers_runs import grave
 
 SMALL = heavy(target_rms=0.03, target_offset=0.1)

@@ -7,8 +7,6 @@ import gc
 import math
 import pickle
 import weakref
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,45 +20,9 @@ from torch import Tensor, nn
 
 import lightning_adam as la
 from lightning_adam.callbacks import DivergenceMonitor, OptimizerMonitor
-from lightning_adam.diagnosis import Finding, RunSignals, StepSignals, decode
+from lightning_adam.diagnosis import Finding
 from tests.digits import Digits, digits_loader, trainer
-
-STEPS, EVERY = 60, 10
-
-
-def batches() -> Iterator[tuple[int, Any]]:
-    """Epoch after epoch, as a Trainer draws them."""
-    while True:
-        yield from enumerate(digits_loader())
-
-
-def events(folder: Path) -> dict[str, list[tuple[int, Any]]]:
-    """Everything of ours in an event file: scalars, histograms, tensors and pictures by tag."""
-    found = EventAccumulator(
-        str(folder), size_guidance=dict.fromkeys(("scalars", "tensors", "images", "histograms"), 0)
-    ).Reload()
-    read: dict[str, Any] = {"scalars": found.Scalars, "tensors": found.Tensors, "images": found.Images}
-    read["histograms"] = found.Histograms
-    tags = found.Tags()
-    return {
-        tag: [(e.step, _records(e) if tag == "adam_signals" else _content(e)) for e in read[kind](tag)]
-        for kind in read
-        for tag in tags[kind]
-        if tag.startswith("adam")
-    }
-
-
-def _records(event: Any) -> list[str]:
-    """Of the rules' signals, but for who trains."""
-    records = decode(event.tensor_proto.string_val[0])
-    return [repr(replace(r, mode="") if isinstance(r, RunSignals) else r) for r in records]
-
-
-def _content(event: Any) -> Any:
-    for name in ("value", "encoded_image_string", "histogram_value"):
-        if hasattr(event, name):
-            return repr(getattr(event, name))
-    return event.tensor_proto.SerializeToString()
+from tests.watched_loops import EVERY, STEPS, ByHand, batches, digits_net, events, loss_of, signals
 
 
 def under_a_trainer(folder: Path, module: Digits, **options: Any) -> list[Finding]:
@@ -117,14 +79,6 @@ def _step(optimizer: Any, scaler: Any) -> None:
         scaler.update()
 
 
-class ByHand(Digits):
-    """Digits whose optimizer can be made without a trainer."""
-
-    def make_optimizer(self) -> Any:
-        """As ``configure_optimizers`` under a Trainer of STEPS steps."""
-        return la.configure_optimizers(self, **{"lr": 3e-3, "total_steps": STEPS, **self.options})["optimizer"]
-
-
 CASES: dict[str, tuple[dict[str, Any], int, bool]] = {
     "healthy": ({}, 1, False),
     "a NaN": ({"poison": (40,)}, 1, False),
@@ -152,24 +106,6 @@ def test_a_plain_loop_writes_what_a_trainer_writes(case: str, tmp_path: Path) ->
     trained, looped = events(tmp_path / "trainer"), events(tmp_path / "loop")
     assert set(looped) == set(trained)
     assert {tag for tag in trained if looped[tag] != trained[tag]} == set()
-
-
-def digits_net() -> nn.Sequential:
-    """A small classifier, always the same."""
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
-
-
-def loss_of(net: nn.Module, batch: Any) -> Tensor:
-    """Cross-entropy."""
-    return nn.functional.cross_entropy(net(batch[0]), batch[1])
-
-
-def signals(folder: Path, prefix: str = "adam") -> list[StepSignals]:
-    """What the rules saw."""
-    found = EventAccumulator(str(folder), size_guidance={"tensors": 0}).Reload().Tensors(f"{prefix}_signals")
-    records = [record for event in found for record in decode(event.tensor_proto.string_val[0])]
-    return [record for record in records if isinstance(record, StepSignals)]
 
 
 class PlainAdamW(ByHand):
@@ -228,51 +164,6 @@ def test_a_closure_is_no_obstacle(tmp_path: Path) -> None:
     assert [step.loss for step in steps] == pytest.approx(losses, rel=1e-5)
     assert [step.gradient_norm for step in steps] == pytest.approx(norms, rel=1e-5)
     assert all(step.heavy is not None and step.heavy.update_ratio_p50 > 0 for step in steps[:10])
-
-
-@pytest.mark.parametrize("hand_over_scaled", [True, False])
-def test_a_loss_may_be_handed_over_scaled_or_not(hand_over_scaled: bool, tmp_path: Path) -> None:
-    """The signal is the loss itself; the gradient norm is without the scale, and the scale is a signal."""
-    net = digits_net()
-    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3)
-    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
-    losses = []
-    with la.watch(net, optimizer, log_dir=tmp_path, scaler=scaler) as watch:
-        for (_, batch), _ in zip(batches(), range(12), strict=False):
-            optimizer.zero_grad()
-            loss = loss_of(net, batch)
-            losses.append(loss.item())
-            scaled = scaler.scale(loss) if hand_over_scaled else scaler.scale(watch.loss(loss))
-            (watch.loss(scaled) if hand_over_scaled else scaled).backward()
-            scaler.step(optimizer)
-            scaler.update()
-
-    steps = signals(tmp_path)
-    assert [step.loss for step in steps] == pytest.approx(losses, rel=1e-5)
-    assert steps[0].gradient_norm < 10
-    assert steps[0].scale == 1024.0
-
-
-@pytest.mark.parametrize("fused", [True, False])
-def test_a_step_that_the_scaler_leaves_out_is_told(fused: bool, tmp_path: Path) -> None:
-    """It is a step of the log's axis, its loss is its own, and the next step's loss is not mixed with it."""
-    net = digits_net()
-    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, fused=fused)
-    scaler = torch.amp.GradScaler("cpu", init_scale=16.0)
-    losses = []
-    with la.watch(net, optimizer, log_dir=tmp_path, scaler=scaler) as watch:
-        for (_, batch), step in zip(batches(), range(12), strict=False):
-            optimizer.zero_grad()
-            loss = loss_of(net, batch) * (math.inf if step == 5 else 1.0)
-            losses.append(loss.item())
-            watch.loss(scaler.scale(loss)).backward()
-            scaler.step(optimizer)
-            scaler.update()
-
-    steps = signals(tmp_path)
-    assert [step.step for step in steps] == list(range(12))
-    assert [step.step for step in steps if step.skipped] == [5]
-    assert [step.loss for step in steps] == pytest.approx(losses, rel=1e-5)
 
 
 def adversaries(folder: Path, steps: int = 40) -> la.integrations.Watch:
@@ -358,45 +249,6 @@ def test_hooks_are_gone_and_files_closed_when_the_loop_breaks(tmp_path: Path) ->
     assert len(signals(tmp_path)) == 1
 
 
-def sick(watch_options: dict[str, Any], folder: Path) -> tuple[nn.Module, la.integrations.Watch]:
-    """A NaN loss at step 40 of 80; a loop that looks at should_stop."""
-    net = digits_net()
-    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3)
-    with la.watch(net, optimizer, log_dir=folder, **watch_options) as watch:
-        for (_, batch), step in zip(batches(), range(80), strict=False):
-            optimizer.zero_grad()
-            watch.loss(loss_of(net, batch) * (math.nan if step == 40 else 1.0)).backward()
-            optimizer.step()
-            if watch.should_stop:
-                break
-    return net, watch
-
-
-def test_stop_asks_the_loop_to_end(tmp_path: Path) -> None:
-    """It saves weights and moments first."""
-    _, watch = sick({"on_divergence": "stop"}, tmp_path)
-
-    saved = torch.load(tmp_path / "adam_stopped_step_41.pt", weights_only=True)
-    assert saved["step"] == 41
-    assert set(saved["module"]) == set(digits_net().state_dict())
-    assert "stop: asked the loop to stop at step 41" in watch.summary()
-
-
-@pytest.mark.parametrize("action", ["rollback", "skip_step"])
-def test_an_action_saves_the_weights(action: str, tmp_path: Path) -> None:
-    """In the step that has the NaN; the weights are finite to the end."""
-    net, watch = sick({"on_divergence": action}, tmp_path)
-
-    assert all(bool(torch.isfinite(p).all()) for p in net.parameters())
-    assert next((f.evidence["action"], f.step) for f in watch.findings if "action" in f.evidence) == (action, 40)
-
-
-def test_raise_on_raises_out_of_the_step(tmp_path: Path) -> None:
-    """For tests and CI."""
-    with pytest.raises(RuntimeError, match=r"\[NON-FINITE\] step 40"):
-        sick({"raise_on": "critical"}, tmp_path)
-
-
 def test_under_fabric_names_and_findings_are_those_of_the_plain_loop(tmp_path: Path) -> None:
     """Fabric wraps module and optimizer."""
     fabric = L.Fabric(accelerator="cpu", devices=1)
@@ -452,21 +304,6 @@ def test_a_refused_watch_leaves_nothing_on_the_optimizer(tmp_path: Path) -> None
     assert len(signals(tmp_path / "right")) == 1
 
 
-def test_a_lowered_rate_stays_low_under_a_scheduler_of_torchs(tmp_path: Path) -> None:
-    """The watch is told of it."""
-    net = digits_net()
-    optimizer = torch.optim.AdamW(net.parameters(), lr=1.0)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
-    with la.watch(net, optimizer, schedulers=scheduler, on_divergence="reduce_lr", max_actions=1) as watch:
-        for (_, batch), _ in zip(batches(), range(10), strict=False):
-            optimizer.zero_grad()
-            watch.loss(loss_of(net, batch)).backward()
-            optimizer.step()
-            scheduler.step()
-
-    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.3)
-
-
 def test_several_optimizers_clipped_by_hand_have_one_record_each_per_step(tmp_path: Path) -> None:
     """``before_clipping()`` announces the gradients of all."""
     one, two = digits_net(), digits_net()
@@ -488,42 +325,6 @@ def test_several_optimizers_clipped_by_hand_have_one_record_each_per_step(tmp_pa
     assert [step.gradient_norm for step in signals(tmp_path, "adam-Adam-1")] == pytest.approx(norms, rel=1e-5)
 
 
-def test_skips_are_counted_once_where_the_loop_clips_by_hand(tmp_path: Path) -> None:
-    """Also the last step's, which no loss follows."""
-    net = digits_net()
-    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, foreach=True)
-    scaler = torch.amp.GradScaler("cpu", init_scale=16.0)
-    with la.watch(net, optimizer, log_dir=tmp_path, scaler=scaler, every_n_steps=1) as watch:
-        for (_, batch), step in zip(batches(), range(12), strict=False):
-            optimizer.zero_grad()
-            loss = loss_of(net, batch) * (math.inf if step in (5, 11) else 1.0)
-            watch.loss(scaler.scale(loss)).backward()
-            scaler.unscale_(optimizer)
-            watch.before_clipping()
-            torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-            scaler.step(optimizer)
-            scaler.update()
-
-    assert [(step.step, step.skipped) for step in signals(tmp_path)] == [(k, k in (5, 11)) for k in range(12)]
-    totals = EventAccumulator(str(tmp_path)).Reload().Scalars("adam.amp/skipped_steps_total")
-    assert totals[-1].value == 2
-
-
-@pytest.mark.parametrize("combine", [lambda s, loss: s(loss) / 2, lambda s, loss: sum(s([loss, loss])) / 4])
-def test_a_scaled_loss_is_known_though_it_is_divided_or_summed_afterwards(combine: Any, tmp_path: Path) -> None:
-    """Scaling need not be the last operation."""
-    net = digits_net()
-    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3)
-    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
-    batch = next(iter(digits_loader()))
-    with la.watch(net, optimizer, log_dir=tmp_path, scaler=scaler) as watch:
-        loss = loss_of(net, batch)
-        watch.loss(combine(scaler.scale, loss)).backward()
-        scaler.step(optimizer)
-
-    assert signals(tmp_path)[0].loss == pytest.approx(loss.item() / 2, rel=1e-5)
-
-
 @pytest.mark.parametrize("loss", [3.0, None, torch.tensor(2)])
 def test_what_is_no_loss_does_not_end_the_training(loss: Any) -> None:
     """It is told once; the next loss is the next step's alone."""
@@ -536,44 +337,6 @@ def test_what_is_no_loss_does_not_end_the_training(loss: Any) -> None:
         given.backward()
         watch.loss(given)
         optimizer.step()
-
-
-def test_one_nan_is_answered_by_one_rollback() -> None:
-    """The state counts fewer updates after it: that is no lost state."""
-    net = digits_net()
-    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3)
-    with la.watch(net, optimizer, on_divergence="rollback") as watch:
-        for (_, batch), step in zip(batches(), range(130), strict=False):
-            optimizer.zero_grad()
-            watch.loss(loss_of(net, batch) * (math.nan if step == 60 else 1.0)).backward()
-            optimizer.step()
-
-    assert [f.step for f in watch.findings if "action" in f.evidence] == [60]
-    assert [f.rule for f in watch.findings if f.severity == "critical"] == ["NON-FINITE"]
-
-
-def test_rollback_goes_back_behind_no_group_that_was_added() -> None:
-    """A state that lacks it would not load: the next one that has it is kept at once."""
-    net = digits_net()
-    optimizer = torch.optim.AdamW(net[0].parameters(), lr=1e-3)
-    with la.watch(net, optimizer, on_divergence="rollback") as watch:
-        for (_, batch), step in zip(batches(), range(80), strict=False):
-            if step == 30:
-                optimizer.add_param_group({"params": list(net[2].parameters())})
-            optimizer.zero_grad()
-            watch.loss(loss_of(net, batch) * (math.nan if step == 45 else 1.0)).backward()
-            optimizer.step()
-
-    assert all(bool(torch.isfinite(p).all()) for p in net.parameters())
-    assert "weights and moments of step 30" in watch.summary()
-
-
-def test_after_closing_it_says_whether_it_stopped_and_what_failed(tmp_path: Path) -> None:
-    """A loop may look at it after the ``with``."""
-    _, watch = sick({"on_divergence": "stop"}, tmp_path)
-
-    assert watch.should_stop
-    assert watch.failures == set()
 
 
 def test_a_copy_of_the_watched_module_is_no_copy_of_the_monitor() -> None:
