@@ -274,7 +274,7 @@ class Pointer(nn.Module):
         return self.score((self.seen(seen)[:, None] + self.asked(asked)[:, :, None]).tanh())[..., 0]  # type: ignore[no-any-return]
 
 
-@family("rmsprop", 5e-3, 250, supervised=True, continuous=True)
+@family("rmsprop", 5e-3, 250, supervised=True, continuous=True, not_in=("bf16-mixed", "fp16"))
 def guest_sorted_by_pointing() -> Task:
     """Six numbers in their order, each pointed at, the one before always told."""
 
