@@ -5,6 +5,9 @@ from __future__ import annotations
 from tests.benchmarks.divergence.corpus import (  # noqa: F401
     adversaries,
     generative,
+    guests,
+    guests_b,
+    guests_c,
     latecomers,
     libraries,
     representation,

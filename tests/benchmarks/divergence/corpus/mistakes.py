@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from tests.benchmarks.divergence.corpus import mishaps
+from tests.benchmarks.divergence.corpus import guest_mishaps, mishaps
 from tests.benchmarks.divergence.corpus.family import Batch, Family
 from tests.benchmarks.divergence.corpus.optimizers import ADAMS
 from tests.benchmarks.divergence.corpus.settings import digest
@@ -165,6 +165,50 @@ _VISITING: dict[str, Mistake] = {
 """Written with the visitors, by somebody who had not read the rules; each in a third of the families that it applies to."""
 
 
+def _has_classes(family: Family) -> bool:
+    return family.name in mishaps.CLASSIFIED or family.name in guest_mishaps.CLASSIFIED
+
+
+def _has_numbers_and_targets(family: Family) -> bool:
+    return family.supervised and family.continuous
+
+
+def _is_compared(family: Family) -> bool:
+    return family.name in mishaps.REGRESSIONS or family.name in guest_mishaps.REGRESSIONS
+
+
+NOTHING_LEARNT = frozenset({"NO-LEARNING", "PLATEAU"})
+_OF_GUESTS: dict[str, Mistake] = {
+    "milestones-per-batch": Mistake("SCHEDULE-COLLAPSED", frozenset({"LR-LOW"}), factor=guest_mishaps.divided_by_milestones),
+    "view-for-permute": Mistake("NO-LEARNING", frozenset({"BATCH-MIXING", "PLATEAU"}), _has_numbers_and_targets,
+                                batch=guest_mishaps.viewed_for_permuted),
+    "drowned-in-noise": Mistake("NO-LEARNING", frozenset({"INPUT-SCALE", "PLATEAU"}), _has_numbers_and_targets,
+                                batch=guest_mishaps.drowned),
+    "rectified-logits": Mistake("RELU-LOGITS", NOTHING_LEARNT | {"DEAD-PARAMETER", "DEAD-UNITS", "GRAD-VANISHING"},
+                                _has_classes, net=guest_mishaps.rectified_at_the_end),
+    "hard-decisions": Mistake("ZERO-GRADIENT", NOTHING_LEARNT | {"NO-GRADIENT", "DEAD-PARAMETER", "GRAD-VANISHING"},
+                              lambda f: _has_classes(f) or _is_compared(f), exact=True,
+                              net=guest_mishaps.decided_at_the_end),
+    "loss-by-ten-million": Mistake("EPS-HIGH", NOTHING_LEARNT | {"LR-LOW", "GRAD-VANISHING"},
+                                   lambda f: _is_adam(f) and f.optimizer != "adam-ngp", loss=lambda t, n, loss: 1e-7 * loss),
+    "normal-of-one": Mistake("INIT-SCALE", NOTHING_LEARNT | {"GRAD-EXPLODING", "INITIAL-LOSS", "DEAD-PARAMETER"},
+                             _learns_by_loss, net=guest_mishaps.normal_of_one),
+    "weights-alike": Mistake("SYMMETRIC-INIT", NOTHING_LEARNT | {"INIT-SCALE"}, _learns_by_loss,
+                             net=guest_mishaps.all_alike),
+}  # fmt: skip
+"""Written with the guests, by somebody who had not read the rules; each in a third of the families that it applies to."""
+_OF_GUESTS_OF_KIND: dict[str, Mistake] = {
+    "one-row-per-batch": Mistake("DUPLICATES", NOTHING_LEARNT | {"ONE-LABEL", "ONE-CLASS", "BATCHNORM-BATCH", "OSCILLATION"},
+                                 lambda f: f.name in guest_mishaps.SHUFFLED_TABLES,
+                                 batch=guest_mishaps.one_row_in_every_place),
+    "tanh-at-the-end": Mistake("OUTPUT-RANGE", NOTHING_LEARNT | {"TARGET-SCALE"}, _is_compared,
+                               net=guest_mishaps.squashed_at_the_end),
+    "left-in-eval": Mistake("EVAL-MODE", applies=lambda f: f.name in guest_mishaps.SWITCHED, exact=True,
+                            net=guest_mishaps.left_in_evaluation),
+}  # fmt: skip
+"""Likewise, of few families."""
+
+
 def _in_a_third(name: str, mistake: Mistake) -> Mistake:
     """By the hash of both names."""
     return replace(mistake, applies=lambda f: digest(f.name, name)[2] % 3 == 0 and mistake.applies(f))
@@ -174,5 +218,6 @@ MISTAKES: dict[str, Mistake] = {
     **_FIRST,
     **{name: _in_a_third(name, mistake) for name, mistake in _BLIND.items()},
     **_BLIND_OF_KIND,
-    **{name: _in_a_third(name, mistake) for name, mistake in _VISITING.items()},
+    **{name: _in_a_third(name, mistake) for name, mistake in (_VISITING | _OF_GUESTS).items()},
+    **_OF_GUESTS_OF_KIND,
 }
