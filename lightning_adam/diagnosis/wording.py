@@ -50,7 +50,8 @@ def course_clause(case: Case) -> str:
     """Where the loss is, against where it was at its best and where it began."""
     curve = case.curve
     if case.course == "rising":
-        return f"it is at {number(curve.now, 4)}, and was at {number(curve.best, 4)}"
+        level = max(curve.now, median(case.past.losses[-5:]))  # a rise is seen in the last five before the median follows
+        return f"it is at {number(level, 4)}, and was at {number(curve.best, 4)}"
     return f"it began at {number(curve.start, 4)}, and is at {number(curve.now, 4)}"
 
 
