@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from lightning_adam.preflight.nodes import nodes_behind
 
 NODES, LOOKED_AT = 2000, 4096
 """Operations, and elements of one mask: enough to tell a share of 0.9 from one of 0.5."""
@@ -26,19 +27,8 @@ def largest_dropped_share(loss: Tensor) -> float:
     Args:
         loss: before its backward, which frees what the graph holds.
     """
-    return max((share for node in _nodes(loss) if (share := _dropped_by(node)) is not None), default=0.0)
-
-
-def _nodes(loss: Tensor) -> Iterator[Any]:
-    todo: list[Any] = [loss.grad_fn]
-    seen: set[Any] = set()
-    while todo and len(seen) < NODES:
-        node = todo.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        yield node
-        todo += [following for following, _ in node.next_functions]
+    shares = (_dropped_by(node) for node in nodes_behind(loss, NODES))
+    return max((share for share in shares if share is not None), default=0.0)
 
 
 def _dropped_by(node: Any) -> float | None:

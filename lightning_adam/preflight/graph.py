@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
 
+from lightning_adam.preflight.nodes import nodes_behind
 from lightning_adam.preflight.recorder import Call, Record, made_by
 from lightning_adam.preflight.step import Step, Trace
 
@@ -21,25 +22,12 @@ def step_of(loss: Tensor) -> Step:
         loss: before its backward, which frees what the graph holds.
     """
     record = Record()
-    for name, node in _nodes(loss):
-        note = _NOTES.get(name)
+    for node in nodes_behind(loss, NODES):
+        note = _NOTES.get(node.name().split("Backward")[0])
         if note is not None:
             note(record, node)
     record.losses.reverse()  # the last one is the main one: it is nearest
     return Step(record, Trace())
-
-
-def _nodes(loss: Tensor) -> Iterator[tuple[str, Any]]:
-    """The nearest operations, and how autograd names them."""
-    todo: list[Any] = [loss.grad_fn]
-    seen: set[Any] = set()
-    while todo and len(seen) < NODES:
-        node = todo.pop(0)
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        yield node.name().split("Backward")[0], node
-        todo += [following for following, _ in node.next_functions]
 
 
 def _classes(record: Record, node: Any) -> None:

@@ -16,6 +16,7 @@ from torch.nn.modules import module as hooks
 from torch.utils._pytree import tree_leaves
 
 from lightning_adam.preflight.batches import leaves, size
+from lightning_adam.preflight.nodes import nodes_behind
 from lightning_adam.preflight.outputs import ends_before
 from lightning_adam.preflight.recorder import Call, Record, Recorder
 from lightning_adam.preflight.spoiling import first_spoiled
@@ -332,16 +333,7 @@ def slope_to(loss: Tensor, values: Tensor) -> Tensor:
 
 def graph_leaves(loss: Tensor) -> list[Tensor]:
     """All tensors that the loss leads back to."""
-    seen, todo, found = set(), [loss.grad_fn], []
-    while todo:
-        node = todo.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        todo += [following for following, _ in node.next_functions]
-        if hasattr(node, "variable"):
-            found.append(node.variable)
-    return found
+    return [node.variable for node in nodes_behind(loss) if hasattr(node, "variable")]
 
 
 @contextmanager
