@@ -130,4 +130,4 @@ def log10_counts(values: Tensor, rows: Tensor, n_rows: int) -> Tensor:
     inner = sent((10.0 ** LOG10_EDGES[1:-1]).astype(np.float32), values.device)
     places = rows * BINS + torch.bucketize(values.float(), inner, right=True)
     counts = torch.zeros(n_rows * BINS, dtype=torch.int32, device=values.device)
-    return counts.scatter_add_(0, places, (~values.isnan()).int()).view(n_rows, BINS)
+    return counts.scatter_add_(0, places, values.isnan().logical_not().int()).view(n_rows, BINS)
