@@ -364,3 +364,12 @@ def test_a_loss_that_rises_under_a_rate_over_its_plan_is_the_rates_doing(configu
     )
 
     assert {f.rule for f in found if f.severity != "info"} == rules
+
+
+def test_nothing_stands_out_from_gradients_that_are_mostly_zero() -> None:
+    """More than half of the batches are empty: no number says how many times as large the others' are."""
+    found = diagnose(
+        [replace(s, gradient_norm=0.0 if s.step % 3 else 1.0, loss=1.0 + 9 * (s.step == 90)) for s in healthy()]
+    )
+
+    assert not {"BAD-BATCH", "GRAD-EXPLODING"} & {f.rule for f in found}

@@ -98,7 +98,7 @@ def agrees(rule: str, case: Case) -> bool:
     if case.course == "rising":
         return not (rule in SCALES and case.guesses and case.beats_guessing(case.curve.now))
     if rule in SCALES:
-        has_moved = not 0 < case.past.moved < HARDLY_MOVED
+        has_moved = rule != "INPUT-SCALE" or not 0 < case.past.moved < HARDLY_MOVED
         is_short = rule == "INIT-SCALE" and falls_short(case)
         return has_moved and case.curve.count >= patience(case) and (is_left_high(case) or is_short)
     if rule in BOUNCING or case.curve.count < patience(case):
@@ -294,7 +294,7 @@ def goes_on_as_it_began(case: Case) -> bool:
 
 
 def is_left_high(case: Case) -> bool:
-    """Half of the run is over, of what guessing gives the loss keeps 30 % at its best, and does not fall; or it is twice as
+    """Half of the run is over, of what guessing gives the loss keeps 60 % at its best, and does not fall; or it is twice as
     high.
 
     Where nobody knows what guessing gives: of a start that raw values have inflated it keeps a thirtieth.
@@ -304,7 +304,7 @@ def is_left_high(case: Case) -> bool:
         return is_stuck(case)
     if case.progress > LATE and curve.now > 2 * guess:
         return True
-    share = math.sqrt(LEARNT) if case.is_absolute_error else LEARNT
+    share = math.sqrt(STUCK) if case.is_absolute_error else STUCK
     left = share * guess if case.guesses else curve.start / 30
     if case.progress < 0.5:
         return False

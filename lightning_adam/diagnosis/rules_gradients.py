@@ -22,7 +22,7 @@ def stands_out(case: Case) -> bool:
     past, now = case.past, case.now
     if len(past.norms) < 10 or not math.isfinite(now.gradient_norm) or not now.gradient_norm > HEAVY * case.usual_norm:
         return False
-    if len(past.norms) < 20 and not now.gradient_norm > 10 * HEAVY * case.usual_norm:
+    if not case.usual_norm > 0 or (len(past.norms) < 20 and not now.gradient_norm > 10 * HEAVY * case.usual_norm):
         return False
     if not math.isfinite(now.loss) or not past.losses:
         return now.gradient_norm > 10 * HEAVY * case.usual_norm
