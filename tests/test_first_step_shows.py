@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Adam, Optimizer
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_adam.callbacks import DivergenceMonitor
@@ -130,6 +131,50 @@ def test_one_label_that_nobody_uses_stays_information() -> None:
                     lambda net, batch: F.mse_loss(net(batch[0]), batch[0]))  # fmt: skip
 
     assert [(f.rule, f.severity) for f in found] == [("ONE-LABEL", "info")]
+
+
+class Checkpointed(nn.Module):
+    """Dropout and BatchNorm in a region that is run again in its backward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(
+            nn.Linear(FEATURES, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Dropout(0.5), nn.Linear(32, 32)
+        )
+        self.last = nn.Linear(32, CLASSES)
+
+    def forward(self, features: Tensor) -> Tensor:
+        inner: Tensor = checkpoint(self.inner, features, use_reentrant=False, preserve_rng_state=False)
+        return self.last(inner)
+
+
+@pytest.mark.parametrize("is_all_inside", [False, True], ids=["a region", "the loss, too"])
+def test_a_checkpointed_region_is_run_as_often_as_without_us(is_all_inside: bool) -> None:
+    """Looking at what was saved there would run it once more, with other random numbers and BatchNorm's averages."""
+
+    def loss_of(net: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        if not is_all_inside:
+            return F.cross_entropy(net(batch[0]), batch[1])
+        whole: Tensor = checkpoint(
+            lambda x, y: F.cross_entropy(net(x), y), *batch, use_reentrant=False, preserve_rng_state=False
+        )
+        return whole
+
+    states = []
+    for is_watched in (False, True):
+        torch.manual_seed(0)
+        net, batches = Checkpointed(), [clusters(step) for step in range(3)]
+        optimizer = Adam(net.parameters(), 1e-3)
+        if is_watched:
+            trained(net, optimizer, 3, batches.__getitem__, loss_of)
+        else:
+            for batch in batches:
+                optimizer.zero_grad()
+                loss_of(net, batch).backward()
+                optimizer.step()
+        states.append(net.state_dict())
+
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
 
 
 def test_ratings_of_users_and_items_are_targets() -> None:

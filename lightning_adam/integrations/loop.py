@@ -23,6 +23,7 @@ from lightning_adam.monitoring import DivergenceOptions, Granularity, Monitor, M
 from lightning_adam.monitoring.console import print_findings
 from lightning_adam.monitoring.guard import Guard
 from lightning_adam.monitoring.step_hooks import StepHooks, with_hooks
+from lightning_adam.preflight.nodes import can_be_read
 from lightning_adam.sinks import sinks_of
 
 
@@ -347,6 +348,8 @@ def _is_scaled(loss: Tensor, scale: Tensor | float | None) -> bool:
 
 def _is_product_with(node: Any, scale: Any) -> bool:
     try:
+        if not can_be_read(node):
+            return False
         factors = [getattr(node, name, None) for name in ("_saved_other", "_saved_self")]
     except RuntimeError:  # a backward has freed them
         return False

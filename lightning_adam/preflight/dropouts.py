@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_adam.preflight.nodes import nodes_behind
+from lightning_adam.preflight.nodes import can_be_read, nodes_behind
 
 NODES, LOOKED_AT = 2000, 4096
 """Operations, and elements of one mask: enough to tell a share of 0.9 from one of 0.5."""
@@ -35,7 +35,7 @@ def _dropped_by(node: Any) -> float | None:
     name = node.name()
     if name.startswith("NativeDropoutBackward"):
         return float(node._saved_p)
-    if not name.startswith("MulBackward"):
+    if not name.startswith("MulBackward") or not can_be_read(node):
         return None
     factors = (getattr(node, saved, None) for saved in ("_saved_other", "_saved_self"))  # a number is not saved
     mask = next((factor for factor in factors if _may_be_a_mask(factor)), None)

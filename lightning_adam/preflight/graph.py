@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lightning_adam.preflight.nodes import nodes_behind
+from lightning_adam.preflight.nodes import can_be_read, nodes_behind
 from lightning_adam.preflight.recorder import Call, Record, made_by
 from lightning_adam.preflight.step import Step, Trace
 
@@ -24,7 +24,7 @@ def step_of(loss: Tensor) -> Step:
     record = Record()
     for node in nodes_behind(loss, NODES):
         note = _NOTES.get(node.name().split("Backward")[0])
-        if note is not None:
+        if note is not None and can_be_read(node):
             note(record, node)
     record.losses.reverse()  # the last one is the main one: it is nearest
     return Step(record, Trace())

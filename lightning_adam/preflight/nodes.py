@@ -26,3 +26,15 @@ def nodes_behind(loss: Tensor, most: float = math.inf) -> Iterator[Any]:
         seen.add(node)
         yield node
         due.extend(following for following, _ in node.next_functions)
+
+
+def can_be_read(node: Any) -> bool:
+    """Whether what the operation saved can be looked at without anybody noticing.
+
+    ``torch.utils.checkpoint`` runs its region again for each look at what was saved there, BatchNorm and random numbers
+    included; hooks of others (``torch.autograd.graph.saved_tensors_hooks``) may do anything. Where torch does not tell
+    whether there are hooks, nothing is read.
+    """
+    saved = [getattr(node, name) for name in dir(node) if name.startswith("_raw_saved_")]
+    tensors = [one for part in saved for one in (part if isinstance(part, (list, tuple)) else [part])]
+    return all(getattr(tensor, "unpack_hook", can_be_read) is None for tensor in tensors)

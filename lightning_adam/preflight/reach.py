@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from lightning_adam.preflight.nodes import can_be_read
 from lightning_adam.preflight.recorder import LOOKS_THROUGH
 
 Reach = tuple[float, float]
@@ -43,7 +44,7 @@ def _reach(node: Any) -> Reach:
     if name in LIMITS:
         low, high = (_number(getattr(node, attribute, None)) for attribute in LIMITS[name])
         return (-math.inf if low is None else low, math.inf if high is None else high)
-    factor = _number(getattr(node, "_saved_other", None)) if name == "Mul" else None
+    factor = _number(getattr(node, "_saved_other", None)) if name == "Mul" and can_be_read(node) else None
     if factor is not None and factor > 0:
         low, high = _reach(node.next_functions[0][0])
         return low * factor, high * factor
