@@ -83,7 +83,7 @@ class DropsByFunction(L.LightningModule):
         return Adam(self.parameters(), 1e-3)
 
 
-@pytest.mark.parametrize(("share", "rules"), [(0.97, ["NO-LEARNING"]), (0.3, [])])
+@pytest.mark.parametrize(("share", "rules"), [(0.97, ["NO-LEARNING"]), (0.99, ["NO-LEARNING"]), (0.3, [])])
 def test_dropout_of_nearly_all_is_named_under_a_trainer(share: float, rules: list[str], tmp_path: object) -> None:
     torch.manual_seed(0)
     batches = [clusters(step) for step in range(150)]
@@ -95,7 +95,8 @@ def test_dropout_of_nearly_all_is_named_under_a_trainer(share: float, rules: lis
 
     found = [f for f in monitor.findings if f.severity != "info"]
     assert [f.rule for f in found] == rules
-    assert all("Dropout leaves 3 %" in f.message and f.evidence["dropout"] == pytest.approx(0.97) for f in found)
+    assert all(f"Dropout leaves {1 - share:.0%}"[:-1] in f.message for f in found)
+    assert all(f.evidence["dropout"] == pytest.approx(share) for f in found)
 
 
 @pytest.mark.parametrize(

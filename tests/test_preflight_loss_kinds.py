@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import lightning as L
 import pytest
 import torch
+from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
 
+import lightning_adam as la
 from tests.benchmarks.preflight.data import clusters, curve, generator, loader, pictures, rows
 from tests.benchmarks.preflight.outsiders_parts import views_of_things
 from tests.benchmarks.preflight.parts import Built, Stepped, perceptron
 from tests.benchmarks.preflight.travellers_parts import pixelwise
 from tests.preflight_kinds import Kinds, alarms
+from tests.test_preflight import graves
 
 KINDS = Kinds()
 sick, healthy = KINDS.sick, KINDS.healthy
@@ -201,3 +206,16 @@ def heads_driven_apart_beside_a_loss_by_hand() -> Built:
         return wrong.mean() + 0.1 * F.cosine_similarity(one, other).mean()
 
     return Stepped(step, one=perceptron(12, 4), other=perceptron(12, 4)), loader(*clusters())
+
+
+@pytest.mark.parametrize("seed", [27, 29])
+def test_a_loss_divided_by_the_labels_that_count_pairs_nobody(seed: int) -> None:
+    """The background is ignored on purpose: a target with more of it changes the share of every other sample alike."""
+    images = torch.tensor(load_digits().images).float()[:, None] / 16
+    labels = (images[:, 0] > 0.3).long() + (images[:, 0] > 0.7).long()
+    L.seed_everything(seed, verbose=False)
+    net = nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 3, 3, padding=1))
+    module = Stepped(lambda m, b: F.cross_entropy(m.net(b[0]), b[1], ignore_index=0), net=net)
+    report = la.preflight(module, DataLoader(TensorDataset(images, labels), 64, shuffle=True))
+
+    assert graves(report) == []

@@ -9,6 +9,7 @@ from lightning_adam.diagnosis.case import Case
 from lightning_adam.diagnosis.due import HEAVY as HEAVY
 from lightning_adam.diagnosis.due import LARGE_LOGIT
 from lightning_adam.diagnosis.finding import Finding
+from lightning_adam.diagnosis.harm import MOST_DROPPED
 from lightning_adam.diagnosis.history import ODD_INPUT, WINDOW, median, spread
 from lightning_adam.diagnosis.wording import batch_name, loss_clause, named, number, percent
 
@@ -143,10 +144,10 @@ def dead_parameter(case: Case) -> Finding | None:
 
     Exact zeros: dead ReLUs, a cut graph, all-zero weights; a warning for half of the weight matrices, advice for fewer (an
     expert that no token chose). Or, over all weight matrices but embeddings, 80 % of the elements (healthy at most 47 %,
-    sick nearly all).
+    sick nearly all). Not where Dropout makes the zeros.
     """
     past, heavy = case.past, case.now.heavy
-    if heavy is None or past.count < 9 or not case.loss_is_high:
+    if heavy is None or past.count < 9 or not case.loss_is_high or case.run.dropout >= MOST_DROPPED:
         return None
     whole, most = past.lasts("dead_tensors", 4, 9, 0.5), past.lasts("zero_gradients", 4, 9, 0.8)
     if not (whole or most):

@@ -18,8 +18,9 @@ SEEDS = (0, 1, 2)
 NONE, SOME = 1e-4, 0.01
 """Of the effect that the target has by itself; single precision leaves 1e-6."""
 AS_MUCH = 0.5
-"""Of the sample's own effect, from which another's is as large. Where a loss is divided by the number of labels that count,
-another's is a sixth of it at most."""
+"""Of the sample's own effect, from which another's is as large."""
+ALIKE = 0.05
+"""Of the largest one, within which shares are one number."""
 
 
 def other_partner(task: Task, batch: Any, target: str, has_places: bool) -> int | None:
@@ -60,7 +61,8 @@ def _partner_by(exchange: Exchange, has_places: bool) -> int | None:
         candidates, least = exchange.others[:2] if has_places else [], max(SOME * exchange.change, AS_MUCH * own)
     effects = {sample: exchange.effect(sample) for sample in candidates}
     best = max(effects, key=effects.__getitem__, default=0)
-    return best if effects.get(best, 0.0) > least else None
+    is_paired = effects.get(best, 0.0) > least and not exchange.only_divides()
+    return best if is_paired else None
 
 
 class Exchange:
@@ -81,8 +83,22 @@ class Exchange:
 
     def effect(self, sample: int) -> float:
         """Of that sample's inputs and the first one's target together, beyond that of each."""
+        return abs(self._effects(sample)[1])
+
+    def only_divides(self) -> bool:
+        """Whether the target changes what every other sample adds by one and the same share.
+
+        So it does where the loss is divided by the number of labels that count, and the donor has more of them, or fewer.
+        """
+        effects = [self._effects(sample) for sample in self.others]
+        shares = [pair / inputs for inputs, pair in effects if inputs != 0]
+        return len(shares) > 1 and max(shares) - min(shares) < ALIKE * max(map(abs, shares))
+
+    def _effects(self, sample: int) -> tuple[float, float]:
+        """Of that sample's inputs alone, and of these and the target together beyond that of each."""
         inputs = dict.fromkeys(self._inputs, sample)
-        return abs(self._loss(inputs | self._relabelled) - self._loss(inputs) - self._alone + self._plain)
+        changed = self._loss(inputs)
+        return changed - self._plain, self._loss(inputs | self._relabelled) - changed - self._alone + self._plain
 
     def _loss(self, places: Mapping[str, int]) -> float:
         with remembering_nothing(self._task.module):
