@@ -26,7 +26,13 @@ def test_short_demo_ends_with_a_summary(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sick", "rule"), [("nan", "NON-FINITE"), ("no-warmup", "NO-WARMUP"), ("lr-high", "LR-HIGH"), ("bad-batch", "BAD-BATCH")]
+    ("sick", "rule"),
+    [
+        ("lr-high", "LR-HIGH"),
+        pytest.param("nan", "NON-FINITE", marks=pytest.mark.slow),
+        pytest.param("no-warmup", "NO-WARMUP", marks=pytest.mark.slow),
+        pytest.param("bad-batch", "BAD-BATCH", marks=pytest.mark.slow),
+    ],
 )
 def test_sick_demo_names_its_sickness(tmp_path: Path, sick: str, rule: str) -> None:
     """Each way to break the run gives the finding that is meant, first."""

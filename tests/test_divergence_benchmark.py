@@ -16,13 +16,16 @@ from tests.benchmarks.divergence.scoring import causes, diagnoses, live_warnings
 Pairs = list[tuple[Scenario, Run]]
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Pairs:
+FEWER = tuple(name for name in QUICK if SCENARIOS[name].cause or name in ("digits", "always-clipped", "full-batch", "gan"))
+
+
+@pytest.fixture(scope="module", params=[FEWER, pytest.param(QUICK, marks=pytest.mark.slow)], ids=["fewer", "all"])
+def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pairs:
     """Trained, stored, and read back."""
     folder = tmp_path_factory.mktemp("runs")
-    for name in QUICK:
+    for name in request.param:
         train(SCENARIOS[name], 0).save(folder / f"{name}.zip")
-    return [(SCENARIOS[name], Run.load(folder / f"{name}.zip")) for name in QUICK]
+    return [(SCENARIOS[name], Run.load(folder / f"{name}.zip")) for name in request.param]
 
 
 def test_every_sick_run_is_found_and_no_healthy_one_alarmed(runs: Pairs) -> None:

@@ -51,6 +51,7 @@ def test_cli_trains_from_yaml_and_follows_overrides(tmp_path: Path) -> None:
         f"--config={EXAMPLES / 'lightning_cli' / 'config.yaml'}",
         f"--trainer.default_root_dir={tmp_path}",
         "--trainer.max_epochs=1",
+        "--trainer.limit_train_batches=10",
         "--trainer.enable_progress_bar=false",
         "--model.optim.schedule=wsd",
         "--model.optim.clip=lightning_adam.ClipValue",

@@ -185,3 +185,28 @@ def test_ratings_of_users_and_items_are_targets() -> None:
     assert batch_scale((users, users, ratings)).target_rms == pytest.approx(float(ratings.square().mean().sqrt()), rel=0.01)
     assert math.isnan(batch_scale((ratings,)).target_rms)
     assert math.isnan(batch_scale((users, torch.ones(40))).target_rms)
+
+
+def filled(net: nn.Module, number: float) -> nn.Module:
+    for parameter in net.parameters():
+        if parameter.dim() > 1:
+            nn.init.constant_(parameter, number)
+    return net
+
+
+@pytest.mark.parametrize(
+    ("build", "rules"),
+    [
+        (lambda: filled(network(FEATURES, 64, CLASSES), 0.05), ["SYMMETRIC-INIT"]),
+        (lambda: filled(nn.Linear(FEATURES, CLASSES), 0.05), []),
+        (lambda: nn.Sequential(network(FEATURES, 64), nn.ReLU(), filled(nn.Linear(64, CLASSES), 0.01)), []),
+    ],
+    ids=["all layers", "logistic regression", "the head alone"],
+)
+def test_units_that_start_alike_are_named_at_once(build: Callable[[], nn.Module], rules: list[str]) -> None:
+    """Of a single layer, or under others that differ, no two units get the same gradient."""
+    net = build()
+    found = [f for f in trained(net, Adam(net.parameters(), 1e-2), 60) if f.severity != "info"]
+
+    assert [f.rule for f in found] == rules
+    assert all(f.step == 0 for f in found)

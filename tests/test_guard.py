@@ -62,7 +62,7 @@ class Injected(Exception):
 
 
 def failing(kind: type, name: str, at: int | None, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Have it raise at its n-th call, or only count the calls."""
+    """Have it raise at its n-th call, or only count the calls of a run."""
     member, calls = vars(kind)[name], [0]
     original: Callable[..., Any] = member.fget if isinstance(member, property) else member
 
@@ -89,18 +89,26 @@ def undisturbed() -> tuple[list[Tensor], list[float]]:
     return weights([])
 
 
+@pytest.fixture(scope="module")
+def calls() -> dict[tuple[type, str], int]:
+    """How often each is called in a run that nothing disturbs."""
+    with pytest.MonkeyPatch.context() as patch:
+        counted = {target: failing(*target, None, patch) for target in targets()}
+        weights([OptimizerMonitor(3), DivergenceMonitor()])
+    return {target: count[0] for target, count in counted.items()}
+
+
 @pytest.mark.parametrize("target", list(targets()), ids=lambda target: f"{target[0].__name__}.{target[1]}")
 def test_an_exception_in_a_monitor_does_not_touch_the_training(
     target: tuple[type, str],
+    calls: dict[tuple[type, str], int],
     undisturbed: tuple[list[Tensor], list[float]],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The weights are bit for bit those without monitors; no loss is left behind; it is told once."""
-    with monkeypatch.context() as counting:
-        calls = failing(*target, None, counting)
-        weights([OptimizerMonitor(3), DivergenceMonitor()])
-    for at in sorted({1, (calls[0] + 1) // 2, calls[0]} - {0}):
+    count = calls[target]
+    for at in sorted({1, (count + 1) // 2, count} - {0}):
         monitors = [OptimizerMonitor(3), DivergenceMonitor()]
         caplog.clear()
         with monkeypatch.context() as patch, caplog.at_level(logging.WARNING, logger="lightning_adam"):

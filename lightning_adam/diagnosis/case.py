@@ -79,8 +79,11 @@ class Case:
 
         The labels' entropy for cross entropy; else σ² of the targets for the squared error, √(2/π)·σ for the absolute one
         (of a normal distribution), or, of a loss that was negative, ln σ + ½ for the Gaussian likelihood (as
-        ``torch.nn.GaussianNLLLoss`` counts it).
+        ``torch.nn.GaussianNLLLoss`` counts it). Where the first step showed what constant answers cost in its own loss, it
+        is that.
         """
+        if self.run.constants and not self.past.is_signed:
+            return self.run.constants
         entropy = median(self.past.recent("target_entropy", PASSES))
         rms, offset = (median(self.past.recent(f"target_{name}", PASSES)) for name in ("rms", "offset"))
         variance = rms * rms / (1 + offset * offset)

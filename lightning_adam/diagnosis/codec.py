@@ -87,12 +87,17 @@ def _is_whole(value: Any) -> bool:
     return type(value) is int and abs(value) < MOST_STEPS
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, float) or _is_whole(value)
+
+
 _IS_OF: dict[str, Callable[[Any], bool]] = {
     "int": _is_whole,
-    "float": lambda value: isinstance(value, float) or _is_whole(value),
+    "float": _is_number,
     "bool": lambda value: isinstance(value, bool),
     "str": lambda value: isinstance(value, str),
     "tuple[str, ...]": lambda value: isinstance(value, tuple) and all(isinstance(word, str) for word in value),
+    "tuple[float, ...]": lambda value: isinstance(value, tuple) and all(map(_is_number, value)),
     "Mapping[str, Any] | None": lambda value: value is None or isinstance(value, Mapping),
     "NonFinite | None": lambda value: value is None or isinstance(value, NonFinite),
     "HeavySignals | None": lambda value: value is None or isinstance(value, HeavySignals),

@@ -19,6 +19,7 @@ FACTS = (
     "SOFTMAX-DIM",
     "RELU-LOGITS",
     "FROZEN",
+    "SYMMETRIC-INIT",
     "INIT-SCALE",
 )
 """Codes of preflight that the monitor tells, too: those that one training step shows."""

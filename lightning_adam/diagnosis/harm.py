@@ -13,7 +13,7 @@ from lightning_adam.diagnosis.history import median
 PROOF = frozenset({
     "NON-FINITE", "STATE-LOST", "STATE-CORRUPT", "SCALER-SKIPS", "GRAD-NOT-ZEROED", "NO-GRADIENT", "ZERO-GRADIENT",
     "OPTIMIZER-STALE", "BETA2-LOW", "WRONG-SIGN", "NO-LEARNING", "LOSS-DIVERGED", "BROADCAST", "LABEL-RANGE", "ONE-CLASS",
-    "DOUBLE-SOFTMAX", "DOUBLE-SIGMOID", "NLL-NEEDS-LOG",
+    "DOUBLE-SOFTMAX", "DOUBLE-SIGMOID", "NLL-NEEDS-LOG", "SYMMETRIC-INIT",
 })  # fmt: skip
 """Rules that are exact, or that look at the loss themselves."""
 SMALL_STEPS = frozenset({
@@ -131,9 +131,12 @@ def _is_slowed(rule: str, case: Case) -> bool:
 
 
 def _agrees_of_several(rule: str, case: Case) -> bool:
-    """Adversaries' losses rise and stand still in healthy runs: only far out, or under steps that no healthy run takes."""
+    """Adversaries' losses rise and stand still in healthy runs: only far out, or under steps that no healthy run takes; or
+    where weights stay as they are."""
     if _left_its_range(case) or (rule == "LR-LOW" and is_where_it_was_initialised(case)):
         return True
+    if rule == "SCHEDULE-COLLAPSED":
+        return stays_where_its_rate_left_it(case)
     hopeless = case.past.early_ratio > HOPELESS or case.past.ratio_average > HOPELESS / 25
     waited = case.curve.count >= patience(case)
     return rule in ("LR-HIGH", "NO-WARMUP") and hopeless and waited and (case.course == "rising" or is_stuck(case))
@@ -201,8 +204,13 @@ def gives_back(case: Case) -> bool:
 
 
 def stays_where_its_rate_left_it(case: Case) -> bool:
-    """Of a signed loss: for 50 steps the rate has been under 1 % of its peak, and in these the loss has not fallen."""
-    return case.curve.signed and case.past.low_lr >= LEFT and not has_fallen(case.past.losses[-LEFT:])
+    """For 50 steps the rate has been under 1 % of its peak, and in these the loss, which is not learnt, has not fallen.
+
+    100 steps of a loss that had been falling: its noise may hide that it goes on.
+    """
+    curve, since = case.curve, 2 * LEFT if case.course == "falling" else LEFT
+    is_left = case.past.low_lr >= since and (curve.signed or curve.now > LEARNT * curve.start)
+    return is_left and not has_fallen(case.past.losses[-since:])
 
 
 def lacks_a_rate(case: Case) -> bool:

@@ -21,6 +21,8 @@ LEAST_SIMILARITY = -1
 """A cosine; what people train to its least value, and what begins near zero without being an error."""
 LOOKED_AT = 10
 """Steps between two looks at what changes over hundreds."""
+COLLAPSED = " Of a variational autoencoder: give the divergence less weight, or raise its weight from 0 in the first steps."
+"""What a decoder that has lost its codes needs (Bowman et al. 2016, arXiv:1511.06349, section 3.1)."""
 NON_FINITE_REMEDY = {
     "loss": "The weights were still finite: look at this batch (NaN inputs, log or division by 0 in the loss), "
     "then restart from the last checkpoint.",
@@ -173,7 +175,8 @@ def no_learning(case: Case) -> Finding | None:
         f"{': what guessing the same for every example gives' if guesses else ''}{steps}.",
         {"level": level, "first": first, "update_ratio": ratio},
         remedy="Look at the labels, whether they belong to the inputs, at the shapes that the loss compares, and whether "
-        f"one batch can be learnt by heart.{f' {advice.text}' if advice is not None and advice.text else ''}",
+        f"one batch can be learnt by heart.{COLLAPSED if guesses and run.constants else ''}"
+        f"{f' {advice.text}' if advice is not None and advice.text else ''}",
         changes=advice.changes if advice is not None else {},
     )
 

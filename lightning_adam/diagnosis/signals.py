@@ -35,11 +35,14 @@ class FirstStepSignals:
         facts: findings of preflight's checks of it, as JSON.
         dropout: largest share of activations that it drops.
         one_class: whether the loss compares with one class only.
+        constants: what it would cost to answer the same everywhere, and the same to every example at each place; empty
+            where that is not known.
     """
 
     facts: tuple[str, ...] = ()
     dropout: float = 0.0
     one_class: bool = False
+    constants: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,7 @@ class RunSignals:
         untrained: whether most of the weight matrices that can tell are as their initialisation left them.
         dropout: largest share of activations that training drops, by a Dropout layer or as the first step shows.
         one_class: whether the first step's loss compares with one class only.
+        constants: what the same answer to every example would cost in that loss, see :class:`FirstStepSignals`.
         state: the diagnosis' own state at this point, after a resume.
         facts: findings of preflight's checks of the first step, as JSON: told with it.
         ignore: codes that the user does not want to hear of, see :mod:`lightning_adam.diagnosis.ignoring`.
@@ -117,6 +121,7 @@ class RunSignals:
     untrained: bool = False
     dropout: float = 0.0
     one_class: bool = False
+    constants: tuple[float, ...] = ()
     state: Mapping[str, Any] | None = None
     ignore: tuple[str, ...] = ()
     facts: tuple[str, ...] = ()

@@ -119,7 +119,8 @@ class OptimizerDiagnosis:
 
     def _of_first_step(self, record: RunSignals) -> dict[str, Any]:
         first = self.first
-        return {"facts": first.facts, "dropout": max(record.dropout, first.dropout), "one_class": first.one_class}
+        dropout = max(record.dropout, first.dropout)
+        return {"facts": first.facts, "dropout": dropout, "one_class": first.one_class, "constants": first.constants}
 
     def _with_prefix(self, finding: Finding) -> Finding:
         told = as_told(finding)

@@ -14,8 +14,10 @@ from lightning_adam.diagnosis import Finding, FirstStepSignals
 from lightning_adam.preflight import loss_checks, output_checks, probability_checks, sign_checks, structure_checks
 from lightning_adam.preflight.batches import Reading, size
 from lightning_adam.preflight.causes import without_symptoms
+from lightning_adam.preflight.constant_answers import costs_of_constant_answers
 from lightning_adam.preflight.dropouts import largest_dropped_share
 from lightning_adam.preflight.facts import Facts, found, some
+from lightning_adam.preflight.gradients import matrices
 from lightning_adam.preflight.recorder import Recorder
 from lightning_adam.preflight.step import Step, prediction_call, target_path, traced
 from lightning_adam.preflight.task import Task
@@ -65,7 +67,7 @@ def cheap_checks(module: Any, optimizers: Sequence[Optimizer], first_batch: Any,
         step: of :class:`FirstStep`; without it the loss call is not looked at.
     """
     facts = Facts(Task(module, Reading((first_batch,), None, None), None, list(optimizers)))
-    findings = list(_foreign(facts))
+    findings = [*_foreign(facts), *_alike(facts)]
     checks = [check for check in structure_checks.CHECKS if check.code in STRUCTURE]
     if step is not None:
         facts.measured["step"] = step
@@ -90,7 +92,8 @@ def first_step_of(
     """
     findings = cheap_checks(module, optimizers, first_batch, step)
     facts = tuple(json.dumps(finding.to_dict()) for finding in findings)
-    return FirstStepSignals(facts, largest_dropped_share(loss), compares_with_one_class(step))
+    constants = costs_of_constant_answers(step, loss)
+    return FirstStepSignals(facts, largest_dropped_share(loss), compares_with_one_class(step), constants)
 
 
 def compares_with_one_class(step: Step) -> bool:
@@ -118,3 +121,21 @@ def _foreign(facts: Facts) -> Iterator[Finding]:
             {"tensors": len(alien)},
             missing,
         )
+
+
+def _alike(facts: Facts) -> Iterator[Finding]:
+    """Without a backward pass: most weight matrices, two or more, are filled with one number each, and not with zeros.
+
+    Units that start the same and are read the same get the same gradient (Goodfellow et al. 2016, Deep Learning, section
+    8.4).
+    """
+    weights = {name: w for name, w in matrices(facts.task).items() if w.shape[0] > 1 and w.numel() > w.shape[0]}
+    alike = [name for name, w in weights.items() if _is_filled(w)]
+    if len(alike) >= 2 and 2 * len(alike) > len(weights):
+        yield structure_checks.starts_alike(f"All units of {some(alike)} start the same", alike)
+
+
+def _is_filled(weight: Tensor) -> bool:
+    """Two elements tell of nearly all that are not."""
+    first, second = weight.detach().flatten()[:2].tolist()
+    return first == second != 0 and bool((weight == first).all())

@@ -191,15 +191,20 @@ def symmetric_init(facts: Facts) -> Iterator[Finding]:
     names = twins or alike or (zero if is_held else [])
     if names:
         who = f"{some(names)} are copies of one another" if twins else f"All units of {some(names)} start the same"
-        yield found(
-            "SYMMETRIC-INIT",
-            "critical",
-            f"{who}, and get the same gradient: they stay one.",
-            "Draw the weights at random, e.g. nn.init.kaiming_normal_(layer.weight), and each part's anew instead of by "
-            "copy.deepcopy; only biases may be constant.",
-            {"matrices": len(names)},
-            names,
-        )
+        yield starts_alike(who, names)
+
+
+def starts_alike(who: str, names: Sequence[str]) -> Finding:
+    """Units, or parts, between which nothing makes a difference."""
+    return found(
+        "SYMMETRIC-INIT",
+        "critical",
+        f"{who}, and get the same gradient: they stay one.",
+        "Draw the weights at random, e.g. nn.init.kaiming_normal_(layer.weight), and each part's anew instead of by "
+        "copy.deepcopy; only biases may be constant.",
+        {"matrices": len(names)},
+        names,
+    )
 
 
 def init_scale(facts: Facts) -> Iterator[Finding]:
