@@ -45,7 +45,7 @@ class Wave(nn.Module):
         return out
 
 
-@family("nadam", 5e-3, 150)
+@family("nadam", 1e-2, 150)
 def lodger_plucked_strings() -> Task:
     """The next sample of plucked strings, as one of 32 levels that are finer near silence (μ-law): a small WaveNet."""
 
@@ -53,13 +53,13 @@ def lodger_plucked_strings() -> Task:
         return F.cross_entropy(net(batch[0][:, :-1])[:, :, 8:], batch[0][:, 9:])
 
     g = fixed()
-    time, pitch = torch.arange(97.0), 0.2 + 0.5 * torch.rand(800, 1, generator=g)
+    time, pitch = torch.arange(65.0), 0.2 + 0.5 * torch.rand(800, 1, generator=g)
     tones = [
         torch.exp(-0.01 * k * time) * (k * pitch * time + 6 * torch.rand(800, 1, generator=g)).sin() / k for k in (1, 2, 3)
     ]
-    sound = torch.stack(tones).sum(0) / 2 + 0.01 * torch.randn(800, 97, generator=g)
+    sound = torch.stack(tones).sum(0) / 2 + 0.01 * torch.randn(800, 65, generator=g)
     pressed = sound.sign() * (1 + 31 * sound.abs().clamp(max=1)).log() / math.log(32)
-    return Task(Wave(), rows_of(8, ((pressed + 1) * 15.5).round().long()), loss)
+    return Task(Wave(), rows_of(6, ((pressed + 1) * 15.5).round().long()), loss)
 
 
 @functools.cache
@@ -88,29 +88,29 @@ class Tagger(nn.Module):
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
-        self.signs, self.places = nn.Embedding(128, width), nn.Parameter(0.02 * torch.randn(48, width))
+        self.signs, self.places = nn.Embedding(128, width), nn.Parameter(0.02 * torch.randn(32, width))
         layer = nn.TransformerEncoderLayer(width, 4, 64, 0.1, "gelu", batch_first=True, norm_first=True)
         self.body, self.out = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False), nn.Linear(width, 6)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[batch, 48] to [batch, 6, 48]."""
+        """[batch, 32] to [batch, 6, 32]."""
         out: Tensor = self.out(self.body(self.signs(x) + self.places)).transpose(1, 2)
         return out
 
 
-@family("schedule-free", 1e-2, 150)
+@family("schedule-free", 1e-2, 120)
 def lodger_kinds_of_characters() -> Task:
     """Is a character of Python's source a name's, a number's, a comment's: a tag for each, white space left out (-100)."""
 
     def draw(generator: Generator) -> Batch:
-        where = torch.randint(0, len(signs) - 48, (12, 1), generator=generator) + torch.arange(48)
+        where = torch.randint(0, len(signs) - 32, (12, 1), generator=generator) + torch.arange(32)
         return signs[where], kinds[where]
 
     signs, kinds = tokens()
     return Task(Tagger(), draw, classes)
 
 
-@family("adam", 5e-3, 200, supervised=True, continuous=True)
+@family("adam", 1e-2, 200, supervised=True, continuous=True)
 def lodger_hazards_by_quarter() -> Task:
     """In which of eight quarters an illness comes back, if it is seen at all: the chance in each quarter that is reached."""
 
@@ -151,7 +151,7 @@ class Inducing(nn.Module):
         return across.T @ self.mean, spread, far
 
 
-@family("adam", 2e-2, 200, supervised=True, continuous=True, not_in=HALF)
+@family("adam", 5e-2, 200, supervised=True, continuous=True, not_in=HALF)
 def lodger_inducing_points() -> Task:
     """A sparse variational Gaussian process on a bent line: likelihood per point, and its share of the divergence."""
 
@@ -190,7 +190,7 @@ def runge_kutta(slope: Any, state: Tensor, step: float) -> Tensor:
     return out
 
 
-@family("adamw", 1e-2, 150, continuous=True)
+@family("adamw", 3e-2, 120, continuous=True)
 def lodger_butterfly() -> Task:
     """Lorenz's equations from where the weather went: four Runge–Kutta steps of a network, compared at each."""
 
@@ -217,7 +217,7 @@ def lodger_results_in_order() -> Task:
     return Task(mlp([12, 32, 1]), rows_of(24, x, (worth + 1.5).clamp(0, 4).round()), loss)
 
 
-@family("adam", 5e-3, 200, continuous=True)
+@family("adam", 1e-2, 200, continuous=True)
 def lodger_arm_to_a_goal() -> Task:
     """Three angles that lead an arm's hand to a goal: nothing but the way from angles to places says what is right."""
 
@@ -231,7 +231,7 @@ def lodger_arm_to_a_goal() -> Task:
     return Task(mlp([2, 48, 48, 3], nn.Tanh), rows_of(64, torch.stack([far * angle.cos(), far * angle.sin()], 1)), loss)
 
 
-@family("adamw", 3e-2, 200, supervised=True, continuous=True)
+@family("adamw", 0.2, 200, supervised=True, continuous=True)
 def lodger_offsets_alone() -> Task:
     """BitFit: of a trained network for digits only the offsets are trained, on digits that are mirrored and dark."""
     x, y = digits()
@@ -267,7 +267,7 @@ class Tours(nn.Module):
         return (way - way.roll(1, 1)).norm(dim=2).sum(1), chance
 
 
-@family("adam", 3e-3, 200, continuous=True, by_loss=False, not_in=SINGLE_ONLY)
+@family("adam", 2e-3, 130, continuous=True, by_loss=False, not_in=SINGLE_ONLY)
 def lodger_short_tours() -> Task:
     """Tours of eight towns by policy gradient (Kool et al. 2019): lengths against the batch's mean; a loss without level."""
 
@@ -278,7 +278,7 @@ def lodger_short_tours() -> Task:
     def measure(net: Any) -> float:
         return float(net(torch.rand(200, 8, 2))[0].mean())
 
-    return Task(Tours(), lambda g: (torch.rand(48, 8, 2, generator=g),), loss, measure)
+    return Task(Tours(), lambda g: (torch.rand(32, 8, 2, generator=g),), loss, measure)
 
 
 class Tastes(nn.Module):
@@ -336,7 +336,7 @@ class Moves(nn.Module):
         return out
 
 
-@family("adam", 5e-3, 150, supervised=True, continuous=True)
+@family("adam", 1e-2, 120, supervised=True, continuous=True)
 def lodger_worn_on_the_wrist() -> Task:
     """Five things that people do, from three accelerations of a wrist with gravity in them: smoothed labels."""
 
