@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from tests.benchmarks.divergence.corpus import guest_mishaps, mishaps
+from tests.benchmarks.divergence.corpus import guest_mishaps, lodger_mishaps, mishaps
 from tests.benchmarks.divergence.corpus.family import Batch, Family
 from tests.benchmarks.divergence.corpus.optimizers import ADAMS
 from tests.benchmarks.divergence.corpus.settings import digest
@@ -80,6 +80,14 @@ def _is_sgd(family: Family) -> bool:
     return family.optimizer in ("sgd", "momentum", "momentum-99", "nesterov")
 
 
+def _is_among(*sets: frozenset[str]) -> Callable[[Family], bool]:
+    return lambda family: any(family.name in names for names in sets)
+
+
+_classifies = _is_among(mishaps.CLASSIFIED, lodger_mishaps.CLASSIFIED)
+_regresses = _is_among(mishaps.REGRESSIONS, lodger_mishaps.REGRESSIONS)
+
+
 def _learns_by_loss(family: Family) -> bool:
     return family.by_loss
 
@@ -140,13 +148,13 @@ _BLIND_OF_KIND: dict[str, Mistake] = {
     "momentum-999": Mistake("LR-HIGH", TOO_LARGE | {"OSCILLATION"}, _is_sgd, momentum=0.999),
     "loss-times-500": Mistake("LR-HIGH", TOO_LARGE | {"LOSS-IS-SUM"}, _is_sgd, loss=lambda t, n, loss: 500 * loss),
     "dead-units": Mistake("DEAD-PARAMETER", frozenset({"GRAD-VANISHING", "NO-LEARNING", "DEAD-UNITS"}),
-                          lambda f: f.name in mishaps.RECTIFIED, net=mishaps.biased_to_death),
-    "targets-raw": Mistake("INPUT-SCALE", frozenset({"TARGET-SCALE"}), lambda f: f.name in mishaps.REGRESSIONS,
+                          _is_among(mishaps.RECTIFIED, lodger_mishaps.RECTIFIED), net=mishaps.biased_to_death),
+    "targets-raw": Mistake("INPUT-SCALE", frozenset({"TARGET-SCALE"}), _regresses,
                            batch=lambda t, n, b: (*b[:-1], b[-1] * 1e3 + 5e3)),
-    "nan-labels": Mistake("NON-FINITE", frozenset({"SCALER-SKIPS"}), lambda f: f.name in mishaps.REGRESSIONS, onset=0.6,
+    "nan-labels": Mistake("NON-FINITE", frozenset({"SCALER-SKIPS"}), _regresses, onset=0.6,
                           exact=True, batch=lambda t, n, b: (*b[:-1], _with_nan(b[-1])) if t == round(0.6 * n) else b),
     "one-class-batches": Mistake("ONE-LABEL", frozenset({"SORTED", "ONE-CLASS", "NO-LEARNING", "OSCILLATION"}),
-                                 lambda f: f.name in mishaps.CLASSIFIED, batch=mishaps.of_one_class),
+                                 _classifies, batch=mishaps.of_one_class),
 }  # fmt: skip
 """Likewise, of few families."""
 _VISITING: dict[str, Mistake] = {
@@ -154,9 +162,9 @@ _VISITING: dict[str, Mistake] = {
     "cleared-before-step": Mistake("NO-GRADIENT", exact=True, net=mishaps.cleared_before_the_step),
     "zeroed-per-epoch": Mistake("GRAD-NOT-ZEROED", zeroed_every=50.0, exact=True),
     "made-anew-per-epoch": Mistake("STATE-LOST", applies=_is_adam, forgets_every=50.0, exact=True, onset=0.2),
-    "softmax-twice": Mistake("DOUBLE-SOFTMAX", frozenset({"NO-LEARNING", "PLATEAU"}), lambda f: f.name in mishaps.CLASSIFIED,
+    "softmax-twice": Mistake("DOUBLE-SOFTMAX", frozenset({"NO-LEARNING", "PLATEAU"}), _classifies,
                              net=mishaps.softmax_at_the_end),
-    "one-label": Mistake("ONE-LABEL", frozenset({"ONE-CLASS"}), lambda f: f.name in mishaps.CLASSIFIED, exact=True,
+    "one-label": Mistake("ONE-LABEL", frozenset({"ONE-CLASS"}), _classifies, exact=True,
                          batch=lambda t, n, b: (*b[:-1], torch.zeros_like(b[-1]))),
     "missing-as-999": Mistake("INPUT-SCALE", applies=lambda f: f.supervised and f.continuous, batch=mishaps.missing_as_999),
     "pixels-to-255": Mistake("INPUT-SCALE", applies=lambda f: f.supervised and f.continuous,
@@ -166,15 +174,15 @@ _VISITING: dict[str, Mistake] = {
 
 
 def _has_classes(family: Family) -> bool:
-    return family.name in mishaps.CLASSIFIED or family.name in guest_mishaps.CLASSIFIED
+    return _classifies(family) or family.name in guest_mishaps.CLASSIFIED
+
+
+def _is_compared(family: Family) -> bool:
+    return _regresses(family) or family.name in guest_mishaps.REGRESSIONS
 
 
 def _has_numbers_and_targets(family: Family) -> bool:
     return family.supervised and family.continuous
-
-
-def _is_compared(family: Family) -> bool:
-    return family.name in mishaps.REGRESSIONS or family.name in guest_mishaps.REGRESSIONS
 
 
 NOTHING_LEARNT = frozenset({"NO-LEARNING", "PLATEAU"})
@@ -199,12 +207,56 @@ _OF_GUESTS: dict[str, Mistake] = {
 """Written with the guests, by somebody who had not read the rules; each in a third of the families that it applies to."""
 _OF_GUESTS_OF_KIND: dict[str, Mistake] = {
     "one-row-per-batch": Mistake("DUPLICATES", NOTHING_LEARNT | {"ONE-LABEL", "ONE-CLASS", "BATCHNORM-BATCH", "OSCILLATION"},
-                                 lambda f: f.name in guest_mishaps.SHUFFLED_TABLES,
+                                 _is_among(guest_mishaps.SHUFFLED_TABLES, lodger_mishaps.SHUFFLED_TABLES),
                                  batch=guest_mishaps.one_row_in_every_place),
     "tanh-at-the-end": Mistake("OUTPUT-RANGE", NOTHING_LEARNT | {"TARGET-SCALE"}, _is_compared,
                                net=guest_mishaps.squashed_at_the_end),
-    "left-in-eval": Mistake("EVAL-MODE", applies=lambda f: f.name in guest_mishaps.SWITCHED, exact=True,
+    "left-in-eval": Mistake("EVAL-MODE", applies=_is_among(guest_mishaps.SWITCHED, lodger_mishaps.SWITCHED), exact=True,
                             net=guest_mishaps.left_in_evaluation),
+}  # fmt: skip
+"""Likewise, of few families."""
+
+
+_is_layered = _is_among(lodger_mishaps.LAYERED)
+_OF_LODGERS: dict[str, Mistake] = {
+    "head-made-anew": Mistake("OPTIMIZER-MISSES", frozenset({"OPTIMIZER-STALE", "UNUSED-PARAMETER", "DEAD-PARAMETER"}),
+                              _is_layered, net=lodger_mishaps.head_made_anew, exact=True),
+    "features-detached": Mistake("UNUSED-PARAMETER", frozenset({"NO-GRADIENT", "FROZEN", "DEAD-PARAMETER"}), _is_layered,
+                                 net=lodger_mishaps.features_detached, exact=True),
+    "put-back-each-step": Mistake("UPDATE-LOST", NOTHING_LEARNT | {"LR-LOW"}, _is_layered, net=lodger_mishaps.put_back,
+                                  exact=True),
+    "loud-head": Mistake("INIT-SCALE", frozenset({"INITIAL-LOSS", "GRAD-EXPLODING", "NO-LEARNING"}), _is_layered,
+                         net=lodger_mishaps.loud_head),
+    "rand-for-randn": Mistake("INIT-SCALE", NOTHING_LEARNT | {"GRAD-EXPLODING", "INITIAL-LOSS", "DEAD-PARAMETER"},
+                              _learns_by_loss, net=lodger_mishaps.rand_for_randn),
+    "normalised-twice": Mistake("INPUT-SCALE", NOTHING_LEARNT | {"INPUT-CONSTANT"}, _has_numbers_and_targets,
+                                batch=lodger_mishaps.normalised_twice),
+    "mostly-blank": Mistake("NO-LEARNING", frozenset({"PLATEAU", "INPUT-CONSTANT", "INPUT-SCALE", "DUPLICATES"}),
+                            _has_numbers_and_targets, batch=lodger_mishaps.mostly_blank),
+    "columns-in-any-order": Mistake("NO-LEARNING", frozenset({"PLATEAU", "OSCILLATION"}), _has_numbers_and_targets,
+                                    batch=lodger_mishaps.columns_in_any_order),
+    "decay-upside-down": Mistake("LR-HIGH", TOO_LARGE, factor=lodger_mishaps.upside_down, onset=0.2),
+    "clip-below-eps": Mistake("CLIP-ALWAYS", frozenset({"EPS-HIGH", "LR-LOW"}),
+                              lambda f: _is_adam(f) and f.optimizer != "adam-ngp", clip=1e-9),
+    "divided-twice": Mistake("LR-LOW", NOTHING_LEARNT | {"GRAD-VANISHING"}, _is_sgd, loss=lambda t, n, loss: 1e-3 * loss),
+}  # fmt: skip
+"""Written with the lodgers, by somebody who had not read the rules; each in a third of the families that it applies to."""
+_OF_LODGERS_OF_KIND: dict[str, Mistake] = {
+    "column-against-row": Mistake("BROADCAST", NOTHING_LEARNT, _is_among(lodger_mishaps.COMPARED_ROWS),
+                                  batch=lodger_mishaps.as_a_column),
+    "sigmoid-twice": Mistake("DOUBLE-SIGMOID", NOTHING_LEARNT, _is_among(lodger_mishaps.TOLD_APART),
+                             net=lodger_mishaps.sigmoid_at_the_end),
+    "softmax-over-rows": Mistake("SOFTMAX-DIM", NOTHING_LEARNT | {"DOUBLE-SOFTMAX", "BATCH-MIXING"}, _has_classes,
+                                 net=lodger_mishaps.softmax_over_rows),
+    "loss-clamped": Mistake("ZERO-GRADIENT", NOTHING_LEARNT | {"NO-GRADIENT", "DEAD-PARAMETER", "GRAD-VANISHING"},
+                            _has_classes, loss=lambda t, n, loss: loss.clamp(max=0.01), exact=True),
+    "nothing-to-learn-from": Mistake("NON-FINITE", frozenset({"IGNORED", "SCALER-SKIPS"}),
+                                     _is_among(lodger_mishaps.IGNORABLE), onset=0.6, exact=True,
+                                     batch=lodger_mishaps.nothing_to_learn_from),
+    "column-in-cents": Mistake("INPUT-SCALE", applies=_is_among(lodger_mishaps.TABLES),
+                               batch=lodger_mishaps.a_column_in_cents),
+    "two-rows-per-batch": Mistake("BATCHNORM-BATCH", NOTHING_LEARNT | {"OSCILLATION", "LR-HIGH"},
+                                  _is_among(lodger_mishaps.NORMALISED), batch=lodger_mishaps.two_rows),
 }  # fmt: skip
 """Likewise, of few families."""
 
@@ -218,6 +270,7 @@ MISTAKES: dict[str, Mistake] = {
     **_FIRST,
     **{name: _in_a_third(name, mistake) for name, mistake in _BLIND.items()},
     **_BLIND_OF_KIND,
-    **{name: _in_a_third(name, mistake) for name, mistake in (_VISITING | _OF_GUESTS).items()},
+    **{name: _in_a_third(name, mistake) for name, mistake in (_VISITING | _OF_GUESTS | _OF_LODGERS).items()},
     **_OF_GUESTS_OF_KIND,
+    **_OF_LODGERS_OF_KIND,
 }
