@@ -333,3 +333,16 @@ def test_a_rate_that_is_too_low_is_named_after_a_schedule_has_lowered_it_further
     found = trained(net, Adam(net.parameters(), 1e-5), 200, rate=lambda step: 1e-5 * 0.25 ** (step // 50))
 
     assert [f.rule for f in found if f.severity != "info"] == ["LR-LOW"]
+
+
+def test_one_row_in_every_place_of_a_batch_is_no_constant_input_and_no_sorted_class() -> None:
+    """Batches differ from each other: an index that does not move within one of them."""
+
+    def draw(step: int) -> Batch:
+        features, labels = clusters(step)
+        return features[:1].expand_as(features), labels[:1].expand_as(labels)
+
+    net = network(FEATURES, 64, CLASSES)
+    found = trained(net, Adam(net.parameters(), 1e-3), 150, draw)
+
+    assert [f.rule for f in found if f.severity != "info"] == ["DUPLICATES"]

@@ -20,6 +20,7 @@ FACTS = (
     "RELU-LOGITS",
     "FROZEN",
     "SYMMETRIC-INIT",
+    "WRONG-SIGN",
     "INIT-SCALE",
 )
 """Codes of preflight that the monitor tells, too: those that one training step shows."""

@@ -9,6 +9,7 @@ from lightning_adam.diagnosis.case import Case
 from lightning_adam.diagnosis.course import ENOUGH, LEARNT, Curve, falls, has_fallen, noise_of
 from lightning_adam.diagnosis.finding import Finding
 from lightning_adam.diagnosis.history import median
+from lightning_adam.diagnosis.theory import LARGE_RATIO
 
 PROOF = frozenset({
     "NON-FINITE", "STATE-LOST", "STATE-CORRUPT", "SCALER-SKIPS", "GRAD-NOT-ZEROED", "NO-GRADIENT", "ZERO-GRADIENT",
@@ -18,7 +19,8 @@ PROOF = frozenset({
 """Rules that are exact, or that look at the loss themselves."""
 SMALL_STEPS = frozenset({
     "LR-LOW", "SCHEDULE-COLLAPSED", "SCHEDULE-NEVER-ARRIVES", "EPS-HIGH", "CLIP-ALWAYS", "BF16-STALL", "DECAY-DOMINATES",
-    "GRAD-VANISHING", "DEAD-PARAMETER", "INPUT-CONSTANT", "UNUSED-PARAMETER", "OPTIMIZER-MISSES", "SORTED",
+    "GRAD-VANISHING", "DEAD-PARAMETER", "INPUT-CONSTANT", "DUPLICATES", "UNUSED-PARAMETER", "OPTIMIZER-MISSES",
+    "SORTED",
 })  # fmt: skip
 """Rules whose sickness makes training slow: a loss that stands still, or that falls too slowly to arrive, agrees."""
 SHORTENED = frozenset({
@@ -96,7 +98,8 @@ def agrees(rule: str, case: Case) -> bool:
     if case.run.optimizers > 1:
         return _agrees_of_several(rule, case)
     if case.course == "rising":
-        return not (rule in SCALES and case.guesses and case.beats_guessing(case.curve.now))
+        is_apart = rule in SCALES and case.guesses and case.beats_guessing(case.curve.now)
+        return not is_apart and not (rule in LARGE_STEPS and is_unmoved(case))
     if rule in SCALES:
         has_moved = rule != "INPUT-SCALE" or not 0 < case.past.moved < HARDLY_MOVED
         is_short = rule == "INIT-SCALE" and falls_short(case)
@@ -106,12 +109,13 @@ def agrees(rule: str, case: Case) -> bool:
     if rule == "ONE-LABEL":
         return case.run.one_class and case.progress >= ONE_LABEL_FOR
     if rule == "FROZEN":
-        return case.progress >= LATE_ENOUGH and (is_slow(case) or falls_short(case))
+        is_short = case.run.matrices > 0 and falls_short(case)  # norms and biases alone are often meant so, and learn slowly
+        return case.progress >= LATE_ENOUGH and (case.course == "standing" or is_short)
     if rule in SMALL_STEPS:
         return _is_slowed(rule, case)
     if rule in LARGE_STEPS and gives_back(case):
         return True
-    if rule in LARGE_STEPS and lacks_a_rate(case):
+    if rule in LARGE_STEPS and (lacks_a_rate(case) or has_slowed_down(case)):
         return False
     if rule in FIRST_STEPS:
         return not is_unmoved(case) and is_where_it_began(case)
@@ -204,11 +208,14 @@ def gives_back(case: Case) -> bool:
 
 
 def stays_where_its_rate_left_it(case: Case) -> bool:
-    """For 50 steps the rate has been under 1 % of its peak, and in these the loss, which is not learnt, has not fallen.
+    """For 50 steps, or a quarter of the run, the rate has been under 1 % of its peak, and in these the loss, which is not
+    learnt, has not fallen.
 
-    100 steps of a loss that had been falling: its noise may hide that it goes on.
+    Twice as many of a loss that had been falling: its noise may hide that it goes on.
     """
-    curve, since = case.curve, 2 * LEFT if case.course == "falling" else LEFT
+    total = case.run.total_steps
+    steps = max(GONE, min(LEFT, round(total / 4))) if math.isfinite(total) else LEFT
+    curve, since = case.curve, 2 * steps if case.course == "falling" else steps
     is_left = case.past.low_lr >= since and (curve.signed or curve.now > LEARNT * curve.start)
     return is_left and not has_fallen(case.past.losses[-since:])
 
@@ -222,12 +229,19 @@ def lacks_a_rate(case: Case) -> bool:
     return past.low_lr >= GONE and past.early_ratio <= HOPELESS and curve.now <= curve.start + _doubt(curve)
 
 
+def has_slowed_down(case: Case) -> bool:
+    """Adagrad's steps shrink by themselves, as 1/√t: the loss has fallen, and they are no larger than others' any more."""
+    recent, curve = median(case.past.recent("update_ratio_p50", 3)), case.curve
+    is_lower = not curve.signed and curve.now < case.first_loss - _doubt(curve)
+    return case.run.steps_like == "accumulated" and recent < LARGE_RATIO and is_lower
+
+
 def is_unmoved(case: Case) -> bool:
     """At what guessing gives, and never above it by more than noise: large steps that ruin a model show in its loss.
 
     Not where a first step moved the weights by a multiple of their norm: that is enough to forget what was initialised.
     """
-    first, start = case.past.first_losses, case.curve.start
+    first, start = case.past.first_losses, max(case.curve.start, case.first_loss)
     highest = max(first, default=math.nan)
     if case.past.early_ratio > HOPELESS:
         return False

@@ -37,8 +37,8 @@ RULES: dict[str, Rule] = {
     "NO-GRADIENT": rules_wiring.no_gradient,
     "GRAD-NOT-ZEROED": rules_wiring.gradient_not_zeroed,
     "EVAL-MODE": rules_wiring.eval_mode,
-    "SORTED": rules_labels.sorted_batches,
     "INPUT-CONSTANT": rules_wiring.input_constant,
+    "SORTED": rules_labels.sorted_batches,
     "INPUT-SCALE": rules_wiring.input_scale,
     "DECAY-DOMINATES": rules_state.decay_dominates,
     "BF16-STALL": rules_state.bf16_stall,
@@ -64,7 +64,7 @@ RULES: dict[str, Rule] = {
 }
 """In the order in which causes precede consequences within one step."""
 
-BESIDE = ("SCHEDULE-NEVER-ARRIVES", "ONE-LABEL", "ZERO-GRADIENT")
+BESIDE = ("SCHEDULE-NEVER-ARRIVES", "ONE-LABEL", "ZERO-GRADIENT", "DUPLICATES")
 """Codes that rules of other names tell, too: what is nearest to theirs."""
 
 OF_A_PASS = frozenset({
@@ -74,8 +74,8 @@ OF_A_PASS = frozenset({
 """Rules that have nothing to say of a step without the pass over all tensors: they are not asked there."""
 
 _WIRING = (
-    "OPTIMIZER-STALE", "NO-GRADIENT", "ZERO-GRADIENT", "GRAD-NOT-ZEROED", "SORTED", "INPUT-CONSTANT", "INPUT-SCALE",
-    "INIT-SCALE", "WRONG-SIGN",
+    "OPTIMIZER-STALE", "NO-GRADIENT", "ZERO-GRADIENT", "GRAD-NOT-ZEROED", "SORTED", "INPUT-CONSTANT", "DUPLICATES",
+    "INPUT-SCALE", "INIT-SCALE", "WRONG-SIGN",
 )  # fmt: skip
 _ROOTS = ("NON-FINITE", "BETA2-LOW", "STATE-LOST", "STATE-CORRUPT", *_WIRING, "SCALER-SKIPS")
 _LARGE_STEPS = (*_ROOTS, "LR-HIGH", "NO-WARMUP", "BETA2-STALE", "LOGIT-GROWTH")
@@ -88,15 +88,18 @@ CAUSES: dict[str, tuple[str, ...]] = {
         "BETA2-STALE", "LOGIT-GROWTH", "GRAD-EXPLODING", "OSCILLATION", "LOSS-DIVERGED", "WRONG-SIGN",
     ),
     "SCALER-SKIPS": ("NON-FINITE",),
-    "ONE-LABEL": ("SORTED",),
+    "ONE-LABEL": ("DUPLICATES", "SORTED"),
+    "SORTED": ("DUPLICATES", "INPUT-CONSTANT"),
     "STATE-CORRUPT": ("STATE-LOST", "BETA2-LOW", "NON-FINITE"),
     "STATE-LOST": ("STATE-CORRUPT", "NON-FINITE"),
     "NO-GRADIENT": ("OPTIMIZER-STALE",),
     "ZERO-GRADIENT": tuple(rule for rule in _ANY if rule not in ("NO-GRADIENT", "ZERO-GRADIENT")),
     "UNUSED-PARAMETER": ("OPTIMIZER-STALE", "NO-GRADIENT"),
-    "EPS-HIGH": ("CLIP-ALWAYS", "DEAD-PARAMETER", "GRAD-VANISHING", "LR-HIGH", "NO-WARMUP", "NON-FINITE", "INPUT-CONSTANT"),
+    "EPS-HIGH": ("CLIP-ALWAYS", "DEAD-PARAMETER", "GRAD-VANISHING", "LR-HIGH", "NO-WARMUP", "NON-FINITE", "INPUT-CONSTANT",
+        "DUPLICATES",
+    ),
     "CLIP-ALWAYS": ("GRAD-VANISHING", "NON-FINITE"),
-    "INPUT-SCALE": ("INPUT-CONSTANT",),
+    "INPUT-SCALE": ("INPUT-CONSTANT", "DUPLICATES"),
     "LR-HIGH": (*_ROOTS, "NO-WARMUP", "DECAY-DOMINATES", "LOGIT-GROWTH", "BETA2-STALE", "BAD-BATCH", "GRAD-EXPLODING"),
     "NO-WARMUP": (*_ROOTS, "LR-HIGH"),
     "LOGIT-GROWTH": _LARGE_STEPS,
@@ -108,7 +111,7 @@ CAUSES: dict[str, tuple[str, ...]] = {
     "GRAD-VANISHING": (*_LARGE_STEPS, "DEAD-PARAMETER", "NO-LEARNING", "DECAY-DOMINATES", "LOSS-DIVERGED"),
     "OSCILLATION": (*_ANY, "NO-LEARNING"),
     "LOSS-SPIKE": _ANY,
-    "LOSS-DIVERGED": tuple(rule for rule in _ANY if rule not in ("NO-GRADIENT", "INPUT-CONSTANT")),
+    "LOSS-DIVERGED": tuple(rule for rule in _ANY if rule not in ("NO-GRADIENT", "INPUT-CONSTANT", "DUPLICATES")),
     "LR-LOW": (*_SLOW, *_ANY),
     "SCHEDULE-COLLAPSED": (*_ROOTS, "LR-HIGH", "NO-WARMUP"),
     "NO-LEARNING": (*sorted(BY_DESIGN), *(rule for rule in _ANY if rule != "OSCILLATION"), *_SLOW),
@@ -124,7 +127,7 @@ BETTER: dict[str, tuple[str, ...]] = {
     "LR-HIGH": ("INPUT-SCALE", "BETA2-STALE", "STATE-CORRUPT", "STATE-LOST", "GRAD-NOT-ZEROED", "WRONG-SIGN"),
     "NO-WARMUP": ("INPUT-SCALE", "GRAD-NOT-ZEROED", "WRONG-SIGN"),
     "GRAD-EXPLODING": ("BETA2-STALE",),
-    "DEAD-PARAMETER": ("INPUT-CONSTANT",),
+    "DEAD-PARAMETER": ("INPUT-CONSTANT", "DUPLICATES"),
     "NON-FINITE": ("SCALER-SKIPS", "LR-HIGH"),
     "LOSS-SPIKE": ("LOSS-DIVERGED",),
     "LOSS-DIVERGED": ("BETA2-STALE", "STATE-CORRUPT", "STATE-LOST", "GRAD-EXPLODING", "LR-HIGH"),

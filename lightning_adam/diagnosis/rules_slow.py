@@ -44,7 +44,7 @@ def lr_low(case: Case) -> Finding | None:
     the loss must have stood still for 40 % of the run. The rate to try gives a healthy ratio once steps disagree as usual.
     """
     past, now = case.past, case.now
-    if now.heavy is None or past.count < 60 or began_trained(case):
+    if now.heavy is None or past.count < 60 or (began_trained(case) and not never_turns(case)):
         return None
     found = _too_small_steps(case) if now.lr > 0.3 * past.peak_lr else _left_off_early(case)
     return _never_arrives(case) if found is not None and past.peak_lr < 0.5 * configured_rate(case) else found
@@ -269,7 +269,8 @@ def schedule_collapsed(case: Case) -> Finding | None:
     "Stays": for 20 steps and 3 % of the run (restarts dip for 6 % of a cycle).
     """
     past, now, run = case.past, case.now, case.run
-    if not past.low_lr >= max(20, 0.03 * run.total_steps) or not case.progress < 0.6:
+    since = case.progress * (1 - past.low_lr / (now.step + 1))
+    if not past.low_lr >= max(20, 0.03 * run.total_steps) or not since < 0.6:
         return None
     if now.lr >= past.peak_lr or (not past.is_signed and past.level < 0.2 * past.initial_loss):
         return None

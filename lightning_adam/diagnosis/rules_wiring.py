@@ -26,6 +26,10 @@ FLAT = {
     "F.softplus(-logits) instead of log(1 - D)), and let the other one learn more slowly.",
 }
 """What makes a loss flat."""
+SPREADLESS = 1e4
+"""|mean|/standard deviation of what is one number but for its rounding."""
+DIFFERS = 1e-3
+"""Relative difference of two batches' rms: of the same rows it is none."""
 
 
 def gradient_not_zeroed(case: Case) -> Finding | None:
@@ -170,10 +174,12 @@ def eval_mode(case: Case) -> Finding | None:
 
 
 def input_constant(case: Case) -> Finding | None:
-    """All examples of the batch are the same, on four passes over nine steps or more."""
+    """All examples of the batch are the same, on four passes over nine steps or more; of whole rows it is ``DUPLICATES``."""
     past, heavy = case.past, case.now.heavy
     if heavy is None or past.count < 9 or not past.lasts("input_change", 4, 9, -1.0, 1e-12):
         return None
+    if _repeats_one_row(case):
+        return _one_row(case)
     return Finding(
         "INPUT-CONSTANT",
         "warning",
@@ -181,6 +187,25 @@ def input_constant(case: Case) -> Finding | None:
         f"all examples of a batch have the same inputs (largest value {number(heavy.input_max)}){loss_clause(case)}.",
         {"input_change": heavy.input_change, "input_max": heavy.input_max},
         remedy="Look at the data set and its transforms: one example for all, values cut off, or all of them zero.",
+    )
+
+
+def _repeats_one_row(case: Case) -> bool:
+    """Batches differ from each other, and in each the targets are one as well."""
+    past = case.past
+    scales, targets = past.recent("input_rms", 4), past.recent("target_offset", 4)
+    has_one_target = past.lasts("target_classes", 4, 9, 0.5, 1.5) or (bool(targets) and min(targets) > SPREADLESS)
+    return has_one_target and max(scales, default=0.0) > (1 + DIFFERS) * min(scales, default=math.inf)
+
+
+def _one_row(case: Case) -> Finding:
+    return Finding(
+        "DUPLICATES",
+        "warning",
+        case.now.step,
+        f"each batch is one example, again and again: inputs and targets of all its rows are the same{loss_clause(case)}.",
+        {"input_change": 0.0},
+        remedy="Look at the index in the data set's __getitem__, and at what collate_fn and the sampler repeat.",
     )
 
 

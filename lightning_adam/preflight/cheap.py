@@ -18,6 +18,7 @@ from lightning_adam.preflight.constant_answers import costs_of_constant_answers
 from lightning_adam.preflight.dropouts import largest_dropped_share
 from lightning_adam.preflight.facts import Facts, found, some
 from lightning_adam.preflight.gradients import matrices
+from lightning_adam.preflight.negated import is_negated_error
 from lightning_adam.preflight.recorder import Recorder
 from lightning_adam.preflight.step import Step, prediction_call, target_path, traced
 from lightning_adam.preflight.task import Task
@@ -91,6 +92,8 @@ def first_step_of(
         loss: before its backward.
     """
     findings = cheap_checks(module, optimizers, first_batch, step)
+    if len(optimizers) == 1 and is_negated_error(loss) and all(f.rule != "WRONG-SIGN" for f in findings):
+        findings = [_maximised(loss), *findings]
     facts = tuple(json.dumps(finding.to_dict()) for finding in findings)
     constants = costs_of_constant_answers(step, loss)
     return FirstStepSignals(facts, largest_dropped_share(loss), compares_with_one_class(step), constants)
@@ -139,3 +142,13 @@ def _is_filled(weight: Tensor) -> bool:
     """Two elements tell of nearly all that are not."""
     first, second = weight.detach().flatten()[:2].tolist()
     return first == second != 0 and bool((weight == first).all())
+
+
+def _maximised(loss: Tensor) -> Finding:
+    return found(
+        "WRONG-SIGN",
+        "critical",
+        f"The loss is an error with a minus before it ({float(loss.detach()):.3g}): training makes the error larger.",
+        "Take the minus out: training makes the loss smaller.",
+        {"loss": float(loss.detach())},
+    )
