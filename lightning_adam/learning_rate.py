@@ -1,12 +1,15 @@
-"""The learning rate from one look: a few rates are tried for five steps each, and the one that went down fastest is lowered.
+"""The learning rate from one look: what a gradient says, and how much of it a few trials of five steps bear.
 
-A step of Adam moves every weight by about α (Kingma & Ba 2015, arXiv:1412.6980, section 2.1), so that what a network can
-bear is a share of its weights' size (Bernstein et al. 2020, arXiv:2002.03432); SGD's step is in proportion to the gradient,
-and Polyak's L/‖g‖² is its unit (Polyak 1987, Introduction to optimization, section 5.3). From a start in that unit rates
-climb or fall by 10^¾ until the loss after five steps gets worse, three rates in all. What is fastest for five steps is too
-fast for hundreds, and five steps are a noisy witness: the suggestion is a share of the weighted geometric mean of the
-fastest rate and the unit. How starts, shares and weights were chosen and what they are worth prints
-``python -m tests.benchmarks.suggest_lr``.
+A step of Adam moves every weight by about α (Kingma & Ba 2015, arXiv:1412.6980, section 2.1). What a network can bear is a
+share of its weights' size (Bernstein et al. 2020, arXiv:2002.03432); and along sign(g) the loss falls by α‖g‖₁, so that
+Polyak's rate (1987, Introduction to optimization, section 5.3) is L/‖g‖₁, which is small where little changes much, as in
+sines of a large frequency or in what is trained already, and large in networks of few weights. The anchor is the geometric
+mean of the two. SGD's step is in proportion to the gradient, and Polyak's L/‖g‖² is its unit.
+
+Rates are tried from a start in these units: they climb or fall by 10^¾ until the loss after five steps gets worse, three in
+all. What is fastest for five steps is too fast for hundreds: the suggestion is a share of the weighted geometric mean of the
+fastest rate and the anchor, and half of the fastest at most. How starts, shares and weights were chosen and what they are
+worth prints ``python -m tests.benchmarks.suggest_lr``.
 """
 
 from __future__ import annotations
@@ -36,7 +39,8 @@ from lightning_adam.preflight.task import Task, kept, silenced, stand_in
 
 STEPS, HELD_OUT, TRIALS = 5, 3, 3
 """Steps at each rate, batches on which the loss after them is taken, and rates that are tried: 15 steps in all."""
-APART = 10**0.75
+APART, BORNE, BELIEVED = 10**0.75, 0.5, 30
+"""What is between two rates, what hundreds of steps bear of the fastest one at most, and how far a unit may be off."""
 
 
 @dataclass(frozen=True)
@@ -44,34 +48,37 @@ class Kind:
     """How an optimizer's step depends on its rate.
 
     Attributes:
-        unit: what rates are measured in: the geometric mean of the weight matrices' rms, Polyak's L/‖g‖², or 1 where the
-            step is a share of the weights by itself.
+        unit: what the first rate is measured in: the geometric mean of the weight matrices' rms, Polyak's L/‖g‖², or 1 where
+            the step is a share of the weights by itself.
         start: the first rate that is tried, in this unit.
-        trust: the fastest rate's weight in its geometric mean with the unit, 0 to 1.
+        trust: the fastest rate's weight in its geometric mean with the anchor, 0 to 1.
         share: of this mean, what is suggested.
-        tried: whether rates are tried at all; else the start counts as the fastest.
+        tried: whether rates are tried at all; else the start counts as the fastest, and the unit is the anchor.
     """
 
     unit: Literal["weights", "polyak", "one"] = "weights"
     start: float = 0.2
-    trust: float = 0.6
-    share: float = 0.27
+    trust: float = 0
+    share: float = 0.15
     tried: bool = True
 
-    def lasting(self, fastest: float, unit: float) -> float:
+    def lasting(self, fastest: float, anchor: float) -> float:
         """The rate for hundreds of steps."""
-        return float(self.share * fastest**self.trust * unit ** (1 - self.trust))
+        return min(BORNE * fastest, float(self.share * fastest**self.trust * anchor ** (1 - self.trust)))
 
 
-SIGNS = Kind(start=0.18, trust=1, share=0.17)
-ORTHOGONAL = Kind(share=0.1)
+SIGNS = Kind(start=0.18, trust=0.6, share=0.04)
+RECTIFIED = Kind(trust=0.6, share=0.35)
+"""Its steps are shortened for hundreds of steps (Liu et al. 2020, arXiv:1908.03265, algorithm 2)."""
+ORTHOGONAL = Kind(share=0.12)
 """Each step's rms is 0.2 α; Adam's is near α at first, later 0.2 to 0.4 α (Liu et al. 2025, arXiv:2502.16982, section 2.2).
 Five steps bear a rate that is so much higher; hundreds bear Adam's."""
 GRADIENT = Kind("polyak", start=0.018, trust=1, share=0.2)
-"""Nothing bounds a step: with the unit's help a suggestion could be above what had just been seen to diverge."""
+"""Nothing bounds a step: with an anchor's help a suggestion could be above what had just been seen to diverge."""
 RELATIVE = Kind("one", start=0.3, trust=1, share=0.3)
 KINDS: dict[str, Kind] = {
     **dict.fromkeys(("lion", "lion8bit", "paged_lion"), SIGNS),
+    "radam": RECTIFIED,
     "muon": ORTHOGONAL,
     **dict.fromkeys(("sgd", "schedulefree_sgd"), GRADIENT),
     **dict.fromkeys(("adafactor", "lamb", "lamb8bit"), RELATIVE),
@@ -104,7 +111,7 @@ class SuggestedRate:
 
 
 def suggest_lr(module: Any, data: Any, optimizer: str = "adamw", *, trainer: Any = None, **options: Any) -> SuggestedRate:
-    """A learning rate near the best, from fifteen training steps and nine evaluations without a backward pass.
+    """A learning rate near the best, from sixteen training steps and nine evaluations without a backward pass.
 
     Weights, buffers, gradients, modes, optimizers and random states are bit by bit as before.
 
@@ -124,7 +131,7 @@ def suggest_lr(module: Any, data: Any, optimizer: str = "adamw", *, trainer: Any
     Example:
         >>> found = suggest_lr(LitModel(), loader)  # doctest: +SKIP
         >>> print(found)  # doctest: +SKIP
-        lr=0.0082: 0.0098, 0.055, 0.31 were tried for 5 steps each, 0.055 was the fastest, and 0.15 of it lasts; steps of …
+        lr=0.0082: 0.0098, 0.055, 0.31 were tried for 5 steps each, 0.055 was the fastest, and by the gradient 0.15 of it …
     """
     if "lr" in options:
         raise ConfigError(f"lr={options['lr']!r}: suggest_lr finds it. Leave lr out.")
@@ -201,8 +208,8 @@ def weights_rms(module: nn.Module) -> float:
 def _from_trials(task: Task, config: OptimizerConfig, choice: Choice) -> SuggestedRate:
     trial, kind = _Trial(task, config, choice, *_split(task.usable())), _kind_of(choice)
     try:
-        unit = _unit(task, kind, trial.trained[0])
-        trials = trial.losses(kind.start * unit)
+        look = _look(task, trial.trained[0])
+        trials = trial.losses(kind.start * look.unit(kind))
     except ConfigError:
         raise
     except Exception as error:  # the user's code may raise anything
@@ -211,30 +218,53 @@ def _from_trials(task: Task, config: OptimizerConfig, choice: Choice) -> Suggest
         raise ConfigError(
             f"lr='auto': the loss is not finite at any of {_listed(trials)}: something else is wrong; la.preflight names it."
         )
-    return _suggestion(trials, kind, unit)
+    return _suggestion(trials, kind, look)
 
 
-def _suggestion(trials: Mapping[float, float], kind: Kind, unit: float) -> SuggestedRate:
+def _suggestion(trials: Mapping[float, float], kind: Kind, look: _Look) -> SuggestedRate:
     fastest = min(trials, key=trials.__getitem__)
-    lr = _rounded(kind.lasting(fastest, unit))
-    moves = f"; steps of {_percent(lr, unit)} of the weights" if kind.unit != "polyak" else ""
+    lr = _rounded(kind.lasting(fastest, look.anchor(kind, trials[fastest])))
+    moves = f"; steps of {_percent(lr, look.unit(kind))} of the weights" if kind.unit != "polyak" else ""
     tried = f"{_listed(trials)} were tried for {STEPS} steps each, {fastest:.2g} was the fastest"
-    return SuggestedRate(lr, f"{tried}, and {lr / fastest:.2g} of it lasts{moves}", trials)
+    by = "by the gradient " if kind.trust < 1 else ""
+    return SuggestedRate(lr, f"{tried}, and {by}{lr / fastest:.2g} of it lasts{moves}", trials)
 
 
-def _unit(task: Task, kind: Kind, batch: Any) -> float:
-    if kind.unit == "weights":
-        return weights_rms(task.module)
-    return 1.0 if kind.unit == "one" else _polyak(task, batch)
+@dataclass(frozen=True)
+class _Look:
+    """What one batch says before anything has moved.
+
+    Attributes:
+        weights: their size, as of :func:`weights_rms`.
+        loss: of the batch.
+        absolute, squared: its gradient's ‖g‖₁ and ‖g‖².
+    """
+
+    weights: float
+    loss: float
+    absolute: float
+    squared: float
+
+    def unit(self, kind: Kind) -> float:
+        """What the kind's first rate is measured in; of a loss that has no floor at zero L is its size."""
+        polyak = max(abs(self.loss), 1e-3) / max(self.squared, 1e-12)
+        return {"weights": self.weights, "polyak": polyak, "one": 1.0}[kind.unit]
+
+    def anchor(self, kind: Kind, lowest: float) -> float:
+        """The geometric mean of the unit and L/‖g‖₁, which is not believed where it is thirty times off the weights' size.
+
+        L is the loss's size, or how far it has been seen to fall where that is more: it may have no floor at zero.
+        """
+        signs = max(abs(self.loss), self.loss - lowest) / max(self.absolute, 1e-30)
+        return math.sqrt(self.unit(kind) * min(max(signs, self.weights / BELIEVED), self.weights * BELIEVED))
 
 
-def _polyak(task: Task, batch: Any) -> float:
-    """L/‖g‖² of a batch; of a loss that has no floor at zero its size."""
+def _look(task: Task, batch: Any) -> _Look:
     loss = task.loss(batch)
-    parameters = list(task.trainable().values())
-    found = torch.autograd.grad(loss, parameters, allow_unused=True)
-    squared = sum(float(g.float().square().sum()) for g in found if g is not None)
-    return max(abs(float(loss.detach())), 1e-3) / max(squared, 1e-12)
+    found = torch.autograd.grad(loss, list(task.trainable().values()), allow_unused=True)
+    sizes = [g.detach().abs().float() for g in found if g is not None]
+    absolute, squared = sum(float(g.sum()) for g in sizes), sum(float(g.square().sum()) for g in sizes)
+    return _Look(weights_rms(task.module), float(loss.detach()), absolute, squared)
 
 
 def _climb(start: float, trials: Mapping[float, float]) -> Iterator[float]:

@@ -76,11 +76,11 @@ def test_the_rate_is_near_the_best_of_a_grid() -> None:
     assert loss_at(found.lr) <= max(1.2 * best, 0.023)
 
 
-def test_fifteen_steps_and_nine_evaluations_are_all_it_takes() -> None:
+def test_sixteen_steps_and_nine_evaluations_are_all_it_takes() -> None:
     module = Counting()
     la.suggest_lr(module, digits_loader())
 
-    assert (module.steps, module.backwards) == (24, 15)
+    assert (module.steps, module.backwards) == (25, 16)
 
 
 def test_a_loss_made_of_derivatives_can_be_tried() -> None:
@@ -165,6 +165,7 @@ def test_every_optimizer_gets_a_rate_at_which_it_learns(name: str) -> None:
     assert bool(found.trials) == tried == (module.steps > 0)
     if tried:
         assert min(found.trials.values()) < 2.3
+        assert found.lr < 0.52 * min(found.trials, key=found.trials.__getitem__), "hundreds of steps bear less than five"
 
 
 def test_the_reason_names_what_was_tried() -> None:
@@ -203,6 +204,43 @@ def test_sgd_takes_a_share_of_the_fastest_rate_that_falls_as_the_loss_is_scaled_
         assert found.lr == pytest.approx(0.2 * min(found.trials, key=found.trials.__getitem__), rel=0.05)
         rates.append(found.lr)
     assert rates[0] == pytest.approx(100 * rates[1], rel=0.05)
+
+
+def suggested(kind: type[Digits], optimizer: str = "adamw") -> float:
+    """For a module of this kind, always with the same weights."""
+    torch.manual_seed(0)
+    return la.suggest_lr(kind(), digits_loader(), optimizer).lr
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "lion", "muon"])
+def test_a_louder_loss_changes_nothing_for_steps_of_a_given_length(optimizer: str) -> None:
+    """They do not know the gradient's size, and L/‖g‖₁ does not either."""
+    assert suggested(Louder, optimizer) == pytest.approx(suggested(Digits, optimizer), rel=0.05)
+
+
+class Sensitive(Digits):
+    """With inputs thirty times as large, so that small changes of the weights change much."""
+
+    def training_step(self, batch: Any, index: int) -> Tensor:
+        return super().training_step([30 * batch[0], batch[1]], index)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "lion", "muon"])
+def test_where_little_changes_much_the_rate_is_lower(optimizer: str) -> None:
+    assert suggested(Sensitive, optimizer) < suggested(Digits, optimizer) / 2
+
+
+class Floorless(Digits):
+    """With a loss that begins near zero and falls from there."""
+
+    def training_step(self, batch: Any, index: int) -> Tensor:
+        return super().training_step(batch, index) - math.log(10)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "lion", "muon"])
+def test_a_loss_that_begins_at_zero_gets_no_rate_near_zero(optimizer: str) -> None:
+    """How far it has been seen to fall stands for its size."""
+    assert 1 / 4 < suggested(Floorless, optimizer) / suggested(Digits, optimizer) < 2
 
 
 def test_muon_gets_about_adams_rate_though_five_of_its_steps_bear_more() -> None:
