@@ -35,7 +35,8 @@ class Behaviour:
     Attributes:
         mixing: change of a sample's output when the others are replaced, over the output's spread; NaN if not to be had.
         leak: change of earlier outputs with later inputs, of a model that predicts the next; NaN if it does not.
-        copies: whether the targets are the input's tokens at the same places, and nothing narrow is between.
+        copies: whether the targets are the input's tokens at the same places, and nothing narrow is between; or its numbers,
+            and an output reads its own place and those before it.
         spread: of the output over samples, relative to its size; NaN if not to be had.
         wide_spread: the same with inputs that are thirty times as large, where all samples pick the same entry of a table.
         dropouts: dropout that is on in evaluation.
