@@ -262,3 +262,26 @@ def rate_that_begins_behind_the_end() -> Built:
 def rate_that_begins_after_some_steps() -> Built:
     """It is 0 for ten."""
     return ramp(10)
+
+
+def at_rate(lr: float, width: int) -> Built:
+    """A perceptron on clusters that are easy to tell apart."""
+
+    class Fast(Stepped):
+        def configure_optimizers(self) -> Any:
+            return torch.optim.Adam(self.parameters(), lr=lr)
+
+    net = perceptron(12, 4, width=width)
+    return Fast(lambda m, b: F.cross_entropy(m.net(b[0]), b[1]), net=net), loader(*clusters())
+
+
+@sick("LR-HIGH")
+def rate_that_throws_the_start_away() -> Built:
+    """The loss is first many times as large, and small in the end: the first steps replace all weights."""
+    return at_rate(0.15, width=64)
+
+
+@healthy
+def rate_of_a_hundredth_on_a_small_net() -> Built:
+    """Steps of a tenth of the weights, under which the loss falls from the start."""
+    return at_rate(0.01, width=24)

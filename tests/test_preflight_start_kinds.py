@@ -128,3 +128,29 @@ def norm_behind_an_average_of_three_pictures() -> Built:
 def norm_before_an_average_of_three_pictures() -> Built:
     """Three times all pixels."""
     return pooled(3, channels_at=1)
+
+
+class Shares(nn.Softmax):
+    """Of the features, as a layer's activation."""
+
+    def __init__(self) -> None:
+        super().__init__(dim=-1)
+
+
+def squashed(act: type[nn.Module]) -> Built:
+    """Four hidden layers of 40."""
+    hidden = [part for _ in range(3) for part in (nn.Linear(40, 40), act())]
+    net = nn.Sequential(nn.Linear(12, 40), act(), *hidden, nn.Linear(40, 4))
+    return Learner(net, F.cross_entropy), loader(*clusters())
+
+
+@sick("GRAD-VANISHING")
+def softmax_between_all_layers() -> Built:
+    """Each passes on a fortieth, and its slope is as small."""
+    return squashed(Shares)
+
+
+@healthy
+def tanh_between_all_layers() -> Built:
+    """As deep, and each passes on what it gets."""
+    return squashed(nn.Tanh)

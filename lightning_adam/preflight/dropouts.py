@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lightning_adam.diagnosis import Finding
-from lightning_adam.preflight.facts import Check, Facts, found
 from lightning_adam.preflight.nodes import can_be_read, nodes_behind
 
 NODES, LOOKED_AT = 2000, 4096
@@ -18,10 +15,6 @@ FEWEST = 64
 """Elements of a mask whose share of zeros says something."""
 DOUBT = 0.05
 """By how much the share of zeros of a mask may differ from what its scale says."""
-
-
-TOO_MUCH = 0.9
-"""A share of the activations from which hardly anything is left to learn by."""
 
 
 @torch.no_grad()
@@ -62,19 +55,3 @@ def _share_of(mask: Tensor) -> float | None:
         return None
     share = 1 - 1 / float(kept[0])
     return share if abs(1 - len(kept) / len(values) - share) < DOUBT else None
-
-
-def hardly_any_left(facts: Facts) -> Iterator[Finding]:
-    """What is kept is made up for, so that the loss begins far too large."""
-    share = facts.step.dropped
-    if share > TOO_MUCH:
-        yield found(
-            "DEAD-UNITS",
-            "warning",
-            f"Dropout leaves {1 - share:.0%} of the activations, and multiplies them by {1 / (1 - share):.3g}.",
-            f"Dropout(p=0.1) to Dropout(p=0.5) instead of p={share:g}: p is the share that is dropped.",
-            {"dropped share": share},
-        )
-
-
-CHECKS = (Check("DEAD-UNITS", ("step",), hardly_any_left),)

@@ -300,6 +300,13 @@ def _joined_part(parts: Any) -> Any:
     return next((p for p in parts if isinstance(p, Tensor) and p.is_floating_point() and not p.requires_grad), None)
 
 
+def is_on(call: Call) -> bool:
+    """Whether a dropout drops anything."""
+    if call.name == "scaled_dot_product_attention":
+        return float(call.options.get("dropout_p", 0.0)) > 0
+    return bool(call.options.get("training", True)) and float(call.options.get("p", 0.5)) > 0
+
+
 def softmax_axis(call: Call) -> int:
     """That a softmax goes over: without ``dim`` torch takes the first of one or three dimensions, else the second."""
     dim, count = call.options.get("dim"), call.input.dim()

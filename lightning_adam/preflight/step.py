@@ -16,7 +16,6 @@ from torch.nn.modules import module as hooks
 from torch.utils._pytree import tree_leaves
 
 from lightning_adam.preflight.batches import leaves, size
-from lightning_adam.preflight.dropouts import largest_dropped_share
 from lightning_adam.preflight.nodes import nodes_behind
 from lightning_adam.preflight.outputs import ends_before
 from lightning_adam.preflight.recorder import Call, Record, Recorder, softmax_axis
@@ -133,7 +132,6 @@ class Step:
         ends: of each loss, whether it leads back to nothing that a net gave, though it leads back to parameters.
         spoiled: where the step makes NaN or Inf of finite numbers; empty where it does not.
         favoured: the probabilities whose mean, one for each sample, the total is the negative of; None if none.
-        dropped: the largest share of activations that is dropped on the way to the loss.
     """
 
     record: Record
@@ -154,7 +152,6 @@ class Step:
     ends: list[bool] = field(default_factory=list)
     spoiled: str = ""
     favoured: Call | None = None
-    dropped: float = 0.0
 
     @property
     def is_cut(self) -> bool:
@@ -205,7 +202,6 @@ def _note_signs(step: Step, task: Task, loss: Tensor) -> None:
     earlier = {k: slope for k, slope in enumerate(step.slopes) if not math.isnan(slope)}
     step.slopes = list((known | earlier).values())
     step.ends.append(ends_before(loss, step.trace))
-    step.dropped = max(step.dropped, largest_dropped_share(loss))
     step.favoured = step.favoured or favoured(loss, step.record)
     step.lowered = step.lowered or lowered(loss, step.record)
     step.parted = step.parted or parted(loss, step.record)

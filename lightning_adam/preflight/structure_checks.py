@@ -13,10 +13,13 @@ from torch.utils._pytree import tree_leaves
 from lightning_adam.diagnosis import Finding
 from lightning_adam.preflight.facts import Check, Facts, found, some
 from lightning_adam.preflight.gradients import matrices
+from lightning_adam.preflight.recorder import is_on
 from lightning_adam.preflight.step import EMBEDDINGS, LAYERS
 from lightning_adam.preflight.task import DROPOUTS, NORMS, Task
 
 SMALLEST_GAIN, LARGEST_GAIN = 0.02, 7
+TOO_MUCH = 0.9
+"""A share that is dropped, from which hardly anything is left to learn by."""
 FADED = 1e-6
 """What all layers together leave of an input, below which it is lost in rounding."""
 VANISHING, VANISHED = 1e-8, 1e-4
@@ -256,6 +259,21 @@ def dead_units(facts: Facts) -> Iterator[Finding]:
         )
 
 
+def hardly_any_left(facts: Facts) -> Iterator[Finding]:
+    """Dropout makes up for what it drops: where that is nearly all, the loss begins far too large and learns next to
+    nothing."""
+    calls = [call for call in facts.step.record.dropouts if is_on(call)]
+    share = max((float(call.options.get("p", call.options.get("dropout_p", 0.5))) for call in calls), default=0.0)
+    if share > TOO_MUCH:
+        yield found(
+            "DEAD-UNITS",
+            "warning",
+            f"Dropout leaves {1 - share:.0%} of the activations, and multiplies them by {1 / max(1e-9, 1 - share):.3g}.",
+            f"Dropout(p=0.1) to Dropout(p=0.5) instead of p={share:g}: p is the share that is dropped.",
+            {"dropped share": share},
+        )
+
+
 def vanishing(facts: Facts) -> Iterator[Finding]:
     """The first quarter's gradient over its weights, against the last quarter's."""
     weights, norms = matrices(facts.task), facts.gradients.first
@@ -277,8 +295,8 @@ def vanishing(facts: Facts) -> Iterator[Finding]:
 
 
 def _is_all_alike(facts: Facts) -> bool:
-    """Whether all samples get one output: depth is why, where a gradient does come through."""
-    return facts.has("behaviour") and facts.behaviour.spread < 1e-6
+    """Whether all samples get one output, but for a few roundings: depth is why, where a gradient does come through."""
+    return facts.has("behaviour") and facts.behaviour.spread < 1e-5
 
 
 def exploding(facts: Facts) -> Iterator[Finding]:
@@ -318,6 +336,7 @@ CHECKS = (
     Check("NO-GRADIENT", ("gradients", "step"), no_gradient),
     Check("ZERO-GRADIENT", ("gradients",), zero_gradient),
     Check("DEAD-UNITS", ("gradients",), dead_units),
+    Check("DEAD-UNITS", ("step",), hardly_any_left),
     Check("GRAD-VANISHING", ("gradients",), vanishing),
     Check("GRAD-EXPLODING", ("gradients",), exploding),
     Check("GRAD-NOT-ZEROED", ("gradients", "optimizers"), not_zeroed),
