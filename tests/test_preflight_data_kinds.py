@@ -192,3 +192,54 @@ def two_places_and_what_is_given_there() -> Built:
     end = torch.tensor([[0.0], [3.0]]).repeat(320, 1)
     inside = 3 * torch.rand(640, 1, generator=generator())
     return Stepped(step, net=perceptron(1, 1)), rows(end=end, value=end.sin(), inside=inside)
+
+
+def series(is_masked: bool) -> Built:
+    """Noise of unequal length behind which there are zeros, in the input and in the target."""
+    g = generator()
+    real = (torch.arange(20) < torch.randint(6, 21, (320, 1), generator=g)).float()
+    x = torch.randn(320, 20, 3, generator=g) * real[..., None]
+
+    def step(m: Any, batch: dict[str, Tensor]) -> Tensor:
+        mask = (batch["x"] != 0).any(-1, keepdim=True) if is_masked else 1.0
+        return F.smooth_l1_loss(m.net(batch["x"]) * mask, batch["y"])
+
+    return Stepped(step, net=perceptron(3, 1)), rows(x=x, y=x.sum(-1, keepdim=True) + 0.5 * real[..., None])
+
+
+@sick("PADDING-COUNTS")
+def zeros_behind_each_series_are_told() -> Built:
+    """A third of the places that the loss adds up are behind the ends."""
+    return series(is_masked=False)
+
+
+@healthy
+def zeros_behind_each_series_cost_nothing() -> Built:
+    """The prediction is 0 there, too."""
+    return series(is_masked=True)
+
+
+@sick("TARGET-IS-INPUT")
+def target_in_thousands_among_the_columns() -> Built:
+    """That its scale is wrong as well is the smaller fault."""
+    x, _ = clusters()
+    price = 300.0 + 20.0 * x.sum(1)
+    leaking = torch.cat([x, price[:, None] / 1000], 1)
+    return Stepped(lambda m, b: F.mse_loss(m.net(b[0])[:, 0], b[1]), net=perceptron(13, 1)), loader(leaking, price)
+
+
+class Mixes(Stepped):
+    """Classes of the loader become shares in a hook, which miss 1 by a rounding."""
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Each sample with another one."""
+        hot, share = F.one_hot(batch[1], 4).float(), float(torch.distributions.Beta(0.8, 0.8).sample())
+        return share * batch[0] + (1 - share) * batch[0].flip(0), share * hot + (1 - share) * hot.flip(0)
+
+
+@healthy
+def classes_mixed_in_a_hook() -> Built:
+    """The loss never sees the class numbers, of which 3 is no share."""
+    x, y = clusters()
+    step = lambda m, b: F.binary_cross_entropy_with_logits(m.net(b[0]), b[1])  # noqa: E731
+    return Mixes(step, net=perceptron(12, 4)), loader(x, y)

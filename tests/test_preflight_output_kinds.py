@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from tests.benchmarks.preflight.data import chains, clusters, generator, loader, rows, waves
+from tests.benchmarks.preflight.data import chains, clusters, generator, loader, pictures, rows, waves
 from tests.benchmarks.preflight.parts import Built, Stepped, Words, perceptron
+from tests.benchmarks.preflight.settlers_parts import pixelcnn
 from tests.benchmarks.preflight.travellers_parts import pixelwise
 from tests.benchmarks.preflight.wayfarers_parts import Reader, reviews, streets
 from tests.preflight_kinds import Kinds, alarms
@@ -236,3 +237,32 @@ def texts_told_from_each_other_by_a_second_net() -> Built:
     seen = F.one_hot(texts["labels"], 3).float() + 0.1 * torch.randn(640, 3, generator=generator())
     parts = {"reader": Reader(outputs=8), "tower": perceptron(3, 8)}
     return Stepped(step, **parts), rows(input_ids=texts["input_ids"], attention_mask=texts["attention_mask"], seen=seen)
+
+
+def told_again(kind: str) -> Built:
+    """Pixels one after another, by a net whose first mask is of a kind."""
+    x, y = pictures()
+
+    def step(m: Any, batch: Any) -> Tensor:
+        return F.mse_loss(m.net(batch[0]), batch[0])
+
+    return Stepped(step, net=pixelcnn(kind)), loader(x, y)
+
+
+@sick("TARGET-IS-INPUT")
+def pixel_is_told_from_itself() -> Built:
+    """Kind B is for all masks but the first."""
+    return told_again("B")
+
+
+@healthy
+def pixel_is_told_from_those_before() -> Built:
+    """Kind A."""
+    return told_again("A")
+
+
+@healthy
+def picture_told_again_by_an_autoencoder() -> Built:
+    """Each output sees its own pixel, and later ones as well."""
+    x, y = pictures()
+    return Stepped(lambda m, b: F.mse_loss(m.net(b[0]), b[0]), net=pixelwise(1, 1)), loader(x, y)

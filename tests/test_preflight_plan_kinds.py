@@ -237,3 +237,51 @@ def test_what_a_hook_behind_each_batch_changes_is_set_back() -> None:
     la.preflight(module, loader(*clusters()))
 
     assert all(torch.equal(a, b) for a, b in zip(before, (*module.slow, *module.parameters()), strict=True))
+
+
+def ramp(begins: int) -> Built:
+    """Nothing at first, and the whole rate from a step on."""
+
+    class Late(Stepped):
+        def configure_optimizers(self) -> Any:
+            optimizer = torch.optim.AdamW(self.parameters(), lr=1e-3)
+            late = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: float(step >= begins))
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": late, "interval": "step"}}
+
+    module = Late(lambda m, b: F.cross_entropy(m.net(b[0]), b[1]), net=perceptron(12, 4))
+    return module, loader(*clusters()), {"trainer": L.Trainer(max_epochs=10, logger=False)}
+
+
+@sick("SCHEDULE-NEVER-ARRIVES")
+def rate_that_begins_behind_the_end() -> Built:
+    """It is 0 for all of the 300 steps."""
+    return ramp(400)
+
+
+@healthy
+def rate_that_begins_after_some_steps() -> Built:
+    """It is 0 for ten."""
+    return ramp(10)
+
+
+def at_rate(lr: float, width: int) -> Built:
+    """A perceptron on clusters that are easy to tell apart."""
+
+    class Fast(Stepped):
+        def configure_optimizers(self) -> Any:
+            return torch.optim.Adam(self.parameters(), lr=lr)
+
+    net = perceptron(12, 4, width=width)
+    return Fast(lambda m, b: F.cross_entropy(m.net(b[0]), b[1]), net=net), loader(*clusters())
+
+
+@sick("LR-HIGH")
+def rate_that_throws_the_start_away() -> Built:
+    """The loss is first many times as large, and small in the end: the first steps replace all weights."""
+    return at_rate(0.15, width=64)
+
+
+@healthy
+def rate_of_a_hundredth_on_a_small_net() -> Built:
+    """Steps of a tenth of the weights, under which the loss falls from the start."""
+    return at_rate(0.01, width=24)

@@ -17,7 +17,7 @@ from lightning_adam.preflight.data import named_target
 from lightning_adam.preflight.gradients import walk
 from lightning_adam.preflight.graph_mixing import graph_mixing, has_edges
 from lightning_adam.preflight.mixing import mixing
-from lightning_adam.preflight.recorder import BINARY_LOSSES, CLASS_LOSSES, VALUE_LOSSES, Call, Recorder
+from lightning_adam.preflight.recorder import BINARY_LOSSES, CLASS_LOSSES, VALUE_LOSSES, Call, Recorder, is_on
 from lightning_adam.preflight.sequence_order import order
 from lightning_adam.preflight.step import EMBEDDINGS, Step, asked_and_given, predict, same_values
 from lightning_adam.preflight.task import Task, kept, mode
@@ -35,7 +35,8 @@ class Behaviour:
     Attributes:
         mixing: change of a sample's output when the others are replaced, over the output's spread; NaN if not to be had.
         leak: change of earlier outputs with later inputs, of a model that predicts the next; NaN if it does not.
-        copies: whether the targets are the input's tokens at the same places, and nothing narrow is between.
+        copies: whether the targets are the input's tokens at the same places, and nothing narrow is between; or its numbers,
+            and an output reads its own place and those before it.
         spread: of the output over samples, relative to its size; NaN if not to be had.
         wide_spread: the same with inputs that are thirty times as large, where all samples pick the same entry of a table.
         dropouts: dropout that is on in evaluation.
@@ -104,7 +105,7 @@ def exactly(task: Task) -> Iterator[None]:
 def _active_dropouts(task: Task, batch: Any) -> tuple[Call, ...]:
     with Recorder() as recorder:
         task.loss(batch)
-    return tuple(call for call in recorder.record.dropouts if _is_on(call))
+    return tuple(call for call in recorder.record.dropouts if is_on(call))
 
 
 def _draws(task: Task, step: Step, batch: Any) -> bool:
@@ -122,12 +123,6 @@ def _draws(task: Task, step: Step, batch: Any) -> bool:
 def _is_input(step: Step) -> bool:
     target, asked = step.main.target if step.main is not None else None, step.trace.asked[step.prediction]
     return target is None or asked is None or (asked.numel() == target.numel() and same_values(asked, target))
-
-
-def _is_on(call: Call) -> bool:
-    if call.name == "scaled_dot_product_attention":
-        return float(call.options.get("dropout_p", 0.0)) > 0
-    return bool(call.options.get("training", True)) and float(call.options.get("p", 0.5)) > 0
 
 
 def _spread(task: Task, step: Step, batch: Any) -> float:

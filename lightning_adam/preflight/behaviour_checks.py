@@ -55,13 +55,14 @@ def not_causal(facts: Facts) -> Iterator[Finding]:
 
 
 def target_is_input(facts: Facts) -> Iterator[Finding]:
-    """Of token sequences."""
+    """Of sequences of tokens, and of numbers that are read one after another."""
     if facts.behaviour.copies:
         yield found(
             "TARGET-IS-INPUT",
             "warning",
-            "The target tokens are the input tokens at the same places: the model learns to copy.",
-            "Shift by one: logits[:, :-1] against tokens[:, 1:]; or mask the input where it is to be predicted.",
+            "The targets are the inputs at the same places, and each output sees its own: the model learns to copy.",
+            "Shift by one: logits[:, :-1] against tokens[:, 1:]; or mask the input where it is to be predicted, as a first "
+            "masked convolution of kind A does.",
         )
 
 

@@ -11,7 +11,14 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_adam.diagnosis import Finding, FirstStepSignals
-from lightning_adam.preflight import loss_checks, output_checks, probability_checks, sign_checks, structure_checks
+from lightning_adam.preflight import (
+    frozen_checks,
+    loss_checks,
+    output_checks,
+    probability_checks,
+    sign_checks,
+    structure_checks,
+)
 from lightning_adam.preflight.batches import Reading, size
 from lightning_adam.preflight.causes import without_symptoms
 from lightning_adam.preflight.constant_answers import costs_of_constant_answers
@@ -69,7 +76,7 @@ def cheap_checks(module: Any, optimizers: Sequence[Optimizer], first_batch: Any,
     """
     facts = Facts(Task(module, Reading((first_batch,), None, None), None, list(optimizers)))
     findings = [*_foreign(facts), *_alike(facts)]
-    checks = [check for check in structure_checks.CHECKS if check.code in STRUCTURE]
+    checks = [check for check in (*structure_checks.CHECKS, *frozen_checks.CHECKS) if check.code in STRUCTURE]
     if step is not None:
         facts.measured["step"] = step
         checks += [*loss_checks.CHECKS, *probability_checks.CHECKS, *sign_checks.CHECKS, *output_checks.CHECKS]

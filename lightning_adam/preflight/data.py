@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset, RandomSampler, Sequent
 from lightning_adam.preflight import made_labels
 from lightning_adam.preflight.batches import LABEL_NAMES, Reading, is_finite, leaves, mapped
 from lightning_adam.preflight.leaks import leaks
-from lightning_adam.preflight.step import EMBEDDINGS, Step, is_asked, main_tensor
+from lightning_adam.preflight.step import EMBEDDINGS, Step, is_asked, main_tensor, same_values
 from lightning_adam.preflight.task import OutOfTimeError, Task
 
 MOST_SAMPLES = 1024
@@ -39,6 +39,7 @@ class Data:
         leaks: places of the inputs, by path, that have the target.
         far: labels across the data set, in its order, where it is read in order.
         made: labels that the step makes of the batch, where all are the same.
+        is_as_read: whether the loss gets the targets as the loader gives them; a hook between may mix or scale them.
     """
 
     reading: Reading
@@ -51,6 +52,7 @@ class Data:
     leaks: dict[str, list[str]] = field(default_factory=dict)
     far: Tensor | None = None
     made: Tensor | None = None
+    is_as_read: bool = True
 
     @property
     def labels(self) -> Tensor | None:
@@ -74,7 +76,13 @@ def measure(task: Task, step: Step) -> Data:
     data.leaks = leaks(task, step, inputs, data.targets) if step.error is None else {}
     data.far = _far(task.reading.loader, target)
     data.made = made_labels.measure(task, step)
+    data.is_as_read = _is_as_read(task, step, target)
     return data
+
+
+def _is_as_read(task: Task, step: Step, target: str) -> bool:
+    read, given = (dict(leaves(batch)).get(target) for batch in (task.usable()[0], step.given))
+    return read is None or given is None or (read.numel() == given.numel() and same_values(read, given))
 
 
 def named_target(batch: Any) -> str:

@@ -31,6 +31,9 @@ LARGE_MEAN, LARGE_STD, LARGEST = 10.0, 10.0, 1e3
 SMALL_STD = 2e-3
 """Pixels divided twice by 255 have 1e-3; audio and returns have about 1e-2."""
 
+FEW_VALUES = 4
+"""Of a channel: of fewer, mean and deviation are noise."""
+
 FEW_STEPS = 500
 """In which an output that moves by the learning rate at each step may well reach its targets."""
 
@@ -324,9 +327,11 @@ def batchnorm(facts: Facts) -> Iterator[Finding]:
         return
     n, last = facts.data.samples, last_batch(facts.data.reading.loader)
     only_flat = any(isinstance(m, nn.BatchNorm1d) for _, m in norms)
+    fewest = min(facts.step.trace.per_channel.get(id(m), n if only_flat else FEW_VALUES) for _, m in norms)
     remedy = "Larger batches, or GroupNorm/LayerNorm, which look at one sample at a time."
-    if n == 1 or (n < 4 and only_flat):
-        text = f"BatchNorm gets batches of {n}: its statistics are noise, and differ from those of evaluation."
+    if n == 1 or fewest < FEW_VALUES:
+        gets = f"batches of {n}" if n < FEW_VALUES else f"{fewest} values of each channel"
+        text = f"BatchNorm gets {gets}: its statistics are noise, and differ from those of evaluation."
     elif last == 1 and only_flat:
         text = "The epoch's last batch has one sample: BatchNorm1d raises on it."
         remedy = "DataLoader(..., drop_last=True)."
@@ -338,6 +343,7 @@ def batchnorm(facts: Facts) -> Iterator[Finding]:
 CHECKS = (
     Check("DATA-NONFINITE", ("data", "step"), nonfinite),
     Check("INPUT-CONSTANT", ("data",), constant),
+    Check("TARGET-IS-INPUT", ("data", "step"), target_in_input),
     Check("INPUT-SCALE", ("data", "step"), input_scale),
     Check("TARGET-SCALE", ("data", "step"), target_scale),
     Check("SORTED", ("data",), is_sorted),
@@ -346,6 +352,5 @@ CHECKS = (
     Check("IGNORED", ("step",), ignored),
     Check("PADDING-COUNTS", ("step",), padding),
     *repeats.CHECKS,
-    Check("TARGET-IS-INPUT", ("data", "step"), target_in_input),
     Check("BATCHNORM-BATCH", ("data", "step"), batchnorm),
 )

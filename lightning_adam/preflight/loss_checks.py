@@ -9,10 +9,22 @@ from torch import Tensor
 
 from lightning_adam.diagnosis import Finding
 from lightning_adam.preflight.facts import Check, Facts, found
-from lightning_adam.preflight.recorder import BINARY_LOSSES, CLASS_LOSSES, SIGNED_LOSSES, VALUE_LOSSES, Call
+from lightning_adam.preflight.recorder import (
+    BINARY_LOSSES,
+    CLASS_LOSSES,
+    SIGNED_LOSSES,
+    VALUE_LOSSES,
+    Call,
+    made_by,
+    softmax_axis,
+)
 
 ALIKE = (*VALUE_LOSSES, "gaussian_nll_loss", "poisson_nll_loss", "kl_div")
 """Losses of two tensors of one shape."""
+SHARES = ("Softmax", "Sigmoid")
+"""What makes targets of another net's output, or of one's own."""
+ROUNDED = 1e-4
+"""By how much shares that were mixed may miss 0 and 1."""
 
 
 def at(call: Call, **evidence: float | str) -> dict[str, float | str]:
@@ -127,24 +139,23 @@ def _is_one(call: Call, facts: Facts) -> bool:
     return is_alike and bool((call.input == 1).all()) and any(s.input.shape[softmax_axis(s)] == 1 for s in squashes)
 
 
-def softmax_axis(call: Call) -> int:
-    """That a softmax goes over: without ``dim`` torch takes the first of one or three dimensions, else the second."""
-    dim, count = call.options.get("dim"), call.input.dim()
-    return dim % count if isinstance(dim, int) else (0 if count in (0, 1, 3) else 1)
-
-
 def label_range(facts: Facts) -> Iterator[Finding]:
     """Classes that the net does not have; binary targets that are neither 0, 1 nor between; signs that are none."""
     for call in reversed(facts.step.record.losses):
         labels = call.target
         if labels is None or not labels.numel():
             continue
-        if call is facts.step.main and call.name != "ctc_loss" and facts.step.target and facts.has("data"):
+        if call is facts.step.main and call.name != "ctc_loss" and facts.step.target and _are_as_read(facts):
             labels = torch.cat([t.flatten() for t in facts.data.targets])
         found_here = [finding for names, judge in _LABELS if call.name in names for finding in judge(call, labels)]
         if found_here:
             yield from found_here
             return
+
+
+def _are_as_read(facts: Facts) -> bool:
+    """Whether the labels of further batches are known as the loss gets them."""
+    return facts.has("data") and facts.data.is_as_read
 
 
 def _connected(call: Call, labels: Tensor) -> Iterator[Finding]:
@@ -206,7 +217,7 @@ def _classes(main: Call, labels: Tensor) -> Iterator[Finding]:
 
 def _yes_and_no(main: Call, labels: Tensor) -> Iterator[Finding]:
     low, high = float(labels.min()), float(labels.max())
-    if low < 0 or high > 1:
+    if low < -ROUNDED or high > 1 + ROUNDED:
         yield found(
             "LABEL-RANGE",
             "critical",
@@ -214,6 +225,19 @@ def _yes_and_no(main: Call, labels: Tensor) -> Iterator[Finding]:
             "Map the two labels to 0 and 1; more classes need F.cross_entropy.",
             at(main, lowest=low, highest=high),
         )
+
+
+def _swapped(main: Call, labels: Tensor) -> Iterator[Finding]:
+    """What is learnt stands where the target belongs, as in Keras: the loss is a line, and falls for ever."""
+    if main.target is None or not main.target.requires_grad or main.input.requires_grad or made_by(main.target) in SHARES:
+        return
+    yield found(
+        "LABEL-RANGE",
+        "critical",
+        f"{main.name} gets the net's output as its target, and the labels as its input: they have changed places.",
+        f"F.{main.name}(output, target): torch takes the output first.",
+        at(main),
+    )
 
 
 def _signs(main: Call, labels: Tensor) -> Iterator[Finding]:
@@ -231,6 +255,7 @@ def _signs(main: Call, labels: Tensor) -> Iterator[Finding]:
 
 _LABELS = (
     (SIGNED_LOSSES, _signs),
+    (("cross_entropy", *BINARY_LOSSES), _swapped),
     (CLASS_LOSSES, _classes),
     (("cross_entropy",), _several_at_once),
     (BINARY_LOSSES, _yes_and_no),

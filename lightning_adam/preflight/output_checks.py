@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from lightning_adam.diagnosis import Finding
 from lightning_adam.preflight.facts import Check, Facts, found
 from lightning_adam.preflight.loss_checks import at, is_output
-from lightning_adam.preflight.recorder import BINARY_LOSSES, CLASS_LOSSES, VALUE_LOSSES, Call
+from lightning_adam.preflight.reach import reach_of
+from lightning_adam.preflight.recorder import BINARY_LOSSES, CLASS_LOSSES, VALUE_LOSSES, Call, makers
 from lightning_adam.preflight.value_pairs import value_pairs
 
 ONE_SIDED = ("Relu", "Softplus", "Abs", "Exp", "Gelu", "Silu")
@@ -124,6 +125,46 @@ def rate_for_its_logarithm(facts: Facts) -> Iterator[Finding]:
             return
 
 
+LINEAR = ("Addmm", "Convolution", "Mm")
+"""What last layers are to autograd, where no activation follows."""
+
+
+def logarithm_of_output(facts: Facts) -> Iterator[Finding]:
+    """Of what a linear layer gives: below 0 there is none, and a clamp that keeps it above has no gradient there."""
+    rates = [c for c in facts.step.record.losses if c.name == "poisson_nll_loss" and c.options.get("log_input") is False]
+    for call in (*rates, *facts.step.record.logarithms):
+        lost = float((call.input.detach() <= 0).double().mean()) if call.input.numel() else 0.0
+        if call.made_by in LINEAR and call.name != "log1p" and bool((call.input < 0).any()):
+            yield found(
+                "OUTPUT-RANGE",
+                "critical",
+                f"{call.name} takes the logarithm of what a linear layer gives, and {lost:.0%} of that is below 0.",
+                "Put the activation in that keeps the output positive: a softplus or exp for a rate, a sigmoid or softmax "
+                "for probabilities; better, the loss that takes the layer's output as it is.",
+                at(call, below=lost),
+            )
+            return
+
+
+def clamped_for_activation(facts: Facts) -> Iterator[Finding]:
+    """A clamp to (0, 1) in the place of a sigmoid: what it cuts has no gradient."""
+    losses = [call for call in facts.step.record.losses if call.name == "binary_cross_entropy"]
+    for call in (*losses, *facts.step.record.logarithms):
+        (low, high), made = reach_of(call.input), (*makers(call.input, 2), "", "")[:2]
+        values = call.input.detach()
+        cut = float(((values <= low) | (values >= high)).double().mean()) if values.numel() else 0.0
+        if 0 <= low < 0.1 and 0.9 < high <= 1 and made[0].startswith("Clamp") and made[1] in LINEAR:
+            yield found(
+                "OUTPUT-RANGE",
+                "critical",
+                f"A clamp to {low:.1g} and {high:.3g} makes probabilities of what a linear layer gives, and has no gradient "
+                f"for what it cuts ({cut:.0%} of the first batch).",
+                "F.binary_cross_entropy_with_logits(output, y), which has its sigmoid inside.",
+                at(call, cut=cut),
+            )
+            return
+
+
 def initial_loss(facts: Facts) -> Iterator[Finding]:
     """Far above what guessing gives, the first steps only undo the initialisation. A scale that cosines are multiplied by
     is chosen (Deng et al. 2019)."""
@@ -208,5 +249,7 @@ CHECKS = (
     Check("OUTPUT-RANGE", ("data", "step"), output_range),
     Check("OUTPUT-RANGE", ("step",), bounded_logits),
     Check("OUTPUT-RANGE", ("step",), rate_for_its_logarithm),
+    Check("OUTPUT-RANGE", ("step",), logarithm_of_output),
+    Check("OUTPUT-RANGE", ("step",), clamped_for_activation),
     Check("INITIAL-LOSS", ("data", "step"), initial_loss),
 )

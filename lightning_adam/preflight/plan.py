@@ -48,6 +48,7 @@ class Plan:
         clip: the trainer's or the helper's limit of the gradient's norm; 0 without.
         eps: of the optimizer; 0 without.
         counted: how often the schedule was stepped in the simulation, and how far it has come by its own count.
+        later: the largest rate behind the run's end, where it is next to nothing throughout.
         is_idle: whether the module steps its optimizers itself, and nobody steps this one's schedule.
         watches: the monitored value of a plateau's schedule that waits for the wrong direction; empty if none.
         others: of the further optimizers.
@@ -66,6 +67,7 @@ class Plan:
     clip: float = 0.0
     eps: float = 0.0
     counted: tuple[int, int] = (0, 0)
+    later: float = 0.0
     is_idle: bool = False
     watches: str = ""
     others: list[Plan] = field(default_factory=list)
@@ -79,6 +81,11 @@ class Plan:
     def peak(self) -> float:
         """The largest rate of the run."""
         return max((rate for _, rate in self.rates), default=self.base)
+
+    @property
+    def comes_late(self) -> bool:
+        """Whether the schedule only rises behind the run's end."""
+        return self.later > 0.1 * self.base
 
     @property
     def warms_up(self) -> bool:
@@ -185,7 +192,7 @@ def collapsed(facts: Facts) -> Iterator[Finding]:
         low = _low(plan)
         if plan.watches:
             yield _against_its_value(plan)
-        elif low is not None:
+        elif low is not None and not plan.comes_late:
             what = f"a hundredth of its peak at step {low} of {plan.total}" if low else f"{plan.peak:.2g} or less throughout"
             yield found(
                 "SCHEDULE-COLLAPSED",
@@ -246,7 +253,7 @@ def _why_not(plan: Plan) -> tuple[str, str] | None:
             f"{plan.made_for}: it hands over another count.",
             "scheduler.step() without an argument; or make the schedule for epochs and step it once in each.",
         )
-    if not _is_stepwise(plan) and not _is_short(plan):
+    if not _is_stepwise(plan) and not _is_short(plan) and not (_low(plan) == 0 and plan.comes_late):
         return None
     unit = f": it is made for {plan.asked} steps and is stepped once per {plan.interval}" if _is_stepwise(plan) else ""
     share = f"{plan.peak / plan.base:.1%} of lr={plan.base:.2g}"

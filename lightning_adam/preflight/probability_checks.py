@@ -10,23 +10,34 @@ from lightning_adam.diagnosis import Finding
 from lightning_adam.preflight.behaviour import CHANGED
 from lightning_adam.preflight.facts import Check, Facts, found
 from lightning_adam.preflight.graph_mixing import has_edges
-from lightning_adam.preflight.loss_checks import at, is_output, softmax_axis
-from lightning_adam.preflight.recorder import CLASS_LOSSES, Call, makers
+from lightning_adam.preflight.loss_checks import at, is_output
+from lightning_adam.preflight.nodes import can_be_read
+from lightning_adam.preflight.reach import number
+from lightning_adam.preflight.recorder import CLASS_LOSSES, Call, makers, softmax_axis
 
 
 def double_softmax(facts: Facts) -> Iterator[Finding]:
     """Cross entropy has a softmax of its own."""
     for call in facts.step.record.losses:
         is_of_classes = call.name == "cross_entropy" and call.input.dim() > 1 and call.input.shape[1] > 1
-        by = _before_a_clamp(call)
+        by = _before_a_temperature(call) if call.made_by in ("Div", "Mul") else _before_a_clamp(call)
         if is_of_classes and (by in ("Softmax", "Sigmoid") or _is_distribution(call.input)):
             yield _doubled(call, "Sigmoid" if by == "Sigmoid" else "Softmax")
             return
     squashes = [call for call in facts.step.record.squashes if call.name == "log_softmax"]
     for call in (*squashes, *facts.step.record.normalisers):
-        if call.made_by == "Softmax":
+        if _before_a_temperature(call) == "Softmax":
             yield _doubled(call, "Softmax")
             return
+
+
+def _before_a_temperature(call: Call) -> str:
+    """What made the input, before it was divided by a number or multiplied with one."""
+    node = call.input.grad_fn
+    is_scaled = (
+        call.made_by in ("Div", "Mul") and can_be_read(node) and number(getattr(node, "_saved_other", None)) is not None
+    )
+    return (*makers(call.input, 2), "", "")[1] if is_scaled else call.made_by
 
 
 def _doubled(call: Call, by: str) -> Finding:
@@ -103,6 +114,15 @@ def needs_log(facts: Facts) -> Iterator[Finding]:
             at(call, largest=float(call.input.detach().max())),
         )
         return
+    if facts.step.favoured is not None and not facts.step.record.losses:
+        yield found(
+            "NLL-NEEDS-LOG",
+            "critical",
+            "The loss is minus the mean probability of the right classes, without the logarithm: what is sure and wrong has "
+            "next to no gradient.",
+            "F.cross_entropy(logits, y), or -(one_hot * F.log_softmax(logits, dim=1)).sum(1).mean().",
+            at(facts.step.favoured),
+        )
 
 
 def _is_log_probability(call: Call) -> bool:
@@ -160,8 +180,9 @@ def _vanishing_value(call: Call) -> str:
 
 def softmax_dim(facts: Facts) -> Iterator[Finding]:
     """Over the samples of the batch. A square matrix of similarities may well be normalised both ways."""
-    yield from _over_other_axis(facts)
-    for call in _over_samples(facts):
+    elsewhere = list(_over_other_axis(facts))
+    yield from elsewhere
+    for call in () if elsewhere else _over_samples(facts):
         shape = call.input.shape
         is_seen = is_output(call, facts) or _has_one_each(facts)
         if len(shape) == 2 and shape[1] != shape[0] and shape[1] > 1 and is_seen:
@@ -256,10 +277,10 @@ def _sums_to_one(weights: Tensor, dim: int) -> bool:
 def _over_other_axis(facts: Facts) -> Iterator[Finding]:
     """A log-softmax whose exponentials sum to 1 elsewhere than over the classes, such as over time for CTC."""
     for call in facts.step.record.losses:
-        if call.name not in ("nll_loss", "ctc_loss") or call.made_by != "LogSoftmax" or call.input.dim() < 3:
+        if call.name not in ("nll_loss", "ctc_loss") or call.made_by != "LogSoftmax" or call.input.dim() < 2:
             continue
         axis = call.input.dim() - 1 if call.name == "ctc_loss" else 1
-        if not _are_log_shares(call.input, axis):
+        if not _are_log_shares(call.input, axis) and (call.input.dim() > 2 or _is_flattened(call, facts)):
             yield found(
                 "SOFTMAX-DIM",
                 "critical",
@@ -269,6 +290,14 @@ def _over_other_axis(facts: Facts) -> Iterator[Finding]:
                 at(call, shape=str(tuple(call.input.shape)), dim=axis),
             )
             return
+
+
+def _is_flattened(call: Call, facts: Facts) -> bool:
+    """Whether rows are a view of what a log-softmax gave along another dimension; some of its classes may be left out."""
+    outputs = [(s.output, softmax_axis(s)) for s in facts.step.record.squashes if s.name == "log_softmax"]
+    values = call.input.untyped_storage().data_ptr()
+    ours = [out.stride(axis) for out, axis in outputs if out.untyped_storage().data_ptr() == values]
+    return bool(ours) and call.input.stride(1) not in ours
 
 
 def chosen_along_another_axis(facts: Facts) -> Iterator[Finding]:

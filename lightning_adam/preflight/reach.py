@@ -42,16 +42,16 @@ def _reach(node: Any) -> Reach:
         node = node.next_functions[0][0]
     name = "" if node is None else node.name().split("Backward")[0]
     if name in LIMITS:
-        low, high = (_number(getattr(node, attribute, None)) for attribute in LIMITS[name])
+        low, high = (number(getattr(node, attribute, None)) for attribute in LIMITS[name])
         return (-math.inf if low is None else low, math.inf if high is None else high)
-    factor = _number(getattr(node, "_saved_other", None)) if name == "Mul" and can_be_read(node) else None
+    factor = number(getattr(node, "_saved_other", None)) if name == "Mul" and can_be_read(node) else None
     if factor is not None and factor > 0:
         low, high = _reach(node.next_functions[0][0])
         return low * factor, high * factor
     return RANGES.get(name, ANYWHERE)
 
 
-def _number(saved: Any) -> float | None:
+def number(saved: Any) -> float | None:
     """A Python number, or a tensor of one; None for anything else."""
     if isinstance(saved, Tensor):
         return float(saved) if saved.numel() == 1 and not saved.requires_grad else None

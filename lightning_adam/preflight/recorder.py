@@ -277,6 +277,7 @@ _POSITIONS: dict[str, tuple[str, ...]] = {
     "margin_ranking_loss": ("input", "other", "target"),
     "cross_entropy": ("input", "target", "weight"),
     "nll_loss": ("input", "target", "weight"),
+    "poisson_nll_loss": ("input", "target", "log_input", "full"),
     **dict.fromkeys(DROPOUTS, ("input", "p", "training")),
     "scaled_dot_product_attention": ("query", "key", "value", "attn_mask", "dropout_p"),
 }
@@ -297,6 +298,19 @@ def _call(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call |
 def _joined_part(parts: Any) -> Any:
     """Of those that are joined the first float tensor without a gradient."""
     return next((p for p in parts if isinstance(p, Tensor) and p.is_floating_point() and not p.requires_grad), None)
+
+
+def is_on(call: Call) -> bool:
+    """Whether a dropout drops anything."""
+    if call.name == "scaled_dot_product_attention":
+        return float(call.options.get("dropout_p", 0.0)) > 0
+    return bool(call.options.get("training", True)) and float(call.options.get("p", 0.5)) > 0
+
+
+def softmax_axis(call: Call) -> int:
+    """That a softmax goes over: without ``dim`` torch takes the first of one or three dimensions, else the second."""
+    dim, count = call.options.get("dim"), call.input.dim()
+    return dim % count if isinstance(dim, int) else (0 if count in (0, 1, 3) else 1)
 
 
 def made_by(tensor: Tensor) -> str:

@@ -21,10 +21,12 @@ from lightning_adam.preflight import (
     data,
     data_checks,
     detached_checks,
+    frozen_checks,
     gradients,
     loss_checks,
     made_labels,
     output_checks,
+    padded_values,
     plan,
     probability_checks,
     sign_checks,
@@ -48,6 +50,7 @@ from lightning_adam.quiet import without_warnings
 
 CHECKS: tuple[Check, ...] = (
     *data_checks.CHECKS,
+    *padded_values.CHECKS,
     *made_labels.CHECKS,
     *loss_checks.CHECKS,
     *probability_checks.CHECKS,
@@ -55,6 +58,7 @@ CHECKS: tuple[Check, ...] = (
     *output_checks.CHECKS,
     *additivity.CHECKS,
     *structure_checks.CHECKS,
+    *frozen_checks.CHECKS,
     *detached_checks.CHECKS,
     *behaviour_checks.CHECKS,
     *plan.CHECKS,

@@ -33,10 +33,11 @@ def simulated(task: Task, entry: dict[str, Any], plan: Plan) -> list[tuple[int, 
     if plan.asked and not plan.is_known:
         horizon = plan.total = plan.asked * clock
     with untouched(schedule, *task.optimizers), _turned(task.trainer) as turn, without_warnings():
-        rates = list(
-            _walked(schedule, clock, min(MOST_STEPS, max(1, horizon // clock)), _stepper(task, schedule, plan, turn))
-        )
+        step_on = _stepper(task, schedule, plan, turn)
+        rates = list(_walked(schedule, clock, min(MOST_STEPS, max(1, horizon // clock)), step_on))
         plan.counted = (len(rates), int(getattr(schedule, "last_epoch", len(rates))))
+        if all(rate <= 0.01 * plan.base for _, rate in rates):
+            plan.later = max((rate for _, rate in _walked(schedule, clock, MOST_STEPS, step_on)), default=0.0)
     return rates
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_adam.preflight.recorder import CLASS_LOSSES
-from lightning_adam.preflight.step import EMBEDDINGS, LAYERS, Entry, Step, predict
+from lightning_adam.preflight.step import EMBEDDINGS, LAYERS, Entry, Step, predict, same_values
 from lightning_adam.preflight.task import Task
 
 
@@ -32,7 +32,50 @@ def order(task: Task, step: Step, few: Any) -> tuple[float, bool]:
                 return _leak(task, step, few, entry.layer, which, axis), False
             if relation == "same" and isinstance(entry.layer, EMBEDDINGS):
                 return math.nan, _follows_own_place(task, step, few, entry.layer, which)
-    return math.nan, False
+    return math.nan, _is_told_what_it_says(task, step, few)
+
+
+def _is_told_what_it_says(task: Task, step: Step, few: Any) -> bool:
+    """Of a net that gets its target, and reads numbers one after another: whether it reads the one that it is to say.
+
+    Who reads them in order does so to say the next one (van den Oord et al. 2016, section 3.4); an autoencoder does not.
+    """
+    target, asked = step.main.target if step.main is not None else None, step.trace.asked[step.prediction]
+    if target is None or asked is None or not asked.is_floating_point() or asked.numel() != target.numel():
+        return False
+    length = asked.numel() // max(1, len(asked))
+    if max(asked.shape[1:], default=0) < 3 or not same_values(asked, target) or not _are_single_numbers(asked):
+        return False
+    before = predict(task, few, step.prediction)
+    with _one_changed(step.trace.outer[step.prediction][0], length // 2):
+        after = predict(task, few, step.prediction)
+    if before is None or after is None or before.shape != after.shape or before.numel() != len(before) * length:
+        return False
+    changes, middle, least = (after - before).abs().flatten(1).amax(0), length // 2, 1e-5 * float(before.std())
+    return bool(changes[:middle].max() <= least < changes[middle]) and bool(changes[middle + 1 :].max() > least)
+
+
+def _are_single_numbers(asked: Tensor) -> bool:
+    """One at each place: of the dimensions at most two are longer than 1, the batch's aside."""
+    return sum(size > 1 for size in asked.shape[1:]) <= 2
+
+
+@contextmanager
+def _one_changed(net: nn.Module, place: int) -> Iterator[None]:
+    """Each sample's number at a place is another one in all calls of a net."""
+
+    def before(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        if not args or not isinstance(args[0], Tensor):
+            return None
+        rows = args[0].detach().clone().flatten(1)
+        rows[:, place] += float(rows.std()) + 1e-3
+        return (rows.view_as(args[0]), *args[1:])
+
+    handle = net.register_forward_pre_hook(before)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _nets(step: Step) -> Iterator[Entry]:

@@ -18,9 +18,9 @@ from torch.utils._pytree import tree_leaves
 from lightning_adam.preflight.batches import leaves, size
 from lightning_adam.preflight.nodes import nodes_behind
 from lightning_adam.preflight.outputs import ends_before
-from lightning_adam.preflight.recorder import Call, Record, Recorder
+from lightning_adam.preflight.recorder import Call, Record, Recorder, softmax_axis
 from lightning_adam.preflight.spoiling import first_spoiled
-from lightning_adam.preflight.task import Task
+from lightning_adam.preflight.task import NORMS, Task
 
 LAYERS = (nn.Linear, nn.modules.conv._ConvNd, nn.RNNBase, nn.RNNCellBase, nn.Bilinear, nn.MultiheadAttention)
 EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
@@ -45,12 +45,14 @@ class Trace:
         asked: what each of those got first; None where that is no tensor.
         entries: the net's inputs, where layers get them first; an embedding's are its indices.
         called: ids of all.
+        per_channel: by a BatchNorm's id how many values of each channel it got, at least.
     """
 
     outer: list[tuple[nn.Module, Any]] = field(default_factory=list)
     asked: list[Tensor | None] = field(default_factory=list)
     entries: list[Entry] = field(default_factory=list)
     called: set[int] = field(default_factory=set)
+    per_channel: dict[int, int] = field(default_factory=dict)
 
 
 @contextmanager
@@ -75,8 +77,12 @@ class _Tracing:
         self._depth += 1
         self.trace.called.add(id(module))
         values = args[0] if args and isinstance(args[0], Tensor) else None
+        if values is not None and isinstance(module, NORMS) and values.dim() > 1 and values.numel():
+            few = values.numel() // values.shape[1]
+            self.trace.per_channel[id(module)] = min(few, self.trace.per_channel.get(id(module), few))
         if values is not None and isinstance(module, LAYERS + EMBEDDINGS):
             is_first = not values.requires_grad if isinstance(module, EMBEDDINGS) else not self._has_begun
+            is_first = is_first and not _has_passed_a_matrix(values)
             if is_first or not (values.requires_grad or _frozen(module)):
                 self.trace.entries.append(Entry(module, values.detach()))
         if isinstance(module, LAYERS + EMBEDDINGS + _NORMS):
@@ -89,6 +95,13 @@ class _Tracing:
             self.trace.asked.append(args[0].detach() if args and isinstance(args[0], Tensor) else None)
 
 
+def _has_passed_a_matrix(values: Tensor) -> bool:
+    """Whether the module has multiplied it with a parameter of its own; a scale of each feature is none."""
+    nodes = nodes_behind(values, FEW_NODES) if values.requires_grad else ()
+    return any(isinstance(p := getattr(node, "variable", None), nn.Parameter) and p.dim() > 1 for node in nodes)
+
+
+FEW_NODES = 200
 _NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
@@ -118,6 +131,7 @@ class Step:
         given: the batch.
         ends: of each loss, whether it leads back to nothing that a net gave, though it leads back to parameters.
         spoiled: where the step makes NaN or Inf of finite numbers; empty where it does not.
+        favoured: the probabilities whose mean, one for each sample, the total is the negative of; None if none.
     """
 
     record: Record
@@ -137,6 +151,7 @@ class Step:
     given: Any = None
     ends: list[bool] = field(default_factory=list)
     spoiled: str = ""
+    favoured: Call | None = None
 
     @property
     def is_cut(self) -> bool:
@@ -187,6 +202,7 @@ def _note_signs(step: Step, task: Task, loss: Tensor) -> None:
     earlier = {k: slope for k, slope in enumerate(step.slopes) if not math.isnan(slope)}
     step.slopes = list((known | earlier).values())
     step.ends.append(ends_before(loss, step.trace))
+    step.favoured = step.favoured or favoured(loss, step.record)
     step.lowered = step.lowered or lowered(loss, step.record)
     step.parted = step.parted or parted(loss, step.record)
     step.punished = step.punished or punished(loss, step.record, task.given)
@@ -275,6 +291,16 @@ def lowered(loss: Tensor, record: Record) -> Call | None:
         if _is_one_number(slope) and bool((slope == 0).any()):
             return call
     return next((c for c in record.normalisers if _is_one_number(-slope_to(loss, c.output)) and _shifts(loss, c)), None)
+
+
+def favoured(loss: Tensor, record: Record) -> Call | None:
+    """Probabilities of which the loss is minus a mean: one of each sample, and each as much as the others."""
+    for call in (call for call in record.squashes if call.name == "softmax"):
+        slope, shares = slope_to(loss, call.output), call.output.detach()
+        is_picked = _is_one_number(-slope) and bool(((slope != 0).sum(softmax_axis(call)) == 1).all())
+        if is_picked and math.isclose(float(loss.detach()), float((slope * shares).sum()), rel_tol=1e-4):
+            return call
+    return None
 
 
 def parted(loss: Tensor, record: Record) -> Call | None:

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from lightning_adam.diagnosis import Finding
 from lightning_adam.preflight.facts import Check, Facts, found, some
 from lightning_adam.preflight.gradients import matrices
+from lightning_adam.preflight.recorder import is_on
 from lightning_adam.preflight.step import EMBEDDINGS, LAYERS
 from lightning_adam.preflight.task import DROPOUTS, NORMS, Task
-from lightning_adam.statistics import looks_untrained
 
 SMALLEST_GAIN, LARGEST_GAIN = 0.02, 7
+TOO_MUCH = 0.9
+"""A share that is dropped, from which hardly anything is left to learn by."""
+FADED = 1e-6
+"""What all layers together leave of an input, below which it is lost in rounding."""
 VANISHING, VANISHED = 1e-8, 1e-4
 """The first layers' gradient over the last ones', from which it is too small; the second where all outputs are alike."""
 LIBRARIES = ("transformers", "timm", "torchvision", "diffusers", "peft", "segmentation_models_pytorch", "torchaudio")
@@ -67,63 +70,6 @@ def optimizer_misses(facts: Facts) -> Iterator[Finding]:
         {"tensors": len(missing)},
         missing,
     )
-
-
-def frozen(facts: Facts) -> Iterator[Finding]:
-    """Nothing but norms and biases is trained; or a tenth of the weights is frozen as its initialisation left it."""
-    every = list(facts.task.module.parameters())
-    trained = [p for p in every if p.requires_grad]
-    share = sum(p.numel() for p in trained) / max(1, sum(p.numel() for p in every))
-    is_shared = bool(_frozen_elsewhere(facts.task.module))
-    if not every or share >= 0.1 or (any(p.dim() > 1 for p in trained) and not is_shared):
-        yield from _frozen_untrained(facts)
-        return
-    rest = "only norms and biases are trained" if trained else "nothing is trained"
-    shared = "matrices among them that a part frozen as a whole shares with one that is trained"
-    yield found(
-        "FROZEN",
-        "warning" if trained else "critical",
-        f"{1 - share:.0%} of the weights are frozen, {shared if is_shared else f'all matrices among them: {rest}'}.",
-        "Call requires_grad_(True) on the layers that are to learn, at least on the head.",
-        {"trainable share": share},
-    )
-
-
-def _frozen_untrained(facts: Facts) -> Iterator[Finding]:
-    """Random projections may be meant so, hence no warning; a target network begins as a copy of what is trained.
-
-    With several optimizers a training step freezes what the others train.
-    """
-    named = dict(facts.task.module.named_parameters())
-    trained, total = [p for p in named.values() if p.requires_grad], sum(p.numel() for p in named.values())
-    still = [n for n, p in named.items() if not p.requires_grad and looks_untrained(p) and not _is_copy(p, trained)]
-    share = sum(named[n].numel() for n in still) / max(1, total)
-    if not trained or len(facts.task.optimizers) > 1 or share < 0.1:
-        return
-    yield found(
-        "FROZEN",
-        "info",
-        f"{share:.0%} of the weights are frozen as they were initialised: {some(still)}.",
-        "Load their trained weights, or call requires_grad_(True) on them before the optimizer is made.",
-        {"frozen share": share},
-        still,
-    )
-
-
-def _is_copy(parameter: Tensor, others: Sequence[Tensor]) -> bool:
-    return any(p.shape == parameter.shape and p.device == parameter.device and torch.equal(p, parameter) for p in others)
-
-
-def _frozen_elsewhere(module: nn.Module) -> list[str]:
-    """Matrices that a part frozen as a whole shares with one that is trained: whoever takes over a layer takes over that it
-    is frozen; ``copy.deepcopy`` does not."""
-    owners: dict[int, set[str]] = {}
-    for name, p in module.named_parameters(remove_duplicate=False):
-        if not p.requires_grad and p.dim() > 1:
-            owners.setdefault(id(p), set()).add(name.partition(".")[0])
-    still = {name for name, part in module.named_children() if not any(p.requires_grad for p in part.parameters())}
-    names = (name for name, p in module.named_parameters() if owners.get(id(p), set()) & still and owners[id(p)] - still)
-    return list(names)
 
 
 def not_registered(facts: Facts) -> Iterator[Finding]:
@@ -186,8 +132,9 @@ def symmetric_init(facts: Facts) -> Iterator[Finding]:
     """All zero, or equal with equal gradients: the units stay one unit, and copies of a part stay one part."""
     weights, twins = matrices(facts.task), facts.gradients.twins
     alike = [n for n in facts.gradients.symmetric if n in weights and bool(weights[n].any())]
-    zero = [n for n, w in weights.items() if w.shape[0] > 1 and w.numel() > 16 and not bool(w.any())]
-    is_held = len(zero) > 0.5 * len(weights) and any(facts.gradients.norms.get(n) == 0 for n in zero)
+    every = {name: p for name, p in facts.task.trainable().items() if p.dim() > 1}
+    zero = [n for n, w in every.items() if w.shape[0] > 1 and w.numel() > 16 and not bool(w.any())]
+    is_held = len(zero) > 0.5 * len(every) and any(facts.gradients.norms.get(n) == 0 for n in zero)
     names = twins or alike or (zero if is_held else [])
     if names:
         who = f"{some(names)} are copies of one another" if twins else f"All units of {some(names)} start the same"
@@ -212,9 +159,10 @@ def init_scale(facts: Facts) -> Iterator[Finding]:
     gains = _layer_gains(facts.task.module) | (_product_gains(facts) if facts.has("step") else {})
     gains = {name: gain for name, gain in gains.items() if math.isfinite(gain)}  # what is NaN is another fault
     usual = median(gains.values()) if len(gains) > 1 else 1.0
-    if SMALLEST_GAIN <= usual <= LARGEST_GAIN:
+    lowest = 0.3 if _has_faded(facts, gains) else SMALLEST_GAIN
+    if lowest <= usual <= LARGEST_GAIN:
         return
-    off = [name for name, gain in gains.items() if not SMALLEST_GAIN <= gain <= LARGEST_GAIN]
+    off = [name for name, gain in gains.items() if not lowest <= gain <= LARGEST_GAIN]
     yield found(
         "INIT-SCALE",
         "warning",
@@ -223,6 +171,11 @@ def init_scale(facts: Facts) -> Iterator[Finding]:
         {"usual gain": usual},
         off,
     )
+
+
+def _has_faded(facts: Facts, gains: Mapping[str, float]) -> bool:
+    """Whether all samples get one output, and so many layers that make their input smaller are why."""
+    return _is_all_alike(facts) and math.prod(min(1.0, gain) for gain in gains.values()) < FADED
 
 
 def _layer_gains(module: nn.Module) -> dict[str, float]:
@@ -311,6 +264,21 @@ def dead_units(facts: Facts) -> Iterator[Finding]:
         )
 
 
+def hardly_any_left(facts: Facts) -> Iterator[Finding]:
+    """Dropout makes up for what it drops: where that is nearly all, the loss begins far too large and learns next to
+    nothing."""
+    calls = [call for call in facts.step.record.dropouts if is_on(call)]
+    share = max((float(call.options.get("p", call.options.get("dropout_p", 0.5))) for call in calls), default=0.0)
+    if share > TOO_MUCH:
+        yield found(
+            "DEAD-UNITS",
+            "warning",
+            f"Dropout leaves {1 - share:.0%} of the activations, and multiplies them by {1 / max(1e-9, 1 - share):.3g}.",
+            f"Dropout(p=0.1) to Dropout(p=0.5) instead of p={share:g}: p is the share that is dropped.",
+            {"dropped share": share},
+        )
+
+
 def vanishing(facts: Facts) -> Iterator[Finding]:
     """The first quarter's gradient over its weights, against the last quarter's."""
     weights, norms = matrices(facts.task), facts.gradients.first
@@ -332,8 +300,8 @@ def vanishing(facts: Facts) -> Iterator[Finding]:
 
 
 def _is_all_alike(facts: Facts) -> bool:
-    """Whether all samples get one output: depth is why, where a gradient does come through."""
-    return facts.has("behaviour") and facts.behaviour.spread < 1e-6
+    """Whether all samples get one output, but for a few roundings: depth is why, where a gradient does come through."""
+    return facts.has("behaviour") and facts.behaviour.spread < 1e-5
 
 
 def exploding(facts: Facts) -> Iterator[Finding]:
@@ -366,7 +334,6 @@ def not_zeroed(facts: Facts) -> Iterator[Finding]:
 CHECKS = (
     Check("OPTIMIZER-STALE", ("step", "optimizers"), optimizer_stale),
     Check("OPTIMIZER-MISSES", ("step", "optimizers"), optimizer_misses),
-    Check("FROZEN", (), frozen),
     Check("NOT-REGISTERED", ("step",), not_registered),
     Check("EVAL-MODE", (), eval_mode),
     Check("SYMMETRIC-INIT", ("gradients",), symmetric_init),
@@ -374,6 +341,7 @@ CHECKS = (
     Check("NO-GRADIENT", ("gradients", "step"), no_gradient),
     Check("ZERO-GRADIENT", ("gradients",), zero_gradient),
     Check("DEAD-UNITS", ("gradients",), dead_units),
+    Check("DEAD-UNITS", ("step",), hardly_any_left),
     Check("GRAD-VANISHING", ("gradients",), vanishing),
     Check("GRAD-EXPLODING", ("gradients",), exploding),
     Check("GRAD-NOT-ZEROED", ("gradients", "optimizers"), not_zeroed),

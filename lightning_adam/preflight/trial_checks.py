@@ -71,10 +71,12 @@ def _ends(trial: Trial) -> dict[str, float | str]:
 
 
 def _is_poor(trial: Trial) -> bool:
-    """Whether the planned run has learnt little, or a lower rate gets to half of its loss."""
+    """Whether the planned run has learnt little, has first made its loss twice as large, or is overtaken by a lower rate."""
     if not trial.planned or blew_up(trial.planned, trial.first) or end(trial.planned) > 0.7 * trial.first:
         return True
-    return len(trial.lower) >= FEWEST and end(trial.lower) < 0.5 * end(trial.planned)
+    if max(trial.planned) > 2 * trial.first > 0:
+        return True
+    return len(trial.lower) >= FEWEST and end(trial.lower) < 0.7 * end(trial.planned)
 
 
 def _lower_cures(trial: Trial) -> bool:

@@ -54,7 +54,7 @@ def value_pairs(facts: Facts) -> list[Pair]:
 
 def _pair(call: Call, target: Tensor, facts: Facts) -> Pair:
     path = path_of(target, facts.step.given)
-    if path == facts.data.target and facts.data.targets:
+    if path == facts.data.target and facts.data.targets and facts.data.is_as_read:
         target = torch.cat([t.flatten() for t in facts.data.targets])
     known = call if call.name in REGRESSIONS else None
     return Pair(call.input.detach().float().cpu(), _finite(target), path, call.made_by, _reach(call, facts), known)

@@ -139,7 +139,7 @@ def patches_by_reshape_alone() -> Built:
 
 
 @faulty("NONDETERMINISTIC", "NOT-REGISTERED", "OPTIMIZER-MISSES")
-def layer_made_in_forward() -> Built:
+def last_layer_made_in_forward() -> Built:
     """The last layer is made anew at every call, "because its width is not known before"."""
 
     class Lazy(nn.Module):

@@ -62,7 +62,7 @@ def sigmoid_in_the_unet() -> Built:
 
 
 @faulty("NLL-NEEDS-LOG")
-def ctc_of_probabilities() -> Built:
+def speech_by_ctc_of_probabilities() -> Built:
     """``softmax`` where ``CTCLoss`` wants ``log_softmax``."""
 
     class Spelling(Lit):
@@ -228,7 +228,7 @@ def weight_of_the_second_loss_is_zero() -> Built:
 
 
 @faulty("DOUBLE-SOFTMAX")
-def log_softmax_of_softmax() -> Built:
+def softmax_before_log_softmax() -> Built:
     """The net's scores are made probabilities, and those get ``log_softmax`` before ``nll_loss``."""
 
     class Twice(Supervised):
