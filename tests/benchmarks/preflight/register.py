@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Callable
 
 from tests.benchmarks.preflight.parts import Built
@@ -20,16 +21,26 @@ KEPT_APART = (
 """Rounds, by how their files' names begin, that were written later and scored once before anything was changed for them."""
 
 
-def unused(name: str) -> str:
-    """The name, unless another case has it: that one would be lost without a word."""
-    if name in FAULTY or name in HEALTHY:
+def name_of(build: Build) -> str:
+    """Its name, unless another case has it: that one would be lost without a word.
+
+    pytest reads a file twice, as a module that others import and for the examples in its docstrings.
+    """
+    name = build.__name__
+    former = FAULTY[name][1] if name in FAULTY else HEALTHY.get(name)
+    if former is not None and _where(former) != _where(build):
         raise ValueError(f"two cases are called {name}")
     return name
 
 
+def _where(build: Build) -> tuple[str, int]:
+    code = inspect.unwrap(build).__code__
+    return code.co_filename, code.co_firstlineno
+
+
 def healthy(build: Build) -> Build:
     """Enter it by its name."""
-    HEALTHY[unused(build.__name__)] = build
+    HEALTHY[name_of(build)] = build
     return build
 
 
@@ -37,7 +48,7 @@ def faulty(*codes: str) -> Callable[[Build], Build]:
     """Enter it by its name, with the codes that name its cause."""
 
     def enter(build: Build) -> Build:
-        FAULTY[unused(build.__name__)] = (codes, build)
+        FAULTY[name_of(build)] = (codes, build)
         return build
 
     return enter
