@@ -262,9 +262,15 @@ class _Look:
 def _look(task: Task, batch: Any) -> _Look:
     loss = task.loss(batch)
     found = torch.autograd.grad(loss, list(task.trainable().values()), allow_unused=True)
-    sizes = [g.detach().abs().float() for g in found if g is not None]
-    absolute, squared = sum(float(g.sum()) for g in sizes), sum(float(g.square().sum()) for g in sizes)
+    norms = [_norms(g.detach()) for g in found if g is not None]
+    absolute, squared = (sum(part) for part in zip(*norms, strict=True)) if norms else (0.0, 0.0)
     return _Look(weights_rms(task.module), float(loss.detach()), absolute, squared)
+
+
+def _norms(gradient: Tensor) -> tuple[float, float]:
+    """‖g‖₁ and ‖g‖²."""
+    size = gradient.abs().float()
+    return float(size.sum()), float(size.square().sum())
 
 
 def _climb(start: float, trials: Mapping[float, float]) -> Iterator[float]:
