@@ -110,6 +110,7 @@ def train_elsewhere(wholes: dict[str, Made], threads: int) -> dict[str, list[Any
 
 
 @pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU")
+@pytest.mark.slow
 def test_spawned_process_trains_on_bit_for_bit() -> None:
     """Every optimizer of the catalogue, sent to another process in mid-run."""
     wholes = {name: make(name) for name in NAMES}

@@ -64,6 +64,7 @@ def test_import_is_light() -> None:
     assert python(f"import sys, lightning_adam; print({heavy} & set(sys.modules))", ROOT) == "set()"
 
 
+@pytest.mark.slow
 def test_eight_bit_optimizer_prints_nothing() -> None:
     """bitsandbytes' line about kernels is kept from the user."""
     code = "import torch, lightning_adam as la; la.configure_optimizers(torch.nn.Linear(2, 2), 'adamw8bit', total_steps=9)"

@@ -136,6 +136,7 @@ print(rates, float(optimizer.adam_clip.norm_after))
 """
 
 
+@pytest.mark.slow
 def test_class_goes_to_another_process(tmp_path: Path) -> None:
     """As pickle sends it to one that is spawned: it schedules and clips there; in this one it stays the same class."""
     (tmp_path / "class.pkl").write_bytes(pickle.dumps((AdamWithSchedule, nn.Parameter(torch.ones(2, 2)))))

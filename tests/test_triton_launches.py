@@ -29,6 +29,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 fresh, program = interpreted_triton.fresh, interpreted_triton.program
 
 
+@pytest.mark.slow
 def test_launches_do_not_grow_with_the_tensors(program: Any) -> None:
     """Two tensors and forty, of two kinds in turn, take the same launches and torch operations, and no host read."""
     counted = []
@@ -210,7 +211,8 @@ def variants() -> list[TensorReading]:
     return [plain, reading(100, amsgrad=True), halved, shifted]
 
 
-@pytest.mark.parametrize("capability", [pytest.param(80, marks=pytest.mark.slow), 90])
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", [80, 90])
 def test_everything_that_is_launched_compiles(capability: int, program: Any, tmp_path: Path) -> None:
     """Down to machine code for an A100 and an H100, with the launches' own types of arguments. The pass that all data go
     through loads 16 bytes at a time, and spills no registers."""
