@@ -209,6 +209,7 @@ def _from_trials(task: Task, config: OptimizerConfig, choice: Choice) -> Suggest
     trial, kind = _Trial(task, config, choice, *_split(task.usable())), _kind_of(choice)
     try:
         look = _look(task, trial.trained[0])
+        _refuse_without_unit(look.unit(kind))
         trials = trial.losses(kind.start * look.unit(kind))
     except ConfigError:
         raise
@@ -219,6 +220,14 @@ def _from_trials(task: Task, config: OptimizerConfig, choice: Choice) -> Suggest
             f"lr='auto': the loss is not finite at any of {_listed(trials)}: something else is wrong; la.preflight names it."
         )
     return _suggestion(trials, kind, look)
+
+
+def _refuse_without_unit(unit: float) -> None:
+    if not 0 < unit < math.inf:
+        raise ConfigError(
+            f"lr='auto': the first batch's loss and gradient allow no rate (unit {unit:g}): something else is wrong; "
+            "la.preflight names it."
+        )
 
 
 def _suggestion(trials: Mapping[float, float], kind: Kind, look: _Look) -> SuggestedRate:
@@ -247,7 +256,7 @@ class _Look:
 
     def unit(self, kind: Kind) -> float:
         """What the kind's first rate is measured in; of a loss that has no floor at zero L is its size."""
-        polyak = max(abs(self.loss), 1e-3) / max(self.squared, 1e-12)
+        polyak = max(abs(self.loss), 1e-3) / max(self.squared, 1e-12) if self.squared > 0 else math.inf
         return {"weights": self.weights, "polyak": polyak, "one": 1.0}[kind.unit]
 
     def anchor(self, kind: Kind, lowest: float) -> float:
@@ -269,8 +278,8 @@ def _look(task: Task, batch: Any) -> _Look:
 
 def _norms(gradient: Tensor) -> tuple[float, float]:
     """‖g‖₁ and ‖g‖²."""
-    size = gradient.abs().float()
-    return float(size.sum()), float(size.square().sum())
+    one, two = (float(torch.linalg.vector_norm(gradient, order, dtype=torch.float64)) for order in (1, 2))
+    return one, two * two
 
 
 def _climb(start: float, trials: Mapping[float, float]) -> Iterator[float]:

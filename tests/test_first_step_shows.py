@@ -187,6 +187,18 @@ def test_ratings_of_users_and_items_are_targets() -> None:
     assert math.isnan(batch_scale((users, torch.ones(40))).target_rms)
 
 
+class Masked(nn.Module):
+    """Learns which of some random weights count (Zhou et al. 2019, arXiv:1905.01067); all begin alike."""
+
+    def __init__(self, before: int, after: int) -> None:
+        super().__init__()
+        self.mask = nn.Parameter(torch.ones(after, before))
+        self.register_buffer("weight", torch.randn(after, before) / before**0.5)
+
+    def forward(self, values: Tensor) -> Tensor:
+        return F.linear(values, self.mask * self.weight)
+
+
 def filled(net: nn.Module, number: float) -> nn.Module:
     for parameter in net.parameters():
         if parameter.dim() > 1:
@@ -200,8 +212,9 @@ def filled(net: nn.Module, number: float) -> nn.Module:
         (lambda: filled(network(FEATURES, 64, CLASSES), 0.05), ["SYMMETRIC-INIT"]),
         (lambda: filled(nn.Linear(FEATURES, CLASSES), 0.05), []),
         (lambda: nn.Sequential(network(FEATURES, 64), nn.ReLU(), filled(nn.Linear(64, CLASSES), 0.01)), []),
+        (lambda: nn.Sequential(Masked(FEATURES, 64), nn.ReLU(), Masked(64, CLASSES)), []),
     ],
-    ids=["all layers", "logistic regression", "the head alone"],
+    ids=["all layers", "logistic regression", "the head alone", "masks of fixed random weights"],
 )
 def test_units_that_start_alike_are_named_at_once(build: Callable[[], nn.Module], rules: list[str]) -> None:
     """Of a single layer, or under others that differ, no two units get the same gradient."""

@@ -16,7 +16,7 @@ from lightning_adam.preflight.negated import is_negated_error
 
 ROWS, PLACES = 32, 3
 TARGETS = torch.randn(ROWS, PLACES, generator=torch.Generator().manual_seed(0))
-SHARES, CLASSES, ONES = TARGETS.sigmoid(), torch.arange(ROWS) % PLACES, torch.ones(ROWS)
+SHARES, CLASSES = TARGETS.sigmoid(), torch.arange(ROWS) % PLACES
 ERRORS: dict[str, Callable[[Tensor], Tensor]] = {
     "squares": lambda y: F.mse_loss(y, TARGETS),
     "squares by hand": lambda y: ((y - TARGETS) ** 2).mean(),
@@ -25,12 +25,11 @@ ERRORS: dict[str, Callable[[Tensor], Tensor]] = {
     "lengths": lambda y: (y - TARGETS).norm(dim=1).mean(),
     "masked": lambda y: ((y - TARGETS).square() * SHARES).sum() / SHARES.sum(),
     "halved": lambda y: 0.5 * F.mse_loss(y, TARGETS),
-    "of two parts": lambda y: F.mse_loss(y, TARGETS) + y.abs().mean(),
+    "of two parts": lambda y: F.mse_loss(y, TARGETS) + F.l1_loss(y, SHARES),
     "classes": lambda y: F.cross_entropy(y, CLASSES),
     "classes of places": lambda y: F.cross_entropy(y[:, :, None].expand(-1, -1, 5), CLASSES[:, None].expand(-1, 5)),
     "bits": lambda y: F.binary_cross_entropy_with_logits(y, SHARES),
     "hinge": lambda y: (1 - y).clamp(min=0).mean(),
-    "margin": lambda y: F.margin_ranking_loss(y[:, 0], y[:, 1], ONES, margin=1.0),
 }
 OTHERS: dict[str, Callable[[Tensor], Tensor]] = {
     "likelihood": lambda y: -Normal(y, 0.1).log_prob(TARGETS).mean(),
@@ -41,6 +40,9 @@ OTHERS: dict[str, Callable[[Tensor], Tensor]] = {
     "bound": lambda y: -(-F.mse_loss(y, TARGETS) - y.exp().mean()),
     "spread": lambda y: -y.var(),
     "critic": lambda y: -y.mean(),
+    "power": lambda y: -y.square().sum(1).mean(),
+    "activation": lambda y: -y.relu()[:, 1].mean(),
+    "distance of outputs": lambda y: -(F.normalize(y, dim=1) - F.normalize(y.flip(0), dim=1)).norm(dim=1).mean(),
     "scores as if they were logarithms": lambda y: -F.nll_loss(y, CLASSES),
 }
 MINUS: dict[str, Callable[[Tensor], Tensor]] = {"minus": lambda loss: -loss, "times -1": lambda loss: -1 * loss}

@@ -359,6 +359,13 @@ class NotFinite(Digits):
         return super().training_step(batch, index) * math.nan
 
 
+class Flat(Digits):
+    """A loss that nothing changes."""
+
+    def training_step(self, batch: Any, index: int) -> Tensor:
+        return 0.0 * super().training_step(batch, index)
+
+
 class Broken(Digits):
     """Whose step raises."""
 
@@ -372,6 +379,7 @@ class Broken(Digits):
         (lambda: la.suggest_lr(nn.Linear(2, 2), digits_loader()), "give a LightningModule"),
         (lambda: la.suggest_lr(NotFinite(), digits_loader()), r"not finite at any of .*la\.preflight"),
         (lambda: la.suggest_lr(Broken(), digits_loader()), "trying rates raised KeyError: 'pixels'"),
+        (lambda: la.suggest_lr(Flat(), digits_loader(), "sgd"), r"allow no rate .*la\.preflight"),
         (lambda: la.suggest_lr(Digits(), []), "has no batch"),
         (lambda: la.suggest_lr(Digits(), digits_loader(), lr=1e-3), "lr=0.001: suggest_lr finds it"),
         (lambda: la.suggest_lr(Digits(), digits_loader(), beta=(0.9, 0.9)), "Did you mean 'betas'"),

@@ -106,6 +106,8 @@ def agrees(rule: str, case: Case) -> bool:
         return has_moved and case.curve.count >= patience(case) and (is_left_high(case) or is_short)
     if rule in BOUNCING or case.curve.count < patience(case):
         return False
+    if rule == "SCHEDULE-COLLAPSED" and stood_before_its_rate_fell(case):
+        return False
     if rule == "ONE-LABEL":
         return case.run.one_class and case.progress >= ONE_LABEL_FOR
     if rule == "FROZEN":
@@ -218,6 +220,15 @@ def stays_where_its_rate_left_it(case: Case) -> bool:
     curve, since = case.curve, 2 * steps if case.course == "falling" else steps
     is_left = case.past.low_lr >= since and (curve.signed or curve.now > LEARNT * curve.start)
     return is_left and not has_fallen(case.past.losses[-since:])
+
+
+def stood_before_its_rate_fell(case: Case) -> bool:
+    """It knew more than guessing, and in the 50 steps before the rate went under 1 % of its peak it had not fallen: what is
+    left may be noise."""
+    losses, low = case.past.losses, case.past.low_lr
+    before = losses[-low - LEFT : -low] if low else []
+    knows_more = bool(case.guesses) and all(case.curve.now < KNOWS_MORE * guess for guess in case.guesses)
+    return knows_more and len(before) >= GONE and not has_fallen(before)
 
 
 def lacks_a_rate(case: Case) -> bool:

@@ -27,7 +27,7 @@ from lightning_adam.preflight.facts import Facts, found, some
 from lightning_adam.preflight.gradients import matrices
 from lightning_adam.preflight.negated import is_negated_error
 from lightning_adam.preflight.recorder import Recorder
-from lightning_adam.preflight.step import Step, prediction_call, target_path, traced
+from lightning_adam.preflight.step import LAYERS, Step, prediction_call, target_path, traced
 from lightning_adam.preflight.task import Task
 
 FEWEST_LABELS = 4
@@ -134,12 +134,17 @@ def _foreign(facts: Facts) -> Iterator[Finding]:
 
 
 def _alike(facts: Facts) -> Iterator[Finding]:
-    """Without a backward pass: most weight matrices, two or more, are filled with one number each, and not with zeros.
+    """Without a backward pass: most layers' weights, two or more, are filled with one number each, and not with zeros.
 
     Units that start the same and are read the same get the same gradient (Goodfellow et al. 2016, Deep Learning, section
-    8.4).
+    8.4). Tables, masks and factors of one's own may begin so and be read differently.
     """
-    weights = {name: w for name, w in matrices(facts.task).items() if w.shape[0] > 1 and w.numel() > w.shape[0]}
+    layers = {
+        id(p) for part in facts.task.module.modules() if isinstance(part, LAYERS) for p in part.parameters(recurse=False)
+    }
+    weights = {
+        n: w for n, w in matrices(facts.task).items() if id(w) in layers and w.shape[0] > 1 and w.numel() > w.shape[0]
+    }
     alike = [name for name, w in weights.items() if _is_filled(w)]
     if len(alike) >= 2 and 2 * len(alike) > len(weights):
         yield structure_checks.starts_alike(f"All units of {some(alike)} start the same", alike)

@@ -17,10 +17,9 @@ ARRANGES = (
 )  # fmt: skip
 """Operations that leave the sign of all values as it is."""
 NOT_NEGATIVE = (
-    "MseLoss", "SmoothL1Loss", "HuberLoss", "BinaryCrossEntropy", "BinaryCrossEntropyWithLogits", "CtcLoss", "Abs", "Relu",
-    "LinalgVectorNorm", "Norm",
+    "MseLoss", "SmoothL1Loss", "HuberLoss", "BinaryCrossEntropy", "BinaryCrossEntropyWithLogits", "CtcLoss",
 )  # fmt: skip
-"""Operations of which no result is negative, whatever they are given."""
+"""Losses that are never negative."""
 JOINS = ("Add", "Stack", "Cat")
 
 
@@ -67,9 +66,19 @@ def _is_an_error(node: Any, depth: int) -> bool:
     return False
 
 
-def _is_even(node: Any) -> bool:
+def _is_of_a_difference(node: Any) -> bool:
+    """From what has no gradient, such as a target: a variance, a distance of outputs or an activation may be maximised."""
+    before = node.next_functions[0][0]
+    while before is not None and _kind(before) in ARRANGES:
+        before = before.next_functions[0][0]
+    if before is None or _kind(before) not in ("Sub", "Rsub"):
+        return False
+    return sum(following is not None for following, _ in before.next_functions) == 1
+
+
+def _is_an_even_power(node: Any) -> bool:
     exponent = getattr(node, "_saved_exponent", None)
-    return isinstance(exponent, (int, float)) and exponent % 2 == 0
+    return isinstance(exponent, (int, float)) and exponent % 2 == 0 and _is_of_a_difference(node)
 
 
 def _is_of_logarithms(node: Any) -> bool:
@@ -83,11 +92,15 @@ def _is_of_logarithms(node: Any) -> bool:
 def _is_cut_at_zero(node: Any) -> bool:
     """A hinge."""
     least = getattr(node, "_saved_min", None)
-    return isinstance(least, (int, float)) and least >= 0
+    return isinstance(least, (int, float)) and least >= 0 and _is_of_a_difference(node)
 
 
 _IS_NOT_NEGATIVE: dict[str, Callable[[Any], bool]] = {
-    "Pow": _is_even,
+    "Pow": _is_an_even_power,
+    "Abs": _is_of_a_difference,
+    "Relu": _is_of_a_difference,
+    "LinalgVectorNorm": _is_of_a_difference,
+    "Norm": _is_of_a_difference,
     "NllLoss": _is_of_logarithms,
     "NllLoss2D": _is_of_logarithms,
     "Clamp": _is_cut_at_zero,
