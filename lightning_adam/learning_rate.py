@@ -277,9 +277,14 @@ def _look(task: Task, batch: Any) -> _Look:
 
 
 def _norms(gradient: Tensor) -> tuple[float, float]:
-    """‖g‖₁ and ‖g‖²."""
-    one, two = (float(torch.linalg.vector_norm(gradient, order, dtype=torch.float64)) for order in (1, 2))
-    return one, two * two
+    """‖g‖₁ and ‖g‖², in units of the largest element: squares of large ones are more than float32 holds."""
+    values = gradient.coalesce().values() if gradient.is_sparse else gradient
+    sizes = values.abs().float()
+    largest = float(sizes.max()) if sizes.numel() else 0.0
+    if not 0 < largest < math.inf:
+        return largest, largest
+    shares = sizes / largest
+    return largest * float(shares.sum()), largest * largest * float(shares.square().sum())
 
 
 def _climb(start: float, trials: Mapping[float, float]) -> Iterator[float]:

@@ -33,6 +33,7 @@ def of_two(share: np.ndarray) -> np.ndarray:
 SQUARES = VALUES.var(), VALUES.var(0, ddof=1).mean()
 DISTANCES = np.abs(VALUES - np.median(VALUES)).mean(), np.abs(VALUES - np.median(VALUES, 0)).mean()
 BITS = of_two(MARKS.mean()), of_two(MARKS.mean(0)).mean()
+SOME_IGNORED = torch.tensor([[0, 1, 255]]).repeat(32, 1)
 NATS = of_two(CLASSES.mean()), of_two(CLASSES.mean(0)).mean()
 LOSSES: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], np.ndarray, tuple[float, float]]] = {
     "mse": (F.mse_loss, VALUES, SQUARES),
@@ -80,9 +81,10 @@ def test_costs_of_constant_answers_are_read_off_the_graph(name: str) -> None:
         lambda y: F.mse_loss(y, torch.randn(32, 5)) + y.exp().sum(),
         lambda y: F.mse_loss(y, torch.zeros(32, 5)),
         lambda y: F.cross_entropy(y.unflatten(1, (5, 1)).expand(-1, -1, 3), torch.full((32, 3), -100)),
+        lambda y: F.cross_entropy(y.unflatten(1, (5, 1)).expand(-1, -1, 3), SOME_IGNORED, ignore_index=255),
         lambda y: y.square().mean(),
     ],
-    ids=["a class each", "few", "weighted", "a small part", "no spread", "ignored", "no target"],
+    ids=["a class each", "few", "weighted", "a small part", "no spread", "ignored", "some ignored", "no target"],
 )
 def test_what_is_not_known_is_not_guessed(loss_of: Callable[[Tensor], Tensor]) -> None:
     torch.manual_seed(0)

@@ -40,6 +40,7 @@ OTHERS: dict[str, Callable[[Tensor], Tensor]] = {
     "bound": lambda y: -(-F.mse_loss(y, TARGETS) - y.exp().mean()),
     "spread": lambda y: -y.var(),
     "critic": lambda y: -y.mean(),
+    "distance of two outputs": lambda y: -F.mse_loss(y, y.flip(0)),
     "power": lambda y: -y.square().sum(1).mean(),
     "activation": lambda y: -y.relu()[:, 1].mean(),
     "distance of outputs": lambda y: -(F.normalize(y, dim=1) - F.normalize(y.flip(0), dim=1)).norm(dim=1).mean(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -72,7 +71,9 @@ def _answers_and_targets(call: Call, given: Tensor, target: Tensor) -> tuple[Ten
     if not is_enough or given.is_complex():
         return None
     if COMPARISONS[call.name].has_classes:
-        if target.is_floating_point() or given.dim() != target.dim() + 1 or bool((target < 0).any()):
+        if target.is_floating_point() or given.dim() != target.dim() + 1:
+            return None
+        if bool(((target < 0) | (target >= given.shape[1])).any()):  # places that are ignored, as -100 or 255 marks them
             return None
         target = F.one_hot(target, given.shape[1]).movedim(-1, 1)
     return (given.float(), target.float()) if given.shape == target.shape else None
@@ -84,11 +85,13 @@ def _scaled(comparison: Comparison, given: Tensor, target: Tensor, loss: float) 
     present = comparison.costs(comparison.answer(given), target)
     now, places = float(present.mean()), present[0].numel()
     factors = (1.0, places, present.numel())
-    factor = next((f for f in factors if now > 0 and REST[0] < loss / (f * now) < REST[1]), math.nan)
+    factor = next((f for f in factors if now > 0 and REST[0] < loss / (f * now) < REST[1]), None)
+    if factor is None:
+        return ()
     answers = (comparison.best_for_all_places(target), comparison.best(target))
     costs = [float(comparison.costs(answer.expand_as(target), target).mean()) for answer in answers]
     unseen = len(target) / (len(target) - 1)  # the mean of a few fits these better than others
-    return (factor * costs[0], factor * unseen * costs[1]) if min(costs) > 0 and factor > 0 else ()
+    return (factor * costs[0], factor * unseen * costs[1]) if min(costs) > 0 else ()
 
 
 def _squares(answer: Tensor, target: Tensor) -> Tensor:

@@ -8,18 +8,11 @@ from typing import Any
 from torch import Tensor
 
 from lightning_adam.preflight.nodes import can_be_read
+from lightning_adam.preflight.recorder import LOOKS_THROUGH
 
 DEPTH = 12
 """Operations between the loss and the errors that it sums."""
-ARRANGES = (
-    "Mean", "Sum", "Select", "Slice", "View", "UnsafeView", "Reshape", "Squeeze", "Unsqueeze", "Clone", "ToCopy", "Alias",
-    "Expand", "Index", "Sqrt",
-)  # fmt: skip
-"""Operations that leave the sign of all values as it is."""
-NOT_NEGATIVE = (
-    "MseLoss", "SmoothL1Loss", "HuberLoss", "BinaryCrossEntropy", "BinaryCrossEntropyWithLogits", "CtcLoss",
-)  # fmt: skip
-"""Losses that are never negative."""
+KEEPS_THE_SIGN = ("Mean", "Sum", "Sqrt", *LOOKS_THROUGH)
 JOINS = ("Add", "Stack", "Cat")
 
 
@@ -31,12 +24,10 @@ def is_negated_error(loss: Tensor) -> bool:
     Args:
         loss: before its backward, which frees what the graph holds.
     """
-    node = loss.grad_fn
-    while node is not None and _kind(node) in ARRANGES:
-        node = node.next_functions[0][0]
+    node = _worked_out(loss.grad_fn)
     if node is None or loss.numel() != 1 or not float(loss.detach()) < 0:
         return False
-    behind = [following for following, _ in node.next_functions if following is not None]
+    behind = _behind(node)
     return len(behind) == 1 and _negates(node) and _is_an_error(behind[0], DEPTH)
 
 
@@ -55,25 +46,38 @@ def _is_an_error(node: Any, depth: int) -> bool:
     """Nothing behind it lets it be negative."""
     if node is None or depth == 0:
         return False
-    kind, behind = _kind(node), [following for following, _ in node.next_functions if following is not None]
-    if kind in NOT_NEGATIVE or (kind in _IS_NOT_NEGATIVE and _IS_NOT_NEGATIVE[kind](node)):
-        return True
+    kind, behind = _kind(node), _behind(node)
+    if kind in ERRORS:
+        return ERRORS[kind](node)
     if kind in ("Mul", "Div") and len(behind) == 1:
         factor = _constant_factor(node)
         return factor is not None and bool((factor >= 0).all()) and _is_an_error(behind[0], depth - 1)
-    if kind in ARRANGES or (kind in JOINS and len(behind) == len(node.next_functions)):
+    if kind in KEEPS_THE_SIGN or (kind in JOINS and len(behind) == len(node.next_functions)):
         return bool(behind) and all(_is_an_error(following, depth - 1) for following in behind)
     return False
 
 
+def _worked_out(node: Any) -> Any:
+    """The first operation behind those that keep the sign."""
+    while node is not None and _kind(node) in KEEPS_THE_SIGN:
+        node = node.next_functions[0][0]
+    return node
+
+
+def _behind(node: Any) -> list[Any]:
+    """What has a gradient of that which it was given."""
+    return [following for following, _ in node.next_functions if following is not None]
+
+
+def _has_a_target(node: Any) -> bool:
+    """One of two has no gradient: a distance of two outputs may be maximised."""
+    return len(_behind(node)) == 1
+
+
 def _is_of_a_difference(node: Any) -> bool:
-    """From what has no gradient, such as a target: a variance, a distance of outputs or an activation may be maximised."""
-    before = node.next_functions[0][0]
-    while before is not None and _kind(before) in ARRANGES:
-        before = before.next_functions[0][0]
-    if before is None or _kind(before) not in ("Sub", "Rsub"):
-        return False
-    return sum(following is not None for following, _ in before.next_functions) == 1
+    """From a target, or a margin: a variance or an activation may be maximised."""
+    before = _worked_out(node.next_functions[0][0])
+    return before is not None and _kind(before) in ("Sub", "Rsub") and _has_a_target(before)
 
 
 def _is_an_even_power(node: Any) -> bool:
@@ -83,9 +87,7 @@ def _is_an_even_power(node: Any) -> bool:
 
 def _is_of_logarithms(node: Any) -> bool:
     """Of shares, all at most zero; of raw scores it may be anything."""
-    before = node.next_functions[0][0]
-    while before is not None and _kind(before) in ARRANGES:
-        before = before.next_functions[0][0]
+    before = _worked_out(node.next_functions[0][0])
     return before is not None and _kind(before) in ("LogSoftmax", "LogSigmoid")
 
 
@@ -95,17 +97,15 @@ def _is_cut_at_zero(node: Any) -> bool:
     return isinstance(least, (int, float)) and least >= 0 and _is_of_a_difference(node)
 
 
-_IS_NOT_NEGATIVE: dict[str, Callable[[Any], bool]] = {
+ERRORS: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("MseLoss", "SmoothL1Loss", "HuberLoss"), _has_a_target),
+    **dict.fromkeys(("BinaryCrossEntropy", "BinaryCrossEntropyWithLogits", "CtcLoss"), _has_a_target),
+    **dict.fromkeys(("Abs", "Relu", "LinalgVectorNorm", "Norm"), _is_of_a_difference),
+    **dict.fromkeys(("NllLoss", "NllLoss2D"), _is_of_logarithms),
+    **dict.fromkeys(("Clamp", "ClampMin"), _is_cut_at_zero),
     "Pow": _is_an_even_power,
-    "Abs": _is_of_a_difference,
-    "Relu": _is_of_a_difference,
-    "LinalgVectorNorm": _is_of_a_difference,
-    "Norm": _is_of_a_difference,
-    "NllLoss": _is_of_logarithms,
-    "NllLoss2D": _is_of_logarithms,
-    "Clamp": _is_cut_at_zero,
-    "ClampMin": _is_cut_at_zero,
 }
+"""Operations whose result is never negative, and whether it is an error that is to become small; to add one, add a row."""
 
 
 def _constant_factor(node: Any) -> Tensor | None:

@@ -102,6 +102,7 @@ def _has_passed_a_matrix(values: Tensor) -> bool:
 
 
 FEW_NODES = 200
+"""Operations before a layer's input that are looked at."""
 _NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 

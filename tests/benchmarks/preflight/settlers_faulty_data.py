@@ -14,7 +14,7 @@ from tests.benchmarks.preflight.data import clusters, curve, generator, loader, 
 from tests.benchmarks.preflight.outsiders_parts import Lit, series
 from tests.benchmarks.preflight.parts import Built, convnet, perceptron
 from tests.benchmarks.preflight.register import faulty
-from tests.benchmarks.preflight.settlers_parts import Loss, normalised, photos, spectrograms, tagged, votes
+from tests.benchmarks.preflight.settlers_parts import Loss, Tagger, normalised, photos, spectrograms, tagged, votes
 from tests.benchmarks.preflight.wayfarers_parts import Reader, Supervised, reviews
 
 
@@ -216,18 +216,12 @@ def zeros_after_the_series_ends() -> Built:
 def ignored_tags_made_a_class() -> Built:
     """``labels[labels == -100] = 0`` "because CUDA asserts": padding is now tagged O."""
 
-    class Tagger(Lit):
-        def __init__(self) -> None:
-            super().__init__()
-            self.words, self.head = nn.Embedding(40, 32, padding_idx=0), nn.Linear(64, 3)
-            self.cell = nn.LSTM(32, 32, batch_first=True, bidirectional=True)
-
+    class Padded(Tagger):
         def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
             labels = batch["labels"].masked_fill(batch["labels"] == -100, 0)
-            scores = self.head(self.cell(self.words(batch["input_ids"]))[0])
-            return F.cross_entropy(scores.transpose(1, 2), labels)
+            return F.cross_entropy(self.scores(batch).transpose(1, 2), labels)
 
-    return Tagger(), rows(**tagged())
+    return Padded(nn.LSTM), rows(**tagged())
 
 
 @faulty("TARGET-SCALE", "OUTPUT-RANGE")

@@ -12,7 +12,7 @@ from tests.benchmarks.preflight.data import clusters, curve, loader, pictures, r
 from tests.benchmarks.preflight.outsiders_parts import Lit, masks, moves
 from tests.benchmarks.preflight.parts import Built, convnet, perceptron, sgd
 from tests.benchmarks.preflight.register import faulty
-from tests.benchmarks.preflight.settlers_parts import Loss, tagged
+from tests.benchmarks.preflight.settlers_parts import Loss, Tagger, tagged
 from tests.benchmarks.preflight.travellers_parts import depths, pixelwise, subjects
 from tests.benchmarks.preflight.wayfarers_parts import Reader, Supervised, kl_to_normal, reviews
 
@@ -129,17 +129,12 @@ def poisson_rates_below_nothing() -> Built:
 def log_softmax_over_places() -> Built:
     """``log_softmax(dim=1)`` of (batch, place, tag), then ``NLLLoss`` of the flattened."""
 
-    class Tagger(Lit):
-        def __init__(self) -> None:
-            super().__init__()
-            self.words, self.head = nn.Embedding(40, 32, padding_idx=0), nn.Linear(64, 3)
-            self.cell = nn.GRU(32, 32, batch_first=True, bidirectional=True)
-
+    class OverPlaces(Tagger):
         def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-            shares = F.log_softmax(self.head(self.cell(self.words(batch["input_ids"]))[0]), dim=1)
+            shares = F.log_softmax(self.scores(batch), dim=1)
             return F.nll_loss(shares.view(-1, 3), batch["labels"].view(-1), ignore_index=-100)
 
-    return Tagger(), rows(**tagged())
+    return OverPlaces(nn.GRU), rows(**tagged())
 
 
 @faulty("ONE-CLASS", "SOFTMAX-DIM", "ZERO-GRADIENT")
@@ -223,20 +218,14 @@ def soft_f1_to_be_minimised() -> Built:
 def sum_over_all_tokens() -> Built:
     """``reduction="sum"`` over a batch of sentences, and SGD at 0.1."""
 
-    class Tagger(Lit):
-        def __init__(self) -> None:
-            super().__init__()
-            self.words, self.head = nn.Embedding(40, 32, padding_idx=0), nn.Linear(64, 3)
-            self.cell = nn.LSTM(32, 32, batch_first=True, bidirectional=True)
-
+    class Summed(Tagger):
         def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-            scores = self.head(self.cell(self.words(batch["input_ids"]))[0])
-            return F.cross_entropy(scores.flatten(0, 1), batch["labels"].flatten(), reduction="sum")
+            return F.cross_entropy(self.scores(batch).flatten(0, 1), batch["labels"].flatten(), reduction="sum")
 
         def configure_optimizers(self) -> Any:
             return sgd(0.1)(self.parameters())
 
-    return Tagger(), rows(**tagged())
+    return Summed(nn.LSTM), rows(**tagged())
 
 
 @faulty("ONE-CLASS")

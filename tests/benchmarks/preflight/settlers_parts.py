@@ -107,6 +107,20 @@ def votes(n: int = 960, columns: int = 7) -> tuple[Tensor, Tensor]:
     return x, F.one_hot(chosen, 4).sum(1).float()
 
 
+class Tagger(Lit):
+    """Words, read in both directions by an LSTM or a GRU, and a score for each of three tags."""
+
+    def __init__(self, cell: type[nn.RNNBase]) -> None:
+        super().__init__()
+        self.words, self.head = nn.Embedding(40, 32, padding_idx=0), nn.Linear(64, 3)
+        self.cell = cell(32, 32, batch_first=True, bidirectional=True)
+
+    def scores(self, batch: dict[str, Tensor]) -> Tensor:
+        """(examples, places, tags)."""
+        told: Tensor = self.head(self.cell(self.words(batch["input_ids"]))[0])
+        return told
+
+
 class Block(nn.Module):
     """torchvision's BasicBlock."""
 
