@@ -126,6 +126,16 @@ def test_planned_precision_is_used_and_undone(precision: str) -> None:
     assert fingerprint(module, data) == before
 
 
+@pytest.mark.parametrize("seed", [2, 7])
+def test_rounding_of_a_bfloat16_loss_pairs_no_samples(seed: int) -> None:
+    """Of weights in bfloat16: the loss has 8 bits, and an effect is a difference of four such."""
+    torch.manual_seed(seed)
+
+    report = la.preflight(Learner(perceptron(12, 4), F.cross_entropy), loader(*clusters()), trainer=planned("bf16-true"))
+
+    assert graves(report) == []
+
+
 def test_rounding_of_bfloat16_is_not_taken_for_a_leak() -> None:
     """Interventions are compared without autocast."""
     tokens = chains()

@@ -19,6 +19,8 @@ NONE, SOME = 1e-4, 0.01
 """Of the effect that the target has by itself; single precision leaves 1e-6."""
 AS_MUCH = 0.5
 """Of the sample's own effect, from which another's is as large."""
+ROUNDINGS = 4
+"""Of a loss, in its own precision: an effect is a difference of four losses, each off by half of one."""
 ALIKE = 0.05
 """Of the largest one, within which shares are one number."""
 
@@ -61,7 +63,7 @@ def _partner_by(exchange: Exchange, has_places: bool) -> int | None:
         candidates, least = exchange.others[:2] if has_places else [], max(SOME * exchange.change, AS_MUCH * own)
     effects = {sample: exchange.effect(sample) for sample in candidates}
     best = max(effects, key=effects.__getitem__, default=0)
-    is_paired = effects.get(best, 0.0) > least and not exchange.only_divides()
+    is_paired = effects.get(best, 0.0) > max(least, exchange.rounding) and not exchange.only_divides()
     return best if is_paired else None
 
 
@@ -71,7 +73,7 @@ class Exchange:
     def __init__(self, task: Task, few: Any, target: str, donor: int, seed: int) -> None:
         self._task, self._few, self._donor, self._seed = task, few, donor, seed
         self._inputs = [p for p, leaf in leaves(few) if leaf.dim() and leaf.shape[0] == size(few) and p != target]
-        self._relabelled = {target: 0}
+        self._relabelled, self._precision = {target: 0}, 0.0
         self._plain, self._alone = self._loss({}), self._loss(self._relabelled)
         self.others = [sample for sample in range(1, size(few)) if sample != donor]
 
@@ -79,7 +81,12 @@ class Exchange:
     def change(self) -> float:
         """By the target alone; 0 where it is rounding's."""
         change = abs(self._alone - self._plain)
-        return change if change > 1e-5 * abs(self._plain) + 1e-12 else 0.0
+        return change if change > max(1e-5 * abs(self._plain) + 1e-12, self.rounding) else 0.0
+
+    @property
+    def rounding(self) -> float:
+        """What effects may be where there are none: of a loss in bfloat16 3 % of it."""
+        return ROUNDINGS * self._precision * abs(self._plain)
 
     def effect(self, sample: int) -> float:
         """Of that sample's inputs and the first one's target together, beyond that of each."""
@@ -102,7 +109,9 @@ class Exchange:
 
     def _loss(self, places: Mapping[str, int]) -> float:
         with remembering_nothing(self._task.module):
-            return float(self._task.loss(_exchanged(self._few, self._donor, places), seed=self._seed).detach().double())
+            loss = self._task.loss(_exchanged(self._few, self._donor, places), seed=self._seed).detach()
+        self._precision = torch.finfo(loss.dtype).eps if loss.is_floating_point() else 0.0
+        return float(loss.double())
 
 
 def _exchanged(few: Any, donor: int, places: Mapping[str, int]) -> Any:
