@@ -15,7 +15,7 @@ demo: $(VENV)/.installed
 	$(BIN)/lightning-adam demo --logdir $(LOGDIR)
 
 test: $(VENV)/.installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile
 
 corpus-quick: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m tests.benchmarks.divergence.corpus --quick --processes 2

@@ -14,21 +14,6 @@ if TYPE_CHECKING:
 __all__ = ["browser", "calm", "logdir", "opened", "server", "sick"]  # fixtures
 
 
-LONG = (
-    "test_every_optimizer", "test_guard", "test_divergence_benchmark", "test_demo", "test_preflight", "test_triton_kernel",
-    "test_distributed", "test_notebook", "test_tab_page", "test_tab", "test_transformers", "test_sinks_of_services",
-    "test_sharded", "test_examples", "test_loggers", "test_action_drill", "test_library", "test_requeued_runs",
-    "test_run_length", "test_full_disk",
-)  # fmt: skip
-"""Files that take half a minute and more, the longest first: one of them begun last has the other workers wait."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The long files first, as ``--no-loadscope-reorder`` leaves them; each file's tests in their order."""
-    places = {name: place for place, name in enumerate(LONG)}
-    items.sort(key=lambda item: places.get(item.path.stem, len(LONG)))
-
-
 def pytest_collection_finish() -> None:
     """Tests wait for the compiled statistics: what they show is not to depend on how quick a build is."""
     from lightning_adam.statistics import library
