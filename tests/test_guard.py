@@ -1,4 +1,4 @@
-"""A monitor that fails costs the training nothing, whichever of its methods raises, and at whichever call."""
+"""A monitor that fails costs the training nothing, whichever of its methods raises, at its first call or its last."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ OUTSIDE |= {"findings", "forget_losses", "_raise"}
 """Of Monitor: what only hands over to the guard, and what is asked by the user."""
 AUTOGRADS = {"_before_addition", "_after_addition"}
 """Of ZeroingWatch: the same."""
-STEPS = 16
+STEPS = 10
 
 
 def targets() -> Iterator[tuple[type, str]]:
@@ -108,7 +108,7 @@ def test_an_exception_in_a_monitor_does_not_touch_the_training(
 ) -> None:
     """The weights are bit for bit those without monitors; no loss is left behind; it is told once."""
     count = calls[target]
-    for at in sorted({1, (count + 1) // 2, count} - {0}):
+    for at in sorted({1, count} - {0}):
         monitors = [OptimizerMonitor(3), DivergenceMonitor()]
         caplog.clear()
         with monkeypatch.context() as patch, caplog.at_level(logging.WARNING, logger="lightning_adam"):

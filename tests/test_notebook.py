@@ -25,6 +25,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
     return {cell.source.splitlines()[-1]: cell.outputs for cell in notebook.cells if cell.cell_type == "code"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "form"),
     [
@@ -40,6 +41,7 @@ def test_an_object_shows_once(shown: dict[str, list[Any]], line: str, form: str)
     assert form in outputs[0]["data"]
 
 
+@pytest.mark.slow
 def test_the_sick_run_is_named_and_its_remedy_cures_it(shown: dict[str, list[Any]]) -> None:
     texts = [output["text"] for output in shown['la.report("runs/cured")'] if output["output_type"] == "stream"]
     losses = [line for text in texts for line in text.splitlines() if line.startswith("cured: loss ")]
