@@ -15,6 +15,7 @@ from lightning_adam.diagnosis.facts import BY_DESIGN, FACTS, known_facts
 from lightning_adam.diagnosis.finding import SEVERITIES, Finding
 from lightning_adam.diagnosis.harm import (
     FIRST_STEPS,
+    LARGE_STEPS,
     SCALES,
     agrees,
     blew_up,
@@ -22,6 +23,7 @@ from lightning_adam.diagnosis.harm import (
     has_another_cause,
     is_cleared,
     is_inflated,
+    is_unmoved,
     judged,
     rises_after_a_fall,
 )
@@ -135,7 +137,7 @@ class Diagnosis:
             if finding.rule in better and worse in going_on and self._gives_way(going_on[worse], suspected, causes):
                 return self._rename(going_on[worse], finding, suspected)
         if causes:
-            return self._fold(causes[0], finding)
+            return self._fold(causes[0], finding, case)
         return self._begin(finding, suspected)
 
     def _is_open(self, episode: Episode) -> bool:
@@ -195,11 +197,13 @@ class Diagnosis:
         episode.is_suspected = False
         return episode.finding
 
-    def _fold(self, episode: Episode, consequence: Finding) -> Finding | None:
+    def _fold(self, episode: Episode, consequence: Finding, case: Case) -> Finding | None:
         """Under its cause: which becomes as grave as its consequence, and is told anew then: actions heed what is told.
 
-        Information keeps no suspicion of the first steps awake: what spikes much later is not their doing.
+        Information keeps no suspicion of the first steps awake: what spikes much later is not their doing. And steps that
+        the loss never showed to be too large are blamed for nothing: units also die where there is nothing to learn.
         """
+        is_blamed = not (episode.finding.rule in LARGE_STEPS and is_unmoved(case))
         if consequence.severity != "info" or episode.finding.rule not in FIRST_STEPS:
             episode.seen = self.history.count
         cause = replace(episode.finding, last_step=consequence.step)
@@ -207,7 +211,7 @@ class Diagnosis:
         if consequence.severity == "critical" and f"then {consequence.rule}" not in cause.evidence:
             evidence = {**cause.evidence, f"then {consequence.rule}": f"at step {consequence.step}"}
             cause = replace(cause, evidence=evidence, severity="critical")
-        elif consequence.severity == "warning" and episode.is_suspected:
+        elif consequence.severity == "warning" and episode.is_suspected and is_blamed:
             cause = replace(cause, severity="warning")
         episode.finding = cause
         episode.is_suspected = episode.is_suspected and cause.severity == "info"

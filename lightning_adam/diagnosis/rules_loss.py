@@ -21,6 +21,10 @@ LEAST_SIMILARITY = -1
 """A cosine; what people train to its least value, and what begins near zero without being an error."""
 LOOKED_AT = 10
 """Steps between two looks at what changes over hundreds."""
+ENOUGH = 100
+"""Finite losses, by which a loss that stands is told from one that is noisy."""
+SHORT_RUN, MOST_OF_A_SHORT_RUN = 50, 0.75
+"""Losses and share of a run of hardly more than ENOUGH steps: by then, only what guessing costs is known to be too much."""
 COLLAPSED = " Of a variational autoencoder: give the divergence less weight, or raise its weight from 0 in the first steps."
 """What a decoder that has lost its codes needs (Bowman et al. 2016, arXiv:1511.06349, section 3.1)."""
 NON_FINITE_REMEDY = {
@@ -146,13 +150,14 @@ def no_learning(case: Case) -> Finding | None:
     The median of the last losses (up to 200) against that of the 40 after the first ten (which a bad start may need):
     no significant fall (2.5 standard errors) of over 3.5 %, and with two standard errors more still under 20 %, so that
     noise is mistaken neither for a start nor for a success; and hardly anything was learnt in these ten either. Steps
-    that are too small are LR-LOW's. Or, wherever it began, at half of the run it stands still at what the same guess for
-    every example gives. Or Dropout leaves a tenth or less, and the loss is too slow to arrive.
+    that are too small are LR-LOW's. Or, wherever it began, at half of the run (of hardly more than 100 steps: at three
+    quarters) it stands still at what the same guess for every example gives. Or Dropout leaves a tenth or less, and the
+    loss is too slow to arrive.
     """
     past, run = case.past, case.run
     if past.count == 0 and run.matrices > 0 and run.zero_tensors == run.matrices:
         return _zero_weights(case)
-    if past.count % LOOKED_AT or not case.progress >= 0.4 or past.finite < 100 or case.run.optimizers > 1:
+    if past.count % LOOKED_AT or not case.progress >= 0.4 or not _has_seen_enough(case) or case.run.optimizers > 1:
         return None
     if run.dropout >= MOST_DROPPED and (is_slow(case) or falls_short(case)):
         return _drops_nearly_all(case)
@@ -160,7 +165,7 @@ def no_learning(case: Case) -> Finding | None:
         return None
     first, level = median(past.first_losses[10:]), median(past.losses[-_compared(case) :])
     guesses = case.progress >= 0.5 and case.course == "standing" and case.only_guesses(level)
-    if not guesses and (past.is_signed or not _stands_where_it_began(case, first, level)):
+    if not guesses and (past.is_signed or past.finite < ENOUGH or not _stands_where_it_began(case, first, level)):
         return None
     ratio = median(past.recent("update_ratio_p50", 3))
     if ratio < SMALL_RATIO or is_a_short_way(case):
@@ -192,6 +197,10 @@ def _drops_nearly_all(case: Case) -> Finding:
         {"level": level, "first": first, "dropout": case.run.dropout},
         remedy=f"Use Dropout(p=0.1) to Dropout(p=0.5) instead of p={case.run.dropout:g}: p is the share that is dropped.",
     )
+
+
+def _has_seen_enough(case: Case) -> bool:
+    return case.past.finite >= ENOUGH or (case.progress >= MOST_OF_A_SHORT_RUN and case.past.finite >= SHORT_RUN)
 
 
 def _compared(case: Case) -> int:
