@@ -19,6 +19,7 @@ from torch import nn
 
 import lightning_adam as la
 from lightning_adam.callbacks import OptimizerMonitor
+from lightning_adam.clipping import describe_rule
 from lightning_adam.configure import OptimizerAndSchedule
 from lightning_adam.integrations.hydra import OptimizerSchema
 from lightning_adam.optimizers.sophia import prepare_step
@@ -77,6 +78,22 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"lr": 1e-3, "min_lr": "1e-2 absolute"}, "is above lr=0.001"),
     ({"min_lr": "1e-5 absolute"}, "give lr beside it"),
     ({"preset": "gtp"}, "Did you mean 'gpt'"),
+    ({"lr": 10**400}, "lr=1000*: lr must be a finite number"),
+    ({"total_steps": 10**400}, "total_steps=1000*: give optimizer steps"),
+    ({"warmup": 10**400}, "warmup=1000*: Write a fraction"),
+    ({"clip": 10**400}, r"ClipNorm\(max_norm=1000*\): max_norm must be a finite number"),
+    ({"schedule": "plateau", "monitor": None}, "monitor=None: schedule='plateau' watches a logged metric"),
+    ({"optimizer": "ademamix", "alpha": float("nan")}, "alpha=nan: ademamix has alpha=5.0 by default"),
+    ({"optimizer": "ademamix", "t_alpha_beta3": 0}, "t_alpha_beta3=0: t_alpha_beta3 must be a finite number above 0"),
+    ({"optimizer": "nadam", "momentum_decay": True}, "momentum_decay=True: nadam has momentum_decay=0.004"),
+    ({"optimizer": "adamp", "delta": [0.1]}, r"delta=\[0.1\]: adamp has delta=0.1"),
+    ({"optimizer": "ranger", "n_sma_threshold": 2}, "n_sma_threshold must be a finite number of 4 or more"),
+    ({"optimizer": "soap", "shampoo_beta": float("nan")}, "shampoo_beta must be a finite number of 0 or more, below 1"),
+    ({"optimizer": "soap", "data_format": "NHWC"}, "data_format='NHWC' is not known.*channels_first"),
+    ({"optimizer": "lbfgs", "line_search_fn": "wolfe"}, "line_search_fn='wolfe' is not known. Allowed: 'strong_wolfe'"),
+    ({"optimizer": "lbfgs", "tolerance_grad": [1e-7]}, "tolerance_grad must be a finite number"),
+    ({"optimizer": "lbfgs", "max_eval": 0}, "max_eval must be an int of 1 or more"),
+    ({"optimizer": torch.optim.Adagrad, "lr": 0.1, "initial_accumulator_value": {}}, "initial_accumulator_value={}"),
 ]
 
 
@@ -106,6 +123,9 @@ def test_numpys_numbers_are_numbers() -> None:
 
     assert made["optimizer"].param_groups[0]["initial_lr"] == 0.5
     assert made["lr_scheduler"]["scheduler"].phases.warmup == 5
+    assert describe_rule(la.ClipNorm(np.float32(0.5))) == "ClipNorm(max_norm=0.5)"
+    assert describe_rule(la.ZClip(warmup=np.int64(30))) == "ZClip(z=2.5, alpha=0.97, warmup=30)"  # type: ignore[arg-type]
+    assert describe_rule(la.ClipPercentile(np.int64(10), np.int64(5))) == "ClipPercentile(percentile=10, window=5)"  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("min_lr", "end"), [(0.1, 1e-4), ("10%", 1e-4), ("2e-5 absolute", 2e-5)])
