@@ -77,6 +77,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"min_lr": "1e-5"}, "write a fraction of lr"),
     ({"lr": 1e-3, "min_lr": "1e-2 absolute"}, "is above lr=0.001"),
     ({"min_lr": "1e-5 absolute"}, "give lr beside it"),
+    ({"optimizer": "adagrad"}, "Did you mean 'torch.optim.Adagrad'"),
     ({"preset": "gtp"}, "Did you mean 'gpt'"),
     ({"lr": 10**400}, "lr=1000*: lr must be a finite number"),
     ({"total_steps": 10**400}, "total_steps=1000*: give optimizer steps"),
@@ -139,6 +140,17 @@ def test_min_lr_is_a_fraction_or_a_rate_by_its_spelling(min_lr: Any, end: float)
         schedule.advance()
 
     assert made["optimizer"].param_groups[0]["lr"] == pytest.approx(end)
+
+
+@pytest.mark.parametrize("clip", [la.ClipNorm(1.0), la.ZClip(), la.ClipPercentile()])
+def test_a_saved_configuration_loads_with_weights_only(clip: Any, tmp_path: Path) -> None:
+    """As Lightning loads the hyper-parameters of a checkpoint: the rule and the class of an optimizer come back."""
+    config = la.OptimizerConfig(optimizer=torch.optim.Adagrad, lr=0.1, clip=clip)
+    torch.save({"hyper_parameters": {"config": config}}, tmp_path / "a.ckpt")
+    loaded = torch.load(tmp_path / "a.ckpt", weights_only=True)["hyper_parameters"]["config"]
+
+    assert describe_rule(loaded.clip) == describe_rule(clip)
+    assert loaded.optimizer is torch.optim.Adagrad
 
 
 def test_min_lr_that_looks_like_a_rate_is_not_silently_a_fraction() -> None:
