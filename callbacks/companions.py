@@ -52,6 +52,8 @@ class HessianForSophia(Callback):
             if _pass_of_step(trainer, optimizer) > 1:
                 continue
             estimates = estimate_hessian(optimizer, loss, loss_share(trainer))
+            if not estimates:
+                continue
             hessian = [trainer.strategy.reduce(h, reduce_op="mean") for h in estimates]
             optimizer.adam_arguments = {"hessian": hessian}  # type: ignore[attr-defined]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.optim import Optimizer
@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from lightning_adam.errors import ConfigError
 from lightning_adam.guided import GuidedStep
+from lightning_adam.plain_names import plain_name
 
 
 class ManualRun(Callback):
@@ -22,19 +23,20 @@ class ManualRun(Callback):
         Raises:
             ConfigError: a trainable parameter is in no optimizer, or in two.
         """
-        _refuse_shared(trainer.optimizers)
+        _refuse_shared(trainer.optimizers, {id(p): name for name, p in pl_module.named_parameters()})
         if not any(word in type(trainer.strategy).__name__ for word in ("DeepSpeed", "FSDP")):
             _refuse_untrained(trainer, pl_module)
 
 
-def _refuse_shared(optimizers: Sequence[Optimizer]) -> None:
+def _refuse_shared(optimizers: Sequence[Optimizer], names: Mapping[int, str]) -> None:
     """Among the helper's optimizers: whoever makes one by hand over the weights of another means to."""
     owners: dict[int, int] = {}
     for position, optimizer in enumerate(optimizers, 1):
         groups = optimizer.param_groups if isinstance(optimizer, GuidedStep) else []
-        for name, parameter in ((n, p) for g in groups for n, p in zip(g["adam_names"], g["params"], strict=False)):
-            owner = owners.setdefault(id(parameter), position)
+        for key in (id(p) for group in groups for p in group["params"]):
+            owner = owners.setdefault(key, position)
             if owner != position:
+                name = plain_name(names.get(key, "A parameter"))
                 raise ConfigError(
                     f"{name} is in two optimizers (number {owner} and {position}): both would step it. Narrow parameters= "
                     "of one of them."

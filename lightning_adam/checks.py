@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_adam.config import OptimizerConfig, known_rate, min_factor
-from lightning_adam.errors import ConfigError, LightningAdamWarning, nearest
+from lightning_adam.errors import ConfigError, LightningAdamWarning, check_choice, nearest
 from lightning_adam.optimizers.choice import ClassSpec, defaults_of
 from lightning_adam.optimizers.spec import OptimizerSpec
+from lightning_adam.real_numbers import is_finite
 from lightning_adam.schedules import get_schedule
 
 ARGUMENTS = frozenset(f.name for f in fields(OptimizerConfig)) - {"options"}
@@ -43,7 +44,7 @@ class Range:
 
     def holds(self, value: float) -> bool:
         """Whether it is one of them; not finite ones never are."""
-        inside = math.isfinite(value) and self.least <= value < self.below and value <= self.most
+        inside = is_finite(value) and self.least <= value < self.below and value <= self.most
         return inside and (self.zero or value > 0) and (not self.whole or isinstance(value, int))
 
     def __str__(self) -> str:
@@ -66,9 +67,17 @@ RANGES = {
         ("ns_steps", "max_iter", "history_size", "update_period", "precondition_frequency", "patience"),
         Range(least=1.0, whole=True),
     ),
+    **dict.fromkeys(("num_warm_up_iterations", "num_warm_down_iterations"), Range(whole=True)),
+    **dict.fromkeys(("t_alpha", "t_beta3", "t_alpha_beta3"), Range(zero=False, example="1000")),
+    **dict.fromkeys(("tolerance_grad", "tolerance_change"), Range()),
+    "max_eval": Range(least=1.0, whole=True),
+    "n_sma_threshold": Range(least=4.0, example="5"),
+    "shampoo_beta": BETA,
     **dict.fromkeys(("d0", "d_coef", "growth_rate", "clip_threshold"), Range(zero=False)),
 }
 """Of the helper's arguments and of options that mean the same in every optimizer."""
+_UNBOUNDED = {"growth_rate": math.inf}
+"""What stands for no limit at all."""
 RANGES_OF_GROUP = {**RANGES, "lr": Range(example="1e-4")}
 """A group with lr 0 stays as it is."""
 
@@ -86,7 +95,7 @@ def check_value(name: str, value: Any, ranges: Mapping[str, Range] = RANGES, whe
             f"{where}{name}={value!r} is a string. YAML reads 3e-4 as text: write it with a point (3.0e-4), "
             f"or convert it with float({name})."
         )
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not ranges[name].holds(value):
+    if not ranges[name].holds(value) and value != _UNBOUNDED.get(name):
         raise ConfigError(f"{where}{name}={value!r}: {name} must be {ranges[name]}.")
 
 
@@ -155,7 +164,7 @@ def _check_min_lr(config: OptimizerConfig) -> None:
     if value is None or isinstance(value, str):
         min_factor(config)
         return
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+    if not is_finite(value) or not 0 <= value <= 1:
         raise ConfigError(
             f"min_lr={value!r}: it is a fraction of lr, from 0 to 1, such as 0.1; a rate is written as '1e-6 absolute'."
         )
@@ -184,10 +193,14 @@ def check_options(spec: OptimizerSpec, options: Mapping[str, Any], where: str = 
             _check_length(spec, name, value, defaults[name], where)
         elif name in RANGES and (value is not None or name == "eps"):
             check_value(name, value, RANGES_OF_GROUP if where else RANGES, where)
+        elif name in WORDS_OF_OPTION and value is not None:
+            check_choice(f"{where}{name}", value, WORDS_OF_OPTION[name])
         elif value is not None and not _is_like(value, name, defaults.get(name)):
             raise ConfigError(f"{where}{name}={value!r}: {spec.name} has {name}={defaults.get(name)!r} by default.")
 
 
+WORDS_OF_OPTION = {"line_search_fn": ("strong_wolfe",), "data_format": ("channels_first", "channels_last")}
+"""Options that are a word, which their classes look at in the first step or never."""
 SWITCHES = frozenset({"fused", "foreach", "capturable", "differentiable", "maximize", "amsgrad", "nesterov"})
 
 
@@ -196,8 +209,12 @@ def _is_like(value: Any, name: str, default: Any) -> bool:
     if name in SWITCHES or isinstance(default, bool):
         return isinstance(value, bool)
     if isinstance(default, float) and 0.9 <= default < 1:
-        return isinstance(value, (int, float)) and BETA.holds(value)
-    return not isinstance(value, str) if isinstance(default, (int, float)) else callable(value) or not callable(default)
+        return BETA.holds(value)
+    if isinstance(default, (int, float)):
+        return is_finite(value) or value is default or isinstance(value, Tensor)
+    if isinstance(default, str):
+        return isinstance(value, str)
+    return callable(value) or not callable(default)
 
 
 WORDS = {2: "two numbers", 3: "three numbers"}
@@ -210,7 +227,7 @@ def _check_betas(betas: Any, spec: OptimizerSpec, where: str) -> None:
         count = " or ".join(WORDS.get(n, str(n)) for n in wanted)
         raise ConfigError(f"{where}betas={betas!r}: {spec.name} takes {count}, such as {example}.")
     for index, beta in enumerate(betas, 1):
-        if isinstance(beta, bool) or not isinstance(beta, (int, float)) or not BETA.holds(beta):
+        if not BETA.holds(beta):
             raise ConfigError(
                 f"{where}betas={betas!r}: beta{index} is {beta!r}, it must be 0 or more and below 1, such as {example}."
             )

@@ -5,6 +5,7 @@ No rule waits for the device: norms and statistics stay where the gradients are.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from lightning_adam.errors import ConfigError, say_left_out
 from lightning_adam.gradient_norms import GradientNorms, measured, whole
+from lightning_adam.real_numbers import is_finite, plain_number
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class ClipNorm:
     max_norm: float
 
     def __post_init__(self) -> None:
-        _check("ClipNorm", "max_norm", self.max_norm)
+        object.__setattr__(self, "max_norm", _positive("ClipNorm", "max_norm", self.max_norm))
 
     def __call__(self, parameters: Sequence[Tensor]) -> ClipRecord:
         """As ``torch.nn.utils.clip_grad_norm_``, which also divides by norm + 1e-6."""
@@ -91,7 +93,7 @@ class ClipValue:
     max_value: float
 
     def __post_init__(self) -> None:
-        _check("ClipValue", "max_value", self.max_value)
+        object.__setattr__(self, "max_value", _positive("ClipValue", "max_value", self.max_value))
 
     def __call__(self, parameters: Sequence[Tensor]) -> ClipRecord:
         """Clamps in place."""
@@ -119,8 +121,8 @@ class ClipAdaptive:
     eps: float = 1e-3
 
     def __post_init__(self) -> None:
-        _check("ClipAdaptive", "clipping", self.clipping)
-        _check("ClipAdaptive", "eps", self.eps)
+        for name in ("clipping", "eps"):
+            object.__setattr__(self, name, _positive("ClipAdaptive", name, getattr(self, name)))
 
     def __call__(self, parameters: Sequence[Tensor]) -> ClipRecord:
         """Scales units in place."""
@@ -157,12 +159,12 @@ class ZClip:
     """
 
     def __init__(self, z: float = 2.5, alpha: float = 0.97, warmup: int = 25) -> None:
-        _check("ZClip", "z", z)
-        if not 0 < alpha < 1:
+        alpha, warmup = plain_number(alpha), plain_number(warmup)
+        if not is_finite(alpha) or not 0 < alpha < 1:
             raise ConfigError(f"clip: ZClip(alpha={alpha!r}): alpha must be between 0 and 1, such as 0.97.")
-        if not isinstance(warmup, int) or warmup < 2:
+        if not _is_count(warmup) or warmup < 2:
             raise ConfigError(f"clip: ZClip(warmup={warmup!r}): warmup must be at least 2 steps, such as 25.")
-        self.z, self.alpha, self.warmup = z, alpha, warmup
+        self.z, self.alpha, self.warmup = _positive("ZClip", "z", z), alpha, warmup
         self._seen = torch.zeros(())
         self._mean, self._variance = torch.zeros(()), torch.zeros(())
 
@@ -222,9 +224,10 @@ class ClipPercentile:
     """
 
     def __init__(self, percentile: float = 10.0, window: int = 1000) -> None:
-        if not isinstance(percentile, (int, float)) or not 0 < percentile <= 100:
+        percentile, window = plain_number(percentile), plain_number(window)
+        if not is_finite(percentile) or not 0 < percentile <= 100:
             raise ConfigError(f"clip: ClipPercentile(percentile={percentile!r}): give a number in (0, 100], such as 10.")
-        if not isinstance(window, int) or window < 1:
+        if not _is_count(window) or window < 1:
             raise ConfigError(f"clip: ClipPercentile(window={window!r}): give a positive number of steps, such as 1000.")
         self.percentile, self.window = percentile, window
         self._norms = torch.full((window,), torch.nan)
@@ -316,7 +319,8 @@ def _numbers(value: Any) -> Tensor | None:
 
 
 def as_clip(clip: Clip | float | None) -> Clip | None:
-    """A number is the total norm.
+    """A number is the total norm. A rule that remembers is copied: one that is given to two optimizers, or to a second run,
+    begins in each as it was given.
 
     Raises:
         ConfigError: neither a number above 0, nor a rule, nor None.
@@ -325,6 +329,8 @@ def as_clip(clip: Clip | float | None) -> Clip | None:
         return None
     if isinstance(clip, (int, float)) and not isinstance(clip, bool):
         return ClipNorm(clip)
+    if isinstance(clip, (ZClip, ClipPercentile)):
+        return copy.deepcopy(clip)
     if isinstance(clip, (str, type)) or not callable(clip):
         raise ConfigError(
             f"clip={clip!r}: give a total norm (1.0), None, or a rule: la.ClipNorm(1.0), la.ClipValue(0.5), "
@@ -333,6 +339,16 @@ def as_clip(clip: Clip | float | None) -> Clip | None:
     return clip
 
 
-def _check(rule: str, name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+def _positive(rule: str, name: str, value: Any) -> float:
+    number = plain_number(value)
+    if not is_finite(number) or number <= 0:
         raise ConfigError(f"clip: {rule}({name}={value!r}): {name} must be a finite number above 0, such as 1.0.")
+    return number  # type: ignore[no-any-return]
+
+
+MOST = 2**31 - 1
+"""More steps than any run has, and more norms than fit into memory."""
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value <= MOST

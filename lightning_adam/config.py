@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import numbers
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -14,6 +13,7 @@ from lightning_adam.errors import ConfigError, nearest
 from lightning_adam.names import Mode, OptimizerName, PresetName, ScheduleName
 from lightning_adam.optimizers.choice import OptimizerChoice
 from lightning_adam.presets import PRESETS
+from lightning_adam.real_numbers import is_finite, plain_number
 
 Duration = int | float | str
 """In this order LightningCLI reads 500 as steps."""
@@ -99,11 +99,7 @@ def plain(value: Any) -> Any:
         return {plain(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
         return type(value)(map(plain, value)) if type(value) is tuple else [plain(entry) for entry in value]
-    if isinstance(value, (bool, int, float)) and type(value).__module__ != "numpy":
-        return value
-    if isinstance(value, numbers.Integral):
-        return int(value)
-    return float(value) if isinstance(value, numbers.Real) else value
+    return plain_number(value)
 
 
 def with_preset(config: OptimizerConfig) -> OptimizerConfig:
@@ -171,7 +167,7 @@ def resolve_duration(name: str, value: Duration, total_steps: float, steps_per_e
     """
     if isinstance(value, str):
         return _resolve_text(name, value, total_steps, steps_per_epoch)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
+    if not is_finite(value) or value < 0:
         raise ConfigError(f"{name}={value!r}: {_DURATIONS}")
     if isinstance(value, int):
         return value

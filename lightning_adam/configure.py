@@ -15,13 +15,13 @@ from typing_extensions import NotRequired
 from lightning_adam.assembly import fused_fits, make_groups, make_optimizer, make_schedule, order_of, settle
 from lightning_adam.auto_rate import found_rate, remember_rate
 from lightning_adam.checks import ARGUMENTS, check_arguments
-from lightning_adam.clipping import Clip, ClipAdaptive, ClipNorm, ClipValue, as_clip
+from lightning_adam.clipping import Clip, ClipAdaptive, ClipNorm, ClipPercentile, ClipValue, ZClip, as_clip
 from lightning_adam.config import Duration, OptimizerConfig
 from lightning_adam.errors import ConfigError
 from lightning_adam.guided import guide
 from lightning_adam.names import Mode, OptimizerName, PresetName, ScheduleName
 from lightning_adam.optimizers import OptimizerSpec
-from lightning_adam.optimizers.choice import Choice, OptimizerChoice
+from lightning_adam.optimizers.choice import Choice, OptimizerChoice, classes_of_torch
 from lightning_adam.planning import plan, trainer_of
 from lightning_adam.plateau import PlateauSchedule, refuse_plateau
 from lightning_adam.refusals import (
@@ -35,7 +35,9 @@ from lightning_adam.refusals import (
 from lightning_adam.schedules import Schedule
 
 # Lightning loads checkpoints with weights_only: a config in the saved hyper-parameters must not stop a resume.
-torch.serialization.add_safe_globals([OptimizerConfig, ClipNorm, ClipValue, ClipAdaptive])
+torch.serialization.add_safe_globals(
+    [OptimizerConfig, ClipNorm, ClipValue, ClipAdaptive, ZClip, ClipPercentile, *classes_of_torch().values()]
+)
 
 COMPANIONS = {"loss": "LossForAdamZ", "hessian": "HessianForSophia", "modes": "ScheduleFreeModes"}
 """What an optimizer needs to the callback that gives it."""

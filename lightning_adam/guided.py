@@ -33,6 +33,12 @@ FAR_TOO_HIGH = 1e15
 """A loss whose square is finite in 32 bits, too: the line search interpolates with it."""
 
 
+_NEEDS_CLOSURE = (
+    "{} evaluates the batch several times per step: call optimizer.step(closure), with a closure that zeroes the gradients, "
+    "computes the loss, goes backward and returns the loss."
+)
+
+
 class GuidedStep(Optimizer):
     """Put before a library's optimizer (:func:`guided_class`): clips inside its step, tells the schedule of each real
     update, and resumes by parameter name. It can be pickled and copied whole, with its rule and its schedule.
@@ -120,13 +126,14 @@ class GuidedStep(Optimizer):
         counts as one far too high: torch's search would take it for the lowest, or find none at all (IndexError).
         """
         if closure is None:
-            name = type(self).__name__
-            raise ConfigError(f"{name} evaluates the batch several times per step: call optimizer.step(closure).")
+            raise ConfigError(_NEEDS_CLOSURE.format(type(self).__name__))
         is_first = True
 
         def evaluate() -> Any:
             nonlocal is_first
             loss = closure()
+            if loss is None:
+                raise ConfigError(_NEEDS_CLOSURE.format(type(self).__name__))
             self._clip(call_hooks=is_first)
             mean = mean_over_ranks(loss, self.param_groups[0]["params"][0].device)
             is_trial, is_first = not is_first, False

@@ -103,7 +103,8 @@ class _Marks:
         if split.embedding_bits is not None and id(parameter) in self.embeddings:
             marks.append(("embedding", {"optim_bits": split.embedding_bits}))
         if split.matrices:
-            hidden = parameter.dim() == 2 and id(parameter) not in self.embeddings | self.outputs
+            real = not parameter.is_complex()  # which torch's Muon takes alone
+            hidden = real and parameter.dim() == 2 and id(parameter) not in self.embeddings | self.outputs
             marks.append(("muon" if hidden else "adamw", {"muon": hidden}))
         if (pattern := self.matched.get(name)) is not None:
             marks.append((pattern, {**(split.overrides or {})[pattern]}))

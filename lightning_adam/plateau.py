@@ -68,6 +68,8 @@ def refuse_plateau(config: OptimizerConfig, trainer: Any | None) -> None:
         if config.mode is not None:
             raise ConfigError(f"mode={config.mode!r} belongs to schedule='plateau', not to {config.schedule or 'cosine'!r}.")
         return
+    if config.monitor is None:
+        raise ConfigError("monitor=None: schedule='plateau' watches a logged metric, such as monitor='val_loss'.")
     _check_options(config.schedule_options or {})
     if not getattr(trainer, "enable_validation", True) and "val" in config.monitor.lower():
         raise ConfigError(

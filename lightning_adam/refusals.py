@@ -147,16 +147,22 @@ def refuse_number_kinds(spec: OptimizerSpec, module: nn.Module, groups: Sequence
         raise ConfigError(f"{spec.name}: the model has complex parameters, and {spec.name} knows real ones only. Use adamw.")
     sparse = sparse_embeddings(module)
     name = next((sparse[id(p)] for p in parameters if id(p) in sparse), None)
+    dense = [key for key, p in module.named_parameters() if id(p) not in sparse and any(p is other for other in parameters)]
+    if dense and spec.name == "SparseAdam":
+        raise ConfigError(
+            f"SparseAdam takes sparse gradients only, and {plain_name(dense[0])} has dense ones. Use "
+            "optimizer=torch.optim.Adagrad, which takes both, or step several optimizers by hand, this one with parameters=."
+        )
     if name is not None:
         decays = any(g.get("weight_decay") for g in groups if any(id(p) in sparse for p in g["params"]))
-        _refuse_sparse(spec, name, clips, decays)
+        _refuse_sparse(spec, name, clips, decays, "Adagrad" if dense else "SparseAdam")
 
 
-def _refuse_sparse(spec: OptimizerSpec, name: str, clips: bool, decays: bool) -> None:
+def _refuse_sparse(spec: OptimizerSpec, name: str, clips: bool, decays: bool, instead: str) -> None:
     if not takes_sparse(spec):
         raise ConfigError(
             f"{spec.name}: {name} has sparse=True, and {spec.name} takes no sparse gradients. Make it with sparse=False, or "
-            "use optimizer=torch.optim.SparseAdam."
+            f"use optimizer=torch.optim.{instead}."
         )
     if clips:
         raise ConfigError(f"clip: {name} has sparse=True, and sparse gradients cannot be clipped. Pass clip=None.")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+from lightning_adam.real_numbers import is_finite
 
 
 @dataclass(frozen=True)
@@ -32,5 +33,4 @@ LIMITS: dict[str, Limit] = {
 
 def is_allowed(value: Any, limit: Limit) -> bool:
     """Whether a value is a finite number within the limit; True and False are none."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return is_number and math.isfinite(value) and limit.allows(value)
+    return is_finite(value) and limit.allows(value)

@@ -19,6 +19,7 @@ from torch import nn
 
 import lightning_adam as la
 from lightning_adam.callbacks import OptimizerMonitor
+from lightning_adam.clipping import describe_rule
 from lightning_adam.configure import OptimizerAndSchedule
 from lightning_adam.integrations.hydra import OptimizerSchema
 from lightning_adam.optimizers.sophia import prepare_step
@@ -76,7 +77,24 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"min_lr": "1e-5"}, "write a fraction of lr"),
     ({"lr": 1e-3, "min_lr": "1e-2 absolute"}, "is above lr=0.001"),
     ({"min_lr": "1e-5 absolute"}, "give lr beside it"),
+    ({"optimizer": "adagrad"}, "Did you mean 'torch.optim.Adagrad'"),
     ({"preset": "gtp"}, "Did you mean 'gpt'"),
+    ({"lr": 10**400}, "lr=1000*: lr must be a finite number"),
+    ({"total_steps": 10**400}, "total_steps=1000*: give optimizer steps"),
+    ({"warmup": 10**400}, "warmup=1000*: Write a fraction"),
+    ({"clip": 10**400}, r"ClipNorm\(max_norm=1000*\): max_norm must be a finite number"),
+    ({"schedule": "plateau", "monitor": None}, "monitor=None: schedule='plateau' watches a logged metric"),
+    ({"optimizer": "ademamix", "alpha": float("nan")}, "alpha=nan: ademamix has alpha=5.0 by default"),
+    ({"optimizer": "ademamix", "t_alpha_beta3": 0}, "t_alpha_beta3=0: t_alpha_beta3 must be a finite number above 0"),
+    ({"optimizer": "nadam", "momentum_decay": True}, "momentum_decay=True: nadam has momentum_decay=0.004"),
+    ({"optimizer": "adamp", "delta": [0.1]}, r"delta=\[0.1\]: adamp has delta=0.1"),
+    ({"optimizer": "ranger", "n_sma_threshold": 2}, "n_sma_threshold must be a finite number of 4 or more"),
+    ({"optimizer": "soap", "shampoo_beta": float("nan")}, "shampoo_beta must be a finite number of 0 or more, below 1"),
+    ({"optimizer": "soap", "data_format": "NHWC"}, "data_format='NHWC' is not known.*channels_first"),
+    ({"optimizer": "lbfgs", "line_search_fn": "wolfe"}, "line_search_fn='wolfe' is not known. Allowed: 'strong_wolfe'"),
+    ({"optimizer": "lbfgs", "tolerance_grad": [1e-7]}, "tolerance_grad must be a finite number"),
+    ({"optimizer": "lbfgs", "max_eval": 0}, "max_eval must be an int of 1 or more"),
+    ({"optimizer": torch.optim.Adagrad, "lr": 0.1, "initial_accumulator_value": {}}, "initial_accumulator_value={}"),
 ]
 
 
@@ -106,6 +124,9 @@ def test_numpys_numbers_are_numbers() -> None:
 
     assert made["optimizer"].param_groups[0]["initial_lr"] == 0.5
     assert made["lr_scheduler"]["scheduler"].phases.warmup == 5
+    assert describe_rule(la.ClipNorm(np.float32(0.5))) == "ClipNorm(max_norm=0.5)"
+    assert describe_rule(la.ZClip(warmup=np.int64(30))) == "ZClip(z=2.5, alpha=0.97, warmup=30)"  # type: ignore[arg-type]
+    assert describe_rule(la.ClipPercentile(np.int64(10), np.int64(5))) == "ClipPercentile(percentile=10, window=5)"  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("min_lr", "end"), [(0.1, 1e-4), ("10%", 1e-4), ("2e-5 absolute", 2e-5)])
@@ -119,6 +140,17 @@ def test_min_lr_is_a_fraction_or_a_rate_by_its_spelling(min_lr: Any, end: float)
         schedule.advance()
 
     assert made["optimizer"].param_groups[0]["lr"] == pytest.approx(end)
+
+
+@pytest.mark.parametrize("clip", [la.ClipNorm(1.0), la.ZClip(), la.ClipPercentile()])
+def test_a_saved_configuration_loads_with_weights_only(clip: Any, tmp_path: Path) -> None:
+    """As Lightning loads the hyper-parameters of a checkpoint: the rule and the class of an optimizer come back."""
+    config = la.OptimizerConfig(optimizer=torch.optim.Adagrad, lr=0.1, clip=clip)
+    torch.save({"hyper_parameters": {"config": config}}, tmp_path / "a.ckpt")
+    loaded = torch.load(tmp_path / "a.ckpt", weights_only=True)["hyper_parameters"]["config"]
+
+    assert describe_rule(loaded.clip) == describe_rule(clip)
+    assert loaded.optimizer is torch.optim.Adagrad
 
 
 def test_min_lr_that_looks_like_a_rate_is_not_silently_a_fraction() -> None:

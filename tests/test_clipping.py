@@ -312,12 +312,31 @@ def test_adaptive_rule_resumes_from_the_checkpoint(make: Any, tmp_path: Path) ->
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), second.parameters(), strict=True))
 
 
+@pytest.mark.parametrize("make", [la.ZClip, la.ClipPercentile])
+def test_two_optimizers_that_are_given_one_rule_remember_for_themselves(make: Any) -> None:
+    """A GAN's two helpers; a module whose configuration serves a second fit."""
+    rule = make()
+    optimizers = [la.configure_optimizers(nn.Linear(2, 2), clip=rule, total_steps=10)["optimizer"] for _ in range(2)]
+    untouched = rule.state_dict()
+    for optimizer in optimizers[:1]:
+        optimizer.param_groups[0]["params"][0].grad = torch.ones(2, 2)
+        optimizer.step()
+    first, second = (optimizer.adam_rule.state_dict() for optimizer in optimizers)
+
+    assert str(second) == str(untouched) == str(rule.state_dict()) != str(first)
+
+
 def test_rules_say_what_is_wrong() -> None:
     """Each refuses what cannot be, by name."""
     for make, message in [
         (lambda: la.ZClip(z=-1), "z=-1"),
         (lambda: la.ZClip(alpha=1.0), "alpha=1.0"),
+        (lambda: la.ZClip(alpha="0.97"), "alpha='0.97'"),  # type: ignore[arg-type]
+        (lambda: la.ZClip(warmup=10**400), "warmup=1000*"),
         (lambda: la.ClipPercentile(0), "percentile=0"),
+        (lambda: la.ClipPercentile(True), "percentile=True"),
+        (lambda: la.ClipPercentile(10, window=True), "window=True"),
+        (lambda: la.ClipValue(10**400), "max_value=1000*"),
         (lambda: la.ClipAdaptive(clipping=0), "clipping=0"),
     ]:
         with pytest.raises(la.ConfigError, match=message):

@@ -147,6 +147,17 @@ def test_mere_count_of_findings_is_not_health(tmp_path: Path, form: str) -> None
     assert main(["doctor", str(tmp_path)]) == 1
 
 
+@pytest.mark.parametrize(("delimiter", "encoding"), [(";", "utf-8"), ("\t", "utf-8-sig"), (",", "utf-16"), (";", "utf-16")])
+def test_csv_that_a_spreadsheet_saved_anew_is_the_same_run(delimiter: str, encoding: str, tmp_path: Path) -> None:
+    losses = [2 / (step + 1) for step in range(30)]
+    rows = ["step,train_loss", *(f"{step},{loss}" for step, loss in enumerate(losses))]
+    (tmp_path / "metrics.csv").write_text("\n".join(rows).replace(",", delimiter), encoding=encoding)
+
+    [run] = read_runs(tmp_path)
+
+    assert run.scalars["train_loss"].values.tolist() == losses
+
+
 def test_real_csv_run_without_files_is_not_healthy(sick: Live, tmp_path: Path) -> None:
     """The metrics.csv of a run that was sick live, and nothing beside it, as the first version left it."""
     shutil.copy(sick.metrics, tmp_path / "metrics.csv")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import lightning_adam as la
+from lightning_adam.moments import read_moments
 from lightning_adam.optimizers.number_kinds import takes_complex, takes_sparse
 from lightning_adam.optimizers.sophia import estimate_hessian
 from tests.test_descent import Bowl
@@ -19,7 +20,7 @@ NAMES = list(ROWS)
 ONE_GROUP = {"lbfgs"}
 
 
-def made(module: nn.Module, name: str, **options: Any) -> Any:
+def made(module: nn.Module, name: Any, **options: Any) -> Any:
     """Its optimizer, at a constant rate."""
     whole = {"schedule": "constant", "warmup": 0, "total_steps": 30, **options}
     return la.configure_optimizers(module, name, **whole)["optimizer"]
@@ -190,8 +191,40 @@ def test_sparse_gradients_are_neither_clipped_nor_decayed(options: dict[str, Any
         made(Sparse(), "sgd", **options)
 
 
+def test_sparse_adam_beside_dense_weights_is_refused_and_what_is_told_instead_trains() -> None:
+    """By each of the two messages that can come: Adagrad takes both."""
+    module = nn.ModuleDict({"table": nn.Embedding(10, 4, sparse=True), "head": nn.Linear(4, 1)})
+    for optimizer in (torch.optim.SparseAdam, "adamw"):
+        with pytest.raises(la.ConfigError, match=r"torch\.optim\.Adagrad"):
+            made(module, optimizer, clip=None)
+    optimizer = made(module, torch.optim.Adagrad, lr=0.1, clip=None)
+    module["head"](module["table"](torch.tensor([1, 2]))).sum().backward()
+    optimizer.step()
+
+
+def test_momentum_of_sparse_gradients_is_read_as_it_is() -> None:
+    """SGD keeps it sparse; rows that were never looked up have none."""
+    module = Sparse()
+    optimizer = made(module, "sgd", clip=None, weight_decay=0.0)
+    run(module, optimizer, "sgd", 2)
+    table = module.table.weight
+    moments = read_moments(optimizer, optimizer.param_groups[0], table)
+    assert moments is not None
+    assert moments.first is not None
+    kept = optimizer.state[table]["momentum_buffer"].to_dense()
+    torch.testing.assert_close(moments.first, kept * (1 - optimizer.param_groups[0]["momentum"]))
+
+
+def test_complex_matrices_within_are_adamws_under_muon() -> None:
+    """torch's Muon takes real ones only."""
+    module = nn.Sequential(*(nn.Linear(4, 4, dtype=torch.cfloat) for _ in range(3)))
+    optimizer = made(module, "muon")
+    module(torch.ones(2, 4, dtype=torch.cfloat)).abs().sum().backward()
+    optimizer.step()
+
+
 def test_torchs_sparse_adam_is_left_to_judge_itself() -> None:
     module = Sparse()
     before = float(module())
-    run(module, made(module, torch.optim.SparseAdam, lr=0.1, clip=None), "SparseAdam")  # type: ignore[arg-type]
+    run(module, made(module, torch.optim.SparseAdam, lr=0.1, clip=None), "SparseAdam")
     assert float(module()) < before

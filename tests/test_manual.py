@@ -93,6 +93,45 @@ def test_part_of_a_module_in_automatic_optimization_is_refused() -> None:
         trainer(max_steps=2).fit(Digits(parameters="net.0.*"), digits_loader())
 
 
+class ByClosure(Digits):
+    """Steps by hand; L-BFGS needs the closure."""
+
+    def __init__(self, gives_closure: bool) -> None:
+        super().__init__(optimizer="lbfgs")
+        self.automatic_optimization, self.gives_closure = False, gives_closure
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Any:  # type: ignore[override]
+        """One step."""
+        optimizer: Any = self.optimizers()
+
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            loss = super(ByClosure, self).training_step(batch, batch_idx)
+            self.manual_backward(loss)
+            return loss
+
+        optimizer.step(closure) if self.gives_closure else optimizer.step()
+
+
+def test_lbfgs_by_hand_trains_and_says_that_it_needs_a_closure() -> None:
+    module = ByClosure(gives_closure=True)
+    trainer(max_steps=3).fit(module, digits_loader())
+    assert module.losses[-1] < module.losses[0]
+    with pytest.raises(la.ConfigError, match=r"call optimizer.step\(closure\), with a closure that"):
+        trainer(max_steps=1).fit(ByClosure(gives_closure=False), digits_loader())
+
+
+def test_sophia_passes_over_the_loss_of_another_optimizer() -> None:
+    """The discriminator's, first of the two, does not depend on the generator."""
+    gan = DigitsGAN(optimizer="sophia")
+    gan.configure_optimizers = lambda: [  # type: ignore[method-assign]
+        la.configure_optimizers(gan, name, parameters=part) for name, part in (("sophia", "gen*"), ("adamw", "disc*"))
+    ]
+    before = [p.detach().clone() for p in gan.generator.parameters()]
+    trainer(max_epochs=1, limit_train_batches=3).fit(gan, digits_loader())
+    assert not any(torch.equal(old, new) for old, new in zip(before, gan.generator.parameters(), strict=True))
+
+
 def test_pattern_that_matches_nothing_is_refused() -> None:
     """The nearest name is offered."""
     with pytest.raises(la.ConfigError, match="Did you mean"):

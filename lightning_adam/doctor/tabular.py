@@ -47,7 +47,7 @@ def read_history(place: Path, name: str) -> list[RunLog]:
     """
     run = RunLog(name, place)
     try:
-        text = read_plain(place).decode("utf-8-sig", errors="replace")
+        text = _text(read_plain(place))
         rows = list(_csv_rows(text) if place.suffix == ".csv" else _json_rows(text))
     except (ValueError, OSError, RecursionError, csv.Error) as error:
         run.notes.append(f"{place.name} could not be read: {error}")
@@ -56,8 +56,19 @@ def read_history(place: Path, name: str) -> list[RunLog]:
     return _side_by_side(run) if any("Step" in row for row in rows[:1]) else [run]
 
 
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+"""How a file that Excel or PowerShell has saved anew may begin."""
+DELIMITERS = ",;\t"
+
+
+def _text(content: bytes) -> str:
+    return content.decode("utf-16" if content.startswith(UTF_16) else "utf-8-sig", errors="replace")
+
+
 def _csv_rows(text: str) -> Iterator[Row]:
-    return csv.DictReader(io.StringIO(text.replace("\0", ""), newline=""))
+    """Spreadsheets part the columns with semicolons or tabs where a comma is for decimals."""
+    delimiter = max(DELIMITERS, key=text.partition("\n")[0].count)
+    return csv.DictReader(io.StringIO(text.replace("\0", ""), newline=""), delimiter=delimiter)
 
 
 def _json_rows(text: str) -> Iterable[Row]:

@@ -18,6 +18,7 @@ from lightning_adam.diagnosis import Finding, findings_table
 from lightning_adam.diagnosis.stored import is_list_of
 from lightning_adam.errors import ConfigError, say_left_out
 from lightning_adam.integrations.first_look import first_look
+from lightning_adam.integrations.loop_checks import check_loop
 from lightning_adam.integrations.loop_run import LoopRun, unwrapped
 from lightning_adam.monitoring import DivergenceOptions, Granularity, Monitor, MonitorState, Sink, StatisticsOptions
 from lightning_adam.monitoring.console import print_findings
@@ -98,9 +99,8 @@ def watch(
     found = _optimizers(module, optimizers)
     if writer is not None and log_dir is not None:
         raise ConfigError(f"log_dir={str(log_dir)!r} and a writer: give one of them; a writer has a folder already.")
-    for name, value in (("every_n_steps", every_n_steps), ("accumulation", accumulation), ("total_steps", total_steps)):
-        if value is not None and (type(value) is not int or value < 1):
-            raise ConfigError(f"{name}={value!r}: give a positive whole number.")
+    check_loop(every_n_steps=every_n_steps, accumulation=accumulation, total_steps=total_steps, first_step=first_step)
+    check_loop(steps_per_epoch=steps_per_epoch, clip_norm=clip_norm, scaler=scaler, log_dir=log_dir)
     statistics = StatisticsOptions(every_n_steps, tensors, include, exclude, granularity, top)
     divergence = DivergenceOptions(on_divergence, max_actions, raise_on, trial, check_every_n_steps, logits, ignore)
     named = schedulers if isinstance(schedulers, (list, tuple)) else [schedulers]

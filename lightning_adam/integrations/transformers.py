@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ class AdamCallback(TrainerCallback):  # type: ignore[misc]
         """Model and optimizer are prepared: listen to them."""
         model, optimizer = kwargs["model"], kwargs["optimizer"]
         self._accumulation, self._parts = args.gradient_accumulation_steps, []
+        norm = args.max_grad_norm  # 0 and below turn clipping off; infinity only measures
         self._watch = watch(
             model,
             optimizer,
@@ -62,7 +64,7 @@ class AdamCallback(TrainerCallback):  # type: ignore[misc]
             total_steps=state.max_steps if state.max_steps > 0 else None,
             first_step=state.global_step,
             every_n_steps=self._every_n_steps or max(1, int(state.logging_steps)),
-            clip_norm=args.max_grad_norm or None,
+            clip_norm=norm if norm and 0 < norm < math.inf else None,
             scaler=getattr(optimizer, "scaler", None),
             schedulers=kwargs.get("lr_scheduler", ()),
             **self._options,

@@ -73,8 +73,9 @@ class Slot:
     known_step: int | None = None
 
     def tensor(self, key: str) -> Tensor:
-        """A buffer of the state: local shard, dequantised."""
-        return plain(self.state[key])
+        """A buffer of the state: local shard, dequantised, dense (SGD's momentum of sparse gradients is sparse)."""
+        found = plain(self.state[key])
+        return found.to_dense() if found.is_sparse else found
 
     @property
     def beta1(self) -> float:

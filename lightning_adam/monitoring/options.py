@@ -68,8 +68,9 @@ class DivergenceOptions:
             check_choice("raise_on", self.raise_on, SEVERITIES)
         _check_count("max_actions", self.max_actions)
         _check_count("every_n_steps", self.every_n_steps)
-        if isinstance(self.logits, str):
-            raise ConfigError(f"logits={self.logits!r}: give a list of globs, such as logits=[{self.logits!r}].")
+        if isinstance(self.logits, str) or not isinstance(self.logits, Sequence):
+            given = self.logits if isinstance(self.logits, str) else "head"
+            raise ConfigError(f"logits={self.logits!r}: give a list of globs, such as logits=[{given!r}].")
         object.__setattr__(self, "logits", tuple(self.logits))
         object.__setattr__(self, "ignore", _checked(self.ignore))
 
@@ -81,7 +82,7 @@ class DivergenceOptions:
 
 def _checked(ignore: Any) -> tuple[str, ...]:
     """The rules are loaded only where codes are given."""
-    if ignore == ():
+    if isinstance(ignore, tuple) and not ignore:
         return ()
     from lightning_adam.diagnosis.facts import FACTS
     from lightning_adam.diagnosis.ignoring import checked_ignore

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch.optim import LBFGS, Optimizer
 
 from lightning_adam.errors import ConfigError, nearest
@@ -86,6 +87,10 @@ def _named(name: str) -> Choice:
         return Choice(get_optimizer(name))
     if "." in name:
         return choose(_imported(name))
+    of_torch = {path.lower(): path for path in classes_of_torch()}
+    if name.lower() in of_torch and name.lower() not in OPTIMIZERS:
+        meant = of_torch[name.lower()]
+        raise ConfigError(f"optimizer={name!r} is not in the catalogue. Did you mean 'torch.optim.{meant}'?")
     others = pytorch_optimizer_names()
     if name in others:
         return Choice(spec_of(import_quietly("pytorch_optimizer", "pytorch_optimizer").load_optimizer(name)))
@@ -93,6 +98,11 @@ def _named(name: str) -> Choice:
         f"optimizer={name!r} is not in the catalogue.{nearest(name, [*others, *OPTIMIZERS])} Known: {', '.join(OPTIMIZERS)}."
         " Also pytorch_optimizer's own names, any optimizer class, or its dotted path such as 'torch.optim.Adagrad'."
     )
+
+
+def classes_of_torch() -> dict[str, type[Optimizer]]:
+    """torch's own optimizers by their class's name."""
+    return {key: kind for key, kind in vars(torch.optim).items() if isinstance(kind, type) and issubclass(kind, Optimizer)}
 
 
 def pytorch_optimizer_names() -> list[str]:

@@ -39,12 +39,18 @@ def estimate_hessian(optimizer: Any, loss: Tensor, scale: float = 1.0) -> list[T
         loss: with its graph; the graph is kept for ``backward``.
         scale: what the loss was multiplied by.
 
+    Returns:
+        One estimate per parameter; none at all where the loss depends on no parameter, as that of another optimizer which
+        is stepped by hand.
+
     Raises:
         RuntimeError: an operation of the model has no second derivative.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     try:
         gradients = torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True)
+        if all(g is None for g in gradients):
+            return []
         used = [(p, g) for p, g in zip(parameters, gradients, strict=True) if g is not None and g.requires_grad]
         noise = [torch.randn_like(p) for p, _ in used]
         products = torch.autograd.grad(
@@ -78,7 +84,9 @@ def prepare_step(optimizer: Any, loss: Tensor, scale: float = 1.0) -> None:
     """
     inner = getattr(optimizer, "optimizer", optimizer)
     if hessian_is_due(inner) and "adam_arguments" not in vars(inner):  # a step takes them away: one estimate for each
-        inner.adam_arguments = {"hessian": estimate_hessian(inner, loss, scale)}
+        estimates = estimate_hessian(inner, loss, scale)
+        if estimates:
+            inner.adam_arguments = {"hessian": estimates}
 
 
 def refuse_missing_estimate(optimizer: Any, arguments: Mapping[str, Any]) -> None:

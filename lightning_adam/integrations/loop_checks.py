@@ -1,0 +1,45 @@
+"""What ``la.watch`` is told of the loop, checked before the first step: a monitor loses what it cannot compute with."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from lightning_adam.errors import ConfigError
+from lightning_adam.real_numbers import is_finite
+
+
+def _is_count(value: Any, least: int) -> bool:
+    return type(value) is int and is_finite(value) and value >= least
+
+
+ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
+    **dict.fromkeys(
+        ("every_n_steps", "accumulation", "total_steps"), (lambda value: _is_count(value, 1), "a positive whole number")
+    ),
+    "first_step": (lambda value: _is_count(value, 0), "a whole number of 0 or more"),
+    **dict.fromkeys(
+        ("steps_per_epoch", "clip_norm"), (lambda value: is_finite(value) and value > 0, "a finite number above 0")
+    ),
+    "scaler": (lambda value: hasattr(value, "is_enabled"), "the torch.amp.GradScaler that scales the loss"),
+    "log_dir": (lambda value: isinstance(value, (str, os.PathLike)), "a folder, such as 'runs/plain'"),
+}
+"""Which values an argument may have, and the same in words."""
+OPEN = frozenset({"total_steps", "steps_per_epoch", "clip_norm", "scaler", "log_dir"})
+"""What may be left out."""
+
+
+def check_loop(**told: Any) -> None:
+    """Refuse what cannot be.
+
+    Args:
+        **told: arguments of ``la.watch``, by their names.
+
+    Raises:
+        ConfigError: names the argument, what it got, and what to give.
+    """
+    for name, value in told.items():
+        allows, words = ALLOWED[name]
+        if not (value is None and name in OPEN) and not allows(value):
+            raise ConfigError(f"{name}={value!r}: give {words}.")

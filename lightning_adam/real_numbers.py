@@ -1,0 +1,29 @@
+"""What counts as a number in an argument."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from typing import Any
+
+
+def is_finite(value: Any) -> bool:
+    """Whether it is an int or a float that a float can hold; True and False are none.
+
+    Example:
+        >>> [is_finite(value) for value in (2, 0.5, True, "2", float("nan"), 10**400)]
+        [True, True, False, False, False, False]
+    """
+    try:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def plain_number(value: Any) -> Any:
+    """NumPy's numbers and fractions as Python's own; anything else as it is."""
+    if isinstance(value, (bool, int, float)) and type(value).__module__ != "numpy":
+        return value
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    return float(value) if isinstance(value, numbers.Real) else value
