@@ -41,12 +41,17 @@ def measured(gradients: Sequence[Tensor]) -> GradientNorms:
 
 def measured_one_by_one(gradients: Sequence[Tensor]) -> GradientNorms | None:
     """Of plain and strided gradients, of one dtype and device; None of others."""
+    norms = each_of(gradients)
+    return None if norms is None else GradientNorms(torch.linalg.vector_norm(norms), norms)
+
+
+def each_of(gradients: Sequence[Tensor]) -> Tensor | None:
+    """As ``torch._foreach_norm``, [n], of plain and strided tensors, of one dtype and device; None of others."""
     if set(map(type, gradients)) != {Tensor} or {g.layout for g in gradients} != {torch.strided}:
         return None
     if len({g.dtype for g in gradients}) > 1 or len(set(map(Tensor.get_device, gradients))) > 1:
         return None
-    norms = _each(gradients)
-    return GradientNorms(torch.linalg.vector_norm(norms), norms)
+    return _each(gradients)
 
 
 def whole(value: Tensor) -> Tensor:

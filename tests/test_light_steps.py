@@ -24,7 +24,7 @@ from lightning_adam.diagnosis.history import Window, median
 from lightning_adam.gradient_norms import measured
 from lightning_adam.monitoring import optimizer_diagnosis, pass_signals
 from lightning_adam.monitoring.signal_reader import SignalReader
-from lightning_adam.statistics import read_optimizer, tensor_names
+from lightning_adam.statistics import RulesTable, read_optimizer, tensor_names
 from lightning_adam.statistics.headline import _quantile
 
 
@@ -333,7 +333,7 @@ def test_alignment_is_the_cosine_with_the_momentum_before(bunch: int, monkeypatc
     gradients = torch.cat([p.grad.double().flatten() for p in matrices if p.grad is not None])
     momentum = torch.cat([m.flatten() for m in before])
 
-    found = pass_signals._alignment(read_optimizer(optimizer, tensor_names(module.named_parameters())))
+    found = pass_signals._alignment(RulesTable.of(read_optimizer(optimizer, tensor_names(module.named_parameters()))))
     assert found == pytest.approx(float(torch.cosine_similarity(gradients, momentum, dim=0)), rel=1e-4)
 
 

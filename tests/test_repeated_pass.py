@@ -17,7 +17,15 @@ from torch import nn
 from torch.optim import Adam, AdamW, Optimizer
 
 from lightning_adam.callbacks import OptimizerMonitor
-from lightning_adam.statistics import RepeatedPass, Snapshot, read_optimizer, take_snapshot, tensor_names
+from lightning_adam.statistics import (
+    RepeatedPass,
+    RulesPass,
+    RulesTable,
+    Snapshot,
+    read_optimizer,
+    take_snapshot,
+    tensor_names,
+)
 from tests.digits import Digits, digits_loader, trainer
 
 
@@ -223,3 +231,42 @@ def test_monitor_reads_once_and_logs_what_it_would_reading_every_time(
 
     assert {tag for tag in logs[0] if tag.startswith("adam_matrix/")}
     assert logs[0] == logs[1]
+
+
+def assert_alike(found: RulesTable | None, of: Stepped) -> None:
+    """What the rules read is, to the last bit, what a logged step of the same moment writes, and of the same tensors."""
+    readings, snapshot = read_optimizer(of.optimizer, of.names), of.anew()
+    assert found is not None
+    assert found.columns.names == snapshot.names
+    for name, values in found.values.items():
+        np.testing.assert_array_equal(values, snapshot.column(name).astype(np.float64), err_msg=name)
+    firsts = [None if r.moments is None else r.moments.first for r in readings]
+    for ours, theirs in ((found.parameters, [r.parameter for r in readings]), (found.firsts, firsts)):
+        assert [t.data_ptr() for t in ours if t is not None] == [t.data_ptr() for t in theirs if t is not None]
+    assert [g is r.gradient for g, r in zip(found.gradients, readings, strict=True)] == [True] * len(readings)
+    assert [*found.step] == [float(r.moments.step) for r in readings if r.moments is not None]
+    assert [*found.beta1] == [r.moments.beta1 for r in readings if r.moments is not None]
+
+
+@pytest.mark.parametrize("engine", ["compiled", "eager"])
+@pytest.mark.parametrize("options", [{}, {"amsgrad": True}], ids=["kept", "anew"])
+def test_a_diagnosis_reads_what_a_logged_step_writes(
+    options: dict[str, Any], engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a sample, in every pass, whatever has changed between them: betas, moments that were lost, a frozen layer."""
+    if engine == "eager":
+        monkeypatch.setenv("LIGHTNING_ADAM_KERNEL", "eager")
+    of = Stepped(**options)
+    passes = RulesPass(of.optimizer, of.names)
+    changes: list[Callable[[], object]] = [
+        lambda: None,
+        lambda: of.optimizer.param_groups[0].update(betas=(0.8, 0.95), lr=5e-4),
+        of.optimizer.state.clear,
+        lambda: of.model[0].requires_grad_(False),
+    ]
+    for change in changes:
+        change()
+        of.step()
+        passes.after_step()
+
+        assert_alike(passes.table(None), of)

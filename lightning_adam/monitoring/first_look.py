@@ -110,10 +110,10 @@ def scale_of(values: Tensor) -> Floats:
     """Largest |x|, rms, and |mean|/standard deviation."""
     values = values.detach().float()
     spread, mean = torch.std_mean(values)
-    largest = torch.linalg.vector_norm(values, math.inf)
-    numbers = torch.stack([largest, torch.sqrt(spread**2 + mean**2), mean.abs() / spread])
-    found: Floats = numbers.cpu().numpy().astype(np.float64)
-    return found
+    numbers = torch.stack([torch.linalg.vector_norm(values, math.inf), spread, mean])
+    largest, wide, middle = numbers.cpu().numpy().astype(np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.array([largest, np.hypot(wide, middle), abs(middle) / wide])
 
 
 def eval_layers(module: nn.Module, names: Mapping[int, str]) -> tuple[str, ...]:

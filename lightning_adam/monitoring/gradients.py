@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_adam.gradient_norms import GradientNorms, measured_one_by_one, whole
+from lightning_adam.gradient_norms import GradientNorms, each_of, measured_one_by_one, whole
 
 
 def norms_of(tensors: Sequence[Tensor]) -> Tensor | None:
@@ -18,7 +18,9 @@ def norms_of(tensors: Sequence[Tensor]) -> Tensor | None:
     dense = [t.coalesce().values() if t.is_sparse else t for t in tensors]
     if not dense:
         return None
-    return _stacked(torch._foreach_norm(dense, 2, torch.float32 if dense[0].element_size() < 4 else None))
+    is_narrow = dense[0].element_size() < 4
+    each = None if is_narrow else each_of(dense)
+    return _stacked(torch._foreach_norm(dense, 2, torch.float32 if is_narrow else None)) if each is None else each.float()
 
 
 def wide_norms_of(tensors: Sequence[Tensor]) -> Tensor | None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -17,7 +17,7 @@ from torch import Tensor
 from lightning_adam.diagnosis import HeavySignals
 from lightning_adam.diagnosis.theory import update_bound
 from lightning_adam.monitoring.first_look import scale_of
-from lightning_adam.statistics import Snapshot, TensorReading, take_snapshot
+from lightning_adam.statistics import RulesTable
 
 Floats = NDArray[np.float64]
 
@@ -32,84 +32,73 @@ TINY_START = 0.1
 
 
 def heavy_signals(
-    readings: Sequence[TensorReading],
+    table: RulesTable,
     norms_before: Mapping[str, float],
     embeddings: frozenset[str],
     inputs: BatchScale,
     order: Mapping[int, int] | None = None,
-) -> HeavySignals | None:
+) -> HeavySignals:
     """One pass over all tensors, summed up.
 
     Args:
-        readings: of the step just taken.
+        table: of the step just taken.
         norms_before: ‖θ‖ before the step by name, where it was taken: a first step can be larger than the weights.
         embeddings: names of embedding tables, whose gradients are zero for tokens that a batch has not.
         inputs: of the batch, from :func:`batch_scale`.
         order: by the parameter's identity, when the model uses it; parameters that it does not name keep their place.
     """
-    if not readings:
-        return None
-    table = _Table(readings, take_snapshot(0, readings), norms_before, embeddings, order or {})
+    rows = _Rows(table, norms_before, embeddings, order or {})
     with np.errstate(all="ignore"):  # what is not finite is a signal, too
-        return _summed_up(table, readings, inputs)
+        return HeavySignals(
+            **rows.updates(),
+            **rows.normalised(),
+            **rows.gradients(),
+            **rows.state(),
+            alignment=_alignment(table),
+            **vars(inputs),
+        )
 
 
-def _summed_up(table: _Table, readings: Sequence[TensorReading], inputs: BatchScale) -> HeavySignals:
-    return HeavySignals(
-        **table.updates(),
-        **table.normalised(),
-        **table.gradients(),
-        **table.state(),
-        alignment=_alignment(readings),
-        **asdict(inputs),
-    )
-
-
-class _Table:
-    """The snapshot's columns in float64, with which rows are weight matrices."""
+class _Rows:
+    """The table's columns, with which rows are weights: matrices but embeddings, or what there is instead."""
 
     def __init__(
-        self, readings: Sequence[TensorReading], snapshot: Snapshot, before: Mapping[str, float], embeddings: frozenset[str],
-        order: Mapping[int, int],
-    ) -> None:  # fmt: skip
-        self.readings, self.snapshot, self.names = readings, snapshot, snapshot.names
-        self.sizes = np.asarray(snapshot.sizes, dtype=np.float64)
-        self.matrix = np.array([r.parameter.dim() >= 2 for r in readings])
-        if not self.matrix.any():
-            self.matrix[:] = True
-        self.table = self.matrix & ~np.array([name in embeddings for name in self.names])
-        places = [order.get(id(r.parameter), index) for index, r in enumerate(readings)]
+        self, table: RulesTable, before: Mapping[str, float], embeddings: frozenset[str], order: Mapping[int, int]
+    ) -> None:
+        self._of, self._column = table, table.values
+        self.names, parameters = table.columns.names, table.parameters
+        self.sizes = table.columns.total.astype(np.float64)
+        matrix = np.array([p.dim() >= 2 for p in parameters])
+        if not matrix.any():
+            matrix[:] = True
+        usual = matrix & ~np.array([name in embeddings for name in self.names])
+        self.weights = usual if usual.any() else matrix
+        places = [order.get(id(p), index) for index, p in enumerate(parameters)]
         self.depth = np.argsort(np.asarray(places), kind="stable")
         self.before = np.array([before.get(name, math.nan) for name in self.names])
 
-    def column(self, name: str) -> Floats:
-        values: Floats = self.snapshot.column(name).astype(np.float64)
-        return values
-
     def updates(self) -> dict[str, Any]:
         """How far the step moved the weights."""
-        norm = np.where(np.isnan(self.before), self.column("parameter_norm"), self.before)
-        moved = self.column("step_size_rms") * np.sqrt(self.sizes)
-        rows = np.array([r.parameter.shape[0] if r.parameter.dim() else 1 for r in self.readings], dtype=np.float64)
+        norm = np.where(np.isnan(self.before), self._column["parameter_norm"], self.before)
+        moved = self._column["step_size_rms"] * np.sqrt(self.sizes)
+        rows = np.array([p.shape[0] if p.dim() else 1 for p in self._of.parameters], dtype=np.float64)
         usual = np.sqrt(rows)  # the norm of a matrix whose elements have the size 1/√fan-in
-        weights = self.table if self.table.any() else self.matrix
-        ratio = np.where(weights & (norm > TINY_START * usual), moved / np.maximum(norm, 1e-300), math.nan)
+        ratio = np.where(self.weights & (norm > TINY_START * usual), moved / np.maximum(norm, 1e-300), math.nan)
         largest, where = _largest(ratio, self.names)
-        lost, lost_in = _largest(self.column("lost_update_share"), self.names)
+        lost, lost_in = _largest(self._column["lost_update_share"], self.names)
         return {
             "update_ratio_p50": _middle(ratio),
             "update_ratio_max": largest,
             "update_ratio_max_in": where,
-            "lost_updates": _mean(self.column("lost_update_share"), self.sizes),
+            "lost_updates": _mean(self._column["lost_update_share"], self.sizes),
             "lost_updates_max_in": lost_in if lost == lost else "",
             **self._decay(moved),
         }
 
     def _decay(self, moved: Floats) -> dict[str, Any]:
         """The decay of all tensors together over their step; of tensors alone it is large where a step is small."""
-        gradient = self.column("gradient_norm")
-        against = np.where([r.decoupled for r in self.readings], moved, gradient)
-        pull = np.nan_to_num(self.column("decay_ratio") * against)
+        against = np.where(self._of.columns.decoupled, moved, self._column["gradient_norm"])
+        pull = np.nan_to_num(self._column["decay_ratio"] * against)
         total = float(np.sqrt(np.nansum(against**2)))
         _, where = _largest(np.where(pull > 0, pull, math.nan), self.names)
         return {
@@ -119,9 +108,8 @@ class _Table:
 
     def normalised(self) -> dict[str, Any]:
         """|m̂|/(√v̂+ε) against its floor and bound."""
-        rms = self.column("normalised_update_rms")
-        bounds = np.array([_bound(r) for r in self.readings])
-        excess, excess_in = _largest(rms / bounds, self.names)
+        rms = self._column["normalised_update_rms"]
+        excess, excess_in = _largest(rms / _bounds(self._of), self.names)
         return {
             "normalised_rms": math.sqrt(_mean(rms**2, self.sizes)),
             "normalised_rms_max": _largest(rms, self.names)[0],
@@ -131,9 +119,9 @@ class _Table:
 
     def gradients(self) -> dict[str, Any]:
         """Zeros, surprise, and the first layer's against the last one's."""
-        zeros = np.where(self.table if self.table.any() else self.matrix, self.column("zero_gradient_share"), math.nan)
+        zeros = np.where(self.weights, self._column["zero_gradient_share"], math.nan)
         share, where = _largest(zeros, self.names)
-        surprise, surprise_in = _largest(self.column("gradient_surprise"), self.names)
+        surprise, surprise_in = _largest(self._column["gradient_surprise"], self.names)
         first_last, first = self._first_over_last()
         return {
             "zero_gradients": _mean(zeros, np.ones_like(zeros)),
@@ -148,38 +136,37 @@ class _Table:
 
     def _first_over_last(self) -> tuple[float, str]:
         """The best of the first quarter of the matrices against the middle of the last quarter, in the order of use."""
-        rms = self.column("gradient_norm") / np.sqrt(self.sizes)
-        rows = [int(i) for i in self.depth if self.table[i]] or [int(i) for i in self.depth if self.matrix[i]]
-        quarter = max(1, len(rows) // 4)
+        rms = self._column["gradient_norm"] / np.sqrt(self.sizes)
+        rows = self.depth[self.weights[self.depth]]
+        quarter, first = max(1, len(rows) // 4), self.names[rows[0]]
         if len(rows) < 2:
-            return math.nan, self.names[rows[0]]
+            return math.nan, first
         early, late = float(np.max(rms[rows[:quarter]])), float(np.median(rms[rows[-quarter:]]))
-        return early / late if late > 0 else math.nan, self.names[rows[0]]
+        return early / late if late > 0 else math.nan, first
 
     def state(self) -> dict[str, Any]:
         """The second moment, ε in it, and the state's own count."""
-        eps = self.column("eps_dominated")
-        steps = [r.moments.step for r in self.readings if r.moments is not None]
+        eps = self._column["eps_dominated"]
         return {
             "eps_share": _mean(eps, np.ones_like(eps)),
             "eps_share_max_in": _largest(eps, self.names)[1],
-            "second_moment_p50": _middle(self.column("second_moment_rms")),
-            "state_step": float(max(steps)) if steps else math.nan,
+            "second_moment_p50": _middle(self._column["second_moment_rms"]),
+            "state_step": float(np.fmax.reduce(self._of.step)),
             "tensors": len(self.names),
         }
 
 
-def _bound(reading: TensorReading) -> float:
-    m = reading.moments
-    return math.nan if m is None else update_bound(m.beta1, m.beta2, float(m.step))
+def _bounds(table: RulesTable) -> Floats:
+    """Of each tensor; NaN where it has no moments."""
+    kinds = list(zip(table.beta1.tolist(), table.beta2.tolist(), table.step.tolist(), strict=True))
+    known = {kind: math.nan if math.isnan(kind[2]) else update_bound(*kind) for kind in set(kinds)}
+    return np.array([known[kind] for kind in kinds])
 
 
 def _largest(values: Floats, names: Sequence[str]) -> tuple[float, str]:
-    missing = np.isnan(values)
-    if missing.all():
-        return math.nan, ""
-    index = int(np.argmax(np.where(missing, -np.inf, values)))
-    return float(values[index]), names[index]
+    """NaN left out."""
+    largest = float(np.fmax.reduce(values))
+    return (math.nan, "") if math.isnan(largest) else (largest, names[int((values == largest).argmax())])
 
 
 def _middle(values: Floats) -> float:
@@ -195,25 +182,27 @@ def _mean(values: Floats, weights: Floats) -> float:
     return float((values[known] * weights[known]).sum() / weights[known].sum()) if known.any() else math.nan
 
 
-def _gradients_with_moments(readings: Iterable[TensorReading]) -> Iterator[tuple[tuple[Any, ...], tuple[Tensor, Tensor]]]:
+def _gradients_with_moments(table: RulesTable) -> Iterator[tuple[tuple[Any, ...], tuple[Tensor, Tensor]]]:
     """g and m of each weight matrix, with β₁ and what small neighbours have in common: these are reckoned with as one."""
     end = 0
-    for r in readings:
-        m = r.moments
-        if m is None or m.first is None or r.gradient is None or r.parameter.dim() < 2 or not m.beta1 > 0:
+    numbers = table.beta1.tolist(), table.step.tolist()
+    for parameter, gradient, first, beta1, step in zip(
+        table.parameters, table.gradients, table.firsts, *numbers, strict=True
+    ):
+        if first is None or gradient is None or parameter.dim() < 2 or not (beta1 > 0 and step >= 2):
             continue
-        if m.step < 2 or m.first.shape != r.gradient.shape or m.first.is_complex():
+        if first.shape != gradient.shape or first.is_complex():
             continue
-        begin, end = end, end + r.gradient.numel()
+        begin, end = end, end + gradient.numel()
         bunch = (begin // BUNCH, end // BUNCH)  # a tensor that reaches into the next one, as a large one does, is alone
-        yield (m.beta1, bunch, r.gradient.device, r.gradient.dtype, m.first.dtype), (r.gradient, m.first)
+        yield (beta1, bunch, gradient.device, gradient.dtype, first.dtype), (gradient, first)
 
 
 @torch.no_grad()
-def _alignment(readings: Iterable[TensorReading]) -> float:
+def _alignment(table: RulesTable) -> float:
     """cos(gₜ, mₜ₋₁) over the weight matrices, with mₜ₋₁ = (mₜ - (1-β₁)·gₜ)/β₁: needs no copy of the last gradient."""
     sums = []
-    for (beta1, *_), bunch in groupby(_gradients_with_moments(readings), itemgetter(0)):
+    for (beta1, *_), bunch in groupby(_gradients_with_moments(table), itemgetter(0)):
         pairs = [pair for _, pair in bunch]
         g, m = (torch._C._nn.flatten_dense_tensors(list(part)).float() for part in zip(*pairs, strict=True))
         before = torch.sub(m, g, alpha=1 - beta1).div_(beta1)

@@ -25,15 +25,13 @@ from lightning_adam.monitoring.run import Run
 from lightning_adam.monitoring.run_signals import betas_of, run_signals
 from lightning_adam.monitoring.step_gradients import StepGradients, on_device
 from lightning_adam.monitoring.zeroing import ZeroingWatch
-from lightning_adam.statistics import Before, copy_parameters, read_optimizer
+from lightning_adam.statistics import Before, RulesPass, copy_parameters
 
 LIGHT = 6
 """Numbers of a light step that come from the device, before the tensors' gradient norms: loss, scale, clip coefficient,
 largest logit, learning rate, and whether the step overflowed."""
 MOST_AHEAD = 8
 """Steps whose numbers may still be on their way from a GPU: then the host waits for the oldest."""
-
-
 MOST_LOSSES = 1024
 """Backward passes of one step whose losses are kept: those that lead to no step must not pile up."""
 
@@ -123,6 +121,7 @@ class SignalReader:
         is_clipped = not math.isnan(run.clip_norm)
         self._gradients = StepGradients(optimizer, parameters.names, run.norms_of_clipping, is_clipped)
         self._copies: Before | None = None
+        self._pass = RulesPass(optimizer, parameters.names)
         self._has_copied, self._measured = False, False
         self._norms_before: dict[str, float] = {}
         self._spoilt_before: NonFinite | None = None
@@ -136,6 +135,7 @@ class SignalReader:
         self.catch_up()
         self._zeroing.detach()
         self._look.detach()
+        self._pass.forget()
 
     def begin_again(self) -> None:
         """The next step's record comes after a new one of the run, with the diagnosis' state."""
@@ -174,6 +174,7 @@ class SignalReader:
     def after_step(self, inputs: StepInputs) -> None:
         """The step was taken."""
         self._gradients.after_step()
+        self._pass.after_step()
         step = self._send(inputs, self._known(inputs.batch_index))
         self._zeroing.after_step()
         if not self._waits(step):
@@ -366,10 +367,10 @@ class SignalReader:
         return {name: norm for name, norm in self._parameter_norms().items() if name in matrices}
 
     def _heavy(self, batch: Any) -> HeavySignals | None:
-        readings = read_optimizer(self.optimizer, self._names, self._copies)
-        self._copies = None
+        table, self._copies = self._pass.table(self._copies), None
         scale = batch_scale(batch, self._look.scale())
-        return heavy_signals(readings, self._norms_before, self._embeddings, scale, self._look.order)
+        known = (self._norms_before, self._embeddings, scale, self._look.order)
+        return None if table is None else heavy_signals(table, *known)
 
 
 def _has_arrived(event: Any) -> bool:

@@ -12,6 +12,7 @@ from lightning_adam.statistics.reading import (
     tensor_names,
 )
 from lightning_adam.statistics.repeated_pass import RepeatedPass
+from lightning_adam.statistics.rules_table import RulesPass, RulesTable
 from lightning_adam.statistics.sharded import flat_shards, is_sharded, take_sharded_snapshot
 from lightning_adam.statistics.snapshot import Snapshot, take_snapshot
 
@@ -22,6 +23,8 @@ __all__ = [
     "QUANTITIES",
     "Before",
     "RepeatedPass",
+    "RulesPass",
+    "RulesTable",
     "Snapshot",
     "TensorReading",
     "copy_gradients",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,7 @@ class Columns:
         share, stretch: what decay did to θ, as CONSTANTS in elements.py.
         decoupled, counts: whether decay shrinks θ itself, and whether this rank brings the tensor in.
         measured, narrow: whether the step is measured, and whether θ has 16 bits, so that a step may be rounded away.
+        is_sampled: whether quantiles and histograms are wanted, which take a sample of the elements.
     """
 
     names: list[str]
@@ -50,9 +51,10 @@ class Columns:
     counts: Flags
     measured: Flags
     narrow: Flags
+    is_sampled: bool = field(default=True, kw_only=True)
 
     @classmethod
-    def of(cls, readings: Sequence[TensorReading]) -> Columns:
+    def of(cls, readings: Sequence[TensorReading], is_sampled: bool = True) -> Columns:
         """The columns of a step's readings."""
         rows = np.array([_row(r) for r in readings], dtype=np.float64).reshape(-1, 15).T
         numel, offset, total = rows[:3].astype(np.int64)
@@ -65,12 +67,13 @@ class Columns:
             total,
             *rows[3:11],
             *(rows[11:] > 0),
+            is_sampled=is_sampled,
         )
 
     @functools.cached_property
     def sampling(self) -> Sampling:
         """Which elements stand for each tensor."""
-        return Sampling.of_sizes(self.total)
+        return Sampling.of_sizes(self.total) if self.is_sampled else Sampling.none(self.total)
 
     @functools.cached_property
     def floor(self) -> Floats:

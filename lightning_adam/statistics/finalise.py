@@ -10,7 +10,16 @@ from numpy.typing import NDArray
 from lightning_adam.statistics import kernel
 from lightning_adam.statistics.columns import Columns
 from lightning_adam.statistics.elements import Reduction
-from lightning_adam.statistics.quantities import BINS, LEVELS, LOG10_EDGES, RAW_COLUMNS, SUMS, Array, table
+from lightning_adam.statistics.quantities import (
+    BINS,
+    LEVELS,
+    LOG10_EDGES,
+    RAW_COLUMNS,
+    READ_BY_RULES,
+    SUMS,
+    Array,
+    table,
+)
 from lightning_adam.statistics.raw import RawTable
 
 ALIVE = Reduction("count", "v != 0")
@@ -26,12 +35,23 @@ def finalise(of: Columns, raw: RawTable) -> NDArray[np.float32]:
     Returns:
         float32 [n_tensors, n_columns] as COLUMNS.
     """
-    columns = np.concatenate([raw.sums.numpy(), raw.maxima.numpy()], axis=1, dtype=np.float64).T
-    numbers = dict(zip(RAW_COLUMNS, columns, strict=True))
+    numbers = _numbers(raw)
     rates = sample_quantiles(raw.sample.numpy(), of.sampling.begins)
     numbers |= {f"effective_lr({level})": rates[:, index] for index, level in enumerate(LEVELS)}
     with np.errstate(all="ignore"):
         return table(of, numbers).astype(np.float32)
+
+
+def read_by_rules(of: Columns, raw: RawTable) -> NDArray[np.float32]:
+    """As :func:`finalise`, READ_BY_RULES alone: they need no sample."""
+    with np.errstate(all="ignore"):
+        return table(of, _numbers(raw), READ_BY_RULES).astype(np.float32)
+
+
+def _numbers(raw: RawTable) -> dict[str, Array]:
+    """Sums and maxima of all tensors, in float64."""
+    columns = np.concatenate([raw.sums.numpy(), raw.maxima.numpy()], axis=1, dtype=np.float64).T
+    return dict(zip(RAW_COLUMNS, columns, strict=True))
 
 
 def pooled(of: Columns, raw: RawTable) -> NDArray[np.int64]:

@@ -25,6 +25,7 @@ from torch import Tensor
 from lightning_adam.moments.packed import Blockwise
 from lightning_adam.statistics.columns import Columns
 from lightning_adam.statistics.cpp_macros import macros
+from lightning_adam.statistics.elements import Reduction
 from lightning_adam.statistics.library import Loading, Recipe, obtain
 from lightning_adam.statistics.quantities import LOG10_EDGES, MAXIMA, SUMS
 from lightning_adam.statistics.raw import RawTable
@@ -194,12 +195,18 @@ def _tasks(columns: Columns, rows: NDArray[np.int64], places: NDArray[np.uint64]
 
 def _put(table: RawTable, tasks: NDArray[Any], rows: NDArray[np.int64], sums: NDArray[Any], maxima: NDArray[Any]) -> None:
     """Into the table; what takes a part that a tensor does not have is not to be had."""
-    missing = {part: tasks["kinds"][:, index] == 0 for index, part in enumerate(PARTS)}
-    for reductions, values, nothing in ((SUMS, sums, np.nan), (MAXIMA, maxima, -np.inf)):
-        for column, reduction in enumerate(reductions):
-            for part in reduction.parts & missing.keys():
-                values[missing[part], column] = nothing
+    lacking = tasks["kinds"] == 0
+    sums[lacking @ _TAKEN_BY_SUMS] = np.nan
+    maxima[lacking @ _TAKEN_BY_MAXIMA] = -np.inf
     table.sums.numpy()[rows], table.maxima.numpy()[rows] = sums, maxima
+
+
+def _taken_by(reductions: Sequence[Reduction]) -> NDArray[np.bool_]:
+    """Which of PARTS each of them takes, [n_parts, n_reductions]."""
+    return np.array([[part in reduction.parts for reduction in reductions] for part in PARTS])
+
+
+_TAKEN_BY_SUMS, _TAKEN_BY_MAXIMA = _taken_by(SUMS), _taken_by(MAXIMA)
 
 
 def quantiles(sample: NDArray[np.float32], begins: NDArray[np.int64], at: Sequence[float]) -> NDArray[np.float64] | None:

@@ -7,7 +7,7 @@ With m̂ = m/(1-β₁ᵗ) and v̂ = v/(1-β₂ᵗ) (Kingma & Ba 2014, arXiv:1412
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -88,13 +88,26 @@ bound; shares of elements with g = 0, with v = 0, and of 16-bit weights that did
 FORMULAS = {**_WRITTEN, **_FOR_RULES}
 QUANTITIES, DIAGNOSTICS, COLUMNS = tuple(_WRITTEN), tuple(_FOR_RULES), tuple(FORMULAS)
 """Names; COLUMNS are those of a snapshot's table."""
+READ_BY_RULES = (
+    "gradient_norm",
+    "second_moment_rms",
+    "step_size_rms",
+    "gradient_surprise",
+    "eps_dominated",
+    "parameter_norm",
+    "normalised_update_rms",
+    "zero_gradient_share",
+    "lost_update_share",
+    "decay_ratio",
+)
+"""What a diagnosis asks of a pass: none of it takes a sample of the elements."""
 
 
-def table(of: Columns, raw: dict[str, Array]) -> Array:
-    """COLUMNS of all tensors, [n_tensors, n_columns]; ``raw`` gets what formulas share."""
+def table(of: Columns, raw: dict[str, Array], names: Sequence[str] = COLUMNS) -> Array:
+    """Some of COLUMNS, of all tensors, [n_tensors, n_names]; ``raw`` gets what formulas share."""
     for name, formula in SHARED.items():
         raw[name] = formula(of, raw)
-    return np.stack([formula(of, raw) for formula in FORMULAS.values()], axis=1)
+    return np.stack([FORMULAS[name](of, raw) for name in names], axis=1)
 
 
 def _asked_for() -> list[Reduction]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from torch.optim import Optimizer
 from lightning_adam.moments import resting_state
 from lightning_adam.statistics.columns import Columns
 from lightning_adam.statistics.measure import ENGINES
-from lightning_adam.statistics.raw import empty_table
+from lightning_adam.statistics.raw import RawTable, empty_table
 from lightning_adam.statistics.reading import TensorReading, read_one_of_each_group
 from lightning_adam.statistics.snapshot import NOTHING, ExtraScalars, Snapshot, snapshot_of
 
@@ -28,6 +29,22 @@ Places = NDArray[np.uint64]
 
 WRONG = "wrong steps"
 """A number that travels with the table of a GPU: by how much the expected t is wrong."""
+
+
+class RepeatedRows(NamedTuple):
+    """One pass over all tensors, on the host.
+
+    Attributes:
+        columns: of this step.
+        raw: what was added up.
+        extra_scalars: that were wanted with it.
+        gradients: of all tensors, in model order.
+    """
+
+    columns: Columns
+    raw: RawTable
+    extra_scalars: dict[str, float]
+    gradients: list[Tensor]
 
 
 @dataclass
@@ -39,6 +56,7 @@ class RepeatedPass:
         placed, idle: all parameters, in the order of the groups, and whether each has no gradient.
         order: which of them have a gradient, in model order.
         state: m, v and t of these.
+        dtypes: of θ, gradient, m and v of each.
         places: where their θ, m and v begin, [3, n_tensors].
         examples: one of them for each group, by the group's number.
         groups: for each of them, which example is of its group, [n_tensors].
@@ -54,6 +72,7 @@ class RepeatedPass:
     idle: Sequence[bool]
     order: Sequence[int]
     state: tuple[list[Tensor], ...]
+    dtypes: Sequence[tuple[torch.dtype, ...]]
     places: Places
     examples: Mapping[int, Tensor]
     groups: NDArray[np.int64]
@@ -69,6 +88,7 @@ class RepeatedPass:
         names: Mapping[int, str],
         readings: Sequence[TensorReading],
         only: Container[int] | None = None,
+        is_sampled: bool = True,
     ) -> RepeatedPass | None:
         """To be kept after these readings, or None where the next step's cannot be had like this.
 
@@ -77,6 +97,7 @@ class RepeatedPass:
             names: as it was read.
             readings: all that was read.
             only: as it was read.
+            is_sampled: as in :class:`Columns`.
         """
         members = _parameters_by_group(optimizer, only)
         placed = [p for group in members for p in group]
@@ -91,8 +112,9 @@ class RepeatedPass:
         idle, places = [p.grad is None for p in placed], _places(rows, *state[:2])
         on_host = _are_on_host(state[2])
         steps, counted = ([t.numpy() for t in state[2]], None) if on_host else ([], torch.stack(state[2]))
-        columns = Columns.of(readings)
-        return cls(optimizer, only, placed, idle, order, state, places, examples, groups, columns, steps, counted)
+        columns = Columns.of(readings, is_sampled)
+        dtypes = [(p.dtype, p.dtype, m.dtype, v.dtype) for p, m, v in zip(rows, *state[:2], strict=True)]
+        return cls(optimizer, only, placed, idle, order, state, dtypes, places, examples, groups, columns, steps, counted)
 
     def snapshot(self, step: int, extra_scalars: ExtraScalars = NOTHING) -> Snapshot | None:
         """This step's snapshot, or None where something has changed.
@@ -101,6 +123,11 @@ class RepeatedPass:
             step: on the log's x-axis; the optimizer has just taken it.
             extra_scalars: numbers that are wanted with it.
         """
+        found = self.rows(extra_scalars)
+        return None if found is None else snapshot_of(step, found.columns, found.raw, found.extra_scalars)
+
+    def rows(self, extra_scalars: ExtraScalars = NOTHING) -> RepeatedRows | None:
+        """What :meth:`snapshot` is made of."""
         gradients = self._gradients()
         if gradients is None:
             return None
@@ -108,12 +135,11 @@ class RepeatedPass:
         places = np.stack([parameters, np.array(_begins(gradients), dtype=np.uint64), first, second, second])
         columns, device = self._columns_now(), gradients[0].device
         table = empty_table(columns.sampling, device)
-        dtypes = [(g.dtype, g.dtype, m.dtype, v.dtype) for g, m, v in zip(gradients, *self.state[:2], strict=True)]
-        if not ENGINES[device.type].repeat(columns, places, dtypes, table):
+        if not ENGINES[device.type].repeat(columns, places, self.dtypes, table):
             return None
-        taken = snapshot_of(step, columns, table, {**extra_scalars, **self._wrong_steps()})
-        numbers = {name: number for name, number in taken.extra_scalars.items() if name != WRONG}
-        return replace(taken, extra_scalars=numbers) if taken.extra_scalars.get(WRONG, 0.0) == 0.0 else None
+        raw, numbers = table.on_host({**extra_scalars, **self._wrong_steps()})
+        is_right = numbers.pop(WRONG, 0.0) == 0.0
+        return RepeatedRows(columns, raw, numbers, gradients) if is_right else None
 
     def _gradients(self) -> list[Tensor] | None:
         """In model order, if all tensors are those of the last time, where they were."""

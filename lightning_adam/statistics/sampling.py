@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 BUDGET, FEWEST, MOST = 1 << 17, 512, 4096
+FAR = np.int64(1 << 62)
+"""Elements per sampled one where none is: more than a tensor has."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,12 @@ class Sampling:
     def of_sizes(cls, totals: Sequence[int] | NDArray[np.int64]) -> Sampling:
         """For tensors of so many elements."""
         return _sampling(tuple(np.asarray(totals).tolist()))
+
+    @classmethod
+    def none(cls, totals: NDArray[np.int64]) -> Sampling:
+        """For tensors of so many elements, none of which is wanted."""
+        nothing = np.zeros(len(totals) + 1, dtype=np.int64)
+        return cls(totals, np.full(len(totals), FAR), nothing[1:], nothing)
 
     def positions(self, index: int) -> NDArray[np.int64]:
         """Flat indices of the sampled elements in the whole tensor, ascending: one per cell of ``stride`` elements.
