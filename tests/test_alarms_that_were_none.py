@@ -27,20 +27,6 @@ def codes(change: Change, run: RunSignals = RUN) -> dict[str, str]:
     return {f.rule: f.severity for f in diagnose([change(s) for s in healthy()], run)}
 
 
-def levels_off(level: float) -> Change:
-    """A loss that begins at 5 and comes down to a level within 60 steps."""
-    noise = torch.randn(260, generator=torch.Generator().manual_seed(0)).tolist()
-    return lambda s: replace(s, loss=level + (5 - level) * math.exp(-s.step / 15) + 0.03 * noise[s.step])
-
-
-@pytest.mark.parametrize(("level", "found"), [(CHANCE, True), (0.8 * CHANCE, False)])
-def test_a_loss_that_only_comes_down_to_guessing_has_learnt_nothing(level: float, found: bool) -> None:
-    """It has fallen, as of raw logits that shrink: to what the same answer for everything costs, and no further."""
-    told = codes(both(levels_off(level), heavy(target_entropy=CHANCE)), replace(RUN, total_steps=260.0))
-
-    assert ("NO-LEARNING" in told) == found
-
-
 @pytest.mark.parametrize(("share", "found"), [(1.0, True), (0.0, False)])
 def test_zero_weights_that_get_gradients_are_no_dead_start(share: float, found: bool) -> None:
     """Of a linear model, or of a patch on a network that stays as it is."""

@@ -7,9 +7,9 @@ from itertools import pairwise
 
 from lightning_adam.diagnosis.advice import Advice, clip_to, lower_rate
 from lightning_adam.diagnosis.case import Case
-from lightning_adam.diagnosis.course import has_fallen, noise_of
+from lightning_adam.diagnosis.course import noise_of
 from lightning_adam.diagnosis.finding import Finding
-from lightning_adam.diagnosis.harm import MOST_DROPPED, falls_short, is_slow, passes_guessing
+from lightning_adam.diagnosis.harm import MOST_DROPPED, falls_short, is_slow
 from lightning_adam.diagnosis.history import PASSES, median, spread
 from lightning_adam.diagnosis.rules_slow import is_a_short_way, rate_of_good_steps
 from lightning_adam.diagnosis.theory import SMALL_RATIO
@@ -147,8 +147,7 @@ def no_learning(case: Case) -> Finding | None:
     no significant fall (2.5 standard errors) of over 3.5 %, and with two standard errors more still under 20 %, so that
     noise is mistaken neither for a start nor for a success; and hardly anything was learnt in these ten either. Steps
     that are too small are LR-LOW's. Or, wherever it began, at half of the run it stands still at what the same guess for
-    every example gives, or has come down to it by 60 % and goes no further. Or Dropout leaves a tenth or less, and the loss
-    is too slow to arrive.
+    every example gives. Or Dropout leaves a tenth or less, and the loss is too slow to arrive.
     """
     past, run = case.past, case.run
     if past.count == 0 and run.matrices > 0 and run.zero_tensors == run.matrices and not _gets_gradients(case):
@@ -157,11 +156,10 @@ def no_learning(case: Case) -> Finding | None:
         return None
     if run.dropout >= MOST_DROPPED and (is_slow(case) or falls_short(case)):
         return _drops_nearly_all(case)
-    came_down = _fell_to_guessing(case)
-    if (case.course == "falling" and not came_down) or _is_at_its_lowest(case):
+    if case.course == "falling" or _is_at_its_lowest(case):
         return None
     first, level = median(past.first_losses[10:]), median(past.losses[-_compared(case) :])
-    guesses = came_down or (case.progress >= 0.5 and case.course == "standing" and case.only_guesses(level))
+    guesses = case.progress >= 0.5 and case.course == "standing" and case.only_guesses(level)
     if not guesses and (past.is_signed or not _stands_where_it_began(case, first, level)):
         return None
     ratio = median(past.recent("update_ratio_p50", 3))
@@ -222,14 +220,6 @@ def _fell_at_once(case: Case, level: float) -> bool:
     past = case.past
     error = 1.25 * noise_of(past.losses) / math.sqrt(5)
     return level < past.initial_loss - max(0.06 * past.initial_loss, 1.5 * error)
-
-
-def _fell_to_guessing(case: Case) -> bool:
-    """It fell to what guessing costs, and in the last 50 steps, or a fifth of the run, no further."""
-    if not (case.course == "falling" and case.progress >= 0.6 and case.only_guesses(case.curve.now)):
-        return False
-    since = round(max(50.0, min(200.0, 0.2 * case.run.total_steps)))
-    return not passes_guessing(case) and not has_fallen(case.past.losses[-since:])
 
 
 def _gets_gradients(case: Case) -> bool:
