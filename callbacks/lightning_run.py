@@ -97,9 +97,15 @@ class LightningRun:
 
     def plan(self, position: int) -> Plan:
         """From the helper's schedule, and from the length that the trainer expects."""
-        total = float(self._trainer.estimated_stepping_batches)
+        total = self._batches()
         known = total if math.isfinite(total) and total > 0 else math.nan
         return planned(self.optimizers[position], known, steps_per_epoch(self._trainer))
+
+    def _batches(self) -> float:
+        """Those that step. ``max_steps`` counts each optimizer's step: of several by hand, each is taken to step once."""
+        total, limit = float(self._trainer.estimated_stepping_batches), self._trainer.max_steps
+        is_counted = not self.module.automatic_optimization and total == limit
+        return total / max(1, len(self.optimizers)) if is_counted else total
 
     def any_rank(self, decision: bool) -> bool:
         """One reduction."""

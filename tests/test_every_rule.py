@@ -81,7 +81,7 @@ SICK = (
 LOOKALIKES = (
     Example("NON-FINITE", light(50, 52, skipped=True, gradient_norm=math.inf, scale=8.0), replace(RUN, scaled=True)),
     Example("BETA2-LOW", light(beta2=0.82), replace(RUN, beta2=0.82)),
-    Example("SCALER-SKIPS", light(0, 3, skipped=True, scale=8192.0), replace(RUN, scaled=True)),
+    Example("SCALER-SKIPS", light(0, 18, skipped=True, scale=0.5), replace(RUN, scaled=True)),
     Example("STATE-LOST", heavy(50, second_moment_p50=0.1 * slowest_decay(0.999, 10, 50))),
     Example("STATE-CORRUPT", heavy(50, bound_excess=0.99)),
     Example("GRAD-NOT-ZEROED", light(50, 51, not_zeroed=True)),

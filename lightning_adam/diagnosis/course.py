@@ -110,8 +110,11 @@ def rises(curve: Curve, losses: Sequence[float]) -> bool:
 
 
 def _explodes(curve: Curve, losses: Sequence[float]) -> bool:
-    """Within the first steps: ten times the first loss; not from zero, where a signed loss may begin."""
-    return curve.count > 1 and not curve.signed and losses[-1] > 10 * losses[0] > 0
+    """Within the first steps: ten times the first loss, twice in a row, for one step too far may be taken back by the next.
+
+    Not from zero, where a signed loss may begin.
+    """
+    return curve.count > 2 and not curve.signed and min(losses[-2:]) > 10 * losses[0] > 0
 
 
 def is_learnt(curve: Curve) -> bool:

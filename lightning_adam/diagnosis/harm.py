@@ -108,8 +108,8 @@ def agrees(rule: str, case: Case) -> bool:
         return False
     if rule == "SCHEDULE-COLLAPSED" and stood_before_its_rate_fell(case):
         return False
-    if rule == "ONE-LABEL":
-        return case.run.one_class and case.progress >= ONE_LABEL_FOR
+    if rule == "ONE-LABEL":  # of one tensor, as a patch that is to be taken for something else, it is the aim
+        return case.run.one_class and case.run.tensors != 1 and case.progress >= ONE_LABEL_FOR
     if rule == "FROZEN":
         is_short = case.run.matrices > 0 and falls_short(case)  # norms and biases alone are often meant so, and learn slowly
         return case.progress >= LATE_ENOUGH and (case.course == "standing" or is_short)

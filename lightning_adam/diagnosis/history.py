@@ -98,6 +98,7 @@ class History:
         ratio_average: moving average of the median update ratio, over about five steps.
         moved: sum of the median update ratio over all steps: the length of the way, in norms of the weights.
         first_target: rms of the targets in the first ten steps, the highest of them.
+        first_given: rms of what the first layer was given in the first ten steps, the highest of them.
         non_finite: whether something was not finite before.
         beta2: of the last step.
         beta2_changed: the count of steps when it was changed last; -1 where it has always been the same.
@@ -140,6 +141,7 @@ class History:
     ratio_average: float = math.nan
     moved: float = 0.0
     first_target: float = math.nan
+    first_given: float = math.nan
     non_finite: bool = False
     beta2: float = math.nan
     beta2_changed: int = -1
@@ -266,8 +268,9 @@ class History:
         _keep(self.pass_counts, self.count, PASSES)
         if not math.isnan(heavy.update_ratio_p50):
             self._average_ratio(heavy.update_ratio_p50)
-        if self.count < EARLY and heavy.target_rms > (0.0 if math.isnan(self.first_target) else self.first_target):
-            self.first_target = heavy.target_rms
+        if self.count < EARLY:
+            self.first_target = _higher(self.first_target, heavy.target_rms)
+            self.first_given = _higher(self.first_given, heavy.layer_rms)
         if self.count < EARLY and heavy.update_ratio_max > self.early_ratio:
             self.early_ratio, self.early_ratio_in = heavy.update_ratio_max, heavy.update_ratio_max_in
             self.early_lr = now.lr
@@ -352,6 +355,11 @@ def _keep(values: list[N], value: N, most: int) -> None:
     values.append(value)
     if len(values) > most:
         del values[0]
+
+
+def _higher(known: float, value: float) -> float:
+    """Of a number that may not be known yet, and one that may be zero or NaN."""
+    return value if value > (0.0 if math.isnan(known) else known) else known
 
 
 def _level_of_first(losses: Sequence[float]) -> float:

@@ -155,7 +155,7 @@ def no_learning(case: Case) -> Finding | None:
     loss is too slow to arrive.
     """
     past, run = case.past, case.run
-    if past.count == 0 and run.matrices > 0 and run.zero_tensors == run.matrices:
+    if past.count == 0 and run.matrices > 0 and run.zero_tensors == run.matrices and not _gets_gradients(case):
         return _zero_weights(case)
     if past.count % LOOKED_AT or not case.progress >= 0.4 or not _has_seen_enough(case) or case.run.optimizers > 1:
         return None
@@ -229,6 +229,12 @@ def _fell_at_once(case: Case, level: float) -> bool:
     past = case.past
     error = 1.25 * noise_of(past.losses) / math.sqrt(5)
     return level < past.initial_loss - max(0.06 * past.initial_loss, 1.5 * error)
+
+
+def _gets_gradients(case: Case) -> bool:
+    """All the same: of a linear model, or of a patch that is learnt on a network that stays as it is."""
+    share = case.now.heavy.zero_gradients if case.now.heavy is not None else math.nan
+    return share < 0.5
 
 
 def _zero_weights(case: Case) -> Finding:

@@ -20,6 +20,8 @@ STALE_SURPRISE = 4.0
 EPS_RULES = 0.5
 """Mean share of ε in √v̂+ε: healthy at most 0.105, sick 0.87 and more."""
 
+SEARCHES = 24
+"""Halvings of the first scale before the first step: 2⁻⁸ is left of 65536, at which a loss of 1e7 fits."""
 COUPLED = frozenset({"Adam", "NAdam", "RAdam", "Adamax", "RMSprop", "Adagrad"})
 """Torch's optimizers that add the decay to the gradient, as SGD does: L2, unless they are told otherwise."""
 USUAL_DECAY, USUAL_L2 = 0.1, 5e-4
@@ -332,15 +334,16 @@ def _remembers_another_beta2(case: Case) -> bool:
 
 
 def scaler_skips(case: Case) -> Finding | None:
-    """The fp16 scaler left out five steps in a row, or its scale is under 1.
+    """The fp16 scaler left out five steps in a row, or goes on leaving them out at a scale under 1.
 
-    Before the first step that was taken: eight, unless the loss itself overflows; the search from 65536 for a scale takes
-    up to three, with losses that are summed a few more.
+    Before the first step that was taken it searches, unless the loss itself overflows: from 65536 it is at 1 after 16
+    halvings, and a large finite loss (a regression in its own units) may need as many as it has digits. Where 24 were not
+    enough, gradients are infinite or NaN at every scale.
     """
     past, now = case.past, case.now
     forward = past.bad_losses >= past.skips > 0
-    enough = 5 if past.taken > 0 or forward else 8
-    if not case.run.scaled or not (past.skips >= enough or (now.scale < 1 and past.count > 5)):
+    enough = 5 if past.taken > 0 or forward else SEARCHES
+    if not case.run.scaled or not (past.skips >= enough or (past.skips > 0 and past.taken > 0 and now.scale < 1)):
         return None
     return Finding(
         "SCALER-SKIPS",

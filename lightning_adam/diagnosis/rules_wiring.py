@@ -176,7 +176,7 @@ def eval_mode(case: Case) -> Finding | None:
 def input_constant(case: Case) -> Finding | None:
     """All examples of the batch are the same, on four passes over nine steps or more; of whole rows it is ``DUPLICATES``."""
     past, heavy = case.past, case.now.heavy
-    if heavy is None or past.count < 9 or not past.lasts("input_change", 4, 9, -1.0, 1e-12):
+    if heavy is None or past.count < 9 or not past.lasts("input_change", 4, 9, -1.0, 1e-12) or _reads_no_batch(case):
         return None
     if _repeats_one_row(case):
         return _one_row(case)
@@ -188,6 +188,13 @@ def input_constant(case: Case) -> Finding | None:
         {"input_change": heavy.input_change, "input_max": heavy.input_max},
         remedy="Look at the data set and its transforms: one example for all, values cut off, or all of them zero.",
     )
+
+
+def _reads_no_batch(case: Case) -> bool:
+    """The batch is all zeros, and the first layer is given something else: an environment's states, a graph that the module
+    holds."""
+    largest = max(case.past.recent("input_max", PASSES), default=math.nan)
+    return largest == 0 and case.past.first_given > TINY_INPUT
 
 
 def _repeats_one_row(case: Case) -> bool:
@@ -235,7 +242,7 @@ def input_scale(case: Case) -> Finding | None:
     )
     return Finding(
         "INPUT-SCALE",
-        "warning",
+        "warning" if case.now.non_finite is None else "critical",
         case.now.step,
         f"{subject} an rms of {number(rms)} (mean over standard deviation {number(offset, 2)}; "
         f"healthy: about 1 and 0), the loss starts at {number(first, 4)} and the gradient norm at {number(norm)}.",

@@ -209,7 +209,7 @@ def decay_is_decoupled(optimizer: Optimizer, group: Group) -> bool:
     return ("lightning_adam" in rooms and "BDSAdam" not in names) or bool(names & _DECOUPLED)
 
 
-_DECOUPLED = frozenset({"AdamW", "Adafactor", "Muon", "AdamMini", "SOAP"})
+_DECOUPLED = frozenset({"AdamW", "Adafactor", "Muon", "AdamMini", "SOAP", "Lion"})
 
 
 def _ranger(optimizer: Any) -> Callable[[Group, Tensor, Tensor | None], float]:

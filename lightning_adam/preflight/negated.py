@@ -24,11 +24,22 @@ def is_negated_error(loss: Tensor) -> bool:
     Args:
         loss: before its backward, which frees what the graph holds.
     """
-    node = _worked_out(loss.grad_fn)
+    node = _without_scales(loss.grad_fn)
     if node is None or loss.numel() != 1 or not float(loss.detach()) < 0:
         return False
     behind = _behind(node)
     return len(behind) == 1 and _negates(node) and _is_an_error(behind[0], DEPTH)
+
+
+def _without_scales(node: Any) -> Any:
+    """Also behind factors over zero: Lightning divides each loss by the batches that are accumulated, one as well."""
+    node = _worked_out(node)
+    while node is not None and _kind(node) in ("Mul", "Div") and len(_behind(node)) == 1:
+        factor = _constant_factor(node)
+        if factor is None or not bool((factor > 0).all()):
+            break
+        node = _worked_out(_behind(node)[0])
+    return node
 
 
 def _negates(node: Any) -> bool:
