@@ -228,13 +228,14 @@ def drift(data: Data) -> float:
 
 
 def rising(data: Data) -> float:
-    """The share of consecutive float targets that do not fall; 0.5 is chance."""
+    """The share of consecutive float targets that do not fall; 0.5 is chance, and said where hardly any two differ."""
     if not data.targets or not data.targets[0].is_floating_point() or data.labels is not None:
         return 0.5
-    values = torch.cat([t.flatten(1)[:, 0] if t.dim() > 1 and t.shape[1] == 1 else t for t in data.targets])
+    values = torch.cat([t.flatten() if t.dim() > 1 and t[0].numel() == 1 else t for t in data.targets])
     if values.dim() != 1 or len(values) < 64:
         return 0.5
-    return float((values[1:] >= values[:-1]).double().mean())
+    changes = values.diff()
+    return float((changes >= 0).double().mean()) if int((changes > 0).sum()) > 2 else 0.5
 
 
 def last_batch(loader: Any) -> int | None:
@@ -265,7 +266,8 @@ def behind_the_ends(batch: Any, labels: Tensor, counted: Tensor) -> tuple[float,
     Ends are read off the input: whole numbers of the labels' shape, of which rows end in runs of one and the same.
     """
     inputs = [leaf for _, leaf in leaves(batch) if leaf.dim() == 2 and not leaf.is_floating_point()]
-    for tokens in inputs if counted.numel() else ():
+    shifted = [leaf[:, 1:] for leaf in inputs if leaf.shape[1] > 2]  # whose first token is given
+    for tokens in (*inputs, *shifted) if counted.numel() else ():
         if tokens.numel() != labels.numel() or labels.dim() > 2:
             continue
         last = tokens[:, -1].mode().values

@@ -97,6 +97,25 @@ def output_range(facts: Facts) -> Iterator[Finding]:
             return
 
 
+def shares_for_several_labels(facts: Facts) -> Iterator[Finding]:
+    """A softmax's outputs sum to 1, and samples have more labels than one: they cannot all be near 1."""
+    for call in facts.step.record.losses:
+        target = call.target
+        if call.name != "binary_cross_entropy" or call.made_by != "Softmax" or target is None or target.dim() != 2:
+            continue
+        several = float((target.sum(1) > 1.5).double().mean())
+        if several > 0.1:
+            yield found(
+                "OUTPUT-RANGE",
+                "warning",
+                f"The net ends in a softmax, whose outputs sum to 1, and {several:.0%} of the samples have more than one "
+                "label.",
+                "A sigmoid for each label: F.binary_cross_entropy_with_logits(logits, y), without the softmax.",
+                at(call, several=several),
+            )
+            return
+
+
 def _not_probabilities(call: Call) -> Iterator[Finding]:
     low, high = float(call.input.detach().min()), float(call.input.detach().max())
     if low < 0 or high > 1:
@@ -247,6 +266,7 @@ _GUESSES: dict[str, Callable[[Call, Facts], Guess | None]] = {
 CHECKS = (
     Check("RELU-LOGITS", ("step",), relu_logits),
     Check("OUTPUT-RANGE", ("data", "step"), output_range),
+    Check("OUTPUT-RANGE", ("step",), shares_for_several_labels),
     Check("OUTPUT-RANGE", ("step",), bounded_logits),
     Check("OUTPUT-RANGE", ("step",), rate_for_its_logarithm),
     Check("OUTPUT-RANGE", ("step",), logarithm_of_output),

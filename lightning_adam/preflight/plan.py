@@ -274,6 +274,8 @@ def _is_short(plan: Plan) -> bool:
     rates = [rate for _, rate in plan.rates]
     if not plan.is_known or len(set(rates)) < 2 or not 0 < plan.peak < 0.9 * plan.base or _low(plan) == 0:
         return False
+    if rates[0] < 0.5 * plan.peak and rates[-1] < 0.9 * plan.peak:  # up and down: lr is but a factor (Vaswani et al. 2017)
+        return False
     is_rising = len(rates) >= FEWEST_TICKS and all(a < b for a, b in pairwise(rates))
     return is_rising or plan.peak < 0.2 * plan.base
 

@@ -182,11 +182,30 @@ def softmax_dim(facts: Facts) -> Iterator[Finding]:
     """Over the samples of the batch. A square matrix of similarities may well be normalised both ways."""
     elsewhere = list(_over_other_axis(facts))
     yield from elsewhere
+    if not elsewhere:
+        yield from _by_hand_over_samples(facts)
     for call in () if elsewhere else _over_samples(facts):
         shape = call.input.shape
         is_seen = is_output(call, facts) or _has_one_each(facts)
         if len(shape) == 2 and shape[1] != shape[0] and shape[1] > 1 and is_seen:
             yield _over_the_batch(call)
+            return
+
+
+def _by_hand_over_samples(facts: Facts) -> Iterator[Finding]:
+    """What a logarithm is taken of sums to 1 over the batch, and not over the classes: a softmax written by hand."""
+    for call in facts.step.record.logarithms:
+        shares = call.input.detach().float()
+        is_table = shares.dim() == 2 and shares.shape[0] == facts.step.samples and shares.shape[1] not in (1, len(shares))
+        if is_table and bool((shares >= 0).all()) and _sums_to_one(shares, 0) and not _sums_to_one(shares, 1):
+            yield found(
+                "SOFTMAX-DIM",
+                "critical",
+                f"{call.name} is taken of shares that sum to 1 over dimension 0, which is the batch: samples compete with "
+                "each other.",
+                "F.log_softmax(logits, dim=1); by hand, sum over dim=1 with keepdim=True.",
+                at(call, shape=str(tuple(call.input.shape)), dim=0),
+            )
             return
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
 from lightning_adam.diagnosis import Finding
 from lightning_adam.preflight.data import Data, distinct, flat_samples, is_for_each_worker, is_replacing, length
@@ -21,13 +22,27 @@ def duplicates(facts: Facts) -> Iterator[Finding]:
     if data.reaches is not False and _is_one_each(data):
         yield _repeated(data, len(data.reading.batches), sum(len(t) for t in next(iter(data.inputs.values()))))
         return
-    if not wide or data.reaches is False:
+    if not wide or data.reaches is False or _is_whole(data):
         return
     rows = torch.cat([r.double() for r in wide if len(r) == len(wide[0])], 1)
-    is_rich = len(torch.unique(rows[:64])) > 32 or not wide[0].is_floating_point()
+    is_rich = _is_rich(rows) or not wide[0].is_floating_point()
     kinds = distinct(rows)
     if len(rows) >= 32 and is_rich and 1 < kinds < _fewest(data, len(rows)):
         yield _repeated(data, kinds, len(rows))
+
+
+def _is_rich(rows: Tensor) -> bool:
+    """Whether chance makes no two samples alike: many values, or several of them at many places, as pixels have."""
+    values = len(torch.unique(rows[:64]))
+    return values > 32 or (values > 8 and rows.shape[1] >= 32)
+
+
+def _is_whole(data: Data) -> bool:
+    """Whether each batch is the very same tensor, and collated by nobody: a graph that is all of the data, once a step."""
+    if getattr(data.reading.loader, "batch_size", None) is not None:
+        return False
+    every = [tensors for tensors in data.inputs.values() if len(tensors) > 1]
+    return bool(every) and all(t.data_ptr() == tensors[0].data_ptr() for tensors in every for t in tensors)
 
 
 def _fewest(data: Data, drawn: int) -> float:

@@ -134,7 +134,8 @@ def symmetric_init(facts: Facts) -> Iterator[Finding]:
     alike = [n for n in facts.gradients.symmetric if n in weights and bool(weights[n].any())]
     every = {name: p for name, p in facts.task.trainable().items() if p.dim() > 1}
     zero = [n for n, w in every.items() if w.shape[0] > 1 and w.numel() > 16 and not bool(w.any())]
-    is_held = len(zero) > 0.5 * len(every) and any(facts.gradients.norms.get(n) == 0 for n in zero)
+    held = [n for n in zero if facts.gradients.norms.get(n) == 0 or n in facts.gradients.symmetric]
+    is_held = len(zero) > 0.5 * len(every) and bool(held)
     names = twins or alike or (zero if is_held else [])
     if names:
         who = f"{some(names)} are copies of one another" if twins else f"All units of {some(names)} start the same"

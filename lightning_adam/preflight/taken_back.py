@@ -1,4 +1,4 @@
-"""What the module's own hook behind each batch leaves of the optimizer's step."""
+"""What the module's own hooks between two batches leave of the optimizer's step."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from torch import Tensor
 from lightning_adam.preflight.task import OutOfTimeError, Task, own_hook
 
 STEPS = 3
-"""That the hook is called behind: it may well write to a log."""
+"""That the hooks are called behind: they may well write to a log."""
 
 
 class Left:
-    """Weights before a step, after it, and after ``on_train_batch_end``, where the module has one."""
+    """Weights before a step, after it, and after ``on_train_batch_end`` and ``on_train_batch_start`` of the module."""
 
     def __init__(self, task: Task) -> None:
-        self._task, self._hook = task, own_hook(task.module, "on_train_batch_end")
+        self._task = task
+        self._ends, self._begins = (own_hook(task.module, f"on_train_batch_{at}") for at in ("end", "start"))
         self._before: list[Tensor] = []
         self._shares: list[float] = []
 
@@ -28,22 +29,29 @@ class Left:
         """How much of a usual step stays."""
         return median(self._shares) if self._shares else 1.0
 
+    @property
+    def _is_asked(self) -> bool:
+        return self._ends is not None or self._begins is not None
+
     def begin(self) -> None:
         """Before the step."""
-        if self._hook is not None and len(self._shares) < STEPS:
+        if self._is_asked and len(self._shares) < STEPS:
             self._before = self._weights()
 
     def end(self, loss: float, batch: Any, index: int) -> None:
-        """After it: the hook is called as Lightning does."""
-        if self._hook is None or index >= STEPS:
+        """After it: the hooks are called as Lightning does."""
+        if not self._is_asked or index >= STEPS:
             return
         stepped = self._weights()
         try:
-            self._hook({"loss": torch.tensor(loss)}, batch, index)
+            if self._ends is not None:
+                self._ends({"loss": torch.tensor(loss)}, batch, index)
+            if self._begins is not None:
+                self._begins(batch, index + 1)
         except OutOfTimeError:
             raise
         except Exception:  # a hook may ask for what only a run has
-            self._hook = None
+            self._ends = self._begins = None
             return
         moved = _distance(stepped, self._before)
         if moved > 0:

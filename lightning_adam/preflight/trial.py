@@ -117,10 +117,16 @@ def _compare(task: Task, plan: Plan, slopes: Gradients, seconds: float, steps: i
     """With lower rates, and with a ramp."""
     for scale in (0.1, 0.01, 0.001):
         found.lower, found.scale = _run(task, plan, slopes, seconds / 5, steps, scale=scale).losses, scale
-        if end(found.lower) < 1.05 * found.first:
+        if end(found.lower) < 1.05 * found.first and not _is_thrown(found, scale):
             break
     if not plan.warms_up:
         found.ramped = _run(task, plan, slopes, seconds / 4, steps, ramp=True).losses
+
+
+def _is_thrown(found: Trial, scale: float) -> bool:
+    """Whether the planned rate throws the weights away, and a tenth of it learns nothing, for it may be too high as well."""
+    is_lost = end(found.planned) > found.first and max(found.planned) > 2 * found.first > 0
+    return scale > 0.05 and is_lost and end(found.lower) > 0.9 * found.first
 
 
 def _first(task: Task) -> float:

@@ -16,6 +16,8 @@ from lightning_adam.preflight.trial import FEWEST, Trial, blew_up, end
 FAR_TOO_HIGH = 1.0
 """Rate over the weights' rms, of an optimizer whose step is as large as its rate: each step replaces the weights."""
 HIGH, LOW, LOW_SGD = 0.15, 2e-5, 1e-6
+LEAST_IN_A_RUN = 2e-3
+"""Of the weights' norm."""
 
 
 def _ratio(facts: Facts) -> float:
@@ -42,7 +44,8 @@ def lr_high(facts: Facts) -> Iterator[Finding]:
     trial, ratio = facts.trial, _ratio(facts)
     diverges = _lower_cures(trial)
     worse = ratio > HIGH and _better(trial.lower, trial.planned, trial.first) and not _ramp_cures(trial)
-    if not diverges and not worse and not _is_stuck(facts) and not (ratio > FAR_TOO_HIGH and _is_poor(trial)):
+    is_lost = _is_stuck(facts) or _is_thrown(facts)
+    if not diverges and not worse and not is_lost and not (ratio > FAR_TOO_HIGH and _is_poor(trial)):
         return
     peak = _fastest(facts).peak
     evidence = {"lr": peak} | _ends(trial) | ({"step over weights": ratio} if ratio == ratio else {})
@@ -62,6 +65,15 @@ def _is_stuck(facts: Facts) -> bool:
     trial = facts.trial
     is_above = bool(trial.planned) and end(trial.planned) > trial.first > 0
     return is_above and math.isnan(_ratio(facts)) and _better(trial.lower, trial.planned, trial.first)
+
+
+def _is_thrown(facts: Facts) -> bool:
+    """By the gradient's length it made its loss twice as large and stays above its start; a lower rate does neither."""
+    trial = facts.trial
+    if not trial.planned or len(trial.lower) < FEWEST or not math.isnan(_ratio(facts)) or facts.task.is_adversarial:
+        return False
+    is_lost = end(trial.planned) > trial.first > 0 and max(trial.planned) > 2 * trial.first
+    return is_lost and max(trial.lower) < 1.5 * trial.first and end(trial.lower) < end(trial.planned)
 
 
 def _ends(trial: Trial) -> dict[str, float | str]:
@@ -112,7 +124,7 @@ def lr_low(facts: Facts) -> Iterator[Finding]:
         yield found(
             "LR-LOW", "critical", "lr=0: no step changes anything.", "lr=1e-3 is a usual start for Adam, 0.1 for SGD."
         )
-    elif 0 < ratio < low:
+    elif 0 < ratio < low or _is_lost_in_the_run(facts):
         yield found(
             "LR-LOW",
             "warning",
@@ -120,6 +132,16 @@ def lr_low(facts: Facts) -> Iterator[Finding]:
             f"lr={peak * 1e-3 / ratio:.1g}, which moves them by 0.1 %; fine-tuning needs less.",
             {"lr": peak, "step over weights": ratio},
         )
+
+
+def _is_lost_in_the_run(facts: Facts) -> bool:
+    """Whether plain SGD, were all its steps to point the same way, moves the weights by next to nothing in the whole run."""
+    plan, weight = facts.plan, facts.trial.weight
+    if plan.kind != "SGD" or not plan.is_known or plan.total < 20 or not facts.has("gradients") or not weight > 0:
+        return False
+    momentum = max(float(group.get("momentum", 0.0)) for group in facts.task.optimizers[0].param_groups)
+    each = plan.peak * facts.gradients.total / max(1e-3, 1 - momentum) / weight
+    return 0 < each * plan.total < LEAST_IN_A_RUN
 
 
 def probe_diverges(facts: Facts) -> Iterator[Finding]:
@@ -153,7 +175,8 @@ def update_lost(facts: Facts) -> Iterator[Finding]:
         yield found(
             "UPDATE-LOST",
             "critical",
-            f"on_train_batch_end takes the weights back: {facts.trial.stays:.1%} of a usual step is left after it.",
+            "A hook between batches (on_train_batch_end or on_train_batch_start) takes the weights back: "
+            f"{facts.trial.stays:.1%} of a usual step is left after it.",
             "Keep an average in a copy of its own, and put the weights that are trained back after validation.",
             {"left": facts.trial.stays},
         )

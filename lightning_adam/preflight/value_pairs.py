@@ -84,6 +84,8 @@ def _of_one_size(facts: Facts) -> Pair | None:
     output = step.trace.outer[step.prediction][1] if step.prediction >= 0 else None
     if not isinstance(output, Tensor) or not data.targets or not data.targets[0].is_floating_point():
         return None
+    if step.compared is not None:  # with something that the step has made of the target
+        return None
     if output.numel() != data.targets[0].numel() or data.labels is not None:
         return None
     return Pair(

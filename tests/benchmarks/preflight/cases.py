@@ -3,6 +3,15 @@
 from __future__ import annotations
 
 from tests.benchmarks.preflight import (  # noqa: F401
+    drifters_faulty_behaviour,
+    drifters_faulty_data,
+    drifters_faulty_loss,
+    drifters_faulty_plan,
+    drifters_faulty_structure,
+    drifters_healthy,
+    drifters_healthy_generative,
+    drifters_healthy_more,
+    drifters_healthy_tables,
     faulty,
     faulty_behaviour,
     faulty_more,
