@@ -82,9 +82,10 @@ def test_costs_of_constant_answers_are_read_off_the_graph(name: str) -> None:
         lambda y: F.mse_loss(y, torch.zeros(32, 5)),
         lambda y: F.cross_entropy(y.unflatten(1, (5, 1)).expand(-1, -1, 3), torch.full((32, 3), -100)),
         lambda y: F.cross_entropy(y.unflatten(1, (5, 1)).expand(-1, -1, 3), SOME_IGNORED, ignore_index=255),
+        lambda y: F.cross_entropy(y[:, :1, None] * torch.ones(20, 3), torch.randint(20, (32, 3))),
         lambda y: y.square().mean(),
     ],
-    ids=["a class each", "few", "weighted", "a small part", "no spread", "ignored", "some ignored", "no target"],
+    ids=["a class each", "few", "weighted", "a small part", "no spread", "ignored", "some ignored", "words", "no target"],
 )
 def test_what_is_not_known_is_not_guessed(loss_of: Callable[[Tensor], Tensor]) -> None:
     torch.manual_seed(0)

@@ -18,9 +18,8 @@ Pairs = list[tuple[Scenario, Run]]
 
 LONG = ("lr-ramp-digits", "decay-digits")
 """Sick ones that take four seconds each; ``test_remedies`` and ``test_every_rule`` have their causes."""
-FEWER = tuple(
-    name for name in QUICK if name not in LONG and (SCENARIOS[name].cause or name in ("digits", "full-batch", "gan"))
-)
+HEALTHY = ("digits", "always-clipped", "full-batch", "gan")
+FEWER = tuple(name for name in QUICK if name not in LONG and (SCENARIOS[name].cause or name in HEALTHY))
 
 
 @pytest.fixture(scope="module", params=[FEWER, pytest.param(QUICK, marks=pytest.mark.slow)], ids=["fewer", "all"])

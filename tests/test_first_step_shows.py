@@ -223,3 +223,36 @@ def test_units_that_start_alike_are_named_at_once(build: Callable[[], nn.Module]
 
     assert [f.rule for f in found] == rules
     assert all(f.step == 0 for f in found)
+
+
+@pytest.mark.parametrize("times", [20.0, 1.0])
+def test_a_last_layer_that_shouts_is_named_by_what_its_first_loss_costs(times: float) -> None:
+    """Its weights are large in one layer only, so that no usual gain shows it; and this loss soon falls all the same."""
+    net = network(FEATURES, 64, CLASSES)
+    with torch.no_grad():
+        net[-1].weight.mul_(times)
+    found = [f for f in trained(net, Adam(net.parameters(), 3e-3), 40) if f.rule == "INIT-SCALE"]
+
+    assert [(f.step, f.severity) for f in found] == ([(0, "info")] if times > 1 else [])
+    assert all("guessing among" in f.message for f in found)
+
+
+def test_values_that_come_out_far_larger_than_their_targets_are_named_too() -> None:
+    net = network(FEATURES, 64, 1)
+    with torch.no_grad():
+        net[-1].weight.mul_(100)
+    batch = torch.randn(64, FEATURES)
+    found = trained(
+        net, Adam(net.parameters(), 1e-3), 3, lambda _: (batch, batch[:, :1].tanh()), lambda n, b: F.mse_loss(n(b[0]), b[1])
+    )
+
+    assert [f.rule for f in found][:1] == ["INIT-SCALE"]
+
+
+def test_the_ignored_label_is_read_off_the_graph_as_it_was_given() -> None:
+    """Autograd hands its 64 bits out without a sign."""
+    logits = nn.Linear(3, 4)(torch.randn(8, 3))
+    for ignored in (-100, 2):
+        main = step_of(F.cross_entropy(logits, torch.arange(8) % 4, ignore_index=ignored)).main
+        assert main is not None
+        assert main.options["ignore_index"] == ignored

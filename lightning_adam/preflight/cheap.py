@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -83,6 +84,8 @@ def cheap_checks(module: Any, optimizers: Sequence[Optimizer], first_batch: Any,
     for check in checks:
         if all(facts.has(part) for part in check.needs):
             findings += check.judge(facts)
+    if step is not None and all(finding.rule != "INIT-SCALE" for finding in findings):
+        findings += _loud(facts)
     return without_symptoms(findings)
 
 
@@ -98,6 +101,7 @@ def first_step_of(
         step: how the loss was made.
         loss: before its backward.
     """
+    step.target = step.target or target_path(step, first_batch)  # a step that only its graph shows has none yet
     findings = cheap_checks(module, optimizers, first_batch, step)
     if len(optimizers) == 1 and is_negated_error(loss) and all(f.rule != "WRONG-SIGN" for f in findings):
         findings = [_maximised(loss), *findings]
@@ -154,6 +158,12 @@ def _is_filled(weight: Tensor) -> bool:
     """Two elements tell of nearly all that are not."""
     first, second = weight.detach().flatten()[:2].tolist()
     return first == second != 0 and bool((weight == first).all())
+
+
+def _loud(facts: Facts) -> Iterator[Finding]:
+    """The weights by what they do: a first loss far above what guessing costs, whichever layer makes it."""
+    for finding in output_checks.initial_loss(facts):
+        yield replace(finding, rule="INIT-SCALE")
 
 
 def _maximised(loss: Tensor) -> Finding:

@@ -18,6 +18,8 @@ MOST = 1 << 20
 """Elements of an answer: they are looked at once, beside a training step."""
 REST = (0.95, 1.6)
 """The whole loss over the part that is known: what else is added to it, such as a divergence, is the smaller part."""
+MOST_CLASSES = 16
+"""Beyond these they are words or characters: how often each comes is learnt first, and takes short runs whole."""
 SMALLEST = 1e-12
 """A probability whose logarithm is finite."""
 
@@ -71,7 +73,7 @@ def _answers_and_targets(call: Call, given: Tensor, target: Tensor) -> tuple[Ten
     if not is_enough or given.is_complex():
         return None
     if COMPARISONS[call.name].has_classes:
-        if target.is_floating_point() or given.dim() != target.dim() + 1:
+        if target.is_floating_point() or given.dim() != target.dim() + 1 or given.shape[1] > MOST_CLASSES:
             return None
         if bool(((target < 0) | (target >= given.shape[1])).any()):  # places that are ignored, as -100 or 255 marks them
             return None

@@ -248,10 +248,13 @@ def _of_yes_and_no(main: Call, facts: Facts) -> Guess | None:
 
 def _of_values(main: Call, facts: Facts) -> Guess | None:
     """Twenty times as far in squares, of a prediction of 0: also of a loss that takes the distance as it is."""
-    pairs, values, target = value_pairs(facts), main.input.detach().float(), main.target
-    if not pairs or target is None or values.shape != target.shape or not facts.step.target:
+    values, target = main.input.detach().float(), main.target
+    if target is None or values.shape != target.shape or not facts.step.target:
         return None
-    zero = float(pairs[0].target.pow(2).mean())
+    pairs = value_pairs(facts) if facts.has("data") else []
+    if facts.has("data") and not pairs:
+        return None
+    zero = float((pairs[0].target if pairs else target.float()).pow(2).mean())
     squares = float((values - target).pow(2).mean())
     return Guess(squares, 20 * zero, f"predicting 0 would give {zero:.3g} (in squares)") if zero > 1e-12 else None
 
