@@ -33,7 +33,7 @@ class RunPlan(Callback):
 
     def expect(self, schedule: Schedule, config: OptimizerConfig) -> None:
         """The helper has made an optimizer for the coming run."""
-        schedule.awaits_run = True
+        schedule.awaits_run, schedule.asked_warmup = True, config.warmup
         self._made.append((schedule, config))
 
     @override
@@ -46,7 +46,9 @@ class RunPlan(Callback):
                 length = run_length(trainer, schedule.begun[0])
             else:
                 length = manual_length(trainer, schedule.begun, schedule.pace)
-            _follow(schedule, config, trainer, length)
+            warmup = schedule.finished_warmup()
+            kept = config if warmup is None else replace(config, warmup=warmup)
+            _follow(schedule, kept, trainer, length)
         self._is_first = all(schedule.pace is None for schedule, _ in self._made)
         self._mark(trainer.global_step)
 

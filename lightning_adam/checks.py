@@ -70,6 +70,7 @@ RANGES = {
     **dict.fromkeys(("num_warm_up_iterations", "num_warm_down_iterations"), Range(whole=True)),
     **dict.fromkeys(("t_alpha", "t_beta3", "t_alpha_beta3"), Range(zero=False, example="1000")),
     **dict.fromkeys(("tolerance_grad", "tolerance_change"), Range()),
+    "min_8bit_size": Range(whole=True, example="4096"),
     "max_eval": Range(least=1.0, whole=True),
     "n_sma_threshold": Range(least=4.0, example="5"),
     "shampoo_beta": BETA,

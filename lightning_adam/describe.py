@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from lightning_adam.assembly import settle
 from lightning_adam.config import OptimizerConfig, known_rate
 from lightning_adam.curves import Phases
+from lightning_adam.errors import ConfigError
 from lightning_adam.monitoring.parameters import prefixes
 from lightning_adam.monitoring.run import Plan
 from lightning_adam.optimizers import OPTIMIZERS
@@ -37,6 +38,9 @@ def describe(subject: nn.Module | OptimizerConfig | Mapping[str, Any] | Optimize
         subject: a LightningModule (its ``configure_optimizers`` is called; without a trainer the run's length is not known
             yet, and phases are told as shares of it), what ``la.configure_optimizers`` returned, an optimizer, or an
             OptimizerConfig.
+
+    Raises:
+        ConfigError: it is none of these.
     """
     text = Description(_describe_config(subject) if isinstance(subject, OptimizerConfig) else _describe_made(subject))
     if not _in_notebook():
@@ -62,7 +66,13 @@ def _describe_made(subject: Any) -> str:
 def _optimizers(subject: Any) -> list[Optimizer]:
     made: Any = subject.configure_optimizers() if isinstance(subject, nn.Module) else subject  # type: ignore[operator]
     made = made if isinstance(made, (list, tuple)) else [made]
-    return [one["optimizer"] if isinstance(one, Mapping) else one for one in made]
+    found: list[Any] = [one.get("optimizer") if isinstance(one, Mapping) else one for one in made]
+    if not found or not all(hasattr(one, "param_groups") for one in found):
+        raise ConfigError(
+            f"subject: got a {type(subject).__name__} without an optimizer; give a LightningModule, what "
+            "la.configure_optimizers returned, an optimizer, or an OptimizerConfig."
+        )
+    return found
 
 
 def _describe_unattached(module: nn.Module) -> str:
@@ -222,8 +232,10 @@ def plot_schedule(config: OptimizerConfig, steps: int) -> Any:
 
     Raises:
         ImportError: matplotlib is missing (``pip install lightning-adam[plot]``).
-        ConfigError: the schedule does not fit into the steps.
+        ConfigError: the schedule does not fit into the steps, or an argument is of another type.
     """
+    if not isinstance(config, OptimizerConfig):
+        raise ConfigError(f"config={config!r}: give an OptimizerConfig, such as la.OptimizerConfig(schedule='cosine').")
     try:
         from lightning_adam.schedule_figure import ScheduleFigure
     except ImportError as error:

@@ -135,6 +135,7 @@ class GuidedStep(Optimizer):
             if loss is None:
                 raise ConfigError(_NEEDS_CLOSURE.format(type(self).__name__))
             self._clip(call_hooks=is_first)
+            loss = loss.detach() if isinstance(loss, Tensor) else loss  # torch warns where its graph becomes a number
             mean = mean_over_ranks(loss, self.param_groups[0]["params"][0].device)
             is_trial, is_first = not is_first, False
             return mean if math.isfinite(float(mean)) or not is_trial else FAR_TOO_HIGH

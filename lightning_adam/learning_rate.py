@@ -34,6 +34,7 @@ from lightning_adam.optimizers.choice import Choice
 from lightning_adam.planning import plan
 from lightning_adam.preflight.batches import read, train_loader
 from lightning_adam.preflight.guard import untouched
+from lightning_adam.preflight.plain import refuse_no_trainer
 from lightning_adam.preflight.run import quietly
 from lightning_adam.preflight.task import Task, kept, silenced, stand_in
 
@@ -133,6 +134,7 @@ def suggest_lr(module: Any, data: Any, optimizer: str = "adamw", *, trainer: Any
         >>> print(found)  # doctest: +SKIP
         lr=0.0082: 0.0098, 0.055, 0.31 were tried for 5 steps each, 0.055 was the fastest, and by the gradient 0.15 of it …
     """
+    refuse_no_trainer(trainer)
     if "lr" in options:
         raise ConfigError(f"lr={options['lr']!r}: suggest_lr finds it. Leave lr out.")
     ours = {name: value for name, value in options.items() if name in ARGUMENTS}

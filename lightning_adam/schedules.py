@@ -118,6 +118,7 @@ class Schedule(LRScheduler):
         base_lrs: each group's rate under a multiplier of 1, as configured.
         begun: the trainer's steps and epochs that were over when this schedule began.
         pace: updates per batch, and the share of all optimizers' steps; measured where several are stepped by hand.
+        asked_warmup: as the argument of the configuration, where its length may change with the run's.
         awaits_run: whether a trainer will say when the run begins. Until then its callbacks try batch sizes and rates,
             which is nothing to tell of.
     """
@@ -127,6 +128,7 @@ class Schedule(LRScheduler):
         self.name, self.phases = name, phases
         self.begun, self.awaits_run = (0, 0), False
         self.pace: tuple[float, float] | None = None
+        self.asked_warmup: Any = None
         self.last_epoch = 0
         self._step_count = 1
         self.base_lrs: list[Any] = []
@@ -222,6 +224,7 @@ class Schedule(LRScheduler):
             "outside": [float(factor) for factor in self._outside],
             "since": list(self._since),
             "remade": self._is_remade,
+            "asked_warmup": self.asked_warmup,
             "begun": list(self.begun),
             "pace": None if self.pace is None else list(self.pace),
         }
@@ -244,6 +247,13 @@ class Schedule(LRScheduler):
         self._saved, self._saved_rates = state_dict if self.last_epoch else {}, []
         if not self.awaits_run:
             self._say_what_changed()
+
+    def finished_warmup(self) -> int | None:
+        """That of the checkpoint, which a plan remade in mid-run left behind: under the same argument it stays as it was."""
+        saved = self._saved
+        warmup, is_same = saved.get("warmup"), saved.get("asked_warmup", ()) == self.asked_warmup
+        is_over = isinstance(warmup, int) and 0 <= warmup <= self.last_epoch
+        return warmup if is_over and is_same and self._is_remade else None
 
     def _count_of_optimizer(self) -> float:
         """Of updates, where the checkpoint's scheduler was another: torch's may count steps or epochs."""

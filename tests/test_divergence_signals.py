@@ -215,18 +215,19 @@ def test_lost_moments_are_found_on_resume(tmp_path: Path) -> None:
 
 
 def test_unused_and_frozen_parameters_are_told_apart() -> None:
-    """A trainable layer without gradients is advice; a frozen one is the user's will."""
+    """A trainable layer without gradients is advice; a frozen one is the user's will, one without elements is nothing."""
 
     class Spare(Digits):
-        def __init__(self, frozen: bool) -> None:
+        def __init__(self, spare: nn.Module) -> None:
             super().__init__(warmup=10)
-            self.spare = nn.Linear(4, 4).requires_grad_(not frozen)
+            self.spare = spare
 
-    def found(frozen: bool) -> list[tuple[str, str, tuple[str, ...]]]:
-        return [(f.rule, f.severity, f.parameters) for f in record(Spare(frozen), 30, max_epochs=-1).findings]
+    def found(spare: nn.Module) -> list[tuple[str, str, tuple[str, ...]]]:
+        return [(f.rule, f.severity, f.parameters) for f in record(Spare(spare), 30, max_epochs=-1).findings]
 
-    assert found(frozen=False) == [("UNUSED-PARAMETER", "info", ("spare.weight", "spare.bias"))]
-    assert found(frozen=True) == []
+    assert found(nn.Linear(4, 4)) == [("UNUSED-PARAMETER", "info", ("spare.weight", "spare.bias"))]
+    assert found(nn.Linear(4, 4).requires_grad_(False)) == []
+    assert found(nn.ParameterList([torch.empty(0), torch.empty(4, 0)])) == []
 
 
 def test_watched_logits_are_signals() -> None:

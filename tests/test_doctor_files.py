@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import shutil
@@ -18,6 +19,7 @@ from torch.utils.tensorboard import SummaryWriter
 import lightning_adam as la
 from lightning_adam.callbacks import OptimizerMonitor
 from lightning_adam.cli import main
+from lightning_adam.diagnosis import Diagnosis, RunSignals, StepSignals
 from lightning_adam.diagnosis.archive import FINDINGS_FILE, SIGNALS_FILE
 from lightning_adam.doctor import report
 from lightning_adam.doctor.roles import prefixes
@@ -156,6 +158,31 @@ def test_csv_that_a_spreadsheet_saved_anew_is_the_same_run(delimiter: str, encod
     [run] = read_runs(tmp_path)
 
     assert run.scalars["train_loss"].values.tolist() == losses
+
+
+def test_steps_before_the_first_are_passed_over_with_a_note(tmp_path: Path) -> None:
+    """Some log the untrained model at step -1; the rules' clock begins at 0, and none of them fails on what was before."""
+    rows = ["step,train_loss,lr", *(f"{step},{2 / (step + 9)},0.001" for step in range(-3, 60))]
+    (tmp_path / "metrics.csv").write_text("\n".join(rows))
+    recorded = Diagnosis(RunSignals("AdamW", total_steps=100))
+    recorded.observe(StepSignals(-1, loss=1.0, lr=1e-3))
+
+    assert judged(tmp_path / "metrics.csv").notes == ("3 logged step(s) are negative, and are not judged",)
+    assert recorded.failures == {}
+
+
+def test_long_field_costs_no_row_and_an_open_quotation_mark_is_told(tmp_path: Path) -> None:
+    """A picture as text is longer than csv's own limit, which stays as it was for others."""
+    limit = csv.field_size_limit()
+    rows = ["step,train_loss,image", "0,2.0,", f"1,1.5,{'x' * (limit + 1)}", "2,1.0,"]
+    (tmp_path / "whole.csv").write_text("\n".join(rows))
+    (tmp_path / "open.csv").write_text("\n".join([*rows, '3,0.5,"x', f"4,0.1,{'x' * limit}", ""]))
+    (whole,), (cut,) = (read_runs(tmp_path / name) for name in ("whole.csv", "open.csv"))
+
+    assert (whole.scalars["train_loss"].values.tolist(), whole.notes) == ([2.0, 1.5, 1.0], [])
+    assert cut.scalars["train_loss"].values.tolist() == [2.0, 1.5, 1.0, 0.5]
+    assert cut.notes == ["a quotation mark is not closed: what follows it could not be read"]
+    assert csv.field_size_limit() == limit
 
 
 def test_real_csv_run_without_files_is_not_healthy(sick: Live, tmp_path: Path) -> None:

@@ -194,6 +194,19 @@ def test_eps_that_the_state_cannot_hold_is_advice() -> None:
     assert [(f.rule, f.severity) for f in found] == [("NON-FINITE", "info")]
 
 
+@pytest.mark.parametrize(
+    ("kept_in", "changes"),
+    [("uint8", {"optimizer": "adamw"}), ("float16", {"precision": "bf16-mixed"}), ("float32", {})],
+)
+def test_spoilt_state_is_advised_what_it_has_not(kept_in: str, changes: dict[str, str]) -> None:
+    """AdamW in 16-bit weights is adamw already, and what has 32 bits needs no more."""
+    run = replace(RUN, optimizer="AdamW", state_dtype=kept_in, eps=1e-4, smallest_eps=1e-4)
+    (found,) = [f for f in diagnose(map(heavy(50, bound_excess=1.3), healthy()), run) if f.rule == "STATE-CORRUPT"]
+
+    assert found.changes == changes
+    assert all(f"{name}='{value}'" in found.remedy for name, value in changes.items())
+
+
 def test_value_to_try_is_computed_from_the_evidence() -> None:
     """In 400 steps noise leaves 0.9 % per step of a good rate's first 4 %: at 6 % the rate to try is a seventh, 2e-4."""
     found = diagnose(map(heavy(40, update_ratio_p50=0.06), healthy()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import lightning as L
@@ -119,6 +120,17 @@ def test_lbfgs_by_hand_trains_and_says_that_it_needs_a_closure() -> None:
     assert module.losses[-1] < module.losses[0]
     with pytest.raises(la.ConfigError, match=r"call optimizer.step\(closure\), with a closure that"):
         trainer(max_steps=1).fit(ByClosure(gives_closure=False), digits_loader())
+
+
+def test_lbfgs_by_hand_says_nothing_of_its_loss() -> None:
+    """torch warns, once in a process, where a loss with its graph becomes a number."""
+    torch.set_warn_always(True)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="Converting a tensor with requires_grad=True")
+            trainer(max_steps=1).fit(ByClosure(gives_closure=True), digits_loader())
+    finally:
+        torch.set_warn_always(False)
 
 
 def test_sophia_passes_over_the_loss_of_another_optimizer() -> None:

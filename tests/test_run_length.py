@@ -83,11 +83,13 @@ def test_warmup_that_is_over_does_not_begin_again() -> None:
     assert used == pytest.approx([min(1.0, (k + 1) / 6) for k in range(48)])
 
 
-def test_resume_of_data_that_grow_equals_one_run(tmp_path: Path) -> None:
-    """The checkpoint was planned for what was known then; nothing is said of a change, for nobody changed anything."""
+@pytest.mark.parametrize("warmup", [0, 0.25])
+def test_resume_of_data_that_grow_equals_one_run(warmup: float, tmp_path: Path) -> None:
+    """The checkpoint was planned for what was known then, and its warmup is over; nothing is said of a change, for nobody
+    changed anything."""
     saves = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
     options: dict[str, Any] = {"max_epochs": 4, "reload_dataloaders_every_n_epochs": 1}
-    made = {"lr": 1.0, "schedule": "linear", "warmup": 0}
+    made = {"lr": 1.0, "schedule": "linear", "warmup": warmup}
     whole = fit(Growing(**made), False, enable_checkpointing=True, callbacks=[saves], **options)
     with warnings.catch_warnings():
         warnings.simplefilter("error", la.LightningAdamWarning)
@@ -165,7 +167,7 @@ class Critic(Net):
     """The head steps at every batch, the backbone at every fifth."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(lr=1.0, schedule="linear", warmup=0, **options)
+        super().__init__(**{"lr": 1.0, "schedule": "linear", "warmup": 0, **options})
         self.automatic_optimization = False
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
@@ -200,13 +202,15 @@ def test_shares_are_measured_within_an_only_epoch() -> None:
     assert firsts(many) == pytest.approx(linear(200), abs=0.02)
 
 
-def test_resumed_shares_are_those_that_were_measured(tmp_path: Path) -> None:
-    """No first epoch under the wrong plan again, and no word of a changed configuration."""
+@pytest.mark.parametrize("warmup", [0, 0.02])
+def test_resumed_shares_are_those_that_were_measured(warmup: float, tmp_path: Path) -> None:
+    """No first epoch under the wrong plan again, no other warmup than the one that is over, no word of a changed
+    configuration."""
     saves = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
-    few, many = fit_all(Critic(), loader(40), max_epochs=3, enable_checkpointing=True, callbacks=[saves])
+    few, many = fit_all(Critic(warmup=warmup), loader(40), max_epochs=3, enable_checkpointing=True, callbacks=[saves])
     with warnings.catch_warnings():
         warnings.simplefilter("error", la.LightningAdamWarning)
-        rest = fit_all(Critic(), loader(40), max_epochs=3, ckpt_path=tmp_path / "epoch=0.ckpt")
+        rest = fit_all(Critic(warmup=warmup), loader(40), max_epochs=3, ckpt_path=tmp_path / "epoch=0.ckpt")
 
     assert firsts(rest[0]) == pytest.approx(firsts(few)[8:])
     assert firsts(rest[1]) == pytest.approx(firsts(many)[40:])

@@ -269,7 +269,7 @@ def schedule_collapsed(case: Case) -> Finding | None:
     "Stays": for 20 steps and 3 % of the run (restarts dip for 6 % of a cycle).
     """
     past, now, run = case.past, case.now, case.run
-    since = case.progress * (1 - past.low_lr / (now.step + 1))
+    since = case.progress - past.low_lr / max(run.total_steps, 1)
     if not past.low_lr >= max(20, 0.03 * run.total_steps) or not since < 0.6:
         return None
     if now.lr >= past.peak_lr or (not past.is_signed and past.level < 0.2 * past.initial_loss):

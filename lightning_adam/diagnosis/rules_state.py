@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from lightning_adam.diagnosis.advice import higher_rate
 from lightning_adam.diagnosis.case import Case
@@ -313,6 +314,7 @@ def state_corrupt(case: Case) -> Finding | None:
     allowed = 1.25 if run.state_dtype in ("uint8", "int8") else 1.02
     if heavy is None or not run.plain_moments or not allowed < heavy.bound_excess < math.inf:
         return None
+    wider, changes = WIDER_STATE.get(run.state_dtype, (RESTORED, {}))
     return Finding(
         "STATE-CORRUPT",
         "critical",
@@ -321,10 +323,19 @@ def state_corrupt(case: Case) -> Finding | None:
         "gradients can give: its moments do not belong together (quantised too coarsely, overflown, or half restored).",
         {"bound_excess": heavy.bound_excess, "normalised_rms": heavy.normalised_rms_max},
         named(heavy.bound_excess_in),
-        "Keep the state in 32 bit (optimizer='adamw'; in bitsandbytes min_8bit_size or an override for embeddings), and "
-        "restart from a checkpoint before this step.",
-        {"optimizer": "adamw"},
+        f"Restart from a checkpoint before this step{wider}.",
+        changes,
     )
+
+
+IN_8_BIT: tuple[str, Mapping[str, str]] = (
+    ", and keep the state in 32 bit (optimizer='adamw'; in bitsandbytes min_8bit_size or an override for embeddings)",
+    {"optimizer": "adamw"},
+)
+IN_16_BIT = (", and keep weights and state in 32 bit (Trainer(precision='bf16-mixed'))", {"precision": "bf16-mixed"})
+WIDER_STATE = {"uint8": IN_8_BIT, "int8": IN_8_BIT, "float16": IN_16_BIT, "bfloat16": IN_16_BIT}
+"""What gives moments more digits, by their type; those of 32 bit have them, and were spoilt by what wrote to them."""
+RESTORED = ", and look at what writes to optimizer.state: loading half of it, or another optimizer's"
 
 
 def _remembers_another_beta2(case: Case) -> bool:

@@ -97,7 +97,7 @@ def gather(run: RunLog, prefix: str, optimizers: int = 1) -> Evidence:
     heavy = _passes(tables)
     present = {role for role, pair in found.items() if pair} | {TABLES[name].signal for name in tables}
     tags = [pair[0] for pair in found.values() if pair] + [f"{prefix}_matrix/{name}" for name in tables]
-    logged = sorted({*loss, *norm, *heavy})
+    logged = _logged({*loss, *norm, *heavy}, run.notes)
     about = run_signals(run, prefix, _first_step(logged), max(logged, default=0), optimizers)
     present |= {"configuration"} if math.isfinite(about.beta1) else set()
     early = any(step - about.first_step < EARLY and passed.update_ratio_max > 0 for step, passed in heavy.items())
@@ -123,6 +123,14 @@ def _with_light(signals: StepSignals, loss: float | None, norm: float | None) ->
         loss=unknown if loss is None else loss,
         gradient_norm=unknown if norm is None else norm,
     )
+
+
+def _logged(steps: set[int], notes: list[str]) -> list[int]:
+    """Ascending; what stands before step 0 is no step of the run, such as a test of the untrained model at -1."""
+    logged = sorted(step for step in steps if step >= 0)
+    if len(logged) < len(steps):
+        notes.append(f"{len(steps) - len(logged)} logged step(s) are negative, and are not judged")
+    return logged
 
 
 def _first_step(logged: list[int]) -> int:

@@ -38,7 +38,10 @@ def read_runs(root: str | os.PathLike[str], below: bool = True) -> list[RunLog]:
 
     Raises:
         UnusableLog: no such path, it may not be read, or it holds no run with a single number.
+        ConfigError: it is no path.
     """
+    if not isinstance(root, (str, os.PathLike)):
+        raise ConfigError(f"logdir={root!r}: give a folder with runs in it or one file, such as 'lightning_logs'.")
     place = Path(root).expanduser()
     try:
         runs = _read_file(place) if place.is_file() else _read_folder(_existing(place), below)

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def read_history(place: Path, name: str) -> list[RunLog]:
     run = RunLog(name, place)
     try:
         text = _text(read_plain(place))
-        rows = list(_csv_rows(text) if place.suffix == ".csv" else _json_rows(text))
+        rows = _csv_rows(text, run.notes) if place.suffix == ".csv" else list(_json_rows(text))
     except (ValueError, OSError, RecursionError, csv.Error) as error:
         run.notes.append(f"{place.name} could not be read: {error}")
         return [run]
@@ -65,10 +66,28 @@ def _text(content: bytes) -> str:
     return content.decode("utf-16" if content.startswith(UTF_16) else "utf-8-sig", errors="replace")
 
 
-def _csv_rows(text: str) -> Iterator[Row]:
+LONGEST_FIELD = 2**31 - 1
+"""What ``csv`` can be told on every system; its own limit of 131,072 characters is less than a picture as text has."""
+
+
+def _csv_rows(text: str, notes: list[str]) -> list[Row]:
     """Spreadsheets part the columns with semicolons or tabs where a comma is for decimals."""
     delimiter = max(DELIMITERS, key=text.partition("\n")[0].count)
-    return csv.DictReader(io.StringIO(text.replace("\0", ""), newline=""), delimiter=delimiter)
+    with _long_fields():
+        rows: list[Row] = list(csv.DictReader(io.StringIO(text.replace("\0", ""), newline=""), delimiter=delimiter))
+    if text.count('"') % 2 and any(isinstance(cell, str) and "\n" in cell for row in rows[-1:] for cell in row.values()):
+        notes.append("a quotation mark is not closed: what follows it could not be read")
+    return rows
+
+
+@contextmanager
+def _long_fields() -> Iterator[None]:
+    """The limit is the process's: others get it back."""
+    before = csv.field_size_limit(LONGEST_FIELD)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
 
 
 def _json_rows(text: str) -> Iterable[Row]:

@@ -103,7 +103,8 @@ def watch(
     check_loop(steps_per_epoch=steps_per_epoch, clip_norm=clip_norm, scaler=scaler, log_dir=log_dir)
     statistics = StatisticsOptions(every_n_steps, tensors, include, exclude, granularity, top)
     divergence = DivergenceOptions(on_divergence, max_actions, raise_on, trial, check_every_n_steps, logits, ignore)
-    named = schedulers if isinstance(schedulers, (list, tuple)) else [schedulers]
+    named = schedulers if isinstance(schedulers, (list, tuple)) else [] if schedulers is None else [schedulers]
+    check_loop(schedulers=named)
     run = LoopRun(
         unwrapped(module), found, scaler, total_steps, steps_per_epoch, every_n_steps, accumulation, clip_norm, named
     )

@@ -23,6 +23,10 @@ ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
         ("steps_per_epoch", "clip_norm"), (lambda value: is_finite(value) and value > 0, "a finite number above 0")
     ),
     "scaler": (lambda value: hasattr(value, "is_enabled"), "the torch.amp.GradScaler that scales the loss"),
+    "schedulers": (
+        lambda value: all(hasattr(one, "step") for one in value),
+        "torch's learning-rate schedulers, one or several",
+    ),
     "log_dir": (lambda value: isinstance(value, (str, os.PathLike)), "a folder, such as 'runs/plain'"),
 }
 """Which values an argument may have, and the same in words."""

@@ -66,6 +66,8 @@ class DivergenceOptions:
         check_choice("on_divergence", self.on_divergence, ACTIONS)
         if self.raise_on is not None:
             check_choice("raise_on", self.raise_on, SEVERITIES)
+        if self.trial is not None and not hasattr(self.trial, "set_user_attr"):
+            raise ConfigError(f"trial={self.trial!r}: give the optuna.Trial that the objective got, or leave it out.")
         _check_count("max_actions", self.max_actions)
         _check_count("every_n_steps", self.every_n_steps)
         if isinstance(self.logits, str) or not isinstance(self.logits, Sequence):

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
@@ -85,3 +85,8 @@ def prefixes(optimizers: Sequence[Optimizer]) -> list[str]:
         keys.append(f"adam-{name}-{seen[name]}" if seen[name] else f"adam-{name}")
         seen[name] += 1
     return keys
+
+
+def is_empty(parameter: Tensor) -> bool:
+    """Whether it has no element: a gradient would say nothing, and nothing of it can be learnt."""
+    return not is_lazy(parameter) and parameter.numel() == 0

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from lightning_adam.diagnosis import RunSignals
 from lightning_adam.moments import read_moments
 from lightning_adam.monitoring.first_look import MOST_NAMES, eval_layers, largest_dropout
+from lightning_adam.monitoring.parameters import is_empty
 from lightning_adam.monitoring.run import Run
 from lightning_adam.statistics import looks_untrained, most_look_untrained
 
@@ -53,7 +54,8 @@ def run_signals(
         state: of the diagnosis, after a resume.
         names: of the parameters by identity.
     """
-    plan, parameters = run.plan(position), [p for g in optimizer.param_groups for p in g["params"] if p.requires_grad]
+    plan, held = run.plan(position), [p for g in optimizer.param_groups for p in g["params"]]
+    parameters = [p for p in held if p.requires_grad and not is_empty(p)]
     return RunSignals(
         optimizer=type(optimizer).__name__,
         position=position,
@@ -142,7 +144,7 @@ def _left_out(run: Run) -> dict[str, Tensor]:
     """Trainable parameters of the model that no optimizer has."""
     held = {id(p) for optimizer in run.optimizers for group in optimizer.param_groups for p in group["params"]}
     named = run.module.named_parameters()
-    return {name: p for name, p in named if p.requires_grad and id(p) not in held}
+    return {name: p for name, p in named if p.requires_grad and id(p) not in held and not is_empty(p)}
 
 
 def _stored_dtype(optimizer: Optimizer, parameter: Tensor) -> torch.dtype:

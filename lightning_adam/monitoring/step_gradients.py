@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 
 from lightning_adam.gradient_norms import GradientNorms
 from lightning_adam.monitoring.gradients import norms_of, torchs_norms, wide_norms_of
+from lightning_adam.monitoring.parameters import is_empty
 
 SMALL = 1 << 18
 """Elements of all gradients that are copied into one for their norm: a megabyte, which stays in a core's cache."""
@@ -103,7 +104,8 @@ class StepGradients:
 
     def _count_missing(self) -> None:
         """Of those without a gradient, the trainable ones: freezing may change them at any time."""
-        idle = [p for p, none in zip(self._placed, self._has_none, strict=True) if none and p.requires_grad]
+        absent = [p for p, none in zip(self._placed, self._has_none, strict=True) if none]
+        idle = [p for p in absent if p.requires_grad and not is_empty(p)]
         if len(idle) != self.missing:
             self.missing = len(idle)
             self.unused = tuple(self._names.get(id(p), "a parameter") for p in idle[:NAMES])

@@ -29,7 +29,7 @@ def get_optimizer(name: str) -> OptimizerSpec:
     Raises:
         ConfigError: there is none; the message has the nearest and all names.
     """
-    if name not in OPTIMIZERS:
+    if not isinstance(name, str) or name not in OPTIMIZERS:
         known = ", ".join(OPTIMIZERS)
         raise ConfigError(f"optimizer={name!r} is not in the catalogue.{nearest(str(name), OPTIMIZERS)} Known: {known}.")
     return OPTIMIZERS[name]

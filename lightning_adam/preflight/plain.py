@@ -18,6 +18,16 @@ from lightning_adam.preflight.task import shadowed
 Loss = Callable[[Any, Any], Tensor]
 
 
+def refuse_no_trainer(trainer: Any) -> None:
+    """What cannot say how a run is set.
+
+    Raises:
+        ConfigError: with what to give instead.
+    """
+    if trainer is not None and not hasattr(trainer, "max_epochs"):
+        raise ConfigError(f"trainer={trainer!r}: give the Trainer that will fit the module, or leave it out.")
+
+
 def refuse(module: Any, loss: Any, optimizer: Any) -> None:
     """Arguments that do not go together.
 

@@ -41,7 +41,7 @@ from lightning_adam.preflight.causes import without_symptoms
 from lightning_adam.preflight.facts import Check, Facts
 from lightning_adam.preflight.guard import untouched
 from lightning_adam.preflight.placing import place
-from lightning_adam.preflight.plain import Loss, as_trained, refuse
+from lightning_adam.preflight.plain import Loss, as_trained, refuse, refuse_no_trainer
 from lightning_adam.preflight.progress import Display, display
 from lightning_adam.preflight.report import PreflightReport
 from lightning_adam.preflight.step import observe
@@ -107,7 +107,8 @@ def preflight(
         >>> print(report)  # doctest: +SKIP
     """
     refuse(module, loss, optimizer)
-    if not budget > 0:
+    refuse_no_trainer(trainer)
+    if not isinstance(budget, (int, float)) or isinstance(budget, bool) or not budget > 0:
         raise ConfigError(f"budget={budget!r}: give seconds, more than 0.")
     begun = time.monotonic()
     attached = getattr(module, "_trainer", None)
