@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -262,6 +263,15 @@ def test_under_fabric_names_and_findings_are_those_of_the_plain_loop(tmp_path: P
     assert [(f.rule, f.step) for f in watch.findings] == [("NON-FINITE", 10)]
     tags = EventAccumulator(str(tmp_path)).Reload().Tags()["scalars"]
     assert "adam.tensors/update_ratio/0.weight" in tags
+
+
+def test_numbers_of_numpy_and_a_norm_that_clips_nothing_are_taken() -> None:
+    for norm in (0, math.inf):
+        options: dict[str, Any] = {"total_steps": np.int64(9), "steps_per_epoch": np.float32(3), "first_step": np.int64(0)}
+        net = nn.Linear(2, 1)
+        with la.watch(net, torch.optim.Adam(net.parameters()), clip_norm=norm, **options) as watch:
+            watch.loss(net(torch.ones(4, 2)).square().mean()).backward()
+        assert watch.findings == []
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ LOOKED_AT = 10
 """Steps between two looks at what changes over hundreds."""
 ENOUGH = 100
 """Finite losses, by which a loss that stands is told from one that is noisy."""
-SHORT_RUN, MOST_OF_A_SHORT_RUN = 50, 0.75
+SHORT_RUN, MOST_OF_A_SHORT_RUN = 75, 0.75
 """Losses and share of a run of hardly more than ENOUGH steps: by then, only what guessing costs is known to be too much."""
 COLLAPSED = " Of a variational autoencoder: give the divergence less weight, or raise its weight from 0 in the first steps."
 """What a decoder that has lost its codes needs (Bowman et al. 2016, arXiv:1511.06349, section 3.1)."""

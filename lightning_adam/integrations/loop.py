@@ -25,6 +25,7 @@ from lightning_adam.monitoring.console import print_findings
 from lightning_adam.monitoring.guard import Guard
 from lightning_adam.monitoring.step_hooks import StepHooks, with_hooks
 from lightning_adam.preflight.nodes import can_be_read
+from lightning_adam.real_numbers import plain_number
 from lightning_adam.sinks import sinks_of
 
 
@@ -76,7 +77,7 @@ def watch(
         first_step: where the log's x-axis begins, of a run that goes on without the watch's own state.
         every_n_steps: optimizer steps between two logged steps.
         accumulation: what each loss is divided by before its backward; 1 where gradients of several are summed undivided.
-        clip_norm: the total norm that the loop clips to by hand; see :meth:`Watch.before_clipping`.
+        clip_norm: the total norm that the loop clips to by hand (0 or infinite: to none); see :meth:`Watch.before_clipping`.
         scaler: the ``torch.amp.GradScaler``, if there is one; the loss may then be handed over scaled or not.
         schedulers: torch's learning-rate schedulers, one or several, for ``on_divergence``: they would take back a rate that
             it lowers.
@@ -99,6 +100,9 @@ def watch(
     found = _optimizers(module, optimizers)
     if writer is not None and log_dir is not None:
         raise ConfigError(f"log_dir={str(log_dir)!r} and a writer: give one of them; a writer has a folder already.")
+    total_steps, steps_per_epoch, first_step = map(plain_number, (total_steps, steps_per_epoch, first_step))
+    every_n_steps, accumulation, clip_norm = map(plain_number, (every_n_steps, accumulation, clip_norm))
+    clip_norm = None if clip_norm in (0, math.inf) else clip_norm  # people measure the norm so, and switch clipping off
     check_loop(every_n_steps=every_n_steps, accumulation=accumulation, total_steps=total_steps, first_step=first_step)
     check_loop(steps_per_epoch=steps_per_epoch, clip_norm=clip_norm, scaler=scaler, log_dir=log_dir)
     statistics = StatisticsOptions(every_n_steps, tensors, include, exclude, granularity, top)
