@@ -87,13 +87,13 @@ def _named(name: str) -> Choice:
         return Choice(get_optimizer(name))
     if "." in name:
         return choose(_imported(name))
+    others = pytorch_optimizer_names()
+    if name in others:
+        return Choice(spec_of(import_quietly("pytorch_optimizer", "pytorch_optimizer").load_optimizer(name)))
     of_torch = {path.lower(): path for path in classes_of_torch()}
     if name.lower() in of_torch and name.lower() not in OPTIMIZERS:
         meant = of_torch[name.lower()]
         raise ConfigError(f"optimizer={name!r} is not in the catalogue. Did you mean 'torch.optim.{meant}'?")
-    others = pytorch_optimizer_names()
-    if name in others:
-        return Choice(spec_of(import_quietly("pytorch_optimizer", "pytorch_optimizer").load_optimizer(name)))
     raise ConfigError(
         f"optimizer={name!r} is not in the catalogue.{nearest(name, [*others, *OPTIMIZERS])} Known: {', '.join(OPTIMIZERS)}."
         " Also pytorch_optimizer's own names, any optimizer class, or its dotted path such as 'torch.optim.Adagrad'."
