@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lightning_adam.errors import ConfigError, say_left_out
 from lightning_adam.gradient_norms import GradientNorms, measured, whole
-from lightning_adam.real_numbers import is_finite, plain_number
+from lightning_adam.real_numbers import is_count, is_finite, plain_number
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ class ZClip:
         alpha, warmup = plain_number(alpha), plain_number(warmup)
         if not is_finite(alpha) or not 0 < alpha < 1:
             raise ConfigError(f"clip: ZClip(alpha={alpha!r}): alpha must be between 0 and 1, such as 0.97.")
-        if not _is_count(warmup) or warmup < 2:
+        if not is_count(warmup, 2) or warmup > MOST:
             raise ConfigError(f"clip: ZClip(warmup={warmup!r}): warmup must be at least 2 steps, such as 25.")
         self.z, self.alpha, self.warmup = _positive("ZClip", "z", z), alpha, warmup
         self._seen = torch.zeros(())
@@ -227,7 +227,7 @@ class ClipPercentile:
         percentile, window = plain_number(percentile), plain_number(window)
         if not is_finite(percentile) or not 0 < percentile <= 100:
             raise ConfigError(f"clip: ClipPercentile(percentile={percentile!r}): give a number in (0, 100], such as 10.")
-        if not _is_count(window) or window < 1:
+        if not is_count(window) or window > MOST:
             raise ConfigError(f"clip: ClipPercentile(window={window!r}): give a positive number of steps, such as 1000.")
         self.percentile, self.window = percentile, window
         self._norms = torch.full((window,), torch.nan)
@@ -348,7 +348,3 @@ def _positive(rule: str, name: str, value: Any) -> float:
 
 MOST = 2**31 - 1
 """More steps than any run has, and more norms than fit into memory."""
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value <= MOST

@@ -9,7 +9,7 @@ from typing import Any
 from lightning_adam.config import OptimizerConfig, min_factor, resolve_duration
 from lightning_adam.curves import Phases
 from lightning_adam.errors import ConfigError
-from lightning_adam.real_numbers import is_finite
+from lightning_adam.real_numbers import is_count
 from lightning_adam.schedules import Shape, get_schedule, resolve_options
 
 ASSUMED_LENGTH: ContextVar[float] = ContextVar("ASSUMED_LENGTH", default=math.nan)
@@ -73,8 +73,7 @@ def _total_steps(
     """Length of the run; ``inf`` only where nothing needs it."""
     if config.total_steps is not None:
         asked = config.total_steps
-        is_count = isinstance(asked, int) and is_finite(asked) and asked >= 1
-        if not is_count and not _is_epochs(asked):
+        if not is_count(asked) and not _is_epochs(asked):
             raise ConfigError(f"total_steps={asked!r}: {_TOTAL}")
         total: float = resolve_duration("total_steps", asked, math.inf, per_epoch)
         if total < 1:

@@ -20,6 +20,16 @@ def is_finite(value: Any) -> bool:
         return False
 
 
+def is_count(value: Any, least: int = 1) -> bool:
+    """Whether it is a whole number, an int, of that size or more; True is none.
+
+    Example:
+        >>> [is_count(value) for value in (3, 0, True, 3.0)]
+        [True, False, False, False]
+    """
+    return isinstance(value, int) and is_finite(value) and value >= least
+
+
 def plain_number(value: Any) -> Any:
     """NumPy's numbers and fractions as Python's own; anything else as it is."""
     if isinstance(value, (bool, int, float)) and type(value).__module__ != "numpy":

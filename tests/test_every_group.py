@@ -216,11 +216,15 @@ def test_momentum_of_sparse_gradients_is_read_as_it_is() -> None:
 
 
 def test_complex_matrices_within_are_adamws_under_muon() -> None:
-    """torch's Muon takes real ones only."""
+    """torch's Muon takes real ones only; the middle layer's weight would be its, and is stepped as the others are."""
     module = nn.Sequential(*(nn.Linear(4, 4, dtype=torch.cfloat) for _ in range(3)))
     optimizer = made(module, "muon")
+    before = [p.detach().clone() for p in module.parameters()]
     module(torch.ones(2, 4, dtype=torch.cfloat)).abs().sum().backward()
     optimizer.step()
+
+    assert not any(group["muon"] for group in optimizer.param_groups)
+    assert all(not torch.equal(p, was) for p, was in zip(module.parameters(), before, strict=True))
 
 
 def test_torchs_sparse_adam_is_left_to_judge_itself() -> None:

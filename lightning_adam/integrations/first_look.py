@@ -11,6 +11,7 @@ from lightning_adam.integrations.loop_run import LoopRun
 from lightning_adam.monitoring import Monitor
 from lightning_adam.preflight.cheap import first_step_of
 from lightning_adam.preflight.graph import step_of
+from lightning_adam.preflight.step import target_path
 
 
 def first_look(loss: Tensor, batch: Any, run: LoopRun, monitor: Monitor) -> None:
@@ -18,4 +19,6 @@ def first_look(loss: Tensor, batch: Any, run: LoopRun, monitor: Monitor) -> None
     if any(hasattr(p, "to_local") for p in run.module.parameters()):
         return  # of a shard's weights nobody knows their scale without asking the other ranks
     with torch.no_grad():
-        monitor.know(first_step_of(run.module, run.optimizers, batch, step_of(loss), loss))
+        step = step_of(loss)
+        step.target = target_path(step, batch)
+        monitor.know(first_step_of(run.module, run.optimizers, batch, step, loss))

@@ -101,7 +101,6 @@ def first_step_of(
         step: how the loss was made.
         loss: before its backward.
     """
-    step.target = step.target or target_path(step, first_batch)  # a step that only its graph shows has none yet
     findings = cheap_checks(module, optimizers, first_batch, step)
     if len(optimizers) == 1 and is_negated_error(loss) and all(f.rule != "WRONG-SIGN" for f in findings):
         findings = [_maximised(loss), *findings]

@@ -251,10 +251,10 @@ def _of_values(main: Call, facts: Facts) -> Guess | None:
     values, target = main.input.detach().float(), main.target
     if target is None or values.shape != target.shape or not facts.step.target:
         return None
-    pairs = value_pairs(facts) if facts.has("data") else []
-    if facts.has("data") and not pairs:
+    known = [pair.target for pair in value_pairs(facts)] if facts.has("data") else [target.float()]
+    if not known:
         return None
-    zero = float((pairs[0].target if pairs else target.float()).pow(2).mean())
+    zero = float(known[0].pow(2).mean())
     squares = float((values - target).pow(2).mean())
     return Guess(squares, 20 * zero, f"predicting 0 would give {zero:.3g} (in squares)") if zero > 1e-12 else None
 
