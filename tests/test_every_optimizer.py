@@ -65,12 +65,16 @@ class UntilRead(L.Callback):
         trainer.should_stop = share_read(pl_module, self.images, self.labels) >= 0.95
 
 
-def is_stored_otherwise(name: str) -> bool:
-    """Paged, or in 8 bit: it learns as the one that it is named after, and ``adamw8bit`` stands for them all."""
-    return name != "adamw8bit" and (name.endswith("8bit") or name.startswith("paged_"))
+LONGEST = ("ranger", "ranger21", "schedulefree_radam")
+"""Thirty epochs of optimizers that start slowly take six to ten seconds each."""
 
 
-LEARNERS = [pytest.param(name, marks=[pytest.mark.slow] if is_stored_otherwise(name) else []) for name in NAMES]
+def is_slow(name: str) -> bool:
+    """Paged or in 8 bit it learns as the one that it is named after, and ``adamw8bit`` stands for them all."""
+    return name in LONGEST or (name != "adamw8bit" and (name.endswith("8bit") or name.startswith("paged_")))
+
+
+LEARNERS = [pytest.param(name, marks=[pytest.mark.slow] if is_slow(name) else []) for name in NAMES]
 
 
 @pytest.mark.parametrize("name", LEARNERS)

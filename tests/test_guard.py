@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import pytest
@@ -61,14 +61,14 @@ class Injected(Exception):
     """The fault."""
 
 
-def failing(kind: type, name: str, at: int | None, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Have it raise at its n-th call, or only count the calls of a run."""
+def failing(kind: type, name: str, at: Collection[int], monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Have it raise at these of its calls, and count the calls of a run."""
     member, calls = vars(kind)[name], [0]
     original: Callable[..., Any] = member.fget if isinstance(member, property) else member
 
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         calls[0] += 1
-        if calls[0] == at:
+        if calls[0] in at:
             raise Injected(f"{kind.__name__}.{name}")
         return original(*args, **kwargs)
 
@@ -93,7 +93,7 @@ def undisturbed() -> tuple[list[Tensor], list[float]]:
 def calls() -> dict[tuple[type, str], int]:
     """How often each is called in a run that nothing disturbs."""
     with pytest.MonkeyPatch.context() as patch:
-        counted = {target: failing(*target, None, patch) for target in targets()}
+        counted = {target: failing(*target, (), patch) for target in targets()}
         weights([OptimizerMonitor(3), DivergenceMonitor()])
     return {target: count[0] for target, count in counted.items()}
 
@@ -106,19 +106,20 @@ def test_an_exception_in_a_monitor_does_not_touch_the_training(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The weights are bit for bit those without monitors; no loss is left behind; it is told once."""
-    count = calls[target]
-    for at in sorted({1, count} - {0}):
-        monitors = [OptimizerMonitor(3), DivergenceMonitor()]
-        caplog.clear()
-        with monkeypatch.context() as patch, caplog.at_level(logging.WARNING, logger="lightning_adam"):
-            failing(*target, at, patch)
-            trained, losses = weights(monitors)
+    """The weights are bit for bit those without monitors; no loss is left behind; each failure is told once."""
+    count, reached = calls[target], 0
+    for at in ((1, count), (count,)):
+        if count and reached < count:  # after a first failure it may not be called as often
+            monitors = [OptimizerMonitor(3), DivergenceMonitor()]
+            caplog.clear()
+            with monkeypatch.context() as patch, caplog.at_level(logging.WARNING, logger="lightning_adam"):
+                counted = failing(*target, at, patch)
+                trained, losses = weights(monitors)
+            reached = counted[0]
 
-        assert all(torch.equal(one, other) for one, other in zip(trained, undisturbed[0], strict=True))
-        assert losses == undisturbed[1]
-        told = [r.getMessage() for r in caplog.records if "Injected" in r.getMessage()]
-        assert len(told) <= 1
+            assert all(torch.equal(one, other) for one, other in zip(trained, undisturbed[0], strict=True))
+            assert losses == undisturbed[1]
+            assert sum("Injected" in record.getMessage() for record in caplog.records) <= len(set(at))
 
 
 FOUND = [
@@ -140,7 +141,7 @@ def test_after_a_failure_the_next_steps_are_watched_as_ever(
         def on_record(self, position: int, record: Record) -> None:
             told.extend([record] if isinstance(record, StepSignals) else [])
 
-    failing(*target, 8, monkeypatch)
+    failing(*target, (8,), monkeypatch)
     module, monitor = Digits(poison=(30,)), Recording()
     trainer(max_steps=36, callbacks=[OptimizerMonitor(3), monitor], log_every_n_steps=5).fit(module, digits_loader())
 
