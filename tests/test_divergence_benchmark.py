@@ -16,10 +16,10 @@ from tests.benchmarks.divergence.scoring import causes, diagnoses, live_warnings
 Pairs = list[tuple[Scenario, Run]]
 
 
-LONG = ("lr-ramp-digits", "decay-digits")
-"""Sick ones that take four seconds each; ``test_remedies`` and ``test_every_rule`` have their causes."""
-HEALTHY = ("digits", "always-clipped", "full-batch", "gan")
-FEWER = tuple(name for name in QUICK if name not in LONG and (SCENARIOS[name].cause or name in HEALTHY))
+FEWER = (
+    "digits", "always-clipped", "gan", "lr-high-digits", "lr-low-digits", "eps-high-digits", "bad-target", "dead-relu", "v-lost",
+)  # fmt: skip
+"""Of each kind one; the others take half a minute, and ``test_every_rule`` and ``test_doctor_replay`` have their causes."""
 
 
 @pytest.fixture(scope="module", params=[FEWER, pytest.param(QUICK, marks=pytest.mark.slow)], ids=["fewer", "all"])
@@ -35,7 +35,7 @@ def test_every_sick_run_is_found_and_no_healthy_one_alarmed(runs: Pairs) -> None
     """The figures of the quick table."""
     row = score("DivergenceMonitor", live_warnings, runs)
 
-    assert row.found == row.sick > 10
+    assert row.found == row.sick >= 6
     assert (row.alarmed, row.alarms) == (0, 0)
 
 

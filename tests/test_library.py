@@ -289,6 +289,7 @@ def test_a_library_that_comes_late_is_used_from_then_on(monkeypatch: pytest.Monk
     assert kernel.load() is not None
 
 
+@pytest.mark.slow
 def test_two_processes_that_build_at_once_both_have_it(tmp_path: Path) -> None:
     """Ranks of one machine start together: one file is left, and nothing half-built."""
     code = "from lightning_adam.statistics import kernel, library; library.PATIENCE = 90; print(kernel.load() is not None)"

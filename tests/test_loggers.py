@@ -51,8 +51,13 @@ RUNS: dict[str, dict[str, Any]] = {
 }
 
 
-CASES = [(kind, run) for kind in LOGGERS for run in RUNS if kind != "mlflow" or run == "a NaN"]
-"""MLflow takes four seconds to make its database."""
+SERVICES = ("wandb", "mlflow")
+"""They take seconds to start; ``test_sinks_of_services`` and ``test_doctor_wandb`` have them by default."""
+CASES = [
+    pytest.param(kind, run, marks=[pytest.mark.slow] if kind in SERVICES and (kind, run) != ("wandb", "a NaN") else [])
+    for kind in LOGGERS
+    for run in RUNS
+]
 
 
 @pytest.mark.parametrize(("kind", "run"), CASES)

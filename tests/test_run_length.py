@@ -42,7 +42,7 @@ class Sized(Net):
         return DataLoader(loader(16).dataset, self.batch_size)
 
 
-@pytest.mark.parametrize("mode", ["power", "binsearch"])
+@pytest.mark.parametrize("mode", [pytest.param("power", marks=pytest.mark.slow), "binsearch"])
 def test_batch_size_that_is_found_gives_the_length(tmp_path: Path, mode: str) -> None:
     """The callback runs after the optimizer was configured, and its trials are no run that goes on too long."""
     module = Sized(lr=1.0, schedule="linear", warmup=0)
