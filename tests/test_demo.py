@@ -15,7 +15,6 @@ from lightning_adam.cli import main
 from lightning_adam.examples.char_gpt import CharGPT, encode, unigram_entropy
 from tests.children import start
 
-
 SUMMARY = ("val_loss", "unigram entropy", "tensorboard --logdir {}")
 """Losses, entropy, and the command that opens the logs."""
 

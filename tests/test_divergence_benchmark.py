@@ -17,7 +17,8 @@ Pairs = list[tuple[Scenario, Run]]
 
 
 FEWER = (
-    "digits", "always-clipped", "gan", "lr-high-digits", "lr-low-digits", "eps-high-digits", "bad-target", "dead-relu", "v-lost",
+    "digits", "always-clipped", "gan", "lr-high-digits", "lr-low-digits", "eps-high-digits", "bad-target", "dead-relu",
+    "v-lost",
 )  # fmt: skip
 """Of each kind one; the others take half a minute, and ``test_every_rule`` and ``test_doctor_replay`` have their causes."""
 

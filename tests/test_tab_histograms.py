@@ -72,7 +72,7 @@ def test_the_nearest_logged_step_is_answered_with_the_counts_of_this_tensor(
 
 
 def test_limits_of_the_step_size_are_those_of_the_update_ratio_times_the_rms_of_the_weights(tmp_path: Path) -> None:
-    """At the planned rate; a bias has none, and no effective rate has any."""
+    """At the planned rate; a bias has none."""
     tab_runs.write(tmp_path / "known", STEPS)
     band = bands(RunSignals(beta1=0.9, beta2=0.999, plain_moments=True))["update_ratio"]
     row, step = NAMES.index("blocks.1.a.weight"), 100
@@ -84,8 +84,17 @@ def test_limits_of_the_step_size_are_those_of_the_update_ratio_times_the_rms_of_
     assert [limit["code"] for limit in found] == ["LR-HIGH"]  # its steps disagree: small ones would be noise
     assert found[0]["value"] == pytest.approx(high, rel=1e-5)
     assert asked(tmp_path, "known", "step_size", NAMES.index("blocks.1.c.bias"), step)["limits"] == []
-    assert asked(tmp_path, "known", "effective_lr", row, step)["limits"] == []
     assert [limit["code"] for limit in asked(tmp_path, "known", "step_size", row, 10)["limits"]] == ["NO-WARMUP"]
+
+
+def test_limit_of_the_effective_rate_is_its_mean_where_eps_is_half_of_the_denominator(tmp_path: Path) -> None:
+    """α/(2ε), as EPS-HIGH judges the mean share ε/(√v̂+ε); a bias has none."""
+    tab_runs.write(tmp_path / "known", STEPS)
+    row, step = NAMES.index("blocks.1.a.weight"), 100
+    (limit,) = asked(tmp_path, "known", "effective_lr", row, step)["limits"]
+
+    assert limit == {"value": pytest.approx(10.0 ** (-3 - step / 100) / (2 * 1e-8), rel=1e-4), "code": "EPS-HIGH"}
+    assert asked(tmp_path, "known", "effective_lr", NAMES.index("blocks.1.c.bias"), step)["limits"] == []
 
 
 @pytest.mark.parametrize("stored", [np.zeros(3, np.float32), np.frombuffer(b"nonsense", np.uint8)])

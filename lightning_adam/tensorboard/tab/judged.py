@@ -75,6 +75,10 @@ class Judge:
         low = [] if len(agrees) and agrees[0] < band.agree else [(band.low * share, band.under[0])]
         return [*low, (band.high * share, band.over[0])]
 
+    def judges_matrix(self, row: int) -> bool:
+        """Whether a tensor's steps are judged as those of a weight matrix."""
+        return row < len(self.names) and bool(self._matrices(len(self.names))[row])
+
     def _shares(self, steps: NDArray[np.int64]) -> NDArray[np.float64]:
         """Of the planned rate, at these steps; 1 where it is not known or not divided out."""
         if not self.planned or self.rates is None or not len(self.rates[0]):

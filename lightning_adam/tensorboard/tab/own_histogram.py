@@ -1,4 +1,4 @@
-"""One tensor's histogram at one step, and between which values of its rms the diagnosis finds nothing."""
+"""One tensor's histogram at one step, and between which values of its rms, or of its mean, the diagnosis finds nothing."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from lightning_adam.diagnosis.rules_state import EPS_RULES
 from lightning_adam.statistics import LOG10_EDGES
 from lightning_adam.tensorboard.tab.judged import AGREEMENT, NOTHING, RATIO
 from lightning_adam.tensorboard.tab.series import MATRIX, SeriesReader
 from lightning_adam.tensorboard.tensor_histograms import HISTOGRAMS, unpacked
 
-STEP_SIZE, STEP_RMS = "step_size", "step_size_rms"
+STEP_SIZE, STEP_RMS, EFFECTIVE_RATE = "step_size", "step_size_rms", "effective_lr"
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Limit:
-    """An end of what the rules allow: the rms of the values beyond it is what ``code`` minds."""
+    """An end of what the rules allow: what ``code`` minds is a step size whose rms, or a rate whose mean, is beyond it."""
 
     value: float
     code: str
@@ -66,8 +67,7 @@ def own_histogram(series: SeriesReader, place: Place, quantity: str, step: int) 
         return OwnHistogram()
     low, high = LOG10_EDGES[:-1].tolist(), LOG10_EDGES[1:].tolist()
     bins = [bin for bin in zip(low, high, counts[place.row].tolist(), strict=True) if bin[2]]
-    limits = step_limits(series, place, nearest.step) if quantity == STEP_SIZE else []
-    return OwnHistogram(nearest.step, bins, limits)
+    return OwnHistogram(nearest.step, bins, LIMITS[quantity](series, place, nearest.step) if quantity in LIMITS else [])
 
 
 def step_limits(series: SeriesReader, place: Place, step: int) -> list[Limit]:
@@ -81,3 +81,16 @@ def step_limits(series: SeriesReader, place: Place, step: int) -> list[Limit]:
         return []
     of_weights = float(rms[0] / ratio[0])
     return [Limit(end * of_weights, code) for end, code in judge.ends(place.row, step, found) if np.isfinite(of_weights)]
+
+
+def rate_limits(series: SeriesReader, place: Place, step: int) -> list[Limit]:
+    """Of the mean of this tensor's effective rates: α/(√v̂+ε) is α/ε times the share of ε, which EPS-HIGH limits."""
+    where = (*place.asked, place.run, place.prefix)
+    judge, known = series.judge(*where), series.configuration(*where)
+    if not known.eps > 0 or judge.rates is None or not judge.judges_matrix(place.row):
+        return []
+    rate = float(np.interp(step, *judge.rates))
+    return [Limit(EPS_RULES * rate / known.eps, "EPS-HIGH")] if np.isfinite(rate) else []
+
+
+LIMITS = {STEP_SIZE: step_limits, EFFECTIVE_RATE: rate_limits}

@@ -22,7 +22,7 @@ export class Histogram {
 
   /**
    * own, all: {step, bins: [low, high, count]} of log10 values, of the tensor and of all of them together; own also has limits:
-   * {value, code}, between which the rules find nothing in the rms. marks: {label: value} of the tensor. In plain units both.
+   * {value, code}, between which the rules find nothing in the rms of steps, or in the mean of rates. marks: {label: value} of the tensor. In plain units both.
    */
   set(own, all, marks, colour) {
     Object.assign(this, {own: used(own.bins ?? []), all: used(all.bins), limits: own.limits ?? [], colour});
@@ -36,7 +36,8 @@ export class Histogram {
     if (own.step === null && all.step === null) return 'not written by this run';
     if (own.step === null) return `all tensors together, step ${all.step}; this run has no histograms of single tensors`;
     const counted = `step ${own.step}: ${total(this.own).toLocaleString('en')} elements of this tensor; line: all tensors`;
-    return this.limits.length ? `${counted}; dashed: limits of the rms` : counted;
+    const of = this.limits.some(({code}) => code === 'EPS-HIGH') ? 'mean' : 'rms';
+    return this.limits.length ? `${counted}; dashed: limits of the ${of}` : counted;
   }
 
   #words() {
