@@ -79,7 +79,7 @@ def drill(
     return watch, module, optimizer, losses
 
 
-@pytest.mark.parametrize("number_of_faults", [8, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number_of_faults", [4, pytest.param(20, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("action", ACTIONS)
 def test_faults_end_as_promised(action: str, number_of_faults: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At random steps: in the end weights and moments are finite and the loss is what it was, or all is saved."""

@@ -111,8 +111,8 @@ def test_damaged_records_are_noted(tmp_path: Path, stored: bytes) -> None:
 AGREEING = (
     "resumed",
     "lr-high-digits",
-    "lr-high-gan",
-    "no-warmup-cnn",
+    pytest.param("lr-high-gan", marks=pytest.mark.slow),
+    pytest.param("no-warmup-cnn", marks=pytest.mark.slow),
     "bad-batch",
     "nan-gradient",
     "v-lost",

@@ -26,7 +26,9 @@ def begun(run: RunSignals, unit_rate: float = 0.02) -> Case:
     return Case(StepSignals(0, loss=4.0, gradient_norm=2.0, lr=run.lr), History(unit_rate=unit_rate), run)
 
 
-@pytest.mark.parametrize("mistake", ["rate × 300", "rate ÷ 100", "SGD's rate × 100"])
+@pytest.mark.parametrize(
+    "mistake", ["rate × 300", *(pytest.param(m, marks=pytest.mark.slow) for m in ("rate ÷ 100", "SGD's rate × 100"))]
+)
 def test_advice_followed_once_recovers_four_fifths(mistake: str) -> None:
     """A real Trainer, a network on a table, the finding's ``changes`` as they stand."""
     end = follow("table", mistake)

@@ -80,7 +80,7 @@ def signals(folder: Path) -> list[StepSignals]:
     return [record for record in records if isinstance(record, StepSignals)]
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("accumulate", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_losses_and_norms_are_the_trainers(accumulate: int, tmp_path: Path) -> None:
     """Those that it logs itself, before its clipping; a healthy run is silent, and its steps are in the log."""
     callback = AdamCallback()

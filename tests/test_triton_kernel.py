@@ -63,6 +63,7 @@ def test_blocks_and_units_add_up(numel: int, program: Any) -> None:
     assert_same(fused(readings), eager(readings))
 
 
+@pytest.mark.slow
 def test_large_tensors_agree(program: Any) -> None:
     """Many units, of which the kernel that adds them up takes several turns; the sample is one in many."""
     program.DEPTH = type(program.DEPTH)(4)  # the real depth needs half a million elements, ten seconds
