@@ -41,7 +41,7 @@ def found_rate(module: nn.Module, config: OptimizerConfig, choice: Choice, train
         strategy = type(trainer.strategy).__name__
         raise ConfigError(f"lr='auto' under {strategy}: weights would be in shards when rates are tried. Before, {instead}")
     seam = importlib.import_module("lightning_adam.callbacks._lightning")
-    kept = _kept(seam.checkpoint_being_loaded(trainer), module)
+    kept = _rate_in_checkpoint(seam.checkpoint_being_loaded(trainer), module)
     if kept is not None and not config.reset_optimizer:
         return kept
     return _announced(rate_for(module, seam.training_data(trainer), config, trainer), trainer)
@@ -61,7 +61,7 @@ def remember_rate(optimizer: Optimizer, lr: float) -> None:
         group[FOUND_LR] = lr
 
 
-def _kept(checkpoint: Mapping[str, Any], module: nn.Module) -> float | None:
+def _rate_in_checkpoint(checkpoint: Mapping[str, Any], module: nn.Module) -> float | None:
     """What was found for these parameters when the run began."""
     ours = {plain_name(name) for name, _ in module.named_parameters()}
     groups = [group for state in checkpoint.get("optimizer_states", ()) for group in state["param_groups"]]

@@ -103,10 +103,10 @@ def _unattached(one: Optimizer, other: Optimizer) -> str:
 
 
 def _shares(short: Phases, long: Phases) -> str:
-    def told(one: float, other: float) -> str:
+    def duration(one: float, other: float) -> str:
         return f"{one:g} steps" if one == other else f"{one / short.total:.3g} of the run"
 
-    return f"warmup {told(short.warmup, long.warmup)}, decay {told(short.decay, long.decay)}"
+    return f"warmup {duration(short.warmup, long.warmup)}, decay {duration(short.decay, long.decay)}"
 
 
 def describe_optimizer(optimizer: Optimizer, per_epoch: float | None = None) -> str:

@@ -44,16 +44,16 @@ def _of_part(prefix: str, part: nn.Module) -> Iterator[str]:
     own = [name for name, _ in part.named_parameters(recurse=False)]
     if isinstance(part, NORMS) or NORMALISES.search(type(part).__name__):
         yield from (_joined(prefix, name) for name in own)
-    patterns, keywords = _said(part, "no_weight_decay"), _said(part, "no_weight_decay_keywords")
+    patterns, keywords = _names_listed_by(part, "no_weight_decay"), _names_listed_by(part, "no_weight_decay_keywords")
     for name, _ in part.named_parameters(remove_duplicate=False) if patterns or keywords else ():
         plain = plain_name(name)
         if any(fnmatchcase(plain, pattern) for pattern in patterns) or any(word in plain for word in keywords):
             yield _joined(prefix, name)
 
 
-def _said(part: nn.Module, method: str) -> list[str]:
-    said = getattr(part, method, None)
-    names = said() if callable(said) else said
+def _names_listed_by(part: nn.Module, method: str) -> list[str]:
+    listed = getattr(part, method, None)
+    names = listed() if callable(listed) else listed
     return [str(name) for name in names] if isinstance(names, (set, frozenset, list, tuple, dict)) else []
 
 

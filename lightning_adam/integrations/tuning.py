@@ -25,13 +25,13 @@ def hyperopt_objective(objective: Callable[[Mapping[str, Any]], float]) -> Calla
     """
 
     @functools.wraps(objective)
-    def told(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    def reporting(arguments: Mapping[str, Any]) -> dict[str, Any]:
         try:
             return {"status": "ok", "loss": float(objective(arguments))}
         except DivergenceError as error:
             return {"status": "fail", REASON: str(error)}
 
-    return told
+    return reporting
 
 
 def ray_trainable(
@@ -46,7 +46,7 @@ def ray_trainable(
     """
 
     @functools.wraps(trainable)
-    def told(config: dict[str, Any]) -> None:
+    def reporting(config: dict[str, Any]) -> None:
         from ray import tune
 
         try:
@@ -54,4 +54,4 @@ def ray_trainable(
         except DivergenceError as error:
             tune.report({metric: worst, REASON: str(error), "done": True})
 
-    return told
+    return reporting

@@ -30,7 +30,7 @@ def output_matrices(module: nn.Module, named: Named) -> set[int]:
     matrices = [(name, p) for name, p in named if p.dim() >= 2]
     if _is_tied(module):
         return set()
-    asked = _asked(module)
+    asked = _declared_head(module)
     traced = _traced(_owner(module, [p for _, p in matrices])) if asked is None else None
     return asked or traced or _by_name(matrices) or (_last(matrices) if traced is None else set())
 
@@ -41,7 +41,7 @@ def _is_tied(module: nn.Module) -> bool:
     return any(id(p) in embeddings for m in others for p in m.parameters(recurse=False))
 
 
-def _asked(module: nn.Module) -> set[int] | None:
+def _declared_head(module: nn.Module) -> set[int] | None:
     for part in module.modules():
         head: Any = getattr(part, "get_output_embeddings", lambda: None)()
         if isinstance(getattr(head, "weight", None), Tensor):

@@ -115,7 +115,7 @@ def _in_cache(recipe: Recipe, troubles: list[str]) -> ctypes.CDLL | None:
     name = f"kernel-{recipe.digest()}"
     try:
         folder = cache_folder()
-        return _kept(recipe, folder, name, troubles) or _built_and_kept(recipe, folder, name)
+        return _cached_library(recipe, folder, name, troubles) or _build_and_cache(recipe, folder, name)
     except subprocess.TimeoutExpired:
         raise  # it would not be quicker elsewhere
     except Untrusted as error:
@@ -171,7 +171,7 @@ def _check_writers(place: Path, found: os.stat_result, forbidden: int) -> None:
         raise Untrusted(f"others may write to {place}")
 
 
-def _kept(recipe: Recipe, folder: Path, name: str, troubles: list[str]) -> ctypes.CDLL | None:
+def _cached_library(recipe: Recipe, folder: Path, name: str, troubles: list[str]) -> ctypes.CDLL | None:
     """The first file of this name that is whole and ours; what is not is deleted."""
     for file in sorted(folder.glob(f"{name}-*.so")):
         try:
@@ -197,7 +197,7 @@ def _digest(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()[:DIGITS]
 
 
-def _built_and_kept(recipe: Recipe, folder: Path, name: str) -> ctypes.CDLL:
+def _build_and_cache(recipe: Recipe, folder: Path, name: str) -> ctypes.CDLL:
     """Under a name of its own first: several ranks may build at once, and one may be killed halfway."""
     with tempfile.TemporaryDirectory(prefix="build-", dir=folder, ignore_cleanup_errors=True) as scratch:
         made = _build(recipe, Path(scratch))
