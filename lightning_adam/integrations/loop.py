@@ -18,7 +18,7 @@ from lightning_adam.diagnosis import Finding, findings_table
 from lightning_adam.diagnosis.stored import is_list_of
 from lightning_adam.errors import ConfigError, say_left_out
 from lightning_adam.integrations.first_look import first_look
-from lightning_adam.integrations.loop_checks import check_loop
+from lightning_adam.integrations.loop_checks import as_loss, check_loop
 from lightning_adam.integrations.loop_run import LoopRun, unwrapped
 from lightning_adam.monitoring import DivergenceOptions, Granularity, Monitor, MonitorState, Sink, StatisticsOptions
 from lightning_adam.monitoring.console import print_findings
@@ -141,6 +141,7 @@ class Watch:
         self._run: LoopRun | None = run
         self._counting, self._clip_hooks = StepHooks(), list[RemovableHandle]()
         self._losses, self._last_scale, self._steps_before = 0, math.nan, list(run.steps)
+        self._steps_unheard = 0
         self._kept: tuple[list[Finding], dict[str, Any]] = ([], {})
         self._failures, self._has_stopped, self._has_looked = frozenset[str](), False, False
         for sink in run.sinks:
@@ -175,7 +176,13 @@ class Watch:
             loss: as it is, or as the gradient scaler has scaled it.
             batch: what it was computed from, for the rules that look at the inputs' scale.
             batch_index: its index in the epoch, for messages; by default the losses are counted.
+
+        Raises:
+            ConfigError: it is no tensor and no number, such as a model's whole output.
         """
+        if not isinstance(loss, Tensor):
+            self.loss(as_loss(loss), batch=batch, batch_index=batch_index)
+            return loss
         self.look_at(loss, batch)
         if self._monitor is not None and self._run is not None:
             self._monitor.guard.run("skipped steps", self._see_skipped_steps, self._run, self._monitor)
@@ -272,6 +279,9 @@ class Watch:
 
         def count(position: int) -> None:
             run.steps[position] += 1
+            self._steps_unheard += 1
+            if self._losses == 0 and self._steps_unheard == PATIENCE:
+                run.tell(NO_LOSS)
 
         self._counting.attach(run.optimizers, lambda position, has_closure: None, count)  # after the monitor's hooks
         return monitor
@@ -336,6 +346,12 @@ def _summary_writer(log_dir: str | Path) -> Any:
     return SummaryWriter(str(log_dir))
 
 
+PATIENCE = 10
+"""Steps after which a loop that has handed over no loss is told so."""
+NO_LOSS = (
+    f"la.watch: no loss was handed over in the first {PATIENCE} steps, and whatever looks at it stays silent. Write "
+    "watch.loss(loss).backward() in place of loss.backward()."
+)
 NODES = 16
 """Operations before the loss among which the scaler's is looked for: what comes after it is a division or a sum."""
 
