@@ -102,8 +102,10 @@ def watch(
         raise ConfigError(f"log_dir={str(log_dir)!r} and a writer: give one of them; a writer has a folder already.")
     total_steps, steps_per_epoch, first_step = map(plain_number, (total_steps, steps_per_epoch, first_step))
     every_n_steps, accumulation, clip_norm = map(plain_number, (every_n_steps, accumulation, clip_norm))
+    check_every_n_steps = plain_number(check_every_n_steps)
     clip_norm = None if clip_norm in (0, math.inf) else clip_norm  # people measure the norm so, and switch clipping off
     check_loop(every_n_steps=every_n_steps, accumulation=accumulation, total_steps=total_steps, first_step=first_step)
+    check_loop(check_every_n_steps=check_every_n_steps)
     check_loop(steps_per_epoch=steps_per_epoch, clip_norm=clip_norm, scaler=scaler, log_dir=log_dir)
     statistics = StatisticsOptions(every_n_steps, tensors, include, exclude, granularity, top)
     divergence = DivergenceOptions(on_divergence, max_actions, raise_on, trial, check_every_n_steps, logits, ignore)
@@ -316,7 +318,7 @@ class Watch:
 
 def _optimizers(module: Any, optimizers: Any) -> list[Optimizer]:
     if not isinstance(module, nn.Module):
-        raise ConfigError(f"module={module!r}: give the network, an nn.Module.")
+        raise ConfigError(f"module: got {type(module).__name__}. Give the network, an nn.Module, before its optimizers.")
     found = list(optimizers) if isinstance(optimizers, (list, tuple)) else [optimizers]
     wrong = [one for one in found if not hasattr(one, "param_groups")]
     if wrong or not found:

@@ -14,7 +14,9 @@ from lightning_adam.errors import ConfigError
 from lightning_adam.real_numbers import is_count, is_finite
 
 ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
-    **dict.fromkeys(("every_n_steps", "accumulation", "total_steps"), (is_count, "a positive whole number")),
+    **dict.fromkeys(
+        ("every_n_steps", "accumulation", "total_steps", "check_every_n_steps"), (is_count, "a positive whole number")
+    ),
     "first_step": (lambda value: is_count(value, 0), "a whole number of 0 or more"),
     **dict.fromkeys(
         ("steps_per_epoch", "clip_norm"), (lambda value: is_finite(value) and value > 0, "a finite number above 0")
