@@ -35,8 +35,8 @@ class LightningRun:
 
     has_batches = True
 
-    def __init__(self, trainer: Trainer, module: LightningModule) -> None:
-        self._trainer, self.module = trainer, module
+    def __init__(self, trainer: Trainer, module: LightningModule, fits_again: bool = False) -> None:
+        self._trainer, self.module, self.fits_again = trainer, module, fits_again
         self.sinks: Sequence[Sink] = guarded_sinks(trainer)
         self.flat_shards = has_flat_shards(trainer)
         self._has_scaler = has_scaler(trainer)

@@ -68,7 +68,8 @@ class MonitorCallback(Callback):
         from lightning_adam.callbacks.lightning_run import LightningRun
         from lightning_adam.monitoring import Monitor
 
-        run, before = LightningRun(trainer, pl_module), self._outcome.begin(trainer.global_step)
+        before = self._outcome.begin(trainer.global_step)
+        run = LightningRun(trainer, pl_module, self._outcome.fits_again)
         self._monitor = Monitor(run, self.statistics, self.divergence, before, self.on_record)
         self._first = FirstStepChecks(self._monitor.guard if self.divergence is not None else None)
 

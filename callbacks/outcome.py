@@ -19,11 +19,12 @@ class Outcome:
         findings: of the last run, or of that checkpoint.
         failures: what the monitor of the last run could not do.
         has_run: whether a run has begun under it.
+        fits_again: whether the last run began where an earlier one had ended, with new optimizers.
         copies: outcomes of the callback's copies.
     """
 
     def __init__(self) -> None:
-        self.state, self.has_run = MonitorState(), False
+        self.state, self.has_run, self.fits_again = MonitorState(), False, False
         self.findings: list[Finding] = []
         self.failures = frozenset[str]()
         self.copies: list[Outcome] = []
@@ -35,7 +36,8 @@ class Outcome:
 
     def begin(self, global_step: int) -> MonitorState:
         """What a run begins with: a checkpoint's state; where a trainer fits once more, its counters and findings stay."""
-        is_resumed, self._is_resumed, self.has_run = self._is_resumed, False, True
+        is_resumed, self._is_resumed = self._is_resumed, False
+        self.fits_again, self.has_run = self.has_run and not is_resumed and global_step > 0, True
         return self.state if is_resumed else self.state.of_earlier_fit() if global_step else MonitorState()
 
     def keep(self, monitor: Monitor) -> None:

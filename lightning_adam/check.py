@@ -130,7 +130,8 @@ def as_json(findings: Iterable[Finding], report: PreflightReport) -> str:
     """What a program reads, and a later ``--baseline``."""
     from lightning_adam.doctor.machine import plain
 
-    content = {"findings": [finding.to_dict() for finding in findings], "not_judged": report.not_judged}
+    listed = [finding.to_dict() for finding in findings]
+    content = {"findings": listed, "not_judged": report.not_judged, "raised": report.raised}
     return json.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False)
 
 

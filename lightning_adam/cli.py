@@ -115,7 +115,7 @@ def link_command(arguments: argparse.Namespace) -> int:
 
 
 def check_command(arguments: argparse.Namespace) -> int:
-    """Preflight; 1 where a new finding is as severe as ``--fail-on``."""
+    """Preflight; 1 where a new finding is as severe as ``--fail-on``, 2 where the training step raises."""
     from dataclasses import replace
 
     from lightning_adam.check import as_json, as_sarif, check, new_findings
@@ -129,7 +129,7 @@ def check_command(arguments: argparse.Namespace) -> int:
         "sarif": lambda: as_sarif(new),
     }
     print(forms[arguments.format]())
-    return int(reach(new, arguments.fail_on))
+    return 2 if report.raised else int(reach(new, arguments.fail_on))
 
 
 def explain_command(arguments: argparse.Namespace) -> int:

@@ -56,7 +56,7 @@ def _in_notebook() -> bool:
 
 
 def _describe_made(subject: Any) -> str:
-    if isinstance(subject, nn.Module) and trainer_of(subject) is None:
+    if hasattr(subject, "configure_optimizers") and trainer_of(subject) is None:
         return _describe_unattached(subject)
     optimizers = _optimizers(subject)
     per_epoch = steps_per_epoch(trainer_of(subject))
@@ -64,7 +64,8 @@ def _describe_made(subject: Any) -> str:
 
 
 def _optimizers(subject: Any) -> list[Optimizer]:
-    made: Any = subject.configure_optimizers() if isinstance(subject, nn.Module) else subject  # type: ignore[operator]
+    is_asked = isinstance(subject, nn.Module) and hasattr(subject, "configure_optimizers")
+    made: Any = subject.configure_optimizers() if is_asked else subject
     made = made if isinstance(made, (list, tuple)) else [made]
     found: list[Any] = [one.get("optimizer") if isinstance(one, Mapping) else one for one in made]
     if not found or not all(hasattr(one, "param_groups") for one in found):

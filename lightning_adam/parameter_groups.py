@@ -90,7 +90,9 @@ class _Marks:
             split,
             frozenset(plain_name(name) for name in without_decay(module)),
             _rates(module, split),
-            frozenset(id(m.weight) for m in module.modules() if isinstance(m, (nn.Embedding, nn.EmbeddingBag))),
+            frozenset(
+                id(p) for m in module.modules() if isinstance(m, (nn.Embedding, nn.EmbeddingBag)) for p in m.parameters()
+            ),
             frozenset(output_matrices(module, named) if split.matrices else ()),
             _match_patterns(split.overrides or {}, [name for name, _ in named]),
         )

@@ -25,10 +25,10 @@ def assert_trains(
         The report.
 
     Raises:
-        AssertionError: a warning or worse that is not allowed; the message is the report.
+        AssertionError: a warning or worse that is not allowed, or a training step that raises; the message is the report.
     """
     report = preflight(module, data, trainer=trainer, budget=budget, **plain)
     grave = [f.rule for f in report.findings if f.severity != "info" and f.rule not in allow]
-    if grave:
-        raise AssertionError(f"{', '.join(grave)}\n{report}")
+    if grave or report.raised:
+        raise AssertionError(f"{', '.join([*filter(None, [report.raised]), *grave])}\n{report}")
     return report

@@ -148,3 +148,13 @@ def test_a_configuration_that_is_none_is_one_line(content: str, tmp_path: Path, 
 def test_a_target_that_cannot_be_checked_is_one_line(target: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", target]) == 2
     assert says in capsys.readouterr().err
+
+
+def test_what_cannot_be_tried_is_no_success(program: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A training step that raises, and a module that has no data: exit status 2, and no traceback."""
+    assert main(["check", f"{program}:Sick"]) == 2
+    assert "Sick has no train_dataloader" in capsys.readouterr().err
+
+    program.write_text(program.read_text().replace("x, y = batch", "x, y, z = batch"))
+    assert main(["check", f"{program}:Sick", "--data", f"{program}:Data"]) == 2
+    assert "training_step raised ValueError: not enough values to unpack" in capsys.readouterr().out

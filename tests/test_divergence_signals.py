@@ -14,6 +14,7 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 
+import lightning_adam as la
 from lightning_adam.callbacks import DivergenceMonitor
 from lightning_adam.diagnosis import RunSignals, StepSignals, decode, replay
 from lightning_adam.diagnosis.finding import as_told
@@ -212,6 +213,18 @@ def test_lost_moments_are_found_on_resume(tmp_path: Path) -> None:
         rest.fit(Digits(total_steps=112), digits_loader(), ckpt_path=tmp_path / f"{name}.ckpt")
         found[name] = [(f.rule, f.step) for f in monitor.findings]
     assert found == {"whole": [], "stripped": [("STATE-LOST", 56)]}
+
+
+def test_a_further_fit_is_no_resume(recwarn: pytest.WarningsRecorder) -> None:
+    """The folds of a cross validation by one trainer: a new optimizer is information, no checkpoint is missed."""
+    monitor = DivergenceMonitor()
+    folds = trainer(max_epochs=1, callbacks=[monitor])
+    for epochs in (1, 2):
+        folds.fit_loop.max_epochs = epochs
+        folds.fit(Digits(), digits_loader())
+
+    assert [(f.rule, f.severity, f.step) for f in monitor.findings] == [("STATE-LOST", "info", 28)]
+    assert not [w for w in recwarn if issubclass(w.category, la.LightningAdamWarning)]
 
 
 def test_unused_and_frozen_parameters_are_told_apart() -> None:

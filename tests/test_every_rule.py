@@ -165,6 +165,14 @@ def test_rules_of_a_pass_have_nothing_to_say_without_one(example: Example, monke
     assert list(map(repr, found_in(example))) == found
 
 
+@pytest.mark.parametrize("example", SICK, ids=lambda e: e.rule)
+def test_a_plain_loop_is_told_of_no_trainer(example: Example) -> None:
+    """Whoever trains with la.watch has no arguments of Lightning's Trainer to change."""
+    found = found_in(replace(example, run=replace(example.run, mode="loop")))
+
+    assert not [f.remedy for f in found if "rainer" in f.remedy or "self." in f.remedy]
+
+
 def test_healthy_run_is_silent() -> None:
     """No rule says anything about a healthy run."""
     assert diagnose(healthy(400)) == []

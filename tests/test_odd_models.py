@@ -13,10 +13,11 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
 from torch.utils.data import DataLoader, TensorDataset
 
 import lightning_adam as la
-from lightning_adam.callbacks import OptimizerMonitor
+from lightning_adam.callbacks import DivergenceMonitor, OptimizerMonitor
 from lightning_adam.monitoring.step_hooks import with_hooks
 from lightning_adam.statistics import copy_parameters, read_optimizer, take_snapshot
 from tests.digits import Digits, digits_loader, trainer
@@ -297,3 +298,25 @@ def test_measured_optimizers_train_as_without_a_monitor(tmp_path: Path, optimize
     fit(tmp_path, watched)
 
     assert all(torch.equal(a, b) for a, b in zip(bare.parameters(), watched.parameters(), strict=True))
+
+
+def test_a_computed_weight_is_not_asked_for() -> None:
+    """Spectral norm takes a step of its power iteration whenever its weight is read; monitors read none."""
+    trained = []
+    for callbacks in ([], [OptimizerMonitor(1), DivergenceMonitor()]):
+        module = Digits()
+        module.net[0] = spectral_norm(module.net[0])
+        trainer(max_steps=3, callbacks=callbacks).fit(module, digits_loader())
+        trained.append(module.state_dict())
+
+    assert trained[0].keys() == trained[1].keys()
+    assert all(torch.equal(trained[0][name], trained[1][name]) for name in trained[0])
+
+
+def test_rows_that_a_batch_has_not_are_no_dead_units() -> None:
+    """An optimizer of its own for the embeddings, as their sparse gradients want it, is not told of dead ReLUs."""
+    monitor = DivergenceMonitor()
+    module = Words(lambda parameters: torch.optim.SparseAdam(parameters, lr=1e-5))
+    trainer(max_steps=60, callbacks=[monitor]).fit(module, module.train_dataloader())
+
+    assert "DEAD-PARAMETER" not in {finding.rule for finding in monitor.findings}

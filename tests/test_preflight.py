@@ -294,6 +294,15 @@ def test_assertion_passes_a_healthy_model_and_fails_a_faulty_one() -> None:
     assert_trains(*faulty, allow={"RELU-LOGITS"})
 
 
+def test_assertion_and_headline_say_that_the_training_step_raises() -> None:
+    """Of what could not be judged nobody says that nothing was found."""
+    module, data = Learner(perceptron(9, 4), F.cross_entropy), loader(*clusters())
+
+    with pytest.raises(AssertionError, match=r"^training_step raised RuntimeError: mat1 and mat2"):
+        assert_trains(module, data)
+    assert str(la.preflight(module, data)).startswith("preflight: training_step raised RuntimeError")
+
+
 def test_cheap_checks_need_no_step_of_their_own() -> None:
     """A monitor has them for a step that is taken anyway: the loss call, modes, and the optimizer against the module."""
     module, data, _ = built("column_against_row")

@@ -27,7 +27,7 @@ CALLS: dict[str, tuple[str, Callable[[Any], Any], tuple[Any, ...]]] = {
     "search_space": ("optimizer", la.search_space, NOTHING),
     "search_space of a module": ("module", lambda wrong: la.search_space("adamw", wrong), NOTHING),
     "report": ("logdir", la.report, (*NOTHING, None, b"runs")),
-    "describe": ("subject", la.describe, (*NOTHING, None, "adamw", [3])),
+    "describe": ("subject", la.describe, (*NOTHING, None, "adamw", [3], nn.Linear(2, 2))),
     "plot_schedule": ("config", lambda wrong: la.plot_schedule(wrong, 10), (*NOTHING, None)),
     "plot_schedule's steps": (
         "steps",
@@ -47,6 +47,7 @@ CALLS: dict[str, tuple[str, Callable[[Any], Any], tuple[Any, ...]]] = {
     "watch's optimizers": ("optimizers", lambda wrong: la.watch(nn.Linear(2, 2), wrong), (*NOTHING, None)),
     "watch's trial": ("trial", lambda wrong: watched(trial=wrong), NOTHING),
     "watch's schedulers": ("schedulers", lambda wrong: watched(schedulers=wrong), (3, {}, object(), [3])),
+    "watch's passes": ("check_every_n_steps", lambda wrong: watched(check_every_n_steps=wrong), (0, -1, None, "x")),
     "DivergenceMonitor": ("trial", lambda wrong: DivergenceMonitor(trial=wrong), NOTHING),
     "8-bit state": (
         "min_8bit_size",

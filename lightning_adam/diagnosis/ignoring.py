@@ -18,10 +18,12 @@ def checked_ignore(ignore: object, codes: Collection[str]) -> tuple[str, ...]:
     if isinstance(ignore, str) or not isinstance(ignore, Sequence):
         raise ConfigError(f"ignore={ignore!r}: give a list of codes, such as ignore=['LR-LOW'].")
     for pattern in ignore:
-        code = str(pattern).partition(":")[0]
+        code, colon, glob = str(pattern).partition(":")
         if code not in codes:
             known = ", ".join(codes)
             raise ConfigError(f"ignore has {pattern!r}, and {code!r} is no code.{nearest(code, codes)} Known: {known}.")
+        if colon and not glob:
+            raise ConfigError(f"ignore has {pattern!r}: write {code!r}, or a glob of parameter names behind the colon.")
     return tuple(map(str, ignore))
 
 

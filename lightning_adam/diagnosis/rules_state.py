@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from lightning_adam.diagnosis.advice import higher_rate
 from lightning_adam.diagnosis.case import Case
 from lightning_adam.diagnosis.finding import Finding
+from lightning_adam.diagnosis.further_fit import made_anew
 from lightning_adam.diagnosis.harm import agrees
 from lightning_adam.diagnosis.history import median
 from lightning_adam.diagnosis.theory import SMALL_RATIO, is_unbounded, noise_floor, slowest_decay, untuned_warmup
@@ -269,6 +270,8 @@ def state_lost(case: Case) -> Finding | None:
     went_back = len(steps) > 1 and steps[-1] < steps[-2] and tensors[-1:] == tensors[-2:-1]
     if not (restarted or went_back or _fell(case, roots, steps)):
         return None
+    if restarted and case.run.fits_again:
+        return made_anew(case)
     kept = roots[-1] / roots[-2] if len(roots) > 1 and roots[-2] > 0 else math.nan
     return Finding(
         "STATE-LOST",

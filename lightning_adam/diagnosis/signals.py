@@ -85,6 +85,7 @@ class RunSignals:
         one_class: whether the first step's loss compares with one class only.
         constants: what the same answer to every example would cost in that loss, see :class:`FirstStepSignals`.
         state: the diagnosis' own state at this point, after a resume.
+        fits_again: whether a trainer that has fitted before fits once more, without a checkpoint: its optimizer is new.
         facts: findings of preflight's checks of the first step, as JSON: told with it.
         ignore: codes that the user does not want to hear of, see :mod:`lightning_adam.diagnosis.ignoring`.
     """
@@ -123,6 +124,7 @@ class RunSignals:
     one_class: bool = False
     constants: tuple[float, ...] = ()
     state: Mapping[str, Any] | None = None
+    fits_again: bool = False
     ignore: tuple[str, ...] = ()
     facts: tuple[str, ...] = ()
 

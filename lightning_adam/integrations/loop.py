@@ -18,7 +18,7 @@ from lightning_adam.diagnosis import Finding, findings_table
 from lightning_adam.diagnosis.stored import is_list_of
 from lightning_adam.errors import ConfigError, say_left_out
 from lightning_adam.integrations.first_look import first_look
-from lightning_adam.integrations.loop_checks import check_loop
+from lightning_adam.integrations.loop_checks import as_loss, check_loop
 from lightning_adam.integrations.loop_run import LoopRun, unwrapped
 from lightning_adam.monitoring import DivergenceOptions, Granularity, Monitor, MonitorState, Sink, StatisticsOptions
 from lightning_adam.monitoring.console import print_findings
@@ -102,8 +102,10 @@ def watch(
         raise ConfigError(f"log_dir={str(log_dir)!r} and a writer: give one of them; a writer has a folder already.")
     total_steps, steps_per_epoch, first_step = map(plain_number, (total_steps, steps_per_epoch, first_step))
     every_n_steps, accumulation, clip_norm = map(plain_number, (every_n_steps, accumulation, clip_norm))
+    check_every_n_steps = plain_number(check_every_n_steps)
     clip_norm = None if clip_norm in (0, math.inf) else clip_norm  # people measure the norm so, and switch clipping off
     check_loop(every_n_steps=every_n_steps, accumulation=accumulation, total_steps=total_steps, first_step=first_step)
+    check_loop(check_every_n_steps=check_every_n_steps)
     check_loop(steps_per_epoch=steps_per_epoch, clip_norm=clip_norm, scaler=scaler, log_dir=log_dir)
     statistics = StatisticsOptions(every_n_steps, tensors, include, exclude, granularity, top)
     divergence = DivergenceOptions(on_divergence, max_actions, raise_on, trial, check_every_n_steps, logits, ignore)
@@ -141,6 +143,7 @@ class Watch:
         self._run: LoopRun | None = run
         self._counting, self._clip_hooks = StepHooks(), list[RemovableHandle]()
         self._losses, self._last_scale, self._steps_before = 0, math.nan, list(run.steps)
+        self._steps_unheard = 0
         self._kept: tuple[list[Finding], dict[str, Any]] = ([], {})
         self._failures, self._has_stopped, self._has_looked = frozenset[str](), False, False
         for sink in run.sinks:
@@ -175,7 +178,13 @@ class Watch:
             loss: as it is, or as the gradient scaler has scaled it.
             batch: what it was computed from, for the rules that look at the inputs' scale.
             batch_index: its index in the epoch, for messages; by default the losses are counted.
+
+        Raises:
+            ConfigError: it is no tensor and no number, such as a model's whole output.
         """
+        if not isinstance(loss, Tensor):
+            self.loss(as_loss(loss), batch=batch, batch_index=batch_index)
+            return loss
         self.look_at(loss, batch)
         if self._monitor is not None and self._run is not None:
             self._monitor.guard.run("skipped steps", self._see_skipped_steps, self._run, self._monitor)
@@ -272,6 +281,9 @@ class Watch:
 
         def count(position: int) -> None:
             run.steps[position] += 1
+            self._steps_unheard += 1
+            if self._losses == 0 and self._steps_unheard == PATIENCE:
+                run.tell(NO_LOSS)
 
         self._counting.attach(run.optimizers, lambda position, has_closure: None, count)  # after the monitor's hooks
         return monitor
@@ -306,7 +318,7 @@ class Watch:
 
 def _optimizers(module: Any, optimizers: Any) -> list[Optimizer]:
     if not isinstance(module, nn.Module):
-        raise ConfigError(f"module={module!r}: give the network, an nn.Module.")
+        raise ConfigError(f"module: got {type(module).__name__}. Give the network, an nn.Module, before its optimizers.")
     found = list(optimizers) if isinstance(optimizers, (list, tuple)) else [optimizers]
     wrong = [one for one in found if not hasattr(one, "param_groups")]
     if wrong or not found:
@@ -336,6 +348,12 @@ def _summary_writer(log_dir: str | Path) -> Any:
     return SummaryWriter(str(log_dir))
 
 
+PATIENCE = 10
+"""Steps after which a loop that has handed over no loss is told so."""
+NO_LOSS = (
+    f"la.watch: no loss was handed over in the first {PATIENCE} steps, and whatever looks at it stays silent. Write "
+    "watch.loss(loss).backward() in place of loss.backward()."
+)
 NODES = 16
 """Operations before the loss among which the scaler's is looked for: what comes after it is a division or a sum."""
 

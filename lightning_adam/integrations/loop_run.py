@@ -42,6 +42,7 @@ class LoopRun:
 
     has_batches = False
     flat_shards = False
+    fits_again = False
     mode = "loop"
 
     def __init__(

@@ -65,8 +65,9 @@ def parameter_names(module: nn.Module, optimizers: Sequence[Optimizer]) -> dict[
 
 
 def _embedding_names(module: nn.Module, names: Mapping[int, str]) -> frozenset[str]:
+    """Of a table under spectral norm, too, whose ``weight`` would be computed anew if it were asked for."""
     tables = [m for m in module.modules() if isinstance(m, (nn.Embedding, nn.EmbeddingBag))]
-    return frozenset(names[id(t.weight)] for t in tables if id(t.weight) in names)
+    return frozenset(names[id(p)] for table in tables for p in table.parameters() if id(p) in names)
 
 
 def are_known(optimizers: Sequence[Optimizer]) -> bool:

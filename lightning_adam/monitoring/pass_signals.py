@@ -71,7 +71,8 @@ class _Rows:
         matrix = np.array([p.dim() >= 2 for p in parameters])
         if not matrix.any():
             matrix[:] = True
-        usual = matrix & ~np.array([name in embeddings for name in self.names])
+        self.tables = np.array([name in embeddings for name in self.names])
+        usual = matrix & ~self.tables
         self.weights = usual if usual.any() else matrix
         places = [order.get(id(p), index) for index, p in enumerate(parameters)]
         self.depth = np.argsort(np.asarray(places), kind="stable")
@@ -120,6 +121,7 @@ class _Rows:
     def gradients(self) -> dict[str, Any]:
         """Zeros, surprise, and the first layer's against the last one's."""
         zeros = np.where(self.weights, self._column["zero_gradient_share"], math.nan)
+        zeros[self.tables & (zeros < 1)] = math.nan  # an optimizer of tables only: a batch has few of their rows
         share, where = _largest(zeros, self.names)
         surprise, surprise_in = _largest(self._column["gradient_surprise"], self.names)
         first_last, first = self._first_over_last()

@@ -79,6 +79,10 @@ class Run(Protocol):
         """Who calls backward and step: ``automatic`` (Lightning), ``manual`` (training_step) or ``loop``."""
 
     @property
+    def fits_again(self) -> bool:
+        """Whether it goes on from the step of an earlier fit with new optimizers, and without a checkpoint."""
+
+    @property
     def is_main(self) -> bool:
         """Whether this rank writes and speaks."""
 

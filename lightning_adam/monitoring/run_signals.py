@@ -77,6 +77,7 @@ def run_signals(
         untrained=first_step == 0 and most_look_untrained(parameters[:MOST_LOOKED_AT]),
         dropout=largest_dropout(run.module),
         state=state,
+        fits_again=run.fits_again,
         **_of_groups(optimizer),
         **_of_left_out(run),
     )

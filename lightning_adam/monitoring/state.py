@@ -43,7 +43,10 @@ class MonitorState:
             for found in known
         ]
         empty = [0] * max(map(len, over), default=0)
-        diagnoses = [{"findings": found, "seen": empty[: len(found)], "began": empty[: len(found)]} for found in over]
+        nothing_past: dict[str, Any] = {"history": {}}
+        diagnoses = [
+            {"findings": found, "seen": empty[: len(found)], "began": empty[: len(found)], **nothing_past} for found in over
+        ]
         return MonitorState(self.statistics, diagnoses, self.actions_taken)
 
     def to_dict(self) -> dict[str, Any]:

@@ -36,7 +36,8 @@ def output_matrices(module: nn.Module, named: Named) -> set[int]:
 
 
 def _is_tied(module: nn.Module) -> bool:
-    embeddings = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
+    tables = [m for m in module.modules() if isinstance(m, nn.Embedding)]
+    embeddings = {id(p) for table in tables for p in table.parameters(recurse=False)}
     others = (m for m in module.modules() if not isinstance(m, nn.Embedding))
     return any(id(p) in embeddings for m in others for p in m.parameters(recurse=False))
 

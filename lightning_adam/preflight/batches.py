@@ -160,7 +160,21 @@ def train_loader(source: Any) -> Any:
         return _combined(source)
     for hook, arguments in (("prepare_data", ()), ("setup", ("fit",))):
         getattr(source, hook, lambda *_: None)(*arguments)
-    return train_loader(source.train_dataloader())
+    return train_loader(_asked(source))
+
+
+def _asked(source: Any) -> Any:
+    """Lightning's own ``train_dataloader`` of a class that writes none raises when it is called."""
+    try:
+        return source.train_dataloader()
+    except Exception as error:
+        if type(error).__name__ != "MisconfigurationException":
+            raise
+        what = type(source).__name__
+        raise ConfigError(
+            f"{what} has no train_dataloader. Give a loader or a datamodule: la.preflight(module, loader), "
+            "lightning-adam check file.py:Module --data file.py:DataModule."
+        ) from error
 
 
 @dataclass(frozen=True)

@@ -32,12 +32,14 @@ class PreflightReport:
         not_judged: what could not be judged, and why: ``{"NO-SIGNAL": "the data have fewer than 20 batches"}``.
         seconds: that it took.
         batches: that were read.
+        raised: what ``training_step`` raised, so that most could not be judged; empty where it did not.
     """
 
     findings: tuple[Finding, ...]
     not_judged: dict[str, str]
     seconds: float
     batches: int
+    raised: str = ""
 
     def reaches(self, severity: str) -> bool:
         """Whether any finding is at least this severe.
@@ -65,7 +67,7 @@ class PreflightReport:
 
     def __rich__(self) -> RenderableType:
         """One block for each finding, then what was not judged."""
-        style = STYLES[self.findings[0].severity] if self.findings else "green"
+        style = STYLES["critical"] if self.raised else STYLES[self.findings[0].severity] if self.findings else "green"
         parts: list[RenderableType] = [Text(f"preflight: {self._headline()}", style=style)]
         parts += [_block(self.findings)] if self.findings else []
         parts += [Text(f"not judged: {codes} ({why})", style="dim") for why, codes in self._gaps().items()]
@@ -85,7 +87,8 @@ class PreflightReport:
     def _headline(self) -> str:
         looked = f"{self.batches} batches, {self.seconds:.1f} s"
         counts = [f"{n} {grade}" for grade in STYLES if (n := sum(f.severity == grade for f in self.findings))]
-        return f"{', '.join(counts) or 'nothing found'} ({looked})"
+        found = ", ".join(counts) or ("" if self.raised else "nothing found")
+        return f"{'; '.join(filter(None, (self.raised, found)))} ({looked})"
 
     def _gaps(self) -> dict[str, str]:
         """Codes that share a reason."""

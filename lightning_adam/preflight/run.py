@@ -127,7 +127,8 @@ def preflight(
         _measure(facts, begun + budget, bar)
         findings = _judge(facts)
     gaps, seconds = _gaps(facts, {f.rule for f in findings}), time.monotonic() - begun
-    return PreflightReport(tuple(findings), gaps, seconds, len(reading.batches))
+    raised = facts.missing.get("gradients", "") if facts.step.error is not None else ""
+    return PreflightReport(tuple(findings), gaps, seconds, len(reading.batches), raised)
 
 
 @contextmanager

@@ -180,11 +180,13 @@ def _has_faded(facts: Facts, gains: Mapping[str, float]) -> bool:
 
 
 def _layer_gains(module: nn.Module) -> dict[str, float]:
-    """What is to be expected of inputs that hang together in nothing."""
-    layers = [(name, part, getattr(part, "weight", None)) for name, part in module.named_modules()]
-    weights = {
-        name: w for name, part, w in layers if isinstance(part, LAYERS) and isinstance(w, nn.Parameter) and w.dim() > 1
-    }
+    """What is to be expected of inputs that hang together in nothing.
+
+    A weight that is computed when it is asked for is left alone: spectral norm takes a step of its power iteration then.
+    """
+    layers = [(name, part) for name, part in module.named_modules() if isinstance(part, LAYERS)]
+    owned = {name: dict(part.named_parameters(recurse=False)).get("weight") for name, part in layers}
+    weights = {name: w for name, w in owned.items() if w is not None and w.dim() > 1}
     return {
         name: float(w.detach().float().pow(2).mean().sqrt()) * math.sqrt(w[0].numel())
         for name, w in weights.items()
