@@ -229,7 +229,7 @@ def one_cycle_of_steps_by_epochs() -> Built:
     return Module(), loader(*digits()), run_of(10)
 
 
-@faulty("SCHEDULE-NEVER-ARRIVES", "NO-WARMUP", "LR-LOW")
+@faulty("SCHEDULE-NEVER-ARRIVES")
 def warmup_longer_than_the_run() -> Built:
     """Four thousand steps of warmup, from a paper; the run has six hundred."""
 
@@ -249,7 +249,7 @@ def warmup_longer_than_the_run() -> Built:
 
 @faulty("LR-HIGH", "PROBE-DIVERGES")
 def rate_of_sgd_for_adam() -> Built:
-    """Adam at 0.1 for a residual net of ten layers without norms."""
+    """Adam at 0.1 for a perceptron of three hidden layers."""
     net = dense(64, 128, 128, 128, 10)
     return Learner(net, F.cross_entropy, of(torch.optim.Adam, lr=0.1)), loader(*digits())
 
@@ -313,7 +313,7 @@ def clipped_to_a_ten_thousandth() -> Built:
     return Learner(resnet(), F.cross_entropy, made), loader(*digits()), run_of(10, gradient_clip_val=1e-4)
 
 
-@faulty("IGNORES-INPUT", "ZERO-GRADIENT", "DEAD-UNITS")
+@faulty("INPUT-SCALE", "IGNORES-INPUT")
 def sound_scaled_to_nothing() -> Built:
     """The wave is divided by 32,768 though it was between −1 and 1 already; a large bias drowns it."""
     x, y = tones()
@@ -324,7 +324,7 @@ def sound_scaled_to_nothing() -> Built:
     return Learner(net, F.cross_entropy), loader(x / 32768, y)
 
 
-@faulty("CANNOT-OVERFIT", "IGNORES-INPUT", "DEAD-UNITS", "NO-SIGNAL")
+@faulty("ZERO-GRADIENT", "DEAD-UNITS", "CANNOT-OVERFIT")
 def everything_through_a_unit_of_sign() -> Built:
     """A bottleneck of one unit behind a hard threshold: twelve columns become nought or one."""
     x, y = clusters()
@@ -332,7 +332,7 @@ def everything_through_a_unit_of_sign() -> Built:
     return Learner(net, F.cross_entropy), loader(x, y)
 
 
-@faulty("BATCH-MIXING")
+@faulty("BATCH-MIXING", "SOFTMAX-DIM")
 def normalised_by_the_whole_batch() -> Built:
     """``softmax(dim=0)`` of attention's weights: samples compete with one another."""
     x, y = waves()

@@ -14,6 +14,7 @@ from tests.benchmarks.preflight.data import clusters, generator, loader, picture
 from tests.benchmarks.preflight.drifters_parts import Steps, dense, digits, lenet, of, patients, run_of, tumours, windows
 from tests.benchmarks.preflight.nomads_healthy_sequences import Small, Wrapped
 from tests.benchmarks.preflight.nomads_parts import (
+    Data,
     Made,
     houses,
     in_order,
@@ -75,12 +76,7 @@ def seconds_since_1970() -> Built:
     """A time stamp stands among standardised columns."""
     x, y = clusters()
     x[:, 3] = 1.7e9 + 1e6 * torch.rand(len(x), generator=generator())
-    return Learner(perceptron(12, 4), F.cross_entropy), rows_of_pairs(x, y)
-
-
-def rows_of_pairs(x: Tensor, y: Tensor) -> Any:
-    """As a loader of pairs."""
-    return loader(x, y, size=64)
+    return Learner(perceptron(12, 4), F.cross_entropy), loader(x, y, size=64)
 
 
 @faulty("TARGET-SCALE")
@@ -241,13 +237,12 @@ def labels_shuffled_without_their_rows() -> Built:
     """``random.shuffle`` of one of two lists."""
     x, y = clusters()
     y = y[torch.randperm(len(y), generator=generator(3))]
-    data = loader(x[:720], y[:720])
-    return Learner(perceptron(12, 4), F.cross_entropy), [data, in_order(x[720:], y[720:])][0]
+    return Learner(perceptron(12, 4), F.cross_entropy), Data(loader(x[:720], y[:720]), in_order(x[720:], y[720:]))
 
 
 @faulty("INPUT-SCALE")
 def turnover_beside_shares() -> Built:
-    """Columns of a few hundred thousand beside others of one, into a GRU's sibling for sets, by RMSprop."""
+    """Columns of a few hundred thousand beside others of one, by RMSprop."""
     data = sales()
     data["x"] = data["x"] * torch.tensor([3e5, 1.0, 0.02]) + torch.tensor([8e5, 0.0, 0.1])
 

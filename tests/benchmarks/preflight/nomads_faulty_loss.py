@@ -214,7 +214,7 @@ def relu_where_half_is_negative() -> Built:
 
 @faulty("ONE-CLASS")
 def one_score_for_two_classes() -> Built:
-    """Cross entropy of a single score, labels that are all 0 for it to run: [:, :1]."""
+    """Cross entropy of a single score and labels as floats: it runs, and is nought."""
     x, y = tumours()
     net = dense(30, 32, 1)
     return Learner(net, lambda o, t: F.cross_entropy(o, t[:, None])), loader(x, y)

@@ -169,7 +169,7 @@ class Heads(Lit):
 
     def __init__(self) -> None:
         super().__init__()
-        self.body = dense(30, 32, last=nn.ReLU())
+        self.body = dense(29, 32, last=nn.ReLU())
         self.heads = {"benign": nn.Linear(32, 1), "radius": nn.Linear(32, 1)}
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
@@ -183,8 +183,7 @@ class Heads(Lit):
 @faulty("NOT-REGISTERED", "OPTIMIZER-MISSES")
 def heads_in_a_dict() -> Built:
     """``nn.ModuleDict`` was meant."""
-    x, y = tumours()
-    return Heads(), loader(torch.cat([x[:, :1], x], 1)[:, :31], y)
+    return Heads(), loader(*tumours())
 
 
 @faulty("EVAL-MODE")
