@@ -102,7 +102,7 @@ class Noted(nn.Module):
 
 
 @faulty("NONDETERMINISTIC")
-def dropout_that_never_stops() -> Built:
+def dropout_by_function_that_never_stops() -> Built:
     """``F.dropout(x, p=0.5)`` has ``training=True`` by default."""
     loss = nn.BCEWithLogitsLoss()
     return Learner(Noted(), lambda o, y: loss(o[:, 0], y)), loader(*tumours())
@@ -230,7 +230,7 @@ def one_cycle_of_steps_by_epochs() -> Built:
 
 
 @faulty("SCHEDULE-NEVER-ARRIVES")
-def warmup_longer_than_the_run() -> Built:
+def warmup_of_a_paper_in_a_short_run() -> Built:
     """Four thousand steps of warmup, from a paper; the run has six hundred."""
 
     class Module(Lit):
@@ -248,14 +248,14 @@ def warmup_longer_than_the_run() -> Built:
 
 
 @faulty("LR-HIGH", "PROBE-DIVERGES")
-def rate_of_sgd_for_adam() -> Built:
+def adam_at_a_tenth_for_a_perceptron() -> Built:
     """Adam at 0.1 for a perceptron of three hidden layers."""
     net = dense(64, 128, 128, 128, 10)
     return Learner(net, F.cross_entropy, of(torch.optim.Adam, lr=0.1)), loader(*digits())
 
 
 @faulty("LR-HIGH", "PROBE-DIVERGES")
-def sgd_at_ten() -> Built:
+def regression_by_sgd_at_ten() -> Built:
     """A rate of 10 for a regression."""
     x, y = curve()
     made = of(torch.optim.SGD, lr=10.0)
@@ -307,7 +307,7 @@ def epsilon_of_ten() -> Built:
 
 
 @faulty("CLIP-ALWAYS")
-def clipped_to_a_ten_thousandth() -> Built:
+def clipped_away_under_sgd() -> Built:
     """``gradient_clip_val=1e-4`` and SGD."""
     made = of(torch.optim.SGD, lr=0.05, momentum=0.9)
     return Learner(resnet(), F.cross_entropy, made), loader(*digits()), run_of(10, gradient_clip_val=1e-4)

@@ -72,7 +72,7 @@ def bytes_as_floats() -> Built:
 
 
 @faulty("INPUT-SCALE")
-def seconds_since_1970() -> Built:
+def time_stamp_among_columns() -> Built:
     """A time stamp stands among standardised columns."""
     x, y = clusters()
     x[:, 3] = 1.7e9 + 1e6 * torch.rand(len(x), generator=generator())

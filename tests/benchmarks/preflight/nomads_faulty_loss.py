@@ -118,7 +118,7 @@ def critic_with_a_sigmoid() -> Built:
 
 
 @faulty("DOUBLE-SIGMOID")
-def focal_loss_of_probabilities() -> Built:
+def focal_of_a_sigmoid() -> Built:
     """A focal loss by hand takes logits; it gets probabilities."""
 
     def focal(output: Tensor, y: Tensor) -> Tensor:
@@ -160,7 +160,7 @@ def logarithm_of_a_softmax_in_a_policy() -> Built:
 
 
 @faulty("SOFTMAX-DIM")
-def softmax_over_the_batch() -> Built:
+def log_softmax_of_dim_nought() -> Built:
     """``LogSoftmax(dim=0)``."""
     return Learner(dense(4, 24, 3, last=nn.LogSoftmax(dim=0)), nn.NLLLoss()), loader(*irises(), size=16)
 
@@ -327,7 +327,7 @@ def channels_last_softmax() -> Built:
 
 
 @faulty("NLL-NEEDS-LOG")
-def divergence_of_probabilities() -> Built:
+def kl_div_of_a_softmax() -> Built:
     """``kl_div`` takes log-probabilities; it gets a softmax."""
 
     def loss(output: Tensor, y: Tensor) -> Tensor:

@@ -181,7 +181,7 @@ class Heads(Lit):
 
 
 @faulty("NOT-REGISTERED", "OPTIMIZER-MISSES")
-def heads_in_a_dict() -> Built:
+def two_heads_in_a_dict() -> Built:
     """``nn.ModuleDict`` was meant."""
     return Heads(), loader(*tumours())
 

@@ -60,7 +60,7 @@ class Probe(Lit):
 
 
 @healthy
-def linear_probe() -> Built:
+def head_on_a_backbone_under_no_grad() -> Built:
     """Only the head is trained."""
     return Probe(), loader(*pictures())
 
@@ -215,7 +215,7 @@ class Accumulating(ByHand):
 
 
 @healthy
-def accumulated_by_hand() -> Built:
+def steps_of_four_batches_by_hand() -> Built:
     """As Lightning's documentation has it."""
     return Accumulating(), loader(*digits(), size=16), run_of(10)
 
