@@ -218,10 +218,11 @@ def eval_at_the_start_of_an_epoch() -> Built:
 
 
 @faulty("SYMMETRIC-INIT")
-def all_weights_are_a_half() -> Built:
-    """``init.constant_`` by ``apply``."""
+def all_weights_are_a_twentieth() -> Built:
+    """``Constant`` for the weights, zeros for the biases, as Keras has them."""
     net = dense(4, 16, 16, 3, act=nn.Tanh)
-    net.apply(lambda m: nn.init.constant_(m.weight, 0.05) if isinstance(m, nn.Linear) else None)
+    for p in net.parameters():
+        nn.init.constant_(p, 0.05 if p.ndim > 1 else 0.0)
     return Learner(net, F.cross_entropy, of(torch.optim.SGD, lr=0.05)), loader(*irises(), size=16)
 
 
