@@ -82,7 +82,7 @@ def _frozen_body(share: float, still: list[str]) -> Iterator[Finding]:
 
 
 def _frozen_late(module: nn.Module) -> str | None:
-    """The last frozen matrix, where it is a linear layer as torch draws it, and none of those before it is as it was drawn."""
+    """The last frozen matrix, where it is a linear layer as torch draws it, and those before it are not."""
     still = [(name, p) for name, p in module.named_parameters() if not p.requires_grad and p.dim() > 1]
     if len(still) < 3:
         return None
