@@ -214,7 +214,7 @@ LARGEST_SCALE = 100
 
 
 def _is_scaled(main: Call, facts: Facts) -> bool:
-    """Whether scores may be cosines times a number that people choose: none is larger than that; a tenth more for a margin."""
+    """Whether scores may be cosines times a number that people choose; a tenth more for a margin."""
     return bool(facts.step.record.directions) and float(main.input.detach().abs().max()) < 1.1 * LARGEST_SCALE
 
 
