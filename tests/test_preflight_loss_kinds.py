@@ -285,6 +285,12 @@ def divergence_taken_off_a_loss_of_each_column() -> Built:
     return told_again(lambda told, x, size: F.mse_loss(told, x, reduction="none").sum(1).mean() - size)
 
 
+@sick("WRONG-SIGN")
+def divergence_taken_off_a_sum() -> Built:
+    """Of all columns and samples."""
+    return told_again(lambda told, x, size: F.mse_loss(told, x, reduction="sum") - 32 * size)
+
+
 @healthy
 def divergence_added_to_a_loss_of_each_column() -> Built:
     """As it should be."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from torch import Tensor
+
 from lightning_adam.diagnosis import Finding
 from lightning_adam.preflight.facts import Check, Facts, found
 from lightning_adam.preflight.loss_checks import at
@@ -48,7 +50,7 @@ def subtracted(facts: Facts) -> Iterator[Finding]:
     target = main.target if main is not None and facts.step.target else None
     if main is None or target is None or facts.task.manual or not is_asked(facts.step, target):
         return
-    if rest < -0.01 * abs(float(main.output.mean())):
+    if rest < -0.01 * _of_one(main, target):
         yield found(
             "WRONG-SIGN",
             "warning",
@@ -57,6 +59,12 @@ def subtracted(facts: Facts) -> Iterator[Finding]:
             "Add it: KL = -0.5 * (1 + log_var - mean**2 - exp(log_var)) is at least 0.",
             at(main, rest=rest),
         )
+
+
+def _of_one(main: Call, target: Tensor) -> float:
+    """What one number of the target contributes to the loss call."""
+    is_sum = main.options.get("reduction") == "sum"
+    return abs(float(main.output.mean())) / (max(1, target.numel()) if is_sum else 1)
 
 
 CHECKS = (
