@@ -46,12 +46,11 @@ def lr_high(facts: Facts) -> Iterator[Finding]:
     diverges = _lower_cures(trial)
     worse = ratio > HIGH and _better(trial.lower, trial.planned, trial.first) and not _ramp_cures(trial)
     is_lost = _is_stuck(facts) or _is_thrown(facts)
-    is_far = ratio * _fastest(facts).usual_step > FAR_TOO_HIGH
-    if not diverges and not worse and not is_lost and not (is_far and _is_poor(trial)):
+    peak, lasting = _fastest(facts).peak, ratio * _fastest(facts).usual_step
+    if not diverges and not worse and not is_lost and not (lasting > FAR_TOO_HIGH and _is_poor(trial)):
         return
-    peak = _fastest(facts).peak
     evidence = {"lr": peak} | _ends(trial) | ({"step over weights": ratio} if ratio == ratio else {})
-    fits = 0.03 * peak / ratio if ratio == ratio else trial.scale * peak
+    fits = 0.03 * peak / lasting if ratio == ratio else trial.scale * peak
     said = f"{ratio:.0%} of the weights per step" if ratio == ratio else "steps that overshoot"
     yield found(
         "LR-HIGH",
