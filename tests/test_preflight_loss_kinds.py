@@ -301,3 +301,15 @@ def divergence_added_to_a_loss_of_each_column() -> Built:
 def logarithm_of_a_loss() -> Built:
     """A decibel scale: below 0 as soon as the error is below 1, and nothing is taken off."""
     return told_again(lambda told, x, size: torch.log(F.mse_loss(told, x)) + 0.01 * size)
+
+
+def test_distributions_have_their_own_methods_afterwards() -> None:
+    """While the step is looked at they are noted; a step that raises leaves nothing behind either."""
+    before = torch.distributions.Normal.log_prob
+    la.preflight(*likelihood(-1))
+
+    def step(m: Any, batch: Any) -> Tensor:
+        raise ValueError(torch.distributions.Normal(0.0, 1.0).log_prob(batch[1]))
+
+    la.preflight(Stepped(step, net=perceptron(6, 2)), loader(*curve()))
+    assert torch.distributions.Normal.log_prob is before
