@@ -219,3 +219,97 @@ def test_a_loss_divided_by_the_labels_that_count_pairs_nobody(seed: int) -> None
     report = la.preflight(module, DataLoader(TensorDataset(images, labels), 64, shuffle=True))
 
     assert graves(report) == []
+
+
+def likelihood(sign: float) -> Built:
+    """Of what the batch has, under a normal distribution that the net says."""
+
+    def step(m: Any, batch: Any) -> Tensor:
+        mean, spread = m.net(batch[0]).unbind(1)
+        return sign * torch.distributions.Normal(mean, F.softplus(spread) + 0.1).log_prob(batch[1]).mean()
+
+    return Stepped(step, net=perceptron(6, 2)), loader(*curve())
+
+
+@sick("WRONG-SIGN")
+def log_prob_of_the_targets_as_the_loss() -> Built:
+    """The minus is missing."""
+    return likelihood(1)
+
+
+@healthy
+def minus_log_prob_of_the_targets() -> Built:
+    """Maximum likelihood."""
+    return likelihood(-1)
+
+
+@healthy
+def log_prob_of_what_is_drawn() -> Built:
+    """The entropy of a policy is made large, and what it draws good (Haarnoja et al. 2018)."""
+
+    def step(m: Any, batch: Any) -> Tensor:
+        mean, spread = m.net(batch[0]).unbind(1)
+        policy = torch.distributions.Normal(mean, F.softplus(spread) + 0.1)
+        drawn = policy.rsample()
+        return (0.1 * policy.log_prob(drawn) + (drawn - batch[1]) ** 2).mean()
+
+    return Stepped(step, net=perceptron(6, 2)), loader(*curve())
+
+
+@healthy
+def better_of_two_answers() -> Built:
+    """The worse one becomes less likely (Rafailov et al. 2023)."""
+    x, y = clusters()
+
+    def step(m: Any, batch: Any) -> Tensor:
+        x, better, worse = batch
+        said = torch.distributions.Categorical(logits=m.net(x))
+        return -F.logsigmoid(said.log_prob(better) - said.log_prob(worse)).mean()
+
+    return Stepped(step, net=perceptron(12, 4)), loader(x, y, (y + 1) % 4)
+
+
+def told_again(loss: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Built:
+    """A code of six numbers that is punished for its size, and clusters from it."""
+
+    def step(m: Any, batch: Any) -> Tensor:
+        code = m.encoder(batch[0])
+        return loss(m.decoder(code), batch[0], code.square().sum(1).mean())
+
+    return Stepped(step, encoder=perceptron(12, 6), decoder=perceptron(6, 12)), loader(clusters()[0])
+
+
+@sick("WRONG-SIGN")
+def divergence_taken_off_a_loss_of_each_column() -> Built:
+    """Summed over columns by hand."""
+    return told_again(lambda told, x, size: F.mse_loss(told, x, reduction="none").sum(1).mean() - size)
+
+
+@sick("WRONG-SIGN")
+def divergence_taken_off_a_sum() -> Built:
+    """Of all columns and samples."""
+    return told_again(lambda told, x, size: F.mse_loss(told, x, reduction="sum") - 32 * size)
+
+
+@healthy
+def divergence_added_to_a_loss_of_each_column() -> Built:
+    """As it should be."""
+    return told_again(lambda told, x, size: F.mse_loss(told, x, reduction="none").sum(1).mean() + 0.01 * size)
+
+
+@healthy
+def logarithm_of_a_loss() -> Built:
+    """A decibel scale: below 0 as soon as the error is below 1, and nothing is taken off."""
+    return told_again(lambda told, x, size: torch.log(F.mse_loss(told, x)) + 0.01 * size)
+
+
+def test_distributions_have_their_own_methods_afterwards() -> None:
+    """While the step is looked at they are noted; a step that raises leaves nothing behind either."""
+    before = torch.distributions.Normal.log_prob
+    la.preflight(*likelihood(-1))
+
+    def step(m: Any, batch: Any) -> Tensor:
+        raise ValueError(torch.distributions.Normal(0.0, 1.0).log_prob(batch[1]))
+
+    la.preflight(Stepped(step, net=perceptron(6, 2)), loader(*curve()))
+    assert torch.distributions.Normal.log_prob is before

@@ -285,3 +285,43 @@ def rate_that_throws_the_start_away() -> Built:
 def rate_of_a_hundredth_on_a_small_net() -> Built:
     """Steps of a tenth of the weights, under which the loss falls from the start."""
     return at_rate(0.01, width=24)
+
+
+class Helped(Stepped):
+    """The helper's optimizer, as configured."""
+
+    def __init__(self, *arguments: Any, **configured: Any) -> None:
+        super().__init__(lambda m, b: F.cross_entropy(m.net(b[0]), b[1]), net=perceptron(12, 4))
+        self.arguments, self.configured = arguments, configured
+
+    def configure_optimizers(self) -> Any:
+        return la.configure_optimizers(self, *self.arguments, **self.configured)
+
+
+def of_three_epochs(module: L.LightningModule) -> Built:
+    """Ninety steps."""
+    return module, loader(*clusters()), {"trainer": L.Trainer(max_epochs=3, logger=False, enable_checkpointing=False)}
+
+
+@sick("SCHEDULE-NEVER-ARRIVES")
+def warmup_of_the_helper_longer_than_the_trainers_run() -> Built:
+    """Four thousand steps from a paper."""
+    return of_three_epochs(Helped("adamw", lr=1e-3, schedule="cosine", warmup=4000, total_steps=5000))
+
+
+@healthy
+def warmup_of_the_helper_within_the_trainers_run() -> Built:
+    """The schedule is made for a longer run, and gets to its peak."""
+    return of_three_epochs(Helped("adamw", lr=1e-3, schedule="cosine", warmup=20, total_steps=5000))
+
+
+@sick("LR-HIGH")
+def signs_at_a_rate_that_adam_bears() -> Built:
+    """Each step of Lion is as large as its rate, to the end."""
+    return of_three_epochs(Helped("lion", lr=0.1, schedule="constant", warmup=0))
+
+
+@healthy
+def signs_at_a_tenth_of_adams_rate() -> Built:
+    """As Chen et al. 2023 advise."""
+    return of_three_epochs(Helped("lion", lr=1e-3, schedule="constant", warmup=0))

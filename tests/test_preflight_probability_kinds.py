@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tests.benchmarks.preflight.data import clusters, loader, rows
+from tests.benchmarks.preflight.data import chains, clusters, loader, rows
 from tests.benchmarks.preflight.parts import Built, Stepped, perceptron
 from tests.benchmarks.preflight.settlers_parts import tagged
 from tests.preflight_kinds import Kinds, alarms
@@ -109,3 +110,42 @@ def shares_of_places_flattened() -> Built:
 def shares_of_tags_flattened() -> Built:
     """They sum to 1 over the tags."""
     return tags(2)
+
+
+def next_words(dim: int) -> Built:
+    """The logarithm of the next word's share, by hand."""
+
+    def step(m: Any, batch: Any) -> Tensor:
+        shares = m.head(m.cell(m.words(batch[0][:, :-1]))[0]).softmax(dim)
+        return -torch.log(shares.gather(2, batch[0][:, 1:, None]) + 1e-9).mean()
+
+    parts = {"words": nn.Embedding(24, 16), "cell": nn.GRU(16, 16, batch_first=True), "head": nn.Linear(16, 24)}
+    return Stepped(step, **parts), loader(chains())
+
+
+@sick("SOFTMAX-DIM")
+def shares_of_words_over_the_batch() -> Built:
+    """What ``nn.Softmax()`` takes where nobody says."""
+    return next_words(0)
+
+
+def brightness(scale: float) -> Built:
+    """Told behind a tanh."""
+
+    def step(m: Any, batch: Any) -> Tensor:
+        return F.mse_loss(torch.tanh(m.net(batch[0])), scale * batch[1])
+
+    x, y = clusters()
+    return Stepped(step, net=perceptron(12, 1)), loader(x, y[:, None] / 3)
+
+
+@sick("OUTPUT-RANGE")
+def tanh_for_bytes() -> Built:
+    """No scale of the rate reaches 255; that the targets are large is told by the same finding."""
+    return brightness(255)
+
+
+@healthy
+def tanh_for_shares_of_bytes() -> Built:
+    """Divided by 255."""
+    return brightness(1)

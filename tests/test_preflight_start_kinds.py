@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader
 
+import lightning_adam as la
 from tests.benchmarks.preflight.data import clusters, loader, pictures
 from tests.benchmarks.preflight.parts import Built, Learner, Stepped, convnet, perceptron
 from tests.benchmarks.preflight.settlers_parts import ratings
@@ -154,3 +156,42 @@ def softmax_between_all_layers() -> Built:
 def tanh_between_all_layers() -> Built:
     """As deep, and each passes on what it gets."""
     return squashed(nn.Tanh)
+
+
+def cosines(scale: float) -> Built:
+    """Scores are cosines of normalised vectors, times a scale."""
+
+    def step(m: Any, batch: Any) -> Tensor:
+        return F.cross_entropy(scale * F.normalize(m.net(batch[0])) @ F.normalize(m.classes, dim=0), batch[1])
+
+    return Stepped(step, net=perceptron(12, 3), classes=nn.Parameter(torch.randn(3, 4))), loader(*clusters())
+
+
+@sick("INITIAL-LOSS")
+def cosines_divided_twice_by_a_temperature() -> Built:
+    """0.07 of 0.07."""
+    return cosines(1 / 0.07**2)
+
+
+@healthy
+def cosines_times_sixty_four() -> Built:
+    """A scale of one's choice (Deng et al. 2019)."""
+    return cosines(64)
+
+
+def fine_tuned(drawn_anew: bool) -> tuple[Learner, DataLoader[Any]]:
+    """Layers that were trained before, frozen together with a new one or without it, and a head that is trained."""
+    body = nn.Sequential(nn.Linear(12, 48), nn.ReLU(), nn.Linear(48, 48), nn.ReLU())
+    for p in body.parameters():
+        nn.init.normal_(p, std=0.15)
+    new = nn.Linear(48, 8)
+    body.requires_grad_(False)
+    new.requires_grad_(not drawn_anew)
+    return Learner(nn.Sequential(body, new, nn.Linear(8, 4)), F.cross_entropy), loader(*clusters())
+
+
+def test_layer_frozen_as_it_was_drawn_behind_trained_ones_is_told() -> None:
+    """The loop that freezes the backbone ran after a new layer was put on; without it nothing is said."""
+    late = la.preflight(*fine_tuned(drawn_anew=True)).findings
+    assert [(f.rule, f.severity, f.parameters) for f in late] == [("FROZEN", "info", ("net.1.weight",))]
+    assert la.preflight(*fine_tuned(drawn_anew=False)).findings == ()

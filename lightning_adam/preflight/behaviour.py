@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from lightning_adam.preflight.alignment import other_partner
-from lightning_adam.preflight.batches import mapped, size, take
+from lightning_adam.preflight.batches import mapped, same_values, size, take
 from lightning_adam.preflight.data import named_target
 from lightning_adam.preflight.gradients import walk
 from lightning_adam.preflight.graph_mixing import graph_mixing, has_edges
 from lightning_adam.preflight.mixing import mixing
 from lightning_adam.preflight.recorder import BINARY_LOSSES, CLASS_LOSSES, VALUE_LOSSES, Call, Recorder, is_on
 from lightning_adam.preflight.sequence_order import order
-from lightning_adam.preflight.step import EMBEDDINGS, Step, asked_and_given, predict, same_values
+from lightning_adam.preflight.step import EMBEDDINGS, Step, asked_and_given, predict
 from lightning_adam.preflight.task import Task, kept, mode
 from lightning_adam.preflight.unread_tokens import change_by_tokens
 

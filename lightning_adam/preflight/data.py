@@ -12,9 +12,9 @@ from torch.utils._pytree import tree_map
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler, SequentialSampler
 
 from lightning_adam.preflight import made_labels
-from lightning_adam.preflight.batches import LABEL_NAMES, Reading, is_finite, leaves, mapped
+from lightning_adam.preflight.batches import LABEL_NAMES, Reading, is_finite, leaves, mapped, same_values
 from lightning_adam.preflight.leaks import leaks
-from lightning_adam.preflight.step import EMBEDDINGS, Step, is_asked, main_tensor, same_values
+from lightning_adam.preflight.step import EMBEDDINGS, Step, is_asked, main_tensor
 from lightning_adam.preflight.task import OutOfTimeError, Task
 
 MOST_SAMPLES = 1024

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lightning_adam.diagnosis import Finding
 from lightning_adam.preflight import repeats
-from lightning_adam.preflight.batches import is_finite, leaves
+from lightning_adam.preflight.batches import is_finite, leaves, same_values
 from lightning_adam.preflight.data import (
     Data,
     behind_the_ends,
@@ -24,7 +24,7 @@ from lightning_adam.preflight.data import (
 )
 from lightning_adam.preflight.facts import Check, Facts, found, some
 from lightning_adam.preflight.recorder import BINARY_LOSSES, CLASS_LOSSES, Call
-from lightning_adam.preflight.step import EMBEDDINGS, Step, same_values
+from lightning_adam.preflight.step import EMBEDDINGS, Step
 from lightning_adam.preflight.value_pairs import Pair, value_pairs
 
 LARGE_MEAN, LARGE_STD, LARGEST = 10.0, 10.0, 1e3

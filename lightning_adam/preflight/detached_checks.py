@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from lightning_adam.diagnosis import Finding
+from lightning_adam.preflight.batches import path_of, same_values
 from lightning_adam.preflight.facts import Check, Facts, found
 from lightning_adam.preflight.loss_checks import at
 from lightning_adam.preflight.outputs import given
 from lightning_adam.preflight.recorder import Call
-from lightning_adam.preflight.step import Step, Trace, path_of, same_values
+from lightning_adam.preflight.step import Step, Trace
 
 
 def drawn_between(step: Step) -> Call | None:

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -38,3 +39,11 @@ def can_be_read(node: Any) -> bool:
     saved = [getattr(node, name) for name in dir(node) if name.startswith("_raw_saved_")]
     tensors = [one for part in saved for one in (part if isinstance(part, (list, tuple)) else [part])]
     return all(getattr(tensor, "unpack_hook", can_be_read) is None for tensor in tensors)
+
+
+def slope_to(loss: Tensor, values: Tensor) -> Tensor:
+    """The derivative of the loss to values on its way; zeros where they are not."""
+    if not loss.requires_grad or not values.requires_grad:
+        return torch.zeros_like(values)
+    (found,) = torch.autograd.grad(loss, [values], retain_graph=True, allow_unused=True)
+    return torch.zeros_like(values) if found is None else found

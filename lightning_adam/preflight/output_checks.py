@@ -186,11 +186,11 @@ def clamped_for_activation(facts: Facts) -> Iterator[Finding]:
 
 def initial_loss(facts: Facts) -> Iterator[Finding]:
     """Far above what guessing gives, the first steps only undo the initialisation. A scale that cosines are multiplied by
-    is chosen (Deng et al. 2019)."""
+    is chosen (Deng et al. 2019), up to some size."""
     main = facts.step.main
     if (
         main is None
-        or facts.step.record.directions
+        or _is_scaled(main, facts)
         or main.target is None
         or main.options.get("weight") is not None
         or main.options.get("pos_weight") is not None
@@ -207,6 +207,15 @@ def initial_loss(facts: Facts) -> Iterator[Finding]:
         "too), and standardise inputs and targets.",
         at(main, loss=guess.loss),
     )
+
+
+LARGEST_SCALE = 100
+"""Of cosines: beyond it CLIP does not let its own grow (Radford et al. 2021)."""
+
+
+def _is_scaled(main: Call, facts: Facts) -> bool:
+    """Whether scores may be cosines times a number that people choose; a tenth more for a margin."""
+    return bool(facts.step.record.directions) and float(main.input.detach().abs().max()) < 1.1 * LARGEST_SCALE
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,10 @@ RULES, CUTS = 0.5, 0.75
 of what Adam would take."""
 BY_SIGN = ("Adam", "Lion", "RMSprop", "Adafactor", "Adagrad", "Lamb", "Sophia", "Prodigy", "CAME")
 """In the names of optimizers whose step does not grow with the gradient."""
+SIGNS = ("Lion", "Tiger", "SignSGD")
+"""Of optimizers that step by the sign alone."""
+NOISE = 0.23
+"""Rms of Adam's step, over the rate, where the gradient is noise: √((1 − β₁)/(1 + β₁)); of a sign it is 1."""
 
 
 @dataclass
@@ -96,6 +100,11 @@ class Plan:
     def is_adaptive(self) -> bool:
         """Whether a step is about the rate in size, whatever the gradient's."""
         return any(name in self.kind for name in BY_SIGN)
+
+    @property
+    def usual_step(self) -> float:
+        """Rms of a step late in a run, as a multiple of what Adam's is at the same rate."""
+        return 1 / NOISE if any(name in self.kind for name in SIGNS) else 1.0
 
 
 def measure(task: Task) -> Plan:

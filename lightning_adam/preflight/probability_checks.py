@@ -187,9 +187,17 @@ def softmax_dim(facts: Facts) -> Iterator[Finding]:
     for call in () if elsewhere else _over_samples(facts):
         shape = call.input.shape
         is_seen = is_output(call, facts) or _has_one_each(facts)
-        if len(shape) == 2 and shape[1] != shape[0] and shape[1] > 1 and is_seen:
+        is_table = len(shape) == 2 and shape[1] != shape[0] and shape[1] > 1 and is_seen
+        if is_table or (facts.step.main is None and _is_of_places(call, facts)):
             yield _over_the_batch(call)
             return
+
+
+def _is_of_places(call: Call, facts: Facts) -> bool:
+    """Scores of (batch, places, classes) that no places are weighed by: without ``dim`` torch takes the batch."""
+    shape, size = call.input.shape, call.input.numel()
+    is_weight = any(w.input.numel() == size for w in facts.step.record.weighted)
+    return len(shape) == 3 and shape[0] not in shape[1:] and min(shape) > 1 and not is_weight
 
 
 def _by_hand_over_samples(facts: Facts) -> Iterator[Finding]:

@@ -102,7 +102,7 @@ class Record:
     have a gradient, and has none itself, such as numbers beside the rows of an embedding; ``directions`` what was brought
     to length 1; ``differences`` predictions compared with numbers by hand; ``weighted`` products of weights that a softmax
     made; ``chosen`` what was picked by its index; ``draws`` random numbers around given ones, without a gradient;
-    ``picks`` places of the largest or smallest entry.
+    ``picks`` places of the largest or smallest entry; ``densities`` log-probabilities of ``torch.distributions``.
     """
 
     measures_gains: bool = False
@@ -122,6 +122,7 @@ class Record:
     chosen: list[Call] = field(default_factory=list)
     draws: list[Call] = field(default_factory=list)
     picks: list[Call] = field(default_factory=list)
+    densities: list[Call] = field(default_factory=list)
     gains: list[Gain] = field(default_factory=list)
 
 

@@ -23,8 +23,8 @@ def simulated(task: Task, entry: dict[str, Any], plan: Plan) -> list[tuple[int, 
     """(step, rate) along the run, in optimizer steps; the plan gets the run's length, and how the schedule has counted."""
     schedule = entry["scheduler"]
     if isinstance(schedule, Schedule):
-        total = int(schedule.phases.total) if math.isfinite(schedule.phases.total) else MOST_STEPS
-        plan.total, plan.is_known = total, True
+        plan.total = total = _helped_length(task, schedule, plan)
+        plan.is_known = True
         every = max(1, total // MOST_STEPS)
         return [(step, plan.base * factor(schedule.name, schedule.phases, step)) for step in range(0, total, every)]
     by_step = task.batches_per_tick if task.manual else 1
@@ -39,6 +39,13 @@ def simulated(task: Task, entry: dict[str, Any], plan: Plan) -> list[tuple[int, 
         if all(rate <= 0.01 * plan.base for _, rate in rates):
             plan.later = max((rate for _, rate in _walked(schedule, clock, MOST_STEPS, step_on)), default=0.0)
     return rates
+
+
+def _helped_length(task: Task, schedule: Schedule, plan: Plan) -> int:
+    """Of a run whose end the trainer knows; else, or by hand, what the helper's schedule is made for."""
+    if plan.is_known and plan.total > 0 and not task.manual:
+        return plan.total
+    return int(schedule.phases.total) if math.isfinite(schedule.phases.total) else MOST_STEPS
 
 
 def _walked(schedule: Any, clock: int, count: int, step_on: Callable[[int], Any]) -> Iterator[tuple[int, float]]:

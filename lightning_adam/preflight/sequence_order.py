@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_adam.preflight.batches import same_values
 from lightning_adam.preflight.recorder import CLASS_LOSSES
-from lightning_adam.preflight.step import EMBEDDINGS, LAYERS, Entry, Step, predict, same_values
+from lightning_adam.preflight.step import EMBEDDINGS, LAYERS, Entry, Step, predict
 from lightning_adam.preflight.task import Task
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from torch import Tensor
+
 from lightning_adam.diagnosis import Finding
 from lightning_adam.preflight.facts import Check, Facts, found
 from lightning_adam.preflight.loss_checks import at
@@ -23,9 +25,10 @@ def wrong_sign(facts: Facts) -> Iterator[Finding]:
         said = "The loss makes each move less likely by as much as it is rewarded: the policy climbs down."
         yield _wrong(step.punished, said, "Put a minus in front: -(log_prob * reward).mean().")
     elif not facts.task.is_adversarial and not known and step.lowered is not None:
+        whose = "log_prob gives" if step.lowered.name == "log_prob" else "are written by hand"
         said = (
-            "The loss that is returned falls as the log-probabilities do that are written by hand: training makes what was "
-            "seen less likely."
+            f"The loss that is returned falls as the log-probabilities do that {whose}: training makes what was seen less "
+            "likely."
         )
         yield _wrong(step.lowered, said, "Put a minus in front: the mean log-probability is to rise.")
     elif not facts.task.is_adversarial and not known and step.parted is not None:
@@ -43,11 +46,11 @@ def _wrong(call: Call, message: str, remedy: str, **evidence: float | str) -> Fi
 def subtracted(facts: Facts) -> Iterator[Finding]:
     """An autoencoder's reconstruction, and what is taken off it: a divergence is at least 0 (Kingma and Welling 2014,
     eq. 3), and without its right sign the code runs away."""
-    main, rest = facts.step.main, _rest(facts)
+    main, rest = facts.step.main, facts.step.rest
     target = main.target if main is not None and facts.step.target else None
-    if main is None or target is None or not is_asked(facts.step, target):
+    if main is None or target is None or facts.task.manual or not is_asked(facts.step, target):
         return
-    if rest < 0 and rest < -0.01 * abs(float(main.output)):
+    if rest < -0.01 * _of_one(main, target):
         yield found(
             "WRONG-SIGN",
             "warning",
@@ -58,12 +61,10 @@ def subtracted(facts: Facts) -> Iterator[Finding]:
         )
 
 
-def _rest(facts: Facts) -> float:
-    """The loss without its one known part; 0 where that is not known."""
-    losses, slopes = facts.step.record.losses, facts.step.slopes
-    if facts.task.manual or len(losses) != 1 or len(slopes) != 1 or not slopes[0] > 0 or losses[0].output.numel() != 1:
-        return 0.0
-    return facts.step.loss - slopes[0] * float(losses[0].output)
+def _of_one(main: Call, target: Tensor) -> float:
+    """What one number of the target contributes to the loss call."""
+    is_sum = main.options.get("reduction") == "sum"
+    return abs(float(main.output.mean())) / (max(1, target.numel()) if is_sum else 1)
 
 
 CHECKS = (

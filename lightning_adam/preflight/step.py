@@ -9,23 +9,22 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.nn.modules import module as hooks
 from torch.utils._pytree import tree_leaves
 
-from lightning_adam.preflight.batches import leaves, size
+from lightning_adam.preflight.batches import path_of, same_values, size
+from lightning_adam.preflight.densities import noted_in
 from lightning_adam.preflight.nodes import nodes_behind
 from lightning_adam.preflight.outputs import ends_before
-from lightning_adam.preflight.recorder import Call, Record, Recorder, softmax_axis
+from lightning_adam.preflight.recorder import Call, Record, Recorder
+from lightning_adam.preflight.signs import favoured, lowered, parted, punished, remainder, repelled, slopes, unlikely
 from lightning_adam.preflight.spoiling import first_spoiled
 from lightning_adam.preflight.task import NORMS, Task
 
 LAYERS = (nn.Linear, nn.modules.conv._ConvNd, nn.RNNBase, nn.RNNCellBase, nn.Bilinear, nn.MultiheadAttention)
 EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
-REWARDS = ("reward", "rewards", "return", "returns", "advantage", "advantages")
-"""Names of what is to be large, in a batch of moves."""
 
 
 @dataclass
@@ -126,7 +125,9 @@ class Step:
         writes: whether it wrote weights itself between its losses, so that a prediction hangs on the batch by them, too.
         punished: log-probabilities of moves that the total makes smaller by as much as they are rewarded; None if none.
         repelled: the difference from a target, by hand, that the total makes larger; None if none.
-        lowered: the log-probabilities by hand that the total makes smaller, whose they are equally much; None if none.
+        lowered: the log-probabilities, by hand or of ``torch.distributions``, that the total makes smaller, all of them
+            equally much; None if none.
+        rest: what the total has beside its one loss call, whose elements all count the same; NaN where it has no such.
         parted: the likenesses of vectors that the total makes smaller, all of them equally much; None if none.
         leaves: parameters that the loss leads to.
         given: the batch.
@@ -147,6 +148,7 @@ class Step:
     punished: Call | None = None
     repelled: Call | None = None
     lowered: Call | None = None
+    rest: float = math.nan
     parted: Call | None = None
     leaves: list[Tensor] = field(default_factory=list)
     given: Any = None
@@ -174,7 +176,7 @@ def observe(task: Task, batch: Any, seed: int = 0) -> Step:
     """Run the training step on a batch, once, and keep what it shows; an exception of it, too."""
     samples, recorder = size(batch), Recorder(measures_gains=True)
     versions = [(p, p._version) for p in task.trainable().values()]
-    with traced() as trace, recorder:
+    with traced() as trace, noted_in(recorder.record), recorder:
         step = Step(recorder.record, trace, samples=samples)
         task.on_loss = partial(_note_signs, step, task)  # by hand: weights may be written later, and the graph is void
         try:
@@ -204,7 +206,8 @@ def _note_signs(step: Step, task: Task, loss: Tensor) -> None:
     step.slopes = list((known | earlier).values())
     step.ends.append(ends_before(loss, step.trace))
     step.favoured = step.favoured or favoured(loss, step.record)
-    step.lowered = step.lowered or lowered(loss, step.record)
+    step.rest = remainder(loss, step.record.losses)
+    step.lowered = step.lowered or lowered(loss, step.record) or unlikely(loss, step.record, task.given)
     step.parted = step.parted or parted(loss, step.record)
     step.punished = step.punished or punished(loss, step.record, task.given)
     step.repelled = step.repelled or repelled(loss, step.record, task.given)
@@ -218,24 +221,9 @@ def target_path(step: Step, batch: Any) -> str:
     return path_of(target, batch)
 
 
-def path_of(values: Tensor, batch: Any) -> str:
-    """The path of the batch's tensor that has these values; empty if none has."""
-    for path, leaf in leaves(batch):
-        if leaf.numel() == values.numel() and leaf.numel() and same_values(leaf, values):
-            return path
-    return ""
-
-
 def is_asked(step: Step, target: Tensor) -> bool:
     """Whether a net got the target as its input, as one that tells its input again does."""
     return any(g is not None and g.numel() == target.numel() and same_values(g, target) for g in step.trace.asked)
-
-
-def same_values(leaf: Tensor, target: Tensor) -> bool:
-    """Whether a tensor of the batch is another one, or what that is a view of."""
-    if leaf.untyped_storage().data_ptr() == target.untyped_storage().data_ptr():
-        return True
-    return torch.equal(leaf.detach().flatten().double(), target.detach().flatten().double())
 
 
 def prediction_call(trace: Trace, samples: int) -> int:
@@ -270,92 +258,6 @@ def _centre(output: Distribution) -> list[Any]:
         return [output.mean]
     except NotImplementedError:
         return []
-
-
-def slopes(loss: Tensor, calls: list[Call]) -> list[float]:
-    """The derivative of the loss to the output of each loss call; its mean over the elements; NaN where there is none."""
-    outputs = [c.output for c in calls if isinstance(c.output, Tensor) and c.output.requires_grad]
-    if not loss.requires_grad or not outputs:
-        return []
-    found = torch.autograd.grad(loss, outputs, retain_graph=True, allow_unused=True)
-    return [math.nan if g is None else float(g.sum()) if bool((g <= 0).all() or (g >= 0).all()) else math.nan for g in found]
-
-
-def lowered(loss: Tensor, record: Record) -> Call | None:
-    """Log-probabilities, or what they are normalised by, that go into the loss with the sign that makes them smaller.
-
-    Weights that differ are left alone: a policy's log-probabilities are weighed by rewards of either sign. So are those of
-    all classes at once, which an entropy takes.
-    """
-    for call in (call for call in record.squashes if call.name == "log_softmax"):
-        slope = slope_to(loss, call.output)
-        if _is_one_number(slope) and bool((slope == 0).any()):
-            return call
-    return next((c for c in record.normalisers if _is_one_number(-slope_to(loss, c.output)) and _shifts(loss, c)), None)
-
-
-def favoured(loss: Tensor, record: Record) -> Call | None:
-    """Probabilities of which the loss is minus a mean: one of each sample, and each as much as the others."""
-    for call in (call for call in record.squashes if call.name == "softmax"):
-        slope, shares = slope_to(loss, call.output), call.output.detach()
-        is_picked = _is_one_number(-slope) and bool(((slope != 0).sum(softmax_axis(call)) == 1).all())
-        if is_picked and math.isclose(float(loss.detach()), float((slope * shares).sum()), rel_tol=1e-4):
-            return call
-    return None
-
-
-def parted(loss: Tensor, record: Record) -> Call | None:
-    """Cosines that the loss makes smaller, each by as much, where it is made of nothing else but a whole number."""
-    cosines = [call for call in record.directions if call.name == "cosine_similarity"]
-    pulls = [slope_to(loss, call.output) for call in cosines]
-    rest = float(loss.detach()) - sum(float((p * c.output.detach()).sum()) for p, c in zip(pulls, cosines, strict=True))
-    is_all = bool(cosines) and all(_is_one_number(pull) for pull in pulls) and abs(rest - round(rest)) < 1e-4
-    return cosines[0] if is_all else None
-
-
-def punished(loss: Tensor, record: Record, batch: Any) -> Call | None:
-    """Log-probabilities of moves that the loss makes smaller where their reward is large, and larger where it is not."""
-    rewards = [leaf for path, leaf in leaves(batch) if path.rpartition(".")[2].lower() in REWARDS]
-    told = [(c, 1.0) for c in record.squashes if c.name == "log_softmax"] + [(c, -1.0) for c in record.normalisers]
-    for call, sign in told if rewards else ():
-        pull = sign * slope_to(loss, call.output).flatten(1).sum(1) if call.output.dim() > 1 else torch.zeros(0)
-        if any(
-            reward.shape == pull.shape and bool((pull * reward >= 0).all() and (pull * reward).any()) for reward in rewards
-        ):
-            return call
-    return None
-
-
-def repelled(loss: Tensor, record: Record, batch: Any) -> Call | None:
-    """A prediction's difference from a tensor of the batch: nearly everywhere the loss falls as it grows."""
-    for call in record.differences:
-        pull = slope_to(loss, call.output) * call.output.detach()
-        acting = pull[pull != 0]
-        is_away = acting.numel() > 8 and float((acting < 0).double().mean()) > 0.99
-        if is_away and call.target is not None and path_of(call.target, batch):
-            return call
-    return None
-
-
-def _is_one_number(slope: Tensor) -> bool:
-    """Above 0, wherever it is not 0."""
-    acting = slope[slope != 0]
-    return acting.numel() > 0 and float(acting.min()) > 0.99 * float(acting.max()) > 0
-
-
-def _shifts(loss: Tensor, call: Call) -> bool:
-    """Whether adding a number to all scores changes nothing: they are compared with their own normaliser, which the
-    logarithm of a mixture's density is not."""
-    slope = slope_to(loss, call.input)
-    return abs(float(slope.sum())) < 1e-3 * float(slope.abs().sum())
-
-
-def slope_to(loss: Tensor, values: Tensor) -> Tensor:
-    """The derivative of the loss to values on its way; zeros where they are not."""
-    if not loss.requires_grad or not values.requires_grad:
-        return torch.zeros_like(values)
-    (found,) = torch.autograd.grad(loss, [values], retain_graph=True, allow_unused=True)
-    return torch.zeros_like(values) if found is None else found
 
 
 def graph_leaves(loss: Tensor) -> list[Tensor]:

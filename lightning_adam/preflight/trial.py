@@ -89,7 +89,8 @@ def measure_rates(task: Task, plan: Plan, weights: dict[str, nn.Parameter], slop
     found = Trial(rms=_usual_size(weights.values()))
     found.ratios = [_ratio(one, o, weights.values()) for one, o in zip(plan.every, task.optimizers, strict=True)]
     found.weight = math.sqrt(sum(float(p.detach().float().norm()) ** 2 for p in task.trainable().values()))
-    steps = LONGER if any(ratio > SUSPECT for ratio in found.ratios) else STEPS
+    lasting = [ratio * one.usual_step for ratio, one in zip(found.ratios, plan.every, strict=True)]
+    steps = LONGER if any(ratio > SUSPECT for ratio in lasting) else STEPS
     found.first = _first(task)
     planned = _run(task, plan, slopes, seconds / 4, steps, ramp=plan.warms_up)
     found.planned, found.unmoved, found.cut, found.stays = planned.losses, planned.unmoved, planned.cut, planned.stays

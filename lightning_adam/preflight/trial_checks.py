@@ -14,7 +14,8 @@ from lightning_adam.preflight.recorder import BINARY_LOSSES, CLASS_LOSSES, VALUE
 from lightning_adam.preflight.trial import FEWEST, Trial, blew_up, end
 
 FAR_TOO_HIGH = 1.0
-"""Rate over the weights' rms, of an optimizer whose step is as large as its rate: each step replaces the weights."""
+"""Rate over the weights' rms, of an optimizer whose step is as large as its rate: each step replaces the weights. Adam's
+is so large at first only; one that steps by the sign alone does so to the end."""
 HIGH, LOW, LOW_SGD = 0.15, 2e-5, 1e-6
 LEAST_IN_A_RUN = 2e-3
 """Of the weights' norm."""
@@ -45,11 +46,11 @@ def lr_high(facts: Facts) -> Iterator[Finding]:
     diverges = _lower_cures(trial)
     worse = ratio > HIGH and _better(trial.lower, trial.planned, trial.first) and not _ramp_cures(trial)
     is_lost = _is_stuck(facts) or _is_thrown(facts)
-    if not diverges and not worse and not is_lost and not (ratio > FAR_TOO_HIGH and _is_poor(trial)):
+    peak, lasting = _fastest(facts).peak, ratio * _fastest(facts).usual_step
+    if not diverges and not worse and not is_lost and not (lasting > FAR_TOO_HIGH and _is_poor(trial)):
         return
-    peak = _fastest(facts).peak
     evidence = {"lr": peak} | _ends(trial) | ({"step over weights": ratio} if ratio == ratio else {})
-    fits = 0.03 * peak / ratio if ratio == ratio else trial.scale * peak
+    fits = 0.03 * peak / lasting if ratio == ratio else trial.scale * peak
     said = f"{ratio:.0%} of the weights per step" if ratio == ratio else "steps that overshoot"
     yield found(
         "LR-HIGH",

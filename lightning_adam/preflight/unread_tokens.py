@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_adam.preflight.batches import leaves, mapped
+from lightning_adam.preflight.batches import leaves, mapped, same_values
 from lightning_adam.preflight.gradients import walk
-from lightning_adam.preflight.step import EMBEDDINGS, Step, predict, same_values
+from lightning_adam.preflight.step import EMBEDDINGS, Step, predict
 from lightning_adam.preflight.task import Task, kept
 
 LEAST = 1e-6

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lightning_adam.preflight.batches import path_of, same_values
 from lightning_adam.preflight.facts import Facts
 from lightning_adam.preflight.reach import Reach, reach_of
 from lightning_adam.preflight.recorder import VALUE_LOSSES, Call, made_by
-from lightning_adam.preflight.step import path_of, same_values
 
 REGRESSIONS = (*VALUE_LOSSES, "gaussian_nll_loss")
 
