@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 
 from lightning_adam.diagnosis.case import Case
+from lightning_adam.diagnosis.harm import falls_straight
+from lightning_adam.diagnosis.history import median
 from lightning_adam.diagnosis.theory import good_first_step
 
 POLYAK = 0.3
@@ -16,6 +18,8 @@ MOST_OF_NORM = 0.6
 OF_ADAMS = {"sign": 1 / 7, "accumulated": 8.0}
 """Of the step that Adam's first one may take. A sign's later steps are no smaller, and agree for longer (Chen et al. 2023,
 arXiv:2302.06675, use a third to a tenth of AdamW's rate); Adagrad's shrink as 1/√t, to an eighth in the mean of 250."""
+FAR_BELOW, UNFADED = 30, 0.5
+"""Times, and of its first norm: tuned families lie within 2 of :data:`POLYAK`, and their gradients fade as they learn."""
 UNCORRECTED = {"RMSprop": 10.0, "RAdam": math.nan}
 """The first step over the rate, where it is not 1: RMSprop's average of g² starts at zero and stays uncorrected, which makes
 it 1/√(1-α) at its α of 0.99; RAdam's first steps follow the gradient's size and tell nothing."""
@@ -31,6 +35,20 @@ def bearable_rate(case: Case) -> float:
 def good_unit_step(case: Case) -> float:
     """‖Δθ‖/‖θ‖ that a good rate gives where each element moves by the rate."""
     return good_first_step(case.run.total_steps) * OF_ADAMS.get(case.run.steps_like, 1.0)
+
+
+def creeps(case: Case) -> bool:
+    """After half of the run plain descent still falls in a straight line, and its gradient has not faded.
+
+    And its steps are under a thirtieth of what the first one could have been: whatever share of the weights they are.
+
+    Weights that begin near zero, as those of a linear model, move by a usual share however short the steps.
+    """
+    past = case.past
+    if case.run.steps_like != "sgd" or past.is_signed or not case.progress >= 0.5 or not falls_straight(case):
+        return False
+    is_steep = median(past.norms[-50:]) > UNFADED * median(past.first_norms)
+    return is_steep and past.peak_lr * FAR_BELOW < bearable_rate(case)
 
 
 def _by_slope(case: Case) -> float:

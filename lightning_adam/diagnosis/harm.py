@@ -52,8 +52,7 @@ BOUNCING = frozenset({"OSCILLATION"})
 """Rules that noise looks like: only a loss that rises agrees."""
 
 FALLEN = 0.25
-"""Of its start: a loss that has fallen by so much was not ruined by the first steps; it may stand at a high floor, as of
-noise that nobody can predict."""
+"""Of its start: a loss that has fallen by so much was not ruined by the first steps; it may stand at a high floor."""
 KNOWS_MORE = 0.85
 """Of what guessing costs: under it something was learnt, wherever it began; much of some data nobody can predict."""
 STUCK = 0.6
@@ -117,11 +116,20 @@ def agrees(rule: str, case: Case) -> bool:
         return _is_slowed(rule, case)
     if rule in LARGE_STEPS and gives_back(case):
         return True
+    if rule in LARGE_STEPS and _never_recovered(case):
+        return True
     if rule in LARGE_STEPS and (lacks_a_rate(case) or has_slowed_down(case)):
         return False
     if rule in FIRST_STEPS:
         return not is_unmoved(case) and is_where_it_began(case)
     return is_stuck(case) or (rule in RECURRING and falls_short(case))
+
+
+def _never_recovered(case: Case) -> bool:
+    """A first step moved weights by a multiple of their norm, and late in the run most of the loss is still there."""
+    curve = case.curve
+    is_high = not curve.signed and curve.start > 0 and curve.now > STUCK * curve.start
+    return case.past.early_ratio > HOPELESS and case.progress > LATE and is_high
 
 
 def _is_slowed(rule: str, case: Case) -> bool:
@@ -137,8 +145,7 @@ def _is_slowed(rule: str, case: Case) -> bool:
 
 
 def _agrees_of_several(rule: str, case: Case) -> bool:
-    """Adversaries' losses rise and stand still in healthy runs: only far out, or under steps that no healthy run takes; or
-    where weights stay as they are."""
+    """Adversaries' losses rise and stand still in healthy runs: not far out, under hopeless steps, or at unmoved weights."""
     if _left_its_range(case) or (rule == "LR-LOW" and is_where_it_was_initialised(case)):
         return True
     if rule == "SCHEDULE-COLLAPSED":
@@ -314,16 +321,21 @@ def goes_on_as_it_began(case: Case) -> bool:
     A run that gets anywhere bends: the first steps gain most, and gradients turn. One whose steps are too small only begins,
     for as long as it lasts: it is slow unless the line leads under 30 % of its start. Of a signed loss no end is known.
     """
-    levels, curve = case.past.levels, case.curve
+    curve = case.curve
     agree = median(case.past.recent("alignment", 5)) > AGREE
-    if not (agree and len(levels) >= 4 and not case.progress < 0.4):
+    if not (agree and not case.progress < 0.4 and falls_straight(case)):
+        return False
+    pace = (curve.start - case.past.levels[-1]) / max(1, case.past.finite)
+    return curve.signed or _ends_at(case, pace) > LEARNT * curve.start
+
+
+def falls_straight(case: Case) -> bool:
+    """In the newer half of the run by nearly as much as in the older one."""
+    levels = case.past.levels
+    if len(levels) < 4:
         return False
     middle = levels[len(levels) // 2 - 1]
-    first, second = curve.start - middle, middle - levels[-1]
-    if not second > STRAIGHT * first:
-        return False
-    pace = (curve.start - levels[-1]) / max(1, case.past.finite)
-    return curve.signed or _ends_at(case, pace) > LEARNT * curve.start
+    return middle - levels[-1] > STRAIGHT * (case.curve.start - middle)
 
 
 def is_left_high(case: Case) -> bool:
@@ -352,7 +364,16 @@ def is_inflated(case: Case) -> bool:
 def is_cleared(rule: str, case: Case) -> bool:
     """The loss has fallen far enough to say that a suspicion was none; a start that raw values inflate says nothing."""
     curve = case.curve
-    return rule not in SCALES and case.course == "falling" and (curve.signed or curve.now < CLEARED * curve.start)
+    if curve.signed or rule in SCALES or case.course != "falling":
+        return rule not in SCALES and case.course == "falling"
+    is_far = curve.now < CLEARED * curve.start or (rule in LARGE_STEPS and _is_lower_late(case))
+    return is_far and not (rule in LARGE_STEPS and case.only_guesses(curve.now))
+
+
+def _is_lower_late(case: Case) -> bool:
+    """After half of the run, by steps of a usual size: by how much it might be, nobody knows of some data."""
+    is_usual = case.past.early_ratio <= HOPELESS and case.past.ratio_average < LARGE_RATIO
+    return is_usual and case.progress >= LATE_ENOUGH and case.curve.start - case.curve.now > _doubt(case.curve)
 
 
 def rises_after_a_fall(case: Case) -> bool:

@@ -92,7 +92,7 @@ def loss_diverged(case: Case) -> Finding | None:
     level, best, first = median(recent), past.best_loss, past.initial_loss
     if not level > (first if past.is_signed else min(2 * best, first)):  # the limit is higher, and dear
         return None
-    limit = _diverged_limit(case)
+    limit = 1.5 * first if _has_climbed_over_its_start(case) else _diverged_limit(case)
     if not level > max(limit, limit * case.targets_growth):  # a signed loss' limit may be negative
         return None
     advice = lower_rate(case, addition=" or a schedule that decays")
@@ -106,6 +106,13 @@ def loss_diverged(case: Case) -> Finding | None:
         "If an earlier finding names a cause, mend that first.",
         changes=advice.changes,
     )
+
+
+def _has_climbed_over_its_start(case: Case) -> bool:
+    """So slowly that the losses before are no measure: it had been halved, and each of the last 25 lies over its start."""
+    past = case.past
+    had_learnt = not past.is_signed and past.best_loss < 0.5 * past.initial_loss
+    return had_learnt and min(past.losses[-25:]) > past.initial_loss
 
 
 def _diverged_limit(case: Case) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from lightning_adam.diagnosis.advice import Advice, configured_rate, higher_rate
-from lightning_adam.diagnosis.bearable import bearable_rate, good_unit_step
+from lightning_adam.diagnosis.bearable import bearable_rate, creeps, good_unit_step
 from lightning_adam.diagnosis.case import Case
 from lightning_adam.diagnosis.course import LEARNT
 from lightning_adam.diagnosis.finding import Finding
@@ -61,6 +61,8 @@ def _too_small_steps(case: Case) -> Finding | None:
         return None
     if past.level < 0.5 * past.initial_loss or median(past.recent("eps_share", 3)) > 0.3 or case.run.steps_like == "adapted":
         return None
+    if creeps(case):
+        return _too_little_promised(case)
     ratios, rms = past.recent("update_ratio_p50", 3), median(past.recent("normalised_rms", 3))
     if len(ratios) < 3 or not (_steps_agree(case, rms) or _has_hardly_moved(case, median(ratios))):
         return None
@@ -151,18 +153,21 @@ def goes_too_short_a_way(case: Case) -> bool:
     At the pace of the whole run the loss would not get under 30 % of its start. Where no moments tell whether steps agree:
     after half of the run, under 10 %.
     """
-    since = 0.5 if _agreement(case) is None else 0.4
+    since = 0.4 if _agreement(case) else 0.5
     return case.progress >= since and is_a_short_way(case) and _is_unlearnt(case)
 
 
 def is_a_short_way(case: Case) -> bool:
     """Steps that agree, or may agree, and that are a small part of the weights all together; known from the start on.
 
+    Or whose noise hides that they do, as of embeddings with rare rows, where the loss has not moved either.
     Not where some matrix goes far: a new head on a body that is trained at a rate of its own.
     """
     past, agree = case.past, _agreement(case)
-    limit = SHORT_WAY_UNSEEN if agree is None else SHORT_WAY
-    if agree is False or not 0 < past.moved < limit or case.run.optimizers > 1 or past.count < 0.9 * case.now.step:
+    limit = SHORT_WAY if agree else SHORT_WAY_UNSEEN
+    if (agree is False and not _stands_still(case)) or not 0 < past.moved < limit:
+        return False
+    if case.run.optimizers > 1 or past.count < 0.9 * case.now.step:
         return False
     if past.count * median(past.recent("update_ratio_max", 5)) > FAR:
         return False
@@ -207,8 +212,11 @@ def _went_a_short_way(case: Case) -> Finding:
 
 
 def _promised(case: Case) -> float:
-    """What the whole run would gain in SGD, to first order α·|g|² per step; NaN of other steps."""
-    norm = median(case.past.norms)
+    """What the whole run would gain in SGD, to first order α·|g|² per step; NaN of other steps.
+
+    By the larger one of the first gradients and the usual ones: where they have faded, the place is flat, whatever the rate.
+    """
+    norm = max(median(case.past.norms), median(case.past.first_norms))
     return case.now.lr * norm * norm * case.run.total_steps if case.run.steps_like == "sgd" else math.nan
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 
 from lightning_adam.diagnosis.advice import higher_rate
+from lightning_adam.diagnosis.bearable import creeps
 from lightning_adam.diagnosis.case import Case
 from lightning_adam.diagnosis.finding import Finding
 from lightning_adam.diagnosis.further_fit import made_anew
@@ -196,7 +197,7 @@ def _clip_holds_sgd(case: Case) -> bool:
     """The step follows the gradient's size, a twentieth of it is left, and weights hardly move."""
     if not _clip_leaves_little(case) or case.past.count < 60:
         return False
-    return median(case.past.recent("update_ratio_p50", 5)) < 2 * SMALL_RATIO
+    return creeps(case) or median(case.past.recent("update_ratio_p50", 5)) < 2 * SMALL_RATIO
 
 
 def _clip_leaves_little(case: Case) -> bool:

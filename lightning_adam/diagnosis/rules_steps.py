@@ -106,8 +106,9 @@ def _lr_high_early(case: Case) -> Finding | None:
 
 
 def _rises_over_its_plan(case: Case) -> bool:
-    """The loss rises, and the rate is over the one that is configured: a schedule's own peak is as planned."""
-    return case.course == "rising" and case.highest_rate > 1.05 * case.run.lr
+    """The loss rises, or is over its start, and the rate is over what is configured: a schedule's own peak is as planned."""
+    is_lost = case.course == "rising" or min(case.past.losses[-5:], default=-math.inf) > case.first_loss
+    return is_lost and case.highest_rate > 1.05 * case.run.lr
 
 
 def _rate_raised(case: Case) -> Finding:

@@ -159,12 +159,15 @@ def unused_parameter(case: Case) -> Finding | None:
 
 
 def eval_mode(case: Case) -> Finding | None:
-    """Layers that are trained stand in eval mode: BatchNorm keeps its old statistics, Dropout drops nothing; a fact."""
+    """Layers that are trained stand in eval mode: BatchNorm keeps its old statistics, Dropout drops nothing; a fact.
+
+    Some mean it so; a suspicion, which a loss that gets nowhere confirms.
+    """
     if case.past.count > 0 or not case.run.eval_modules:
         return None
     return Finding(
         "EVAL-MODE",
-        "info",
+        "warning",
         case.now.step,
         f"layers that are trained stand in eval mode: {_some(case.run.eval_modules)}.",
         {"modules": len(case.run.eval_modules)},

@@ -57,22 +57,36 @@ def costs_of_constant_answers(step: Step, loss: Tensor) -> tuple[float, ...]:
         loss: before its backward.
     """
     call = step.main
-    if call is None or call.target is None or call.name not in COMPARISONS or loss.numel() != 1 or _is_weighted(call):
+    comparison = _comparison_of(call) if call is not None else None
+    if call is None or call.target is None or comparison is None or loss.numel() != 1 or _is_weighted(call):
         return ()
-    answers = _answers_and_targets(call, call.input.detach(), call.target.detach())
-    return () if answers is None else _scaled(COMPARISONS[call.name], *answers, float(loss.detach()))
+    answers = _answers_and_targets(comparison, call.input.detach(), call.target.detach())
+    return () if answers is None else _scaled(comparison, *answers, float(loss.detach()))
+
+
+def _comparison_of(call: Call) -> Comparison | None:
+    """How its loss compares; None where nobody knows."""
+    name = WIDTHS.get(call.name)
+    if name is None:
+        return COMPARISONS.get(call.name)
+    width = float(call.options.get(name, 1.0))
+    return _huber(width, width if name == "beta" else 1.0) if width > 0 else COMPARISONS["l1_loss"]
 
 
 def _is_weighted(call: Call) -> bool:
     return any(call.options.get(name) is not None for name in ("weight", "pos_weight"))
 
 
-def _answers_and_targets(call: Call, given: Tensor, target: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Of the same shape, with a target's classes as ones among zeros; None where there is too little, or too much."""
+def _answers_and_targets(comparison: Comparison, given: Tensor, target: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Of the same shape, with a target's classes as ones among zeros; None where there is too little, or too much.
+
+    Targets that are shares already, such as a teacher's or a list's, stay as they are.
+    """
     is_enough = target.dim() > 1 and len(target) >= FEWEST and target[0].numel() > 1 and given.numel() <= MOST
     if not is_enough or given.is_complex():
         return None
-    if COMPARISONS[call.name].has_classes:
+    is_share = target.is_floating_point() and given.shape == target.shape
+    if comparison.has_classes and not (is_share and given.shape[1] <= MOST_CLASSES):
         if target.is_floating_point() or given.dim() != target.dim() + 1 or given.shape[1] > MOST_CLASSES:
             return None
         if bool(((target < 0) | (target >= given.shape[1])).any()):  # places that are ignored, as -100 or 255 marks them
@@ -104,6 +118,24 @@ def _distances(answer: Tensor, target: Tensor) -> Tensor:
     return (answer - target).abs()
 
 
+def _huber(width: float, unit: float) -> Comparison:
+    """Squares up to a width, distances beyond; ``smooth_l1_loss`` counts them in this width."""
+    return Comparison(lambda answer, target: _soft_distances(answer, target, width) / unit, lambda t: _soft_mean(t, width))
+
+
+def _soft_distances(answer: Tensor, target: Tensor, width: float) -> Tensor:
+    return F.huber_loss(answer.expand_as(target), target, reduction="none", delta=width)
+
+
+def _soft_mean(target: Tensor, width: float) -> Tensor:
+    """From the median on, with less weight for what is far off, as in Huber 1964 (Robust estimation of a location)."""
+    answer = _median(target)
+    for _ in range(10):
+        weight = width / (target - answer).abs().clamp(min=width)
+        answer = (weight * target).sum(0, keepdim=True) / weight.sum(0, keepdim=True)
+    return answer
+
+
 def _binary(answer: Tensor, target: Tensor) -> Tensor:
     return F.binary_cross_entropy(answer.clamp(0, 1), target.clamp(0, 1), reduction="none")
 
@@ -129,3 +161,5 @@ COMPARISONS = {
     "cross_entropy": Comparison(_of_classes, _mean, lambda given: given.softmax(1), has_classes=True),
 }
 """The loss functions of which it is known; to add one, add a row."""
+WIDTHS = {"smooth_l1_loss": "beta", "huber_loss": "delta"}
+"""Those that are squares near their target, and how each calls the width of that."""

@@ -63,7 +63,8 @@ def _compared(name: str) -> Callable[[Record, Any], None]:
 
     def note(record: Record, node: Any) -> None:
         given, target = _narrow(node._saved_self), _narrow(node._saved_target)
-        record.losses.append(Call(name, given, target, None, {}, made_by(node._saved_self), ""))
+        options = {width: getattr(node, f"_saved_{width}") for width in WIDTHS if hasattr(node, f"_saved_{width}")}
+        record.losses.append(Call(name, given, target, None, options, made_by(node._saved_self), ""))
 
     return note
 
@@ -93,6 +94,8 @@ def _log_softmax(record: Record, node: Any) -> None:
     record.squashes.append(Call("log_softmax", node._saved_result, None, None, {}, _maker(node), ""))
 
 
+WIDTHS = ("beta", "delta")
+"""Of ``smooth_l1_loss`` and ``huber_loss``: how far they are squares."""
 _NOTES: dict[str, Callable[[Record, Any], None]] = {
     "NllLoss": _classes,
     "NllLoss2D": _classes,
