@@ -9,6 +9,7 @@ from lightning_adam.diagnosis.case import Case
 from lightning_adam.diagnosis.course import ENOUGH, LEARNT, Curve, falls, has_fallen, noise_of
 from lightning_adam.diagnosis.finding import Finding
 from lightning_adam.diagnosis.history import median
+from lightning_adam.diagnosis.large_steps import HOPELESS, lost_its_start
 from lightning_adam.diagnosis.theory import LARGE_RATIO
 
 PROOF = frozenset({
@@ -70,8 +71,6 @@ STRAIGHT = 0.6
 """The newer half's fall over the older half's: 1 of a line, under 0.4 of what decays to a third in the run."""
 ADVERSARY = 10
 """Times its start: what a loss of one of several optimizers does below that may be the other's doing."""
-HOPELESS = 2.5
-"""‖Δθ‖/‖θ‖ in a first step that no healthy run has."""
 HARDLY_MOVED = 0.1
 """Of a weight's norm, by all steps together."""
 MOST_DROPPED = 0.9
@@ -115,7 +114,7 @@ def agrees(rule: str, case: Case) -> bool:
         return case.progress >= LATE_ENOUGH and (case.course == "standing" or is_short)
     if rule in SMALL_STEPS:
         return _is_slowed(rule, case)
-    if rule in LARGE_STEPS and gives_back(case):
+    if rule in LARGE_STEPS and (gives_back(case) or lost_its_start(case)):
         return True
     if rule in LARGE_STEPS and (lacks_a_rate(case) or has_slowed_down(case)):
         return False
@@ -352,7 +351,9 @@ def is_inflated(case: Case) -> bool:
 def is_cleared(rule: str, case: Case) -> bool:
     """The loss has fallen far enough to say that a suspicion was none; a start that raw values inflate says nothing."""
     curve = case.curve
-    return rule not in SCALES and case.course == "falling" and (curve.signed or curve.now < CLEARED * curve.start)
+    if rule in SCALES or lost_its_start(case):
+        return False
+    return case.course == "falling" and (curve.signed or curve.now < CLEARED * curve.start)
 
 
 def rises_after_a_fall(case: Case) -> bool:
