@@ -132,7 +132,8 @@ def _is_slowed(rule: str, case: Case) -> bool:
     if rule == "SCHEDULE-COLLAPSED" and stays_where_its_rate_left_it(case):
         return True
     is_hidden = rule in SHORTENED and case.course == "standing" and not would_show(case)
-    return (is_slow(case) and not is_hidden) or (rule in SHORTENED and falls_short(case))
+    is_cut_off = rule in SHORTENED or rule == "SCHEDULE-COLLAPSED"
+    return (is_slow(case) and not is_hidden) or (is_cut_off and falls_short(case))
 
 
 def _agrees_of_several(rule: str, case: Case) -> bool:
@@ -210,15 +211,15 @@ def gives_back(case: Case) -> bool:
 
 def stays_where_its_rate_left_it(case: Case) -> bool:
     """For 50 steps, or a quarter of the run, the rate has been under 1 % of its peak, and in these the loss, which is not
-    learnt, has not fallen.
+    learnt, has not fallen; or is, and gradients agree with each other, as they do on a slope and at no floor.
 
     Twice as many of a loss that had been falling: its noise may hide that it goes on.
     """
     total = case.run.total_steps
     steps = max(GONE, min(LEFT, round(total / 4))) if math.isfinite(total) else LEFT
     curve, since = case.curve, 2 * steps if case.course == "falling" else steps
-    is_left = case.past.low_lr >= since and (curve.signed or curve.now > LEARNT * curve.start)
-    return is_left and not has_fallen(case.past.losses[-since:])
+    is_unlearnt = curve.signed or curve.now > LEARNT * curve.start or median(case.past.recent("alignment", 5)) > AGREE
+    return is_unlearnt and case.past.low_lr >= since and not has_fallen(case.past.losses[-since:])
 
 
 def stood_before_its_rate_fell(case: Case) -> bool:
@@ -227,7 +228,7 @@ def stood_before_its_rate_fell(case: Case) -> bool:
     losses, low = case.past.losses, case.past.low_lr
     before = losses[-low - LEFT : -low] if low else []
     knows_more = bool(case.guesses) and all(case.curve.now < KNOWS_MORE * guess for guess in case.guesses)
-    return knows_more and len(before) >= GONE and not has_fallen(before)
+    return knows_more and len(before) == LEFT and not has_fallen(before)
 
 
 def lacks_a_rate(case: Case) -> bool:

@@ -264,7 +264,7 @@ def _never_arrives(case: Case) -> Finding:
 
 
 def schedule_collapsed(case: Case) -> Finding | None:
-    """The rate fell under 1 % of its peak before 60 % of the run, stays there, and the loss is still over 20 % of L0.
+    """The rate fell to 1 % of its peak before 60 % of the run, stays there, and the loss is still over 20 % of L0.
 
     "Stays": for 20 steps and 3 % of the run (restarts dip for 6 % of a cycle).
     """

@@ -1,0 +1,65 @@
+"""Causes that a loss which has fallen does not hide: what it fell from, what it stopped for, what never saw a batch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from lightning_adam.diagnosis import StepSignals
+from tests.healthy_run import RUN, Change, both, diagnose, healthy, heavy, light
+from tests.test_strangers_runs import grave
+
+PLANNED = replace(RUN, warmup=math.nan, steps_like="adam")
+
+
+def falling_to(level: float) -> Change:
+    """From 4, in the first 100 steps."""
+    return lambda s: replace(s, loss=level + (4 - level) * math.exp(-s.step / 25) + 0.02 * math.sin(9 * s.step))
+
+
+def first_steps_of(middle: float, largest: float) -> Change:
+    """Of the weights' norm: what the first ten steps move the median matrix by, and another one."""
+    return heavy(until=10, update_ratio_p50=middle, update_ratio_max=largest)
+
+
+@pytest.mark.parametrize(
+    ("middle", "largest", "level", "like", "told"),
+    [
+        (1.5, 4.0, 2.0, "adam", ["LR-HIGH"]),
+        (2e-3, 4.0, 2.0, "adam", []),  # one head that began near zero
+        (1.5, 4.0, 0.5, "adam", []),  # learnt all the same
+        (1.5, 4.0, 2.0, "sgd", []),  # such steps shrink with the gradient
+    ],
+)
+def test_loss_that_falls_does_not_excuse_steps_that_threw_all_weights_away(
+    middle: float, largest: float, level: float, like: str, told: list[str]
+) -> None:
+    """What it falls from is what these steps had made of it."""
+    change = both(first_steps_of(middle, largest), falling_to(level), light(lr=1e-3))
+
+    assert grave(diagnose(map(change, healthy()), replace(PLANNED, steps_like=like))) == told
+
+
+def two_tenths(at: int) -> Change:
+    """A milestone of a tenth, and ten steps later another."""
+
+    def change(s: StepSignals) -> StepSignals:
+        return replace(s, lr=1e-3 if s.step < at else 1e-4 if s.step < at + 10 else 1e-5)
+
+    return change
+
+
+@pytest.mark.parametrize(("at", "told"), [(50, ["SCHEDULE-COLLAPSED"]), (250, [])])
+def test_milestones_that_count_batches_for_epochs_are_named(at: int, told: list[str]) -> None:
+    """Two tenths are one hundredth, and not less; at 60 % of the run they are as planned."""
+    assert grave(diagnose(map(both(falling_to(1.6), two_tenths(at)), healthy(390)), PLANNED)) == told
+
+
+@pytest.mark.parametrize(("cosine", "told"), [(0.7, ["SCHEDULE-COLLAPSED"]), (0.0, [])])
+def test_loss_that_is_low_for_want_of_steps_is_told_from_one_at_its_floor(cosine: float, told: list[str]) -> None:
+    """Gradients go on pointing the same way on a slope; at a floor they are noise."""
+    change = both(falling_to(1.0), two_tenths(50), heavy(alignment=cosine))
+
+    assert grave(diagnose(map(change, healthy(390)), PLANNED)) == told
