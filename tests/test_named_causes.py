@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
+import lightning_adam as la
 from lightning_adam.diagnosis import StepSignals
 from tests.healthy_run import RUN, Change, both, diagnose, healthy, heavy, light
 from tests.test_strangers_runs import grave
@@ -63,3 +67,25 @@ def test_loss_that_is_low_for_want_of_steps_is_told_from_one_at_its_floor(cosine
     change = both(falling_to(1.0), two_tenths(50), heavy(alignment=cosine))
 
     assert grave(diagnose(map(change, healthy(390)), PLANNED)) == told
+
+
+def normalised(has_seen: bool) -> nn.Module:
+    """BatchNorm and Dropout in eval mode, after a batch of training or before any."""
+    net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.2), nn.Linear(8, 1))
+    if has_seen:
+        net(torch.randn(16, 4))
+    return net.eval()
+
+
+@pytest.mark.parametrize(("has_seen", "told"), [(False, "warning"), (True, "info")])
+def test_batchnorm_that_never_saw_a_batch_warns_in_eval_mode(has_seen: bool, told: str, tmp_path: Path) -> None:
+    """What was trained before may be meant to keep its statistics; what was not has none to keep."""
+    net = normalised(has_seen)
+    optimizer = torch.optim.Adam(net.parameters(), 1e-3)
+    with la.watch(net, optimizer, log_dir=tmp_path) as watch:
+        watch.loss(net(torch.randn(16, 4)).square().mean()).backward()
+        optimizer.step()
+
+    found = [f for f in watch.findings if f.rule == "EVAL-MODE"]
+    assert [f.severity for f in found] == [told]
+    assert ("never seen a batch normalises nothing there: 1." in found[0].message) != has_seen

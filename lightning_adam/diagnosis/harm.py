@@ -15,7 +15,7 @@ from lightning_adam.diagnosis.theory import LARGE_RATIO
 PROOF = frozenset({
     "NON-FINITE", "STATE-LOST", "STATE-CORRUPT", "SCALER-SKIPS", "GRAD-NOT-ZEROED", "NO-GRADIENT", "ZERO-GRADIENT",
     "OPTIMIZER-STALE", "BETA2-LOW", "WRONG-SIGN", "NO-LEARNING", "LOSS-DIVERGED", "BROADCAST", "LABEL-RANGE", "ONE-CLASS",
-    "DOUBLE-SOFTMAX", "DOUBLE-SIGMOID", "NLL-NEEDS-LOG", "SYMMETRIC-INIT",
+    "DOUBLE-SOFTMAX", "DOUBLE-SIGMOID", "NLL-NEEDS-LOG", "SYMMETRIC-INIT", "EVAL-MODE",
 })  # fmt: skip
 """Rules that are exact, or that look at the loss themselves."""
 SMALL_STEPS = frozenset({

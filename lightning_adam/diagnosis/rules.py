@@ -123,6 +123,9 @@ CAUSES: dict[str, tuple[str, ...]] = {
 for _rule in ("NO-LEARNING", "PLATEAU", "LR-LOW", "LR-HIGH", "NO-WARMUP", "WRONG-SIGN", "GRAD-VANISHING", "DEAD-PARAMETER"):
     CAUSES[_rule] = (*(fact for fact in FACTS if fact not in BY_DESIGN), *CAUSES.get(_rule, ()))
 
+for _rule in ("NO-LEARNING", "PLATEAU", "GRAD-VANISHING"):
+    CAUSES[_rule] = (*CAUSES[_rule], "EVAL-MODE")
+
 BETTER: dict[str, tuple[str, ...]] = {
     "ONE-LABEL": ("SORTED",),
     "BAD-BATCH": ("GRAD-EXPLODING", "BETA2-STALE", "STATE-CORRUPT", "STATE-LOST"),

@@ -159,16 +159,21 @@ def unused_parameter(case: Case) -> Finding | None:
 
 
 def eval_mode(case: Case) -> Finding | None:
-    """Layers that are trained stand in eval mode: BatchNorm keeps its old statistics, Dropout drops nothing; a fact."""
-    if case.past.count > 0 or not case.run.eval_modules:
+    """Layers that are trained stand in eval mode: BatchNorm keeps its old statistics, Dropout drops nothing; a fact.
+
+    A warning where BatchNorm has no statistics yet: nobody trains so on purpose, and the layer does nothing.
+    """
+    run = case.run
+    if case.past.count > 0 or not run.eval_modules:
         return None
+    idle = f"; BatchNorm that has never seen a batch normalises nothing there: {_some(run.idle_norms)}" if run.idle_norms else ""
     return Finding(
         "EVAL-MODE",
-        "info",
+        "warning" if run.idle_norms else "info",
         case.now.step,
-        f"layers that are trained stand in eval mode: {_some(case.run.eval_modules)}.",
-        {"modules": len(case.run.eval_modules)},
-        case.run.eval_modules,
+        f"layers that are trained stand in eval mode: {_some(run.eval_modules)}{idle}.",
+        {"modules": len(run.eval_modules)},
+        run.eval_modules,
         "Call model.train() before training (models of libraries often come in eval mode); keep eval() for frozen parts.",
     )
 
