@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,8 @@ import torch
 from torch import nn
 
 import lightning_adam as la
-from lightning_adam.diagnosis import StepSignals
+from lightning_adam.diagnosis import Finding, StepSignals
+from lightning_adam.preflight.cheap import cheap_checks
 from tests.healthy_run import RUN, Change, both, diagnose, healthy, heavy, light
 from tests.test_strangers_runs import grave
 
@@ -88,4 +90,31 @@ def test_batchnorm_that_never_saw_a_batch_warns_in_eval_mode(has_seen: bool, tol
 
     found = [f for f in watch.findings if f.rule == "EVAL-MODE"]
     assert [f.severity for f in found] == [told]
-    assert ("never seen a batch normalises nothing there: 1." in found[0].message) != has_seen
+    assert ("never saw a batch normalises nothing there: 1." in found[0].message) != has_seen
+
+
+LOUD = (json.dumps(Finding("INIT-SCALE", "warning", 0, "Weights are large.").to_dict()),)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "untrained", "told"),
+    [(2e-4, True, ["INIT-SCALE"]), (2e-4, False, []), (2e-3, True, [])],
+)
+def test_weights_that_no_step_can_turn_are_too_large_however_far_the_loss_falls(
+    ratio: float, untrained: bool, told: list[str]
+) -> None:
+    """At 2e-4 of their norm per step, 400 steps are 8 % of it; what was trained before may be meant to stay."""
+    change = both(heavy(update_ratio_p50=ratio, update_ratio_max=ratio), lambda s: replace(s, loss=1e4 * s.loss**4))
+
+    assert grave(diagnose(map(change, healthy(390)), replace(RUN, untrained=untrained, facts=LOUD))) == told
+
+
+@pytest.mark.parametrize(("times", "is_told"), [(1, False), (10, True)])
+def test_default_weights_times_ten_are_told_before_training(times: int, is_told: bool) -> None:
+    """Torch's own layers give 0.58 of their input; 273 models of the corpus at most 1.6."""
+    net = nn.Sequential(nn.Linear(32, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 1))
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter *= times
+
+    assert ("INIT-SCALE" in [f.rule for f in cheap_checks(net, [], None)]) == is_told

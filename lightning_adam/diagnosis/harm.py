@@ -10,6 +10,7 @@ from lightning_adam.diagnosis.course import ENOUGH, LEARNT, Curve, falls, has_fa
 from lightning_adam.diagnosis.finding import Finding
 from lightning_adam.diagnosis.history import median
 from lightning_adam.diagnosis.large_steps import HOPELESS, lost_its_start
+from lightning_adam.diagnosis.large_weights import outweighs_all_steps
 from lightning_adam.diagnosis.theory import LARGE_RATIO
 
 PROOF = frozenset({
@@ -101,8 +102,8 @@ def agrees(rule: str, case: Case) -> bool:
         return not is_apart and not (rule in LARGE_STEPS and is_unmoved(case))
     if rule in SCALES:
         has_moved = rule != "INPUT-SCALE" or not 0 < case.past.moved < HARDLY_MOVED
-        is_short = rule == "INIT-SCALE" and falls_short(case)
-        return has_moved and case.curve.count >= patience(case) and (is_left_high(case) or is_short)
+        is_held = rule == "INIT-SCALE" and (falls_short(case) or outweighs_all_steps(case))
+        return has_moved and case.curve.count >= patience(case) and (is_left_high(case) or is_held)
     if rule in BOUNCING or case.curve.count < patience(case):
         return False
     if rule == "SCHEDULE-COLLAPSED" and stood_before_its_rate_fell(case):

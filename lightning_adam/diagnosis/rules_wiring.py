@@ -166,7 +166,7 @@ def eval_mode(case: Case) -> Finding | None:
     run = case.run
     if case.past.count > 0 or not run.eval_modules:
         return None
-    idle = f"; BatchNorm that has never seen a batch normalises nothing there: {_some(run.idle_norms)}" if run.idle_norms else ""
+    idle = f"; BatchNorm that never saw a batch normalises nothing there: {_some(run.idle_norms)}" if run.idle_norms else ""
     return Finding(
         "EVAL-MODE",
         "warning" if run.idle_norms else "info",
