@@ -16,6 +16,10 @@ from lightning_adam.diagnosis.history import History, median
 
 Course = Literal["falling", "standing", "rising", "unknown"]
 
+STUCK = 0.6
+"""Of its start: a loss that stands still above it has learnt little, or only how often each class comes."""
+LATE = 0.6
+"""Share of the run after which what has not been learnt is late."""
 LEARNT = 0.3
 """Under so much of its start a loss that stands still is no harm: it has been learnt, or this is the data's own noise."""
 LOST = 0.12

@@ -6,9 +6,11 @@ import math
 from dataclasses import replace
 
 from lightning_adam.diagnosis.case import Case
-from lightning_adam.diagnosis.course import ENOUGH, LEARNT, Curve, falls, has_fallen, noise_of
+from lightning_adam.diagnosis.course import ENOUGH, LATE, LEARNT, STUCK, Curve, falls, has_fallen, noise_of
 from lightning_adam.diagnosis.finding import Finding
 from lightning_adam.diagnosis.history import median
+from lightning_adam.diagnosis.large_steps import HOPELESS, lost_its_start, never_recovered
+from lightning_adam.diagnosis.large_weights import outweighs_all_steps
 from lightning_adam.diagnosis.theory import LARGE_RATIO
 
 PROOF = frozenset({
@@ -55,22 +57,16 @@ FALLEN = 0.25
 """Of its start: a loss that has fallen by so much was not ruined by the first steps; it may stand at a high floor."""
 KNOWS_MORE = 0.85
 """Of what guessing costs: under it something was learnt, wherever it began; much of some data nobody can predict."""
-STUCK = 0.6
-"""Of its start: a loss that stands still above it has learnt little, or only how often each class comes."""
 CLEARED = 0.5
 """Of its start: a suspicion of a run that falls below it was none."""
 TOO_SLOW = 0.6
 """Of its start: where a loss would end at its pace so far."""
-LATE = 0.6
-"""Share of the run after which what has not been learnt is late."""
 AGREE = 0.5
 """Cosine of a gradient with the momentum before it: 0 in noise, 1 on a slope that has no end in sight."""
 STRAIGHT = 0.6
 """The newer half's fall over the older half's: 1 of a line, under 0.4 of what decays to a third in the run."""
 ADVERSARY = 10
 """Times its start: what a loss of one of several optimizers does below that may be the other's doing."""
-HOPELESS = 2.5
-"""‖Δθ‖/‖θ‖ in a first step that no healthy run has."""
 HARDLY_MOVED = 0.1
 """Of a weight's norm, by all steps together."""
 MOST_DROPPED = 0.9
@@ -94,6 +90,8 @@ def judged(finding: Finding, case: Case) -> tuple[Finding, bool]:
 
 def agrees(rule: str, case: Case) -> bool:
     """Whether the loss shows the harm that the rule's sickness does."""
+    if rule == "EVAL-MODE" and case.run.idle_norms:  # a layer that does nothing, whatever the loss
+        return True
     if case.run.optimizers > 1:
         return _agrees_of_several(rule, case)
     if case.course == "rising":
@@ -101,8 +99,8 @@ def agrees(rule: str, case: Case) -> bool:
         return not is_apart and not (rule in LARGE_STEPS and is_unmoved(case))
     if rule in SCALES:
         has_moved = rule != "INPUT-SCALE" or not 0 < case.past.moved < HARDLY_MOVED
-        is_short = rule == "INIT-SCALE" and falls_short(case)
-        return has_moved and case.curve.count >= patience(case) and (is_left_high(case) or is_short)
+        is_held = rule == "INIT-SCALE" and (falls_short(case) or outweighs_all_steps(case))
+        return has_moved and case.curve.count >= patience(case) and (is_left_high(case) or is_held)
     if rule in BOUNCING or case.curve.count < patience(case):
         return False
     if rule == "SCHEDULE-COLLAPSED" and stood_before_its_rate_fell(case):
@@ -114,22 +112,13 @@ def agrees(rule: str, case: Case) -> bool:
         return case.progress >= LATE_ENOUGH and (case.course == "standing" or is_short)
     if rule in SMALL_STEPS:
         return _is_slowed(rule, case)
-    if rule in LARGE_STEPS and gives_back(case):
-        return True
-    if rule in LARGE_STEPS and _never_recovered(case):
+    if rule in LARGE_STEPS and (gives_back(case) or lost_its_start(case) or never_recovered(case)):
         return True
     if rule in LARGE_STEPS and (lacks_a_rate(case) or has_slowed_down(case)):
         return False
     if rule in FIRST_STEPS:
         return not is_unmoved(case) and is_where_it_began(case)
     return is_stuck(case) or (rule in RECURRING and falls_short(case))
-
-
-def _never_recovered(case: Case) -> bool:
-    """A first step moved weights by a multiple of their norm, and late in the run most of the loss is still there."""
-    curve = case.curve
-    is_high = not curve.signed and curve.start > 0 and curve.now > STUCK * curve.start
-    return case.past.early_ratio > HOPELESS and case.progress > LATE and is_high
 
 
 def _is_slowed(rule: str, case: Case) -> bool:
@@ -141,7 +130,8 @@ def _is_slowed(rule: str, case: Case) -> bool:
     if rule == "SCHEDULE-COLLAPSED" and stays_where_its_rate_left_it(case):
         return True
     is_hidden = rule in SHORTENED and case.course == "standing" and not would_show(case)
-    return (is_slow(case) and not is_hidden) or (rule in SHORTENED and falls_short(case))
+    is_cut_off = rule in SHORTENED or rule == "SCHEDULE-COLLAPSED"
+    return (is_slow(case) and not is_hidden) or (is_cut_off and falls_short(case))
 
 
 def _agrees_of_several(rule: str, case: Case) -> bool:
@@ -218,15 +208,15 @@ def gives_back(case: Case) -> bool:
 
 def stays_where_its_rate_left_it(case: Case) -> bool:
     """For 50 steps, or a quarter of the run, the rate has been under 1 % of its peak, and in these the loss, which is not
-    learnt, has not fallen.
+    learnt, has not fallen; or is, and gradients agree with each other, as they do on a slope and at no floor.
 
     Twice as many of a loss that had been falling: its noise may hide that it goes on.
     """
     total = case.run.total_steps
     steps = max(GONE, min(LEFT, round(total / 4))) if math.isfinite(total) else LEFT
     curve, since = case.curve, 2 * steps if case.course == "falling" else steps
-    is_left = case.past.low_lr >= since and (curve.signed or curve.now > LEARNT * curve.start)
-    return is_left and not has_fallen(case.past.losses[-since:])
+    is_unlearnt = curve.signed or curve.now > LEARNT * curve.start or median(case.past.recent("alignment", 5)) > AGREE
+    return is_unlearnt and case.past.low_lr >= since and not has_fallen(case.past.losses[-since:])
 
 
 def stood_before_its_rate_fell(case: Case) -> bool:
@@ -235,7 +225,7 @@ def stood_before_its_rate_fell(case: Case) -> bool:
     losses, low = case.past.losses, case.past.low_lr
     before = losses[-low - LEFT : -low] if low else []
     knows_more = bool(case.guesses) and all(case.curve.now < KNOWS_MORE * guess for guess in case.guesses)
-    return knows_more and len(before) >= GONE and not has_fallen(before)
+    return knows_more and len(before) == LEFT and not has_fallen(before)
 
 
 def lacks_a_rate(case: Case) -> bool:
@@ -364,8 +354,10 @@ def is_inflated(case: Case) -> bool:
 def is_cleared(rule: str, case: Case) -> bool:
     """The loss has fallen far enough to say that a suspicion was none; a start that raw values inflate says nothing."""
     curve = case.curve
-    if curve.signed or rule in SCALES or case.course != "falling":
-        return rule not in SCALES and case.course == "falling"
+    if rule in SCALES or lost_its_start(case):
+        return False
+    if curve.signed or case.course != "falling":
+        return case.course == "falling"
     is_far = curve.now < CLEARED * curve.start or (rule in LARGE_STEPS and _is_lower_late(case))
     return is_far and not (rule in LARGE_STEPS and case.only_guesses(curve.now))
 

@@ -19,6 +19,8 @@ USUAL = 50
 """Of these, the last ones: their median is what is usual."""
 RATES = 25
 """Learning rates that are remembered: whether a rate was raised shortly before something broke."""
+LOW = 0.01001
+"""Of its peak: a rate that two steps of a tenth have lowered, and a rounding more."""
 LEVELS = 40
 """Points of the curve of the whole run."""
 ODD_INPUT = 5
@@ -79,7 +81,7 @@ class History:
         best_level: the same over the losses before the last 25: what the present level is compared with.
         first_lr: learning rate of the first step.
         peak_lr: highest learning rate so far that was held for two steps: one step's slip is no peak of a schedule.
-        low_lr: steps in a row under 1 % of it.
+        low_lr: steps in a row at 1 % of it or less.
         skips: steps in a row that the scaler left out.
         bad_losses: how many of these had a loss that was not finite.
         unzeroed: steps in a row whose gradients were added to the last step's.
@@ -232,7 +234,7 @@ class History:
             self.former_peak = max(self.rates[0], self.first_lr if math.isnan(self.former_peak) else self.former_peak)
         if math.isfinite(now.lr):
             _keep(self.rates, now.lr, RATES)
-        self.low_lr = self.low_lr + 1 if now.lr < 0.01 * self.peak_lr else 0
+        self.low_lr = self.low_lr + 1 if now.lr < LOW * self.peak_lr else 0
         if now.heavy is not None:
             self._remember_pass(now, now.heavy)
 

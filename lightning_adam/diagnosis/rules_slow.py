@@ -11,6 +11,7 @@ from lightning_adam.diagnosis.course import LEARNT
 from lightning_adam.diagnosis.finding import Finding
 from lightning_adam.diagnosis.harm import AGREE, goes_on_as_it_began, is_where_it_was_initialised
 from lightning_adam.diagnosis.history import PASSES, median
+from lightning_adam.diagnosis.large_weights import SHORT_WAY
 from lightning_adam.diagnosis.theory import HEALTHY_RATIO, SMALL_RATIO, agreement
 from lightning_adam.diagnosis.wording import loss_clause, number, percent
 
@@ -18,9 +19,9 @@ STILL_THERE = 0.93
 """Of its start: a loss that stands there has learnt next to nothing."""
 HARDLY = 0.01
 """Of a weight's norm, by all steps together: five steps of a healthy run, by ``HEALTHY_RATIO``."""
-SHORT_WAY, SHORT_WAY_UNSEEN = 0.15, 0.1
-"""Of a weight's norm, by all steps together after 40 % of the run: of 876 healthy runs of the corpus the first percentile
-is 0.26, of 104 runs at a hundredth of their rate the median is 0.02. The second where nothing tells whether steps agree."""
+SHORT_WAY_UNSEEN = 0.1
+"""Of a weight's norm, where nothing tells whether steps agree; else as :data:`SHORT_WAY`. Of 104 runs at a hundredth of
+their rate the median is 0.02."""
 FAR = 1.0
 """Of its norm, by all steps of the matrix that moves most."""
 AGREED = 1.4
@@ -272,7 +273,7 @@ def _never_arrives(case: Case) -> Finding:
 
 
 def schedule_collapsed(case: Case) -> Finding | None:
-    """The rate fell under 1 % of its peak before 60 % of the run, stays there, and the loss is still over 20 % of L0.
+    """The rate fell to 1 % of its peak before 60 % of the run, stays there, and the loss is still over 20 % of L0.
 
     "Stays": for 20 steps and 3 % of the run (restarts dip for 6 % of a cycle).
     """

@@ -161,17 +161,20 @@ def unused_parameter(case: Case) -> Finding | None:
 def eval_mode(case: Case) -> Finding | None:
     """Layers that are trained stand in eval mode: BatchNorm keeps its old statistics, Dropout drops nothing; a fact.
 
-    Some mean it so; a suspicion, which a loss that gets nowhere confirms.
+    Some mean it so; a suspicion, which a loss that gets nowhere confirms. A warning where BatchNorm has no statistics yet:
+    nobody trains so on purpose, and the layer does nothing.
     """
-    if case.past.count > 0 or not case.run.eval_modules:
+    run = case.run
+    if case.past.count > 0 or not run.eval_modules:
         return None
+    idle = f"; BatchNorm that never saw a batch normalises nothing there: {_some(run.idle_norms)}" if run.idle_norms else ""
     return Finding(
         "EVAL-MODE",
         "warning",
         case.now.step,
-        f"layers that are trained stand in eval mode: {_some(case.run.eval_modules)}.",
-        {"modules": len(case.run.eval_modules)},
-        case.run.eval_modules,
+        f"layers that are trained stand in eval mode: {_some(run.eval_modules)}{idle}.",
+        {"modules": len(run.eval_modules)},
+        run.eval_modules,
         "Call model.train() before training (models of libraries often come in eval mode); keep eval() for frozen parts.",
     )
 

@@ -80,6 +80,7 @@ class RunSignals:
         missed: those of them that had a gradient in the first step.
         misses_untrained: whether a matrix among these is as its initialisation left it.
         eval_modules: layers that behave differently in training and are in eval mode, with parameters that are trained.
+        idle_norms: those of them that are BatchNorm and have never seen a batch.
         untrained: whether most of the weight matrices that can tell are as their initialisation left them.
         dropout: largest share of activations that training drops, by a Dropout layer or as the first step shows.
         one_class: whether the first step's loss compares with one class only.
@@ -119,6 +120,7 @@ class RunSignals:
     missed: tuple[str, ...] = ()
     misses_untrained: bool = False
     eval_modules: tuple[str, ...] = ()
+    idle_norms: tuple[str, ...] = ()
     untrained: bool = False
     dropout: float = 0.0
     one_class: bool = False

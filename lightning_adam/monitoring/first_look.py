@@ -118,13 +118,28 @@ def scale_of(values: Tensor) -> Floats:
 
 def eval_layers(module: nn.Module, names: Mapping[int, str]) -> tuple[str, ...]:
     """BatchNorm and Dropout that stand in eval mode although what they belong to is trained."""
-    found = []
+    return tuple(_asleep(module, names))[:MOST_NAMES]
+
+
+def idle_norms(module: nn.Module, names: Mapping[int, str]) -> tuple[str, ...]:
+    """Of these, BatchNorm whose statistics are as they were initialised: it subtracts 0 and divides by 1."""
+    asleep = _asleep(module, names)
+    return tuple(name for name, layer in asleep.items() if isinstance(layer, _BatchNorm) and _is_unseen(layer))[:MOST_NAMES]
+
+
+def _asleep(module: nn.Module, names: Mapping[int, str]) -> dict[str, nn.Module]:
+    found = {}
     for name, parent in module.named_modules():
         trained = any(p.requires_grad and id(p) in names for p in parent.parameters())
         for own, layer in parent.named_children() if trained else ():
             if _differs_in_training(layer) and not layer.training and not _is_frozen(layer):
-                found.append(f"{name}.{own}" if name else own)
-    return tuple(found[:MOST_NAMES])
+                found[f"{name}.{own}" if name else own] = layer
+    return found
+
+
+def _is_unseen(norm: _BatchNorm) -> bool:
+    mean, variance = norm.running_mean, norm.running_var
+    return mean is not None and variance is not None and not bool(mean.any()) and bool((variance == 1).all())
 
 
 def largest_dropout(module: nn.Module) -> float:

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from lightning_adam.diagnosis import RunSignals
 from lightning_adam.moments import read_moments
-from lightning_adam.monitoring.first_look import MOST_NAMES, eval_layers, largest_dropout
+from lightning_adam.monitoring.first_look import MOST_NAMES, eval_layers, idle_norms, largest_dropout
 from lightning_adam.monitoring.parameters import is_empty
 from lightning_adam.monitoring.run import Run
 from lightning_adam.statistics import looks_untrained, most_look_untrained
@@ -74,6 +74,7 @@ def run_signals(
         mode=run.mode,
         strangers=_strangers(parameters, names),
         eval_modules=eval_layers(run.module, names),
+        idle_norms=idle_norms(run.module, names),
         untrained=first_step == 0 and most_look_untrained(parameters[:MOST_LOOKED_AT]),
         dropout=largest_dropout(run.module),
         state=state,

@@ -17,7 +17,7 @@ from lightning_adam.preflight.recorder import is_on
 from lightning_adam.preflight.step import EMBEDDINGS, LAYERS
 from lightning_adam.preflight.task import DROPOUTS, NORMS, Task
 
-SMALLEST_GAIN, LARGEST_GAIN = 0.02, 7
+SMALLEST_GAIN, LARGEST_GAIN = 0.02, 4
 TOO_MUCH = 0.9
 """A share that is dropped, from which hardly anything is left to learn by."""
 FADED = 1e-6
