@@ -59,15 +59,8 @@ def _frozen_untrained(facts: Facts) -> Iterator[Finding]:
         )
     elif share >= 0.1:
         yield from _frozen_body(share, still)
-    elif (late := _frozen_late(facts.task.module)) is not None:
-        yield found(
-            "FROZEN",
-            "info",
-            f"{late} is frozen as it was initialised, behind layers that are frozen as they were trained.",
-            "Call requires_grad_(True) on it: put new layers on after the others have been frozen.",
-            {},
-            [late],
-        )
+    else:
+        yield from _frozen_late(facts.task.module)
 
 
 def _frozen_body(share: float, still: list[str]) -> Iterator[Finding]:
@@ -81,14 +74,21 @@ def _frozen_body(share: float, still: list[str]) -> Iterator[Finding]:
     )
 
 
-def _frozen_late(module: nn.Module) -> str | None:
+def _frozen_late(module: nn.Module) -> Iterator[Finding]:
     """The last frozen matrix, where it is a linear layer as torch draws it, and those before it are not."""
     still = [(name, p) for name, p in module.named_parameters() if not p.requires_grad and p.dim() > 1]
     if len(still) < 3:
-        return None
+        return
     (name, last), rest = still[-1], [p for _, p in still[:-1] if p.numel() >= FEWEST]
-    is_new = last.dim() == 2 and _is_as_made(last)
-    return name if is_new and rest and not any(looks_untrained(p) for p in rest) else None
+    if last.dim() == 2 and _is_as_made(last) and rest and not any(looks_untrained(p) for p in rest):
+        yield found(
+            "FROZEN",
+            "info",
+            f"{name} is frozen as it was initialised, behind layers that are frozen as they were trained.",
+            "Call requires_grad_(True) on it: put new layers on after the others have been frozen.",
+            {},
+            [name],
+        )
 
 
 def _is_copy(parameter: Tensor, others: Sequence[Tensor]) -> bool:
