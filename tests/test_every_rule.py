@@ -173,6 +173,13 @@ def test_a_plain_loop_is_told_of_no_trainer(example: Example) -> None:
     assert not [f.remedy for f in found if "rainer" in f.remedy or "self." in f.remedy]
 
 
+def test_layers_that_take_turns_are_no_unused_parameters() -> None:
+    """As many in each step, and never the same ones twice in a row."""
+    found = diagnose(replace(s, without_gradient=2, unused=(f"layers.{s.step % 3}.weight",)) for s in healthy())
+
+    assert "UNUSED-PARAMETER" not in {f.rule for f in found}
+
+
 def test_healthy_run_is_silent() -> None:
     """No rule says anything about a healthy run."""
     assert diagnose(healthy(400)) == []

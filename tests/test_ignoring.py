@@ -75,9 +75,7 @@ def test_a_glob_ignores_a_finding_only_where_all_its_parameters_match(pattern: s
     assert is_ignored(UNUSED, [pattern]) is expected
 
 
-@pytest.mark.parametrize(
-    ("wrong", "hint"), [(["LR-HIHG"], "'LR-HIGH'"), ("LR-HIGH", "give a list"), (["LR-HIGH:"], "a glob")]
-)
+@pytest.mark.parametrize(("wrong", "hint"), [(["LR-HIHG"], "'LR-HIGH'"), ("LR-HIGH", "give a list"), (["LR-HIGH:"], "glob")])
 def test_a_wrong_code_is_refused_when_the_monitor_is_made(wrong: object, hint: str) -> None:
     with pytest.raises(ConfigError, match=hint):
         DivergenceMonitor(ignore=wrong)  # type: ignore[arg-type]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from lightning_adam.diagnosis import RunSignals
+from lightning_adam.tensorboard.names import ABSENT
 from lightning_adam.tensorboard.tab.judged import GRADIENT, OVERVIEW, Judge
 from lightning_adam.tensorboard.tab.limits import bands, planned_share
 from lightning_adam.tensorboard.tab.tiles import Matrix
@@ -100,3 +101,16 @@ def test_sick_runs_are_coloured_and_healthy_ones_are_pale(tmp_path: Path) -> Non
 
     assert max(found[:2]) < 0.05 < 0.2 < min(found[2:])
     assert separation(found[:2], found[2:]) == 1.0
+
+
+def test_a_tensor_that_a_step_has_not_is_not_called_broken() -> None:
+    """Frozen from the fifth step on: its cells are no NaN gradients, and no gradients that are too small."""
+    norms, ratios = np.ones((10, 2), np.float32), np.full((10, 2), 2e-3, np.float32)
+    norms[5:, 1], ratios[5:, 1] = ABSENT, np.nan
+    matrices = {GRADIENT: Matrix(STEPS, norms), "update_ratio": Matrix(STEPS, ratios)}
+    judge = Judge(bands(ADAM), NAMES)
+
+    for quantity in matrices:
+        found = judge.judge(quantity, matrices)
+        assert found.excess is not None and not found.excess.any()
+        assert np.isnan(found.values[5:, 1]).all()

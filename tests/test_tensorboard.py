@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -16,12 +18,15 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_UNKNOWN
 from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
+from tensorboard.util import tensor_util
 from torch.utils.tensorboard import SummaryWriter
 
 from lightning_adam.cli import main
 from lightning_adam.statistics import COLUMNS, LOG10_EDGES, QUANTITIES, Snapshot
 from lightning_adam.tensorboard import HEADLINE, TensorBoardWriter, deep_link
+from lightning_adam.tensorboard.files import event_files
 from lightning_adam.tensorboard.heatmap import BLACK, GREY, colours, draw_heatmap
+from lightning_adam.tensorboard.reader import read_run
 
 NAMES = ["embed.weight", "layers.0.weight", "layers.0.bias"]
 
@@ -96,6 +101,25 @@ def test_rows_are_named_in_the_first_event(run: Path) -> None:
     content = EventAccumulator(str(run)).Reload().SummaryMetadata("adam_matrix/update_ratio").plugin_data.content
 
     assert json.loads(content)["rows"] == NAMES
+
+
+def test_a_tensor_keeps_its_row_where_others_come_and_go(tmp_path: Path) -> None:
+    """Experts that take turns: the dashboards know the names that the first event gives, and no later ones."""
+    taking_turns = [["embed", "expert.0"], ["embed", "expert.1"], ["expert.0", "head"]]
+    with SummaryWriter(str(tmp_path)) as files:
+        for step, names in enumerate(taking_turns):
+            numbers = np.array([[float(len(name) + step)] * len(COLUMNS) for name in names], np.float32)
+            told = replace(snapshot(step), names=names, groups=["decay"] * 2, sizes=[1, 1], table=numbers)
+            TensorBoardWriter(files).write_snapshot(step, {}, told)
+
+    loaded = EventAccumulator(str(tmp_path), size_guidance={"tensors": 0}).Reload()
+    first = json.loads(loaded.SummaryMetadata("adam_matrix/update_ratio").plugin_data.content)["rows"]
+    rows = [tensor_util.make_ndarray(e.tensor_proto).tolist() for e in loaded.Tensors("adam_matrix/update_ratio")]
+    assert first == ["embed", "expert.0"]
+    np.testing.assert_array_equal([row[1] for row in rows], [8.0, math.nan, 10.0])
+    table = read_run("run", tmp_path, event_files(tmp_path, os.listdir(tmp_path))).tables["adam_matrix/gradient_norm"]
+    assert table.rows == ("embed", "expert.0", "expert.1", "head")
+    np.testing.assert_array_equal(table.values[:, 2], [math.nan, 9.0, math.nan])
 
 
 def test_loader_of_the_dashboards_reads_all_steps(run: Path) -> None:

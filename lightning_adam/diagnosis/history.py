@@ -85,8 +85,9 @@ class History:
         skips: steps in a row that the scaler left out.
         bad_losses: how many of these had a loss that was not finite.
         unzeroed: steps in a row whose gradients were added to the last step's.
-        without_gradient: steps in a row with the same number of parameters without a gradient.
+        without_gradient: steps in a row with the same parameters without a gradient, by number and the names of the first.
         missing: that number.
+        idle: those names, one a line.
         clips: the last clip coefficients.
         logits: the first ten watched logits.
         early_ratio: largest update ratio of a weight matrix in the first ten steps.
@@ -131,6 +132,7 @@ class History:
     unzeroed: int = 0
     without_gradient: int = 0
     missing: int = 0
+    idle: str = ""
     clips: list[float] = field(default_factory=list)
     logits: list[float] = field(default_factory=list)
     early_ratio: float = 0.0
@@ -224,9 +226,10 @@ class History:
         self.skips = self.skips + 1 if now.skipped else 0
         self.bad_losses = self.bad_losses + (not math.isfinite(now.loss)) if now.skipped else 0
         self.unzeroed = self.unzeroed + 1 if now.not_zeroed else 0
-        same = now.without_gradient > 0 and now.without_gradient == self.missing
+        idle = "\n".join(now.unused)
+        same = now.without_gradient > 0 and (now.without_gradient, idle) == (self.missing, self.idle)
         self.without_gradient = self.without_gradient + 1 if same else int(now.without_gradient > 0)
-        self.missing = now.without_gradient
+        self.missing, self.idle = now.without_gradient, idle
         self.first_lr = now.lr if self.count == 0 else self.first_lr
         if math.isfinite(now.lr):
             self.peak_lr = max(self.peak_lr, min([now.lr, *self.rates[-1:]]))

@@ -318,7 +318,8 @@ class Watch:
 
 def _optimizers(module: Any, optimizers: Any) -> list[Optimizer]:
     if not isinstance(module, nn.Module):
-        raise ConfigError(f"module: got {type(module).__name__}. Give the network, an nn.Module, before its optimizers.")
+        given = repr(module).splitlines()[0]  # an optimizer's has many lines
+        raise ConfigError(f"module={given}: give the network, an nn.Module.")
     found = list(optimizers) if isinstance(optimizers, (list, tuple)) else [optimizers]
     wrong = [one for one in found if not hasattr(one, "param_groups")]
     if wrong or not found:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 from functools import lru_cache
 
+ABSENT = -math.inf
+"""The gradient norm of a tensor that a step has not, beside NaN in its other quantities: no norm is below 0."""
 _VECTOR = re.compile(r"(.*[._])?(\w*bias|b|beta|gamma|(\w*norm|ln|bn)\w*\.(weight|scale))", re.IGNORECASE)
 
 MOST_OF_NAME = 200

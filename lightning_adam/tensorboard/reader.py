@@ -16,6 +16,7 @@ from tensorboard.compat.proto.types_pb2 import DT_FLOAT, DT_STRING
 from lightning_adam.diagnosis import Finding
 from lightning_adam.tensorboard.event_records import Problems, Stretch, masked_crc32c, stretches
 from lightning_adam.tensorboard.files import find_event_files, open_plain
+from lightning_adam.tensorboard.names import ABSENT
 from lightning_adam.tensorboard.scalar_columns import Number, ScalarColumns, kept, latest
 
 __all__ = [
@@ -257,6 +258,7 @@ def _table(tag: str, points: _Points, purged: Sequence[int], notes: list[str]) -
         content, row = points.values[index]
         into = places[content][: len(row)]
         values[line, into] = row[: len(into)]
+    values[values == ABSENT] = np.nan
     return Table(tuple(columns), np.asarray(points.steps, dtype=np.int64)[kept], values)
 
 

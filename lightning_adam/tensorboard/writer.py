@@ -29,6 +29,7 @@ from tensorboard.util import tensor_util
 from lightning_adam.statistics import LOG10_EDGES, QUANTITIES, Snapshot
 from lightning_adam.tensorboard.heatmap import few_colours
 from lightning_adam.tensorboard.layout import layout
+from lightning_adam.tensorboard.rows import in_its_rows
 from lightning_adam.tensorboard.tags import PLUGIN, description
 from lightning_adam.tensorboard.tensor_histograms import COUNTED, HISTOGRAMS, about, as_tensor
 
@@ -76,12 +77,13 @@ class TensorBoardWriter:
             histogram(f"{self.prefix}.dist/log10_step_size", snapshot.hist_step_size),
             histogram(f"{self.prefix}.dist/log10_effective_lr", snapshot.hist_effective_lr),
         ]
+        placed = in_its_rows(self._files, self.prefix, snapshot) if matrix else snapshot
         for index, quantity in enumerate(QUANTITIES if matrix else ()):
-            values.append(self._matrix_row(f"{self.prefix}_matrix/{quantity}", snapshot.table[:, index], snapshot))
+            values.append(self._matrix_row(f"{self.prefix}_matrix/{quantity}", placed.table[:, index], placed))
             tag = f"{self.prefix}.tensors/{quantity}"
             values += [scalar(f"{tag}/{snapshot.names[i]}", snapshot.table[i, index]) for i in tensor_scalars]
-        for index, name in enumerate(COUNTED if matrix and len(snapshot.histograms) else ()):
-            values.append(self._tensor_histograms(f"{self.prefix}{HISTOGRAMS}{name}", index, snapshot))
+        for index, name in enumerate(COUNTED if matrix and len(placed.histograms) else ()):
+            values.append(self._tensor_histograms(f"{self.prefix}{HISTOGRAMS}{name}", index, placed))
         self._add(step, values)
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_adam.tensorboard.names import is_vector
+from lightning_adam.tensorboard.names import ABSENT, is_vector
 from lightning_adam.tensorboard.tab.limits import EARLY_STEPS, Band, planned_share, usual
 from lightning_adam.tensorboard.tab.tiles import Matrix
 
@@ -54,12 +54,15 @@ class Judge:
         band = self.bands.get(quantity)
         if band is None or not len(matrix.steps):
             return matrix
+        gradients = matrices.get(GRADIENT, NOTHING).at(matrix.steps).values
+        if quantity == GRADIENT:
+            matrix = Matrix(matrix.steps, np.where(gradients == ABSENT, np.float32(np.nan), gradients))
         shown = self._shown(band, matrix)
         excess = self._excess(quantity, band, shown, matrix)
         agrees = matrices.get(AGREEMENT, NOTHING).at(matrix.steps).values
         if agrees.shape == excess.shape:
             excess[(excess < 0) & (agrees < band.agree)] = 0
-        excess[not_finite(matrices.get(GRADIENT, NOTHING).at(matrix.steps).values, excess.shape)] = np.nan
+        excess[not_finite(gradients, excess.shape)] = np.nan
         return Matrix(matrix.steps, shown, excess)
 
     def ends(self, row: int, step: int, matrices: Mapping[str, Matrix]) -> list[tuple[float, str]]:
@@ -134,10 +137,11 @@ def begins_at_zero(ratios: Floats) -> Flags:
 
 
 def not_finite(gradients: Floats, shape: tuple[int, ...]) -> Flags:
-    """Cells whose gradient is infinite or NaN; a tensor that came in later, as one unfrozen, has NaN before."""
+    """Cells whose gradient is infinite or NaN; a tensor that came in later, as one unfrozen, has NaN before, and one that a
+    step has not has ABSENT."""
     if gradients.shape != shape:
         return np.zeros(shape, dtype=bool)
     finite = np.isfinite(gradients)
     there = np.maximum.accumulate(finite, axis=0) | ~finite.any(axis=1, keepdims=True)
-    flags: Flags = np.isinf(gradients) | (~finite & there)
+    flags: Flags = (np.isinf(gradients) | (~finite & there)) & (gradients != ABSENT)
     return flags

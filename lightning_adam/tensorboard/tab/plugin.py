@@ -126,7 +126,7 @@ class AdamPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
         tags = [prefix + quantity for quantity in request.args.getlist("quantity")]
         found = self._series.matrices(*_where(request), request.args["run"], tags)
         return {
-            tag.removeprefix(prefix): [matrix.steps.tolist(), matrix.values[:, row].tolist()]
+            tag.removeprefix(prefix): [matrix.steps.tolist(), matrix.of_tensor(row)]
             for tag, matrix in found.items()
             if 0 <= row < matrix.values.shape[1]
         }

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_adam.tensorboard.names import ABSENT
 from lightning_adam.tensorboard.reader import latest
 
 MOST_CELLS = 1 << 26
@@ -55,6 +56,11 @@ class Matrix:
     def nbytes(self) -> int:
         """Of memory."""
         return sum(plane.nbytes for plane in self.planes)
+
+    def of_tensor(self, row: int) -> list[float]:
+        """One tensor's values; NaN at the steps that have not got it."""
+        column = self.values[:, row]
+        return [float(value) for value in np.where(column == ABSENT, np.nan, column)]
 
     def between(self, first: int | None, last: int | None) -> Matrix:
         """The logged steps from ``first`` to ``last``, with one more on either side: a cell reaches half-way to it."""

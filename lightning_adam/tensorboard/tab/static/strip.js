@@ -83,17 +83,19 @@ export class Strip {
       count = Math.max(2, plotHeight / 24);
     g.textAlign = 'right';
     g.textBaseline = 'middle';
-    let last = Infinity;
+    let last = Infinity,
+      said = '';
     const ticks = scale.empty ? [] : (scale.log ? logTicks : linearTicks)(scale.low, scale.high, count);
     for (const tick of ticks) {
       const at = plotHeight - ((tick - scale.low) / (scale.high - scale.low)) * plotHeight;
       g.fillStyle = panel.colour('grid');
       g.fillRect(0, Math.round(at), width, 1);
       const middle = Math.min(plotHeight - 6, Math.max(7, at)); // nothing of a number is cut off
-      if (last - middle < 13) continue;
-      last = middle;
+      const label = format(scale.log ? Number((10 ** tick).toPrecision(6)) : tick);
+      if (last - middle < 13 || label === said) continue; // of one step, many ticks round to the same number
+      [last, said] = [middle, label];
       g.fillStyle = panel.colour('muted');
-      g.fillText(format(scale.log ? Number((10 ** tick).toPrecision(6)) : tick), -8, middle);
+      g.fillText(label, -8, middle);
     }
   }
 
