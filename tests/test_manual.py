@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 import lightning_adam as la
-from lightning_adam.callbacks import OptimizerMonitor
+from lightning_adam.callbacks import DivergenceMonitor, OptimizerMonitor
+from lightning_adam.diagnosis import Diagnosis
+from lightning_adam.diagnosis.case import Case
 from tests.digits import Digits, digits_loader, trainer
 
 
@@ -161,3 +163,37 @@ def test_helper_and_monitors_leave_nothing_behind_after_a_second_fit() -> None:
 
     assert len(fit.callbacks) == count
     assert not any(o._optimizer_step_post_hooks for o in fit.optimizers)
+
+
+class AccumulatesByHand(Digits):
+    """Steps once in four batches."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.automatic_optimization = False
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """A quarter of the loss each time."""
+        optimizer: Any = self.optimizers()
+        self.manual_backward(nn.functional.cross_entropy(self.net(batch[0]), batch[1]) / 4)
+        if batch_idx % 4 == 3:
+            optimizer.step()
+            optimizer.zero_grad()
+
+
+def test_progress_of_a_run_that_accumulates_by_hand_is_counted_in_its_own_steps() -> None:
+    """The log's axis counts batches, ``max_steps`` counts steps: at the third of four, 75 % are over."""
+    records: list[Any] = []
+
+    class Recording(DivergenceMonitor):
+        def on_record(self, position: int, record: Any) -> None:
+            records.append(record)
+
+    trainer(max_steps=4, callbacks=[Recording()]).fit(AccumulatesByHand(), digits_loader())
+    run, *steps = records
+    diagnosis = Diagnosis(run)
+    for signals in steps[:2]:
+        diagnosis.observe(signals)
+
+    assert [signals.step for signals in steps] == [3, 7, 11, 15]
+    assert Case(steps[2], diagnosis.history, run).progress == 0.75

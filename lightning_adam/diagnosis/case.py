@@ -133,7 +133,12 @@ class Case:
     def progress(self) -> float:
         """Share of the run that is over; NaN where its length is not known."""
         total = self.run.total_steps
-        return (self.now.step + 1) / total if total > 0 and math.isfinite(total) else math.nan
+        return self.steps_done / total if total > 0 and math.isfinite(total) else math.nan
+
+    @property
+    def steps_done(self) -> int:
+        """Of this optimizer: stepped by hand, it may do so in each batch, which the axis counts, not at all or often."""
+        return self.past.count + 1 if self.run.mode == "manual" else self.now.step + 1
 
     @property
     def is_early(self) -> bool:

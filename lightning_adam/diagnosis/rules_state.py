@@ -289,7 +289,7 @@ def state_lost(case: Case) -> Finding | None:
 
 
 def _warmup_again(case: Case) -> int:
-    left = case.run.total_steps - case.now.step
+    left = case.run.total_steps - case.steps_done + 1
     untuned = min(2000, untuned_warmup(case.now.beta2))
     return max(1, min(untuned, round(left / 10))) if math.isfinite(left) and left > 0 else untuned
 
