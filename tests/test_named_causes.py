@@ -118,19 +118,3 @@ def test_default_weights_times_ten_are_told_before_training(times: int, is_told:
             parameter *= times
 
     assert ("INIT-SCALE" in [f.rule for f in cheap_checks(net, [], None)]) == is_told
-
-
-@pytest.mark.parametrize(("rms", "told"), [(0.9, ["LR-LOW"]), (0.25, [])])
-def test_steps_that_still_go_straight_on_late_in_the_run_are_too_small(rms: float, told: list[str]) -> None:
-    """At its pace the loss would end at 15 % of its start; in elements that are noise a gradient may agree all the same."""
-    change = both(heavy(alignment=0.98, normalised_rms=rms), lambda s: replace(s, loss=4 * (1 - 0.85 * s.step / 390)))
-
-    assert grave(diagnose(map(change, healthy(300)), replace(RUN, total_steps=390.0))) == told
-
-
-@pytest.mark.parametrize(("norm", "told"), [(0.3, ["LR-LOW"]), (3.0, [])])
-def test_gradients_that_promise_too_little_name_the_rate_of_sgd(norm: float, told: list[str]) -> None:
-    """1e-2 times 0.3 squared is 0.36 in 400 steps, of a loss of 3; ten times the gradient promises a hundred times that."""
-    change = both(falling_to(3.0), light(gradient_norm=norm, lr=1e-2), heavy(normalised_rms=math.nan, alignment=math.nan))
-
-    assert grave(diagnose(map(change, healthy(390)), replace(PLANNED, steps_like="sgd", lr=1e-2))) == told
