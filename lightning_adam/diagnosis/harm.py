@@ -11,7 +11,6 @@ from lightning_adam.diagnosis.finding import Finding
 from lightning_adam.diagnosis.history import median
 from lightning_adam.diagnosis.large_steps import HOPELESS, lost_its_start, never_recovered
 from lightning_adam.diagnosis.large_weights import outweighs_all_steps
-from lightning_adam.diagnosis.small_steps import goes_straight_on
 from lightning_adam.diagnosis.theory import LARGE_RATIO
 
 PROOF = frozenset({
@@ -126,7 +125,7 @@ def _is_slowed(rule: str, case: Case) -> bool:
     """As SMALL_STEPS says; what is but shortened may be falling, where its noise would hide that it does."""
     if rule == "INPUT-CONSTANT" and case.only_guesses(case.curve.now):  # the best that can be had of it
         return True
-    if rule == "LR-LOW" and (goes_straight_on(case) or (case.curve.signed and is_where_it_was_initialised(case))):
+    if rule == "LR-LOW" and case.curve.signed and is_where_it_was_initialised(case):
         return True
     if rule == "SCHEDULE-COLLAPSED" and stays_where_its_rate_left_it(case):
         return True

@@ -12,7 +12,6 @@ from lightning_adam.diagnosis.finding import Finding
 from lightning_adam.diagnosis.harm import AGREE, goes_on_as_it_began, is_where_it_was_initialised
 from lightning_adam.diagnosis.history import PASSES, median
 from lightning_adam.diagnosis.large_weights import SHORT_WAY
-from lightning_adam.diagnosis.small_steps import STRAIGHT_ON, goes_straight_on, promised, promises_too_little
 from lightning_adam.diagnosis.theory import HEALTHY_RATIO, SMALL_RATIO, agreement
 from lightning_adam.diagnosis.wording import loss_clause, number, percent
 
@@ -29,6 +28,8 @@ AGREED = 1.4
 """Noise floors: rms of the steps' direction above which they agree with each other."""
 TRAINED = 0.65
 """Of what guessing costs: an untrained network begins above it; a pre-trained language model at a half of it."""
+STRAIGHT_ON = 0.9
+"""Cosine of a gradient with the momentum before it: noise gives 0, and what gets anywhere turns on the way."""
 
 
 def lr_low(case: Case) -> Finding | None:
@@ -36,8 +37,6 @@ def lr_low(case: Case) -> Finding | None:
 
     Or, whatever the ratio: after 40 % of the run each gradient still points where all before it did (:func:`never_turns`).
     Or, whatever the gradients: all steps together are under 1 % of the weights (:func:`_has_hardly_moved`).
-    Or, late in the run, whatever the loss may still reach at its pace (:func:`goes_straight_on`); or, of SGD, by what its
-    gradients promise (:func:`promises_too_little`).
     Or, whatever the ratio: all steps together are a short way, and the loss would not arrive (:func:`goes_too_short_a_way`);
     of several optimizers, whose losses tell nothing, and of a signed loss a short way from an initialisation alone.
 
@@ -54,10 +53,8 @@ def lr_low(case: Case) -> Finding | None:
 
 def _too_small_steps(case: Case) -> Finding | None:
     past = case.past
-    if never_turns(case) or goes_straight_on(case):
+    if never_turns(case):
         return _never_turned(case)
-    if promises_too_little(case):
-        return _too_little_promised(case)
     is_left_behind = (case.run.optimizers > 1 or past.is_signed) and is_where_it_was_initialised(case)
     if is_left_behind or goes_too_short_a_way(case):
         return _went_a_short_way(case)
@@ -70,7 +67,7 @@ def _too_small_steps(case: Case) -> Finding | None:
     ratios, rms = past.recent("update_ratio_p50", 3), median(past.recent("normalised_rms", 3))
     if len(ratios) < 3 or not (_steps_agree(case, rms) or _has_hardly_moved(case, median(ratios))):
         return None
-    if 3 * promised(case) < 0.2 * past.level:
+    if 3 * _promised(case) < 0.2 * past.level:
         return _too_little_promised(case)
     if not (0 < median(ratios) < SMALL_RATIO or _shrinks_to_nothing(case, median(ratios))):
         return None
@@ -215,14 +212,23 @@ def _went_a_short_way(case: Case) -> Finding:
     )
 
 
+def _promised(case: Case) -> float:
+    """What the whole run would gain in SGD, to first order α·|g|² per step; NaN of other steps.
+
+    By the larger one of the first gradients and the usual ones: where they have faded, the place is flat, whatever the rate.
+    """
+    norm = max(median(case.past.norms), median(case.past.first_norms))
+    return case.now.lr * norm * norm * case.run.total_steps if case.run.steps_like == "sgd" else math.nan
+
+
 def _too_little_promised(case: Case) -> Finding:
     """Weights that begin near zero move by a usual share, and still the rate is too low: the gradient's size says so."""
-    level, fall, advice = case.past.level, promised(case), rate_of_good_steps(case)
+    level, promised, advice = case.past.level, _promised(case), rate_of_good_steps(case)
     return _too_low(
         case,
-        f"at this rate the gradient (norm {number(median(case.past.norms))}) promises a fall by {number(fall)} in the "
+        f"at this rate the gradient (norm {number(median(case.past.norms))}) promises a fall by {number(promised)} in the "
         f"whole run, and the loss is {number(level, 4)}.",
-        {"promised": fall, "level": level},
+        {"promised": promised, "level": level},
         advice,
     )
 
