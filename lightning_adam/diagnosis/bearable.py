@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from lightning_adam.diagnosis.case import Case
+from lightning_adam.diagnosis.facts import known_facts
 from lightning_adam.diagnosis.harm import falls_straight
 from lightning_adam.diagnosis.history import median
 from lightning_adam.diagnosis.theory import good_first_step
@@ -42,10 +43,13 @@ def creeps(case: Case) -> bool:
 
     And its steps are under a thirtieth of what the first one could have been: whatever share of the weights they are.
 
-    Weights that begin near zero, as those of a linear model, move by a usual share however short the steps.
+    Weights that begin near zero, as those of a linear model, move by a usual share however short the steps. Not where layers
+    are left out of training: what is left of the model is slow for that.
     """
     past = case.past
     if case.run.steps_like != "sgd" or past.is_signed or not case.progress >= 0.5 or not falls_straight(case):
+        return False
+    if case.run.misses_untrained or any(fact.rule == "FROZEN" for fact in known_facts(case)):
         return False
     is_steep = median(past.norms[-50:]) > UNFADED * median(past.first_norms)
     return is_steep and past.peak_lr * FAR_BELOW < bearable_rate(case)
