@@ -36,7 +36,7 @@ def test_a_loss_may_be_handed_over_as_a_number() -> None:
     assert watch.state_dict()["monitor"]["diagnoses"][0]["history"]["losses"] == pytest.approx(told, rel=1e-5)
 
 
-@pytest.mark.parametrize("wrong", [SimpleNamespace(loss=torch.tensor(1.0)), {"loss": torch.tensor(1.0)}, None])
+@pytest.mark.parametrize("wrong", [SimpleNamespace(loss=torch.tensor(1.0)), {"loss": torch.tensor(1.0)}])
 def test_what_is_no_loss_is_refused(wrong: Any) -> None:
     """A model's whole output, of which the message says where its loss is."""
     meant = "outputs.loss" if hasattr(wrong, "loss") else "loss"

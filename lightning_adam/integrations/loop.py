@@ -180,8 +180,11 @@ class Watch:
             batch_index: its index in the epoch, for messages; by default the losses are counted.
 
         Raises:
-            ConfigError: it is no tensor and no number, such as a model's whole output.
+            ConfigError: it is no tensor and no number, such as a model's whole output; None is told of, and ends nothing.
         """
+        if loss is None and self._monitor is not None:
+            self._monitor.guard.tell("a loss", "watch.loss() was given None: leave it out where a batch has no loss.")
+            return loss
         if not isinstance(loss, Tensor):
             self.loss(as_loss(loss), batch=batch, batch_index=batch_index)
             return loss
