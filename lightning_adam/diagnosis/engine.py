@@ -29,7 +29,6 @@ from lightning_adam.diagnosis.harm import (
 )
 from lightning_adam.diagnosis.history import EARLY, PASSES, History
 from lightning_adam.diagnosis.ignoring import is_ignored
-from lightning_adam.diagnosis.loops import in_words_of
 from lightning_adam.diagnosis.rules import BETTER, CAUSES, LINTS, NEVER_AFTER, OF_A_PASS, RULES
 from lightning_adam.diagnosis.rules_gradients import stands_out
 from lightning_adam.diagnosis.signals import RunSignals, StepSignals
@@ -113,7 +112,7 @@ class Diagnosis:
         rules = [rule for code, rule in RULES.items() if has_pass or code not in OF_A_PASS]
         rules, said = ([*LINTS, *rules], known_facts(case)) if is_first else (rules, [])
         said += [finding for rule in rules if (finding := self._asked(rule, case)) is not None]
-        return [in_words_of(finding, self.run.mode) for finding in said if not is_ignored(finding, self.run.ignore)]
+        return [finding for finding in said if not is_ignored(finding, self.run.ignore)]
 
     def _asked(self, rule: Callable[[Case], Finding | None], case: Case) -> Finding | None:
         """What one rule says; one that raises is its own failure, and the others are asked all the same."""

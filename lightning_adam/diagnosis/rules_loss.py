@@ -13,6 +13,7 @@ from lightning_adam.diagnosis.harm import MOST_DROPPED, falls_short, is_slow
 from lightning_adam.diagnosis.history import PASSES, median, spread
 from lightning_adam.diagnosis.rules_slow import is_a_short_way, rate_of_good_steps
 from lightning_adam.diagnosis.theory import SMALL_RATIO
+from lightning_adam.diagnosis.trainer_words import words_for
 from lightning_adam.diagnosis.wording import batch_name, number, percent
 
 MIRRORED = (0.75, 2.5)
@@ -31,7 +32,7 @@ NON_FINITE_REMEDY = {
     "loss": "The weights were still finite: look at this batch (NaN inputs, log or division by 0 in the loss), "
     "then restart from the last checkpoint.",
     "gradient": "The loss was finite: look for sqrt, norm or log at 0 in the named layer (add an epsilon inside), "
-    "or run with Trainer(detect_anomaly=True); restart from the last checkpoint.",
+    "or run with {anomaly}; restart from the last checkpoint.",
     "moment": "Loss and gradient were finite: the optimizer's state overflowed{eps}; restart "
     "from the last checkpoint with eps=1e-8 and 32-bit state.",
     "parameter": "Loss and gradient were finite: the step itself overflowed{eps}; restart from "
@@ -67,7 +68,9 @@ def _mend_non_finite(case: Case, where: str) -> Advice:
     """An ε that let 0/0 through is named where the state or the step overflowed."""
     is_small = case.run.smallest_eps < 1e-12 and where in ("moment", "parameter")
     eps = f", or eps={case.run.smallest_eps:g} let 0/0 through" if is_small else ""
-    return Advice(NON_FINITE_REMEDY[where].format(eps=eps), {"eps": 1e-8} if is_small else {})
+    return Advice(
+        NON_FINITE_REMEDY[where].format(eps=eps, anomaly=words_for(case.run).anomaly), {"eps": 1e-8} if is_small else {}
+    )
 
 
 def _was_spoilt_before(case: Case) -> bool:

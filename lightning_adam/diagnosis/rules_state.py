@@ -13,6 +13,7 @@ from lightning_adam.diagnosis.further_fit import made_anew
 from lightning_adam.diagnosis.harm import agrees
 from lightning_adam.diagnosis.history import median
 from lightning_adam.diagnosis.theory import SMALL_RATIO, is_unbounded, noise_floor, slowest_decay, untuned_warmup
+from lightning_adam.diagnosis.trainer_words import words_for
 from lightning_adam.diagnosis.wording import loss_clause, named, number, percent, place, rounded
 
 UNBOUNDED_GROWTH = 2.0
@@ -251,8 +252,8 @@ def bf16_stall(case: Case) -> Finding | None:
         f"spacing of the type{place(heavy.lost_updates_max_in)}{loss_clause(case)}.",
         {"lost_updates": heavy.lost_updates, "lr": now.lr},
         named(heavy.lost_updates_max_in),
-        "Keep the weights in 32 bit (Trainer(precision='bf16-mixed')), or use an optimizer with stochastic rounding or "
-        f"Kahan summation. {advice.text or 'A higher rate would be lost less.'}",
+        f"Keep the weights in 32 bit ({words_for(case.run).mixed_precision}), or use an optimizer with stochastic rounding "
+        f"or Kahan summation. {advice.text or 'A higher rate would be lost less.'}",
         {**advice.changes, "precision": "bf16-mixed"},
     )
 
@@ -283,13 +284,13 @@ def state_lost(case: Case) -> Finding | None:
         if math.isfinite(kept)
         else f"the run goes on at step {case.now.step}, and the state of its optimizer counts {number(heavy.state_step)}.",
         {"state_step": heavy.state_step, "kept": kept},
-        remedy="Load the optimizer's state with the weights (trainer.fit(ckpt_path=...)); where it is gone, warm up again "
-        f"over {_warmup_again(case)} steps.",
+        remedy=f"Load the optimizer's state with the weights ({words_for(case.run).restore}); where it is gone, warm up "
+        f"again over {_warmup_again(case)} steps.",
     )
 
 
 def _warmup_again(case: Case) -> int:
-    left = case.run.total_steps - case.steps_done + 1
+    left = case.run.total_steps - case.steps_done
     untuned = min(2000, untuned_warmup(case.now.beta2))
     return max(1, min(untuned, round(left / 10))) if math.isfinite(left) and left > 0 else untuned
 
@@ -327,7 +328,7 @@ def state_corrupt(case: Case) -> Finding | None:
         "gradients can give: its moments do not belong together (quantised too coarsely, overflown, or half restored).",
         {"bound_excess": heavy.bound_excess, "normalised_rms": heavy.normalised_rms_max},
         named(heavy.bound_excess_in),
-        f"Restart from a checkpoint before this step{wider}.",
+        f"Restart from a checkpoint before this step{wider.format(mixed_precision=words_for(run).mixed_precision)}.",
         changes,
     )
 
@@ -336,7 +337,7 @@ IN_8_BIT: tuple[str, Mapping[str, str]] = (
     ", and keep the state in 32 bit (optimizer='adamw'; in bitsandbytes min_8bit_size or an override for embeddings)",
     {"optimizer": "adamw"},
 )
-IN_16_BIT = (", and keep weights and state in 32 bit (Trainer(precision='bf16-mixed'))", {"precision": "bf16-mixed"})
+IN_16_BIT = (", and keep weights and state in 32 bit ({mixed_precision})", {"precision": "bf16-mixed"})
 WIDER_STATE = {"uint8": IN_8_BIT, "int8": IN_8_BIT, "float16": IN_16_BIT, "bfloat16": IN_16_BIT}
 """What gives moments more digits, by their type; those of 32 bit have them, and were spoilt by what wrote to them."""
 RESTORED = ", and look at what writes to optimizer.state: loading half of it, or another optimizer's"

@@ -64,7 +64,7 @@ def optimizer_stale(case: Case) -> Finding | None:
         {"strangers": run.strangers, "tensors": run.tensors},
         run.left_out,
         "Make the optimizer after the model is complete (after layers are replaced, copied or moved), from "
-        "self.parameters().",
+        "model.parameters().",
     )
 
 

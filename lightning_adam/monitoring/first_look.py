@@ -116,18 +116,13 @@ def scale_of(values: Tensor) -> Floats:
         return np.array([largest, np.hypot(wide, middle), abs(middle) / wide])
 
 
-def eval_layers(module: nn.Module, names: Mapping[int, str]) -> tuple[str, ...]:
-    """BatchNorm and Dropout that stand in eval mode although what they belong to is trained."""
-    return tuple(_asleep(module, names))[:MOST_NAMES]
+def idle_norms(layers: Mapping[str, nn.Module]) -> tuple[str, ...]:
+    """Of :func:`eval_layers`, BatchNorm whose statistics are as they were initialised: it subtracts 0 and divides by 1."""
+    return tuple(name for name, layer in layers.items() if isinstance(layer, _BatchNorm) and _is_unseen(layer))
 
 
-def idle_norms(module: nn.Module, names: Mapping[int, str]) -> tuple[str, ...]:
-    """Of these, BatchNorm whose statistics are as they were initialised: it subtracts 0 and divides by 1."""
-    asleep = _asleep(module, names)
-    return tuple(name for name, layer in asleep.items() if isinstance(layer, _BatchNorm) and _is_unseen(layer))[:MOST_NAMES]
-
-
-def _asleep(module: nn.Module, names: Mapping[int, str]) -> dict[str, nn.Module]:
+def eval_layers(module: nn.Module, names: Mapping[int, str]) -> dict[str, nn.Module]:
+    """BatchNorm and Dropout that stand in eval mode although what they belong to is trained, by their names."""
     found = {}
     for name, parent in module.named_modules():
         trained = any(p.requires_grad and id(p) in names for p in parent.parameters())

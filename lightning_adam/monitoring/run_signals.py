@@ -56,6 +56,7 @@ def run_signals(
     """
     plan, held = run.plan(position), [p for g in optimizer.param_groups for p in g["params"]]
     parameters = [p for p in held if p.requires_grad and not is_empty(p)]
+    in_eval_mode = eval_layers(run.module, names)
     return RunSignals(
         optimizer=type(optimizer).__name__,
         position=position,
@@ -73,8 +74,8 @@ def run_signals(
         matrices=sum(p.dim() >= 2 for p in parameters),
         mode=run.mode,
         strangers=_strangers(parameters, names),
-        eval_modules=eval_layers(run.module, names),
-        idle_norms=idle_norms(run.module, names),
+        eval_modules=tuple(in_eval_mode)[:MOST_NAMES],
+        idle_norms=idle_norms(in_eval_mode)[:MOST_NAMES],
         untrained=first_step == 0 and most_look_untrained(parameters[:MOST_LOOKED_AT]),
         dropout=largest_dropout(run.module),
         state=state,

@@ -43,9 +43,8 @@ class MonitorState:
             for found in known
         ]
         empty = [0] * max(map(len, over), default=0)
-        nothing_past: dict[str, Any] = {"history": {}}
-        diagnoses = [
-            {"findings": found, "seen": empty[: len(found)], "began": empty[: len(found)], **nothing_past} for found in over
+        diagnoses: list[dict[str, Any]] = [
+            {"findings": found, "seen": empty[: len(found)], "began": empty[: len(found)], "history": {}} for found in over
         ]
         return MonitorState(self.statistics, diagnoses, self.actions_taken)
 

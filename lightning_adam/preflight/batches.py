@@ -160,10 +160,10 @@ def train_loader(source: Any) -> Any:
         return _combined(source)
     for hook, arguments in (("prepare_data", ()), ("setup", ("fit",))):
         getattr(source, hook, lambda *_: None)(*arguments)
-    return train_loader(_asked(source))
+    return train_loader(_own_train_dataloader(source))
 
 
-def _asked(source: Any) -> Any:
+def _own_train_dataloader(source: Any) -> Any:
     """Lightning's own ``train_dataloader`` of a class that writes none raises when it is called."""
     try:
         return source.train_dataloader()

@@ -130,7 +130,7 @@ def _foreign(facts: Facts) -> Iterator[Finding]:
             "OPTIMIZER-STALE",
             "critical",
             f"The optimizer holds {len(alien)} tensors that are not the module's, and misses {some(missing)}.",
-            "Build the optimizer in configure_optimizers from self.parameters(), after the last change of the model.",
+            "Build the optimizer after the last change of the model, from model.parameters().",
             {"tensors": len(alien)},
             missing,
         )

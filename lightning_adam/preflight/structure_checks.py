@@ -45,7 +45,7 @@ def optimizer_stale(facts: Facts) -> Iterator[Finding]:
         "critical",
         f"The optimizer holds {len(alien)} tensors that are not the module's: they are of another copy, or of a layer "
         "that was replaced." + (f" It misses {some(missing)}." if missing else ""),
-        "Build the optimizer in configure_optimizers from self.parameters(), after the last change of the model.",
+        "Build the optimizer after the last change of the model, from model.parameters().",
         {"tensors": len(alien)},
         missing,
     )
@@ -66,7 +66,7 @@ def optimizer_misses(facts: Facts) -> Iterator[Finding]:
         "OPTIMIZER-MISSES",
         "warning",
         f"{len(missing)} trainable tensors are in no optimizer: {some(missing)} stay as they are.",
-        "Pass self.parameters() to the optimizer; what is to stay as it is, freeze with requires_grad_(False).",
+        "Pass model.parameters() to the optimizer; what is to stay as it is, freeze with requires_grad_(False).",
         {"tensors": len(missing)},
         missing,
     )

@@ -46,7 +46,8 @@ def lr_high(facts: Facts) -> Iterator[Finding]:
     diverges = _lower_cures(trial)
     worse = ratio > HIGH and _better(trial.lower, trial.planned, trial.first) and not _ramp_cures(trial)
     is_lost = _is_stuck(facts) or _is_thrown(facts)
-    peak, lasting = _fastest(facts).peak, ratio * _fastest(facts).usual_step
+    fastest = _fastest(facts)
+    peak, lasting = fastest.peak, ratio * fastest.usual_step
     if not diverges and not worse and not is_lost and not (lasting > FAR_TOO_HIGH and _is_poor(trial)):
         return
     evidence = {"lr": peak} | _ends(trial) | ({"step over weights": ratio} if ratio == ratio else {})

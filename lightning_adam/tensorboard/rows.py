@@ -32,11 +32,15 @@ def in_its_rows(file: Any, prefix: str, snapshot: Snapshot) -> Snapshot:
     table[:, GRADIENT_NORM] = ABSENT
     table[rows] = snapshot.table
     return replace(
-        snapshot, names=names, sizes=list(sizes.values()), table=table, histograms=_placed(snapshot, rows, len(names))
+        snapshot,
+        names=names,
+        sizes=list(sizes.values()),
+        table=table,
+        histograms=_histograms_in_rows(snapshot, rows, len(names)),
     )
 
 
-def _placed(snapshot: Snapshot, rows: Sequence[int], count: int) -> Any:
+def _histograms_in_rows(snapshot: Snapshot, rows: Sequence[int], count: int) -> Any:
     counted = snapshot.histograms
     if not len(counted):
         return counted

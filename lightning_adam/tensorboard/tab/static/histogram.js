@@ -22,7 +22,8 @@ export class Histogram {
 
   /**
    * own, all: {step, bins: [low, high, count]} of log10 values, of the tensor and of all of them together; own also has limits:
-   * {value, code}, between which the rules find nothing in the rms of steps, or in the mean of rates. marks: {label: value} of the tensor. In plain units both.
+   * {value, code}, between which the rules find nothing in the rms of steps, or in the mean of rates. marks: {label: value} of
+   * the tensor. In plain units both.
    */
   set(own, all, marks, colour) {
     Object.assign(this, {own: used(own.bins ?? []), all: used(all.bins), limits: own.limits ?? [], colour});
