@@ -85,8 +85,7 @@ def same(ones: list[Tensor], others: list[Tensor]) -> bool:
 
 
 @pytest.mark.filterwarnings("ignore:Paged optimizers are not supported on CPU")
-@pytest.mark.parametrize("steps", [0, 3])
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("way", "steps"), [*((way, 3) for way in WAYS), (next(iter(WAYS)), 0)])
 @pytest.mark.parametrize("name", NAMES)
 def test_copy_trains_on_bit_for_bit(name: str, way: str, steps: int) -> None:
     """Copied before or after its first steps, with its module and scheduler, it gets where the never-copied twin gets."""

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard import context
 from tensorboard.backend.event_processing import data_provider, plugin_event_multiplexer
 from torch.utils.tensorboard import SummaryWriter
 
+from lightning_adam.callbacks import DivergenceMonitor
 from lightning_adam.diagnosis import Finding
 from lightning_adam.diagnosis.finding import findings_table
 from lightning_adam.tensorboard import TensorBoardWriter
@@ -21,8 +23,10 @@ from lightning_adam.tensorboard.tab.condition import condition
 from lightning_adam.tensorboard.tab.findings import spans
 from lightning_adam.tensorboard.tab.judged import OVERVIEW
 from lightning_adam.tensorboard.tab.overview import Overviews, losses
+from lightning_adam.tensorboard.tab.recorded import RECORDED, RECORDED_LOSS
 from lightning_adam.tensorboard.tab.series import SeriesReader
 from tests import tab_runs
+from tests.digits import Digits, digits_loader, trainer
 from tests.tab_runs import FINDING
 
 
@@ -159,6 +163,32 @@ def test_a_finding_that_a_long_table_leaves_out_is_still_shown(tmp_path: Path) -
             writer.write_text("adam/findings", findings_table(told if run == "many" else told[1:]), count)
         data, where = reader(tmp_path)
         assert len(data.findings(where, "", run, "adam")) == left
+
+
+def test_the_loss_of_a_module_that_logs_none_is_the_recorded_one(tmp_path: Path) -> None:
+    """A real run with a DivergenceMonitor alone has its line, with its settings and the loss that the module returned."""
+    module = Digits()
+    logger = TensorBoardLogger(tmp_path, name="", version="run")
+    trainer(max_steps=30, callbacks=[DivergenceMonitor()], logger=logger, log_every_n_steps=10).fit(module, digits_loader())
+    series, asking = reader(tmp_path)
+    (line,) = Overviews().lines(series, asking, "")
+    found = series.scalars(asking, "", "run", [*RECORDED.values()])
+    losses, rates, norms = (found[tag][1] for tag in RECORDED.values())
+
+    assert (line.loss_tag, line.steps, line.condition, line.watched) == (RECORDED_LOSS, 30, "", True)
+    assert (line.settings["optimizer"], line.settings["lr"], line.total) == ("AdamW", "0.003", 30)
+    assert [steps for steps, _ in found.values()] == [[*range(30)]] * 3
+    assert losses == pytest.approx(module.losses, rel=1e-5)
+    assert line.loss == losses[-1]
+    assert max(rates) == pytest.approx(3e-3) and min(norms) > 0
+
+
+def test_the_recorded_loss_comes_before_what_no_training_has() -> None:
+    """But after one that is named as the training loss."""
+    logged = ["accuracy", "val_loss", "train_loss"]
+
+    assert losses(logged, recorded=True) == ["train_loss", RECORDED_LOSS, "val_loss", "accuracy"]
+    assert losses(["val/loss", "evaluation"], recorded=True)[0] == RECORDED_LOSS
 
 
 def test_training_loss_is_known_by_its_name() -> None:

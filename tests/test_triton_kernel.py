@@ -80,20 +80,19 @@ def test_large_tensors_agree(program: Any) -> None:
 
 def test_only_what_float32_does_not_hold_is_summed_again(program: Any) -> None:
     """The second pass is for units that over- or underflow, or hold NaN; dead units and zero gradients are none of these."""
-    dead = mapped(reading(9000), torch.zeros_like)
-    dead = dataclasses.replace(dead, parameter=torch.ones(9000))
-    spoiled = reading(20_000)
+    dead = mapped(reading(1500), torch.zeros_like)
+    dead = dataclasses.replace(dead, parameter=torch.ones(1500))
+    spoiled = reading(9000)
     assert spoiled.gradient is not None
-    spoiled.gradient[9000] = math.nan
-    cases = {"good": reading(9000), "dead": dead, "still": reading(9000, gradient=torch.zeros(9000))}
-    cases |= {"huge": reading(9000, parameter=torch.full((9000,), 1e25)), "spoiled": spoiled}
-    cases |= {"tiny": reading(9000, scale=1e-20), "small eps": reading(9000, eps=1e-20)}
+    spoiled.gradient[8500] = math.nan
+    cases = {"good": reading(9000), "dead": dead, "still": reading(1500, gradient=torch.zeros(1500))}
+    cases |= {"huge": reading(1500, parameter=torch.full((1500,), 1e25)), "spoiled": spoiled}
+    cases |= {"tiny": reading(1500, scale=1e-20), "small eps": reading(1500, eps=1e-20)}
     fused(list(cases.values()))
     (launch,) = program.add_units.launches
 
-    good = [1, 1]
-    held = torch.split(launch[0][3], [2, 2, 2, 2, 3, 2, 2])
-    wanted = [good, good, good, [0, 0], [1, 0, 1], [0, 0], [0, 0]]
+    held = torch.split(launch[0][3], [2, 1, 1, 1, 2, 1, 1])
+    wanted = [[1, 1], [1], [1], [0], [1, 0], [0], [0]]
     assert [units.tolist() for units in held] == wanted
 
 
@@ -109,8 +108,8 @@ def test_a_few_large_values_among_many_small_ones_are_held(program: Any) -> None
 
 def test_shards_combined_are_the_whole(program: Any) -> None:
     """SUM over sums, counts and sample, MAX over maxima gives the whole tensors' rows; an empty shard is left alone."""
-    readings = [reading(30_001, seed=1), reading(900, seed=2, amsgrad=True), reading(2, seed=5)]
-    cuts = ((9_001, 17_333), (0, 450), (1, 1))
+    readings = [reading(11_001, seed=1), reading(900, seed=2, amsgrad=True), reading(2, seed=5)]
+    cuts = ((9_001, 9_333), (0, 450), (1, 1))
     ranks = [list(rank) for rank in zip(*map(shards, readings, cuts), strict=True)]
     raws = [fused(rank, sum(of.parameter.numel() > 0 for of in rank)) for rank in ranks]
     combined = RawTable(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,10 @@ class Bulk:
     words: Mapping[str, Mapping[str, Any]]
     scalars: Mapping[str, Mapping[str, Any]]
 
+    def points(self, run: str, tag: str) -> Sequence[Any]:
+        """Of a scalar; empty where the run has none of that name."""
+        return self.scalars.get(run, {}).get(tag) or []
+
     def configuration(self, run: str, prefix: str) -> RunSignals | None:
         """How the optimizer was configured; None where no table tells."""
         text = self._last_text(run, prefix + CONFIG)
@@ -42,7 +46,7 @@ class Bulk:
 
     def rate(self, run: str, prefix: str) -> float:
         """The highest learning rate that the optimizer is known to have had; NaN where none is known."""
-        text, points = self._last_text(run, prefix + CONFIG), self.scalars.get(run, {}).get(prefix + CLOCKS[0]) or []
+        text, points = self._last_text(run, prefix + CONFIG), self.points(run, prefix + CLOCKS[0])
         logged = [10**point.value for point in points]
         known = [rate for rate in (*logged, configured_rate(_decoded(text)) if text is not None else math.nan) if rate > 0]
         return max((float(f"{rate:.3g}") for rate in known if math.isfinite(rate)), default=math.nan)
@@ -53,7 +57,7 @@ class Bulk:
         Left out is what is no finding, what a resumed run went back before, and what turned out to be another finding; of a
         suspicion that was confirmed the first telling.
         """
-        clocks = [self.scalars.get(run, {}).get(prefix + clock, []) for clock in CLOCKS]
+        clocks = [self.points(run, prefix + clock) for clock in CLOCKS]
         table = self._last_text(run, prefix + TABLE)
         found = [
             _until(finding, table, event.wall_time)

@@ -14,7 +14,8 @@ from lightning_adam.diagnosis.finding import SEVERITIES
 from lightning_adam.tensorboard.configuration import CONFIG
 from lightning_adam.tensorboard.tab.bulk import CLOCKS, Bulk, told_tags
 from lightning_adam.tensorboard.tab.condition import condition
-from lightning_adam.tensorboard.tab.series import OptimizerSeries, SeriesReader
+from lightning_adam.tensorboard.tab.recorded import RECORDED_LOSS
+from lightning_adam.tensorboard.tab.series import FEW, OptimizerSeries, SeriesReader
 
 LOSSES = tuple(
     re.compile(pattern, re.IGNORECASE)
@@ -30,6 +31,7 @@ LOSSES = tuple(
 )
 """Names of a training loss, the surest first."""
 NO_LOSS = re.compile(r"(epoch|hp_metric|global_step)$|lr(-|$)|adam[^/]*/")
+OF_EVALUATION = re.compile(r"(.*[^a-z])?(val|test|eval)", re.IGNORECASE)
 QUIET_SECONDS, QUIET_SHARE = 120.0, 0.05
 """A run that has written nothing for so long, and for such a share of the time that it took so far, has ended."""
 
@@ -68,40 +70,66 @@ class Overview:
     written: float
 
 
-def overview(known: Bulk, run: str, optimizers: Sequence[OptimizerSeries], tags: Sequence[str]) -> Overview:
+@dataclass(frozen=True)
+class RunData:
+    """What was read of one run, beside what ``Bulk`` has.
+
+    Attributes:
+        tags: of its scalars.
+        loss_tag: of the likeliest training loss; empty where there is none.
+        loss: TensorBoard's points of it.
+        configured: how the first optimizer was configured, as far as it is known.
+    """
+
+    tags: Sequence[str]
+    loss_tag: str
+    loss: Sequence[Any]
+    configured: RunSignals
+
+
+def overview(known: Bulk, run: str, optimizers: Sequence[OptimizerSeries], data: RunData) -> Overview:
     """Of one run, from what was read of it."""
     first = optimizers[0]
     told = [f for o in optimizers if o.findings for f in known.findings(run, o.prefix)]
     gravest = max(told, key=lambda f: (SEVERITIES.index(f["severity"]), -f["step"]), default=None)
-    scalars, loss_tag = known.scalars.get(run, {}), next(iter(losses(tags)), "")
-    loss = scalars.get(loss_tag) or []
-    configured = known.configuration(run, first.prefix) or RunSignals()
-    points = [points for points in scalars.values() if points]
+    rate = known.rate(run, first.prefix)
+    points = [points for points in (data.loss, *known.scalars.get(run, {}).values()) if points]
     return Overview(
         run=run,
         optimizers=[o.prefix for o in optimizers],
         state="",
-        condition=condition(told, [point.value for point in loss]),
-        watched=any(tag.endswith(CLOCKS[1]) for tag in tags),
+        condition=condition(told, [point.value for point in data.loss]),
+        watched=any(tag.endswith(CLOCKS[1]) for tag in data.tags) or first.recorded,
         findings=len(told),
         severity=gravest["severity"] if gravest else "",
         rule=gravest["rule"] if gravest else "",
         step=gravest["step"] if gravest else None,
-        loss=loss[-1].value if loss else None,
-        loss_tag=loss_tag,
+        loss=data.loss[-1].value if data.loss else None,
+        loss_tag=data.loss_tag,
         steps=max([o.max_step for o in optimizers] + [series[-1].step for series in points]) + 1,
-        total=round(configured.total_steps) if math.isfinite(configured.total_steps) else None,
-        settings=settings(configured, known.rate(run, first.prefix)),
+        total=round(data.configured.total_steps) if math.isfinite(data.configured.total_steps) else None,
+        settings=settings(data.configured, data.configured.lr if math.isnan(rate) else rate),
         began=min((series[0].wall_time for series in points), default=0.0),
         written=max([o.max_wall_time for o in optimizers] + [series[-1].wall_time for series in points]),
     )
 
 
-def losses(tags: Sequence[str]) -> list[str]:
-    """Scalars that may be the training loss, the likeliest first."""
+def losses(tags: Sequence[str], recorded: bool = False) -> list[str]:
+    """Scalars that may be the training loss, the likeliest first.
+
+    Args:
+        tags: of the scalars that the run logged.
+        recorded: whether the diagnosis recorded the loss, too: likelier than what is not named as one of training.
+    """
     candidates = sorted(tag for tag in tags if not NO_LOSS.match(tag))
-    sure = [tag for pattern in LOSSES for tag in candidates if pattern.fullmatch(tag)]
-    return list(dict.fromkeys([*sure, *candidates]))
+    named = [tag for pattern in LOSSES for tag in candidates if pattern.fullmatch(tag)]
+    of_training = [tag for tag in named if not OF_EVALUATION.match(tag)]
+    return list(dict.fromkeys([*of_training, *([RECORDED_LOSS] if recorded else []), *named, *candidates]))
+
+
+def likely_loss(tags: Sequence[str], optimizers: Sequence[OptimizerSeries]) -> str:
+    """The likeliest training loss of a run; empty where it has none."""
+    return next(iter(losses(tags, any(optimizer.recorded for optimizer in optimizers))), "")
 
 
 def settings(known: RunSignals, rate: float) -> dict[str, str]:
@@ -135,10 +163,15 @@ class Overviews:
             tags = series.scalar_tags(context, experiment, stale)
             prefixes = {o.prefix for run in stale for o in ours[run]}
             wanted = [tag for prefix in prefixes for tag in (*told_tags(prefix), prefix + CONFIG)]
-            likely = {next(iter(losses(tags.get(run, []))), "") for run in stale}
-            known = series.bulk(context, experiment, stale, wanted, sorted(likely))
-            for run in stale:
-                self._known[experiment, run] = state[run], overview(known, run, ours[run], tags.get(run, []))
+            likely = {run: likely_loss(tags.get(run, []), ours[run]) for run in stale}
+            known = series.bulk(context, experiment, stale, wanted, sorted(set(likely.values()) - {RECORDED_LOSS}))
+            for run, loss_tag in likely.items():
+                where, prefix = (context, experiment, run), ours[run][0].prefix
+                is_recorded = loss_tag == RECORDED_LOSS
+                loss = series.recorded(*where, "loss", FEW) if is_recorded else known.points(run, loss_tag)
+                configured = known.configuration(run, prefix) or series.recorded_configuration(*where, prefix)
+                data = RunData(tags.get(run, []), loss_tag, loss, configured)
+                self._known[experiment, run] = state[run], overview(known, run, ours[run], data)
         now = time.time()
         return [replace(line, state=_state(line, now)) for run in sorted(ours) for line in [self._known[experiment, run][1]]]
 

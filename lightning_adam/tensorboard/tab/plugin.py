@@ -18,6 +18,7 @@ from lightning_adam.explain import codes, explanation
 from lightning_adam.tensorboard.tab.overview import Overviews, losses
 from lightning_adam.tensorboard.tab.overwritten import Overwritten
 from lightning_adam.tensorboard.tab.own_histogram import Place, own_histogram
+from lightning_adam.tensorboard.tab.recorded import RECORDED
 from lightning_adam.tensorboard.tab.report import report_page
 from lightning_adam.tensorboard.tab.series import MATRIX, SeriesReader
 from lightning_adam.tensorboard.tab.tiles import tile
@@ -93,10 +94,12 @@ class AdamPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
         where, run = _where(request), request.args["run"]
         optimizers = self._series.optimizers(*where, run).get(run, [])
         tags = self._series.scalar_tags(*where, [run]).get(run, [])
+        recorded = any(optimizer.recorded for optimizer in optimizers)
         return {
             "run": run,
             "scalars": tags,
-            "losses": losses(tags),
+            "losses": losses(tags, recorded),
+            "recorded": RECORDED if recorded else {},
             "texts": QUANTITY_TEXTS,
             "optimizers": [
                 asdict(o) | {"findings": self._series.findings(*where, run, o.prefix) if o.findings else []}

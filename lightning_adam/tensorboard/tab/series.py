@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tensorboard.data import provider
 
-from lightning_adam.diagnosis import RunSignals, decode
+from lightning_adam.diagnosis import RunSignals
 from lightning_adam.tensorboard.configuration import CONFIG
 from lightning_adam.tensorboard.reader import EVENTS, RECORDS
 from lightning_adam.tensorboard.tab.bulk import CLOCKS, Bulk, told_tags
@@ -22,6 +23,7 @@ from lightning_adam.tensorboard.tab.going_back import parted
 from lightning_adam.tensorboard.tab.judged import Judge, Rates
 from lightning_adam.tensorboard.tab.limits import Band, bands
 from lightning_adam.tensorboard.tab.loader import KEPT_STEPS
+from lightning_adam.tensorboard.tab.recorded import RECORDED, recorded_points, records
 from lightning_adam.tensorboard.tab.tiles import Matrix
 from lightning_adam.tensorboard.tags import PLUGIN
 
@@ -34,6 +36,8 @@ SKETCHED_CELLS = 1 << 17
 FEW = 50
 """Points of a scalar that a line about a run takes; the last one is always among them."""
 MATRIX = "_matrix/"
+UNKNOWN = RunSignals(weight_decay=math.nan)
+"""Of an optimizer whose configuration was not logged."""
 
 
 @dataclass
@@ -48,6 +52,7 @@ class OptimizerSeries:
         max_step: last logged step.
         max_wall_time: when it was written, seconds since 1970.
         findings: has any.
+        recorded: whether the diagnosis' signals were recorded.
     """
 
     prefix: str
@@ -57,6 +62,7 @@ class OptimizerSeries:
     max_step: int = -1
     max_wall_time: float = 0.0
     findings: bool = False
+    recorded: bool = False
 
 
 @dataclass(frozen=True)
@@ -125,12 +131,13 @@ class SeriesReader:
         known = self.bulk(*where[:2], [run], [prefix + CONFIG], []).configuration(run, prefix)
         if known is not None:
             return known
-        for point in self._tensors(*where, [prefix + RECORDS], PLUGIN).get(prefix + RECORDS, [])[:1]:
-            try:
-                return next((r for r in decode(point.numpy.reshape(-1)[0]) if isinstance(r, RunSignals)), RunSignals())
-            except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
-                LOG.warning("Adam tab: the signals of %s cannot be read: %s", run, error)
-        return RunSignals()
+        return self.recorded_configuration(*where, prefix)
+
+    def recorded_configuration(self, context: Any, experiment: str, run: str, prefix: str) -> RunSignals:
+        """As the diagnosis recorded it; all of it unknown where it recorded nothing."""
+        for stretch in self.points(context, experiment, run, prefix + RECORDS)[:1]:
+            return next((record for record in records(stretch) if isinstance(record, RunSignals)), UNKNOWN)
+        return UNKNOWN
 
     def bulk(self, context: Any, experiment: str, runs: Sequence[str], tags: Sequence[str], scalars: Sequence[str]) -> Bulk:
         """What several runs have told, in three requests to the data server however many runs there are."""
@@ -144,6 +151,12 @@ class SeriesReader:
             context, experiment_id=experiment, plugin_name="scalars", downsample=kept, run_tag_filter=clocks
         )
         return Bulk(words, {run: dict(series) for run, series in numbers.items()})
+
+    def recorded(self, context: Any, experiment: str, run: str, signal: str, most: int) -> list[Any]:
+        """What the diagnosis of the run's first optimizer recorded, at so many steps; empty where it recorded nothing."""
+        prefixes = [o.prefix for o in self.optimizers(context, experiment, run).get(run, []) if o.recorded]
+        stretches = self.points(context, experiment, run, prefixes[0] + RECORDS) if prefixes else []
+        return recorded_points(stretches, signal, most)
 
     def _words(self, context: Any, experiment: str, runs: Sequence[str], tags: Sequence[str], plugin: str) -> Any:
         """Run to tag to points; where one of them cannot be read, each is asked for alone."""
@@ -241,7 +254,9 @@ class SeriesReader:
             downsample=self._kept_scalars,
             run_tag_filter=_only([run], tags),
         )
-        return dict(series.get(run, {}))
+        asked = {signal: tag for signal, tag in RECORDED.items() if tag in tags}
+        recorded = {t: self.recorded(context, experiment, run, s, self._kept_scalars) for s, t in asked.items()}
+        return {**series.get(run, {}), **recorded}
 
     def histogram(self, context: Any, experiment: str, run: str, tag: str, step: int) -> dict[str, Any]:
         """The kept histogram nearest to ``step``: its step, and [low, high, count] per bin."""
@@ -314,9 +329,9 @@ def _optimizers(tags: Mapping[str, Any]) -> list[OptimizerSeries]:
     found: dict[str, OptimizerSeries] = {}
     for tag, series in tags.items():
         prefix, is_matrix, quantity = tag.partition(MATRIX)
-        if not is_matrix and not tag.endswith(EVENTS):
+        if not is_matrix and not tag.endswith((EVENTS, RECORDS)):
             continue
-        prefix = prefix if is_matrix else tag.removesuffix(EVENTS)
+        prefix = prefix if is_matrix else tag.removesuffix(EVENTS).removesuffix(RECORDS)
         optimizer = found.setdefault(prefix, OptimizerSeries(prefix))
         if is_matrix:
             optimizer.quantities.append(quantity)
@@ -324,7 +339,8 @@ def _optimizers(tags: Mapping[str, Any]) -> list[OptimizerSeries]:
             optimizer.names, optimizer.sizes = optimizer.names or [*rows.names], optimizer.sizes or [*rows.sizes]
             optimizer.max_step = max(optimizer.max_step, series.max_step)
         optimizer.max_wall_time = max(optimizer.max_wall_time, series.max_wall_time)
-        optimizer.findings |= not is_matrix
+        optimizer.findings |= tag.endswith(EVENTS)
+        optimizer.recorded |= tag.endswith(RECORDS)
     return sorted(found.values(), key=lambda optimizer: optimizer.prefix)
 
 

@@ -42,6 +42,7 @@ class App {
     this.findings = new Findings(this.view, {
       pick: (name) => this.pick(this.runs[0].optimizer.names.indexOf(name), null),
       filter: (names) => this.tensors.only(names),
+      hasHeatmap: () => this.runs[0].optimizer?.names.length > 0,
     });
     this.layer = new LayerView(this.view, (row) => this.pick(row, null));
     this.table = new Runs((name) => this.open(name));
@@ -325,7 +326,7 @@ class App {
     const {optimizer, name} = this.runs[0];
     this.status.textContent = optimizer?.names.length
       ? `${optimizer.names.length.toLocaleString('en')} tensors, last step ${optimizer.max_step.toLocaleString('en')}`
-      : `${name} has findings, but no OptimizerMonitor data`;
+      : `${name} was watched without OptimizerMonitor: no tensors to show`;
   }
 
   /** Another tensor, and another step where one is given. */

@@ -113,6 +113,7 @@ export class Findings {
 
   #parameters(names) {
     if (!names.length) return null;
+    if (!this.actions.hasHeatmap()) return el('p', {className: 'parameters', textContent: names.slice(0, 6).join(', ')});
     const shown = names.slice(0, 6).map((name) =>
       el('button', {
         type: 'button',

@@ -10,7 +10,7 @@ const firstMatch = (tags, patterns) => patterns.map((p) => tags.find((tag) => p.
 
 /** Which scalars of a run the timeline shows: {loss, rate, norm} and what else may be asked for as a loss. */
 export function timelineTags(run) {
-  const {scalars} = run.info,
+  const {scalars, recorded} = run.info,
     prefix = run.optimizer?.prefix ?? 'adam';
   const foreign = scalars.filter((tag) => !/^adam[^/]*\//.test(tag)).sort();
   const candidates = run.info.losses;
@@ -18,8 +18,8 @@ export function timelineTags(run) {
   return {
     candidates,
     loss: candidates[0] ?? null,
-    rate: own('log10_lr') ?? firstMatch(foreign, RATES),
-    norm: own('log10_gradient_norm') ?? firstMatch(foreign, NORMS),
+    rate: own('log10_lr') ?? firstMatch(foreign, RATES) ?? recorded.lr ?? null,
+    norm: own('log10_gradient_norm') ?? firstMatch(foreign, NORMS) ?? recorded.gradient_norm ?? null,
   };
 }
 
