@@ -65,7 +65,7 @@ class UntilRead(L.Callback):
         trainer.should_stop = share_read(pl_module, self.images, self.labels) >= 0.95
 
 
-LONGEST = ("ranger", "ranger21", "schedulefree_radam")
+LONGEST = ("adafactor", "adan", "radam", "ranger", "ranger21", "schedulefree_radam")
 """Thirty epochs of optimizers that start slowly take six to ten seconds each."""
 
 
