@@ -59,11 +59,12 @@ def events(folder: Path) -> list[Event]:
 
 
 def test_logged_step_is_one_event(run: Path) -> None:
-    """Scalars, histograms and the matrix of a step share one event and one wall time."""
-    at_seven = [e for e in events(run) if e.step == 7]
+    """Scalars, histograms and the matrix of a step share one event and one wall time; the first one names the rows, too."""
+    first, second = ([e for e in events(run) if e.step == step] for step in (7, 17))
+    values = 2 + 2 + len(QUANTITIES) * (1 + 2)
 
-    assert len(at_seven) == 1
-    assert len(at_seven[0].summary.value) == 2 + 2 + len(QUANTITIES) * (1 + 2)
+    assert [len(event.summary.value) for event in first] == [values + 1]
+    assert [len(event.summary.value) for event in second] == [values]
 
 
 def test_every_first_value_has_a_data_class(run: Path) -> None:

@@ -34,6 +34,8 @@ __all__ = [
 
 RECORDS = "_signals"
 """Ending of the tag of recorded signals, which are written in stretches."""
+ROWS = "_rows"
+"""Ending of the tag that tells which tensors the rows of the tables are, from its event on."""
 
 EVENTS = "_events"
 """Ending of the tag of findings, as they were told."""

@@ -29,6 +29,7 @@ from tensorboard.util import tensor_util
 from lightning_adam.statistics import LOG10_EDGES, QUANTITIES, Snapshot
 from lightning_adam.tensorboard.heatmap import few_colours
 from lightning_adam.tensorboard.layout import layout
+from lightning_adam.tensorboard.reader import EVENTS, RECORDS, ROWS
 from lightning_adam.tensorboard.rows import in_its_rows
 from lightning_adam.tensorboard.tags import PLUGIN, description
 from lightning_adam.tensorboard.tensor_histograms import COUNTED, HISTOGRAMS, about, as_tensor
@@ -78,6 +79,8 @@ class TensorBoardWriter:
             histogram(f"{self.prefix}.dist/log10_effective_lr", snapshot.hist_effective_lr),
         ]
         placed = in_its_rows(self._files, self.prefix, snapshot) if matrix else snapshot
+        if matrix and not self._is_named(self.prefix + ROWS, placed):
+            values.append(own_text(self.prefix + ROWS, json.dumps(row_names(placed.names, placed.sizes)).encode()))
         for index, quantity in enumerate(QUANTITIES if matrix else ()):
             values.append(self._matrix_row(f"{self.prefix}_matrix/{quantity}", placed.table[:, index], placed))
             tag = f"{self.prefix}.tensors/{quantity}"
@@ -96,17 +99,12 @@ class TensorBoardWriter:
 
     def write_events(self, step: int, findings: Sequence[Mapping[str, Any]]) -> None:
         """All findings of a step as one string tensor, JSON."""
-        payload = json.dumps(list(findings), allow_nan=True).encode()
-        metadata = plugin_metadata(f"{self.prefix}_events", "")
-        tensor = TensorProto(dtype="DT_STRING", string_val=[payload])
-        self._add(step, [Summary.Value(tag=f"{self.prefix}_events", metadata=metadata, tensor=tensor)])
+        self._add(step, [own_text(self.prefix + EVENTS, json.dumps(list(findings), allow_nan=True).encode())])
         self.experiment.flush()
 
     def write_signals(self, step: int, payload: bytes) -> None:
         """A stretch of the diagnosis' signals (``lightning_adam.diagnosis.encode``), for the doctor to replay."""
-        tag = f"{self.prefix}_signals"
-        tensor = TensorProto(dtype="DT_STRING", string_val=[payload])
-        self._add(step, [Summary.Value(tag=tag, metadata=plugin_metadata(tag, ""), tensor=tensor)])
+        self._add(step, [own_text(self.prefix + RECORDS, payload)])
 
     def write_heatmap(self, step: int, picture: Image.Image) -> None:
         """The update ratios so far, see :func:`~lightning_adam.tensorboard.heatmap.draw_heatmap`."""
@@ -188,9 +186,19 @@ def matrix_row(
 ) -> Any:
     """One quantity of all tensors, float32 [n_tensors]; the rows' names and numbers of elements, where given, are in the
     plugin content."""
-    told = {"version": 1, "rows": list(names or ()), **({} if sizes is None else {"sizes": list(sizes)})}
-    metadata = plugin_metadata(tag, "" if names is None else json.dumps(told))
+    metadata = plugin_metadata(tag, "" if names is None else json.dumps(row_names(names, sizes)))
     return Summary.Value(tag=tag, metadata=metadata, tensor=tensor_util.make_tensor_proto(values.astype(np.float32)))
+
+
+def row_names(names: Sequence[str], sizes: Sequence[int] | None) -> dict[str, Any]:
+    """What readers are told of the rows: the tensors' names, and how many elements each has."""
+    return {"version": 1, "rows": list(names), **({} if sizes is None else {"sizes": list(sizes)})}
+
+
+def own_text(tag: str, payload: bytes) -> Any:
+    """One string of a series that our own tools read."""
+    tensor = TensorProto(dtype="DT_STRING", string_val=[payload])
+    return Summary.Value(tag=tag, metadata=plugin_metadata(tag, ""), tensor=tensor)
 
 
 def plugin_metadata(tag: str, content: str) -> Any:

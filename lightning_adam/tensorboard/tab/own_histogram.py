@@ -63,10 +63,11 @@ def own_histogram(series: SeriesReader, place: Place, quantity: str, step: int) 
         return OwnHistogram()
     nearest = min(reversed(points), key=lambda point: abs(point.step - step))  # of a step done twice the later one
     counts = unpacked(nearest.numpy)
-    if not 0 <= place.row < len(counts):
+    row = series.row_names(*place.asked, place.run, place.prefix).row_as_written(place.row, nearest.wall_time)
+    if row is None or not 0 <= row < len(counts):
         return OwnHistogram()
     low, high = LOG10_EDGES[:-1].tolist(), LOG10_EDGES[1:].tolist()
-    bins = [bin for bin in zip(low, high, counts[place.row].tolist(), strict=True) if bin[2]]
+    bins = [bin for bin in zip(low, high, counts[row].tolist(), strict=True) if bin[2]]
     return OwnHistogram(nearest.step, bins, LIMITS[quantity](series, place, nearest.step) if quantity in LIMITS else [])
 
 

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from tensorboard.data import provider
 
 from lightning_adam.diagnosis import RunSignals
 from lightning_adam.tensorboard.configuration import CONFIG
-from lightning_adam.tensorboard.reader import EVENTS, RECORDS
+from lightning_adam.tensorboard.reader import EVENTS, RECORDS, ROWS
 from lightning_adam.tensorboard.tab.bulk import CLOCKS, Bulk, told_tags
 from lightning_adam.tensorboard.tab.going_back import parted
 from lightning_adam.tensorboard.tab.judged import Judge, Rates
 from lightning_adam.tensorboard.tab.limits import Band, bands
 from lightning_adam.tensorboard.tab.loader import KEPT_STEPS
 from lightning_adam.tensorboard.tab.recorded import RECORDED, recorded_points, records
+from lightning_adam.tensorboard.tab.row_names import RowNames, listing_of
 from lightning_adam.tensorboard.tab.tiles import Matrix
 from lightning_adam.tensorboard.tags import PLUGIN
 
@@ -86,6 +85,7 @@ class SeriesReader:
         self._data = data
         self._kept = limits.get(PLUGIN, KEPT_STEPS) or EVERYTHING
         self._kept_scalars = limits.get("scalars", 1000) or EVERYTHING
+        self._rows: dict[tuple[str, str, str], tuple[_Key, RowNames]] = {}
         self._cache, self._reading, self._judging = _Cache(), threading.Lock(), threading.Lock()
 
     def runs(self, context: Any, experiment: str) -> list[str]:
@@ -97,7 +97,33 @@ class SeriesReader:
         listing = self._data.list_tensors(
             context, experiment_id=experiment, plugin_name=PLUGIN, run_tag_filter=_only(None if run is None else [run], None)
         )
-        return {name: _optimizers(tags) for name, tags in listing.items()}
+        found = {name: _optimizers(tags) for name, tags in listing.items()}
+        if run is not None and run in found:
+            self._name_rows(context, experiment, run, found[run], listing[run])
+        return found
+
+    def _name_rows(self, context: Any, experiment: str, run: str, optimizers: Sequence[OptimizerSeries], tags: Any) -> None:
+        """Of all tensors that the run ever had: its series tell of those that it had at first."""
+        for optimizer in optimizers:
+            rows = self._row_names(context, experiment, run, optimizer.prefix, tags.get(optimizer.prefix + ROWS))
+            if rows.rows:
+                optimizer.names, optimizer.sizes = [*rows.rows], [*rows.sizes]
+
+    def row_names(self, context: Any, experiment: str, run: str, prefix: str) -> RowNames:
+        """Of one optimizer's tables; empty in logs of versions that did not tell."""
+        asked = _only([run], [prefix + ROWS])
+        listing = self._data.list_tensors(context, experiment_id=experiment, plugin_name=PLUGIN, run_tag_filter=asked)
+        return self._row_names(context, experiment, run, prefix, listing.get(run, {}).get(prefix + ROWS))
+
+    def _row_names(self, context: Any, experiment: str, run: str, prefix: str, told: Any) -> RowNames:
+        if told is None:
+            return RowNames()
+        key = _Key(experiment, run, prefix + ROWS, told.max_step, told.max_wall_time)
+        if self._rows.get((experiment, run, prefix), (None,))[0] != key:
+            points = self.points(context, experiment, run, prefix + ROWS)
+            listings = [listing_of(p.numpy.reshape(-1)[0], p.wall_time) for p in points if p.numpy.size]
+            self._rows[experiment, run, prefix] = key, RowNames.of(listings)
+        return self._rows[experiment, run, prefix][1]
 
     def matrices(self, context: Any, experiment: str, run: str, tags: Sequence[str]) -> dict[str, Matrix]:
         """Quantities of all tensors by tag; a tag that the run lacks is left out."""
@@ -113,7 +139,7 @@ class SeriesReader:
         for part in _parts([tag for tag in keys if tag not in found], listing, self._kept):
             key = keys[part[0]]
             for tag, points in self._tensors(context, key.experiment, key.run, part, PLUGIN).items():
-                found[tag] = Matrix.stack((point.step, point.numpy) for point in points)
+                found[tag] = self._stacked(context, key.experiment, key.run, tag, points)
                 self._cache.put(keys[tag], found[tag])
         return found
 
@@ -224,8 +250,12 @@ class SeriesReader:
         """From so many of the logged steps, which are the same ones for each quantity."""
         tags = {f"{optimizer.prefix}{MATRIX}{name}": name for name in judge.needed(quantity)}
         found = self._tensors(*where, list(tags), PLUGIN, steps)
-        stacked = {tags[tag]: Matrix.stack((point.step, point.numpy) for point in points) for tag, points in found.items()}
-        return judge.judge(quantity, stacked)
+        return judge.judge(quantity, {tags[tag]: self._stacked(*where, tag, points) for tag, points in found.items()})
+
+    def _stacked(self, context: Any, experiment: str, run: str, tag: str, points: Iterable[Any]) -> Matrix:
+        prefix, _, quantity = tag.partition(MATRIX)
+        rows = self.row_names(context, experiment, run, prefix)
+        return Matrix.stack((point.step, rows.place(point.numpy, point.wall_time, quantity)) for point in points)
 
     def judge(self, context: Any, experiment: str, run: str, prefix: str) -> Judge:
         """By the limits of the optimizer as it is configured, the schedule's decay divided out."""
@@ -316,7 +346,7 @@ class _Cache:
 
 def _parts(tags: Sequence[str], listing: Mapping[str, Any], steps: int) -> list[Sequence[str]]:
     """Tags in parts that fit into one message of the data server."""
-    rows = max((len(_rows(listing[tag].plugin_content).names) for tag in tags), default=0)
+    rows = max((len(listing_of(listing[tag].plugin_content).names) for tag in tags), default=0)
     size = max(1, MESSAGE_BYTES // (4 * max(1, rows) * steps))
     return [tags[at : at + size] for at in range(0, len(tags), size)]
 
@@ -335,29 +365,10 @@ def _optimizers(tags: Mapping[str, Any]) -> list[OptimizerSeries]:
         optimizer = found.setdefault(prefix, OptimizerSeries(prefix))
         if is_matrix:
             optimizer.quantities.append(quantity)
-            rows = _rows(series.plugin_content)
+            rows = listing_of(series.plugin_content)
             optimizer.names, optimizer.sizes = optimizer.names or [*rows.names], optimizer.sizes or [*rows.sizes]
             optimizer.max_step = max(optimizer.max_step, series.max_step)
         optimizer.max_wall_time = max(optimizer.max_wall_time, series.max_wall_time)
         optimizer.findings |= tag.endswith(EVENTS)
         optimizer.recorded |= tag.endswith(RECORDS)
     return sorted(found.values(), key=lambda optimizer: optimizer.prefix)
-
-
-class _Rows(NamedTuple):
-    """What the plugin content of a series tells of its rows."""
-
-    names: Sequence[str] = ()
-    sizes: Sequence[int] = ()
-
-
-@lru_cache(maxsize=256)
-def _rows(content: bytes) -> _Rows:
-    """Each request lists the series, and each series repeats it. What is no list of names, or of sizes, is none."""
-    try:
-        told = json.loads(content)
-        names, sizes = [str(name) for name in told["rows"]], told.get("sizes")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return _Rows()
-    are_counts = isinstance(sizes, list) and all(type(size) is int and 0 < size < 1 << 53 for size in sizes)
-    return _Rows(names, sizes if are_counts and len(sizes) == len(names) else ())
