@@ -181,15 +181,18 @@ def _ways_out(what: str) -> str:
 
 
 def _groups_before(optimizer: Any, pairs: Sequence[Pair], groups: Sequence[Group]) -> list[list[Group]]:
-    """For each present group the saved ones of its parameters, the one of its own name first; all where there is none."""
+    """For each present group the saved ones of its parameters, the one of its own name first.
+
+    Where it has none of them, as after another part was frozen, the one of its name; all where no group is called so.
+    """
     by_key = {key: group for group in groups for key in group["params"]}
     keys = dict(pairs)
     found = []
     for present in optimizer.param_groups:
         known = {id(g): g for p in present["params"] if p in keys and (g := by_key[keys[p]])}
-        olds = list(known.values()) or groups
-        same = [g for g in olds if g.get("name") == present.get("name")]
-        found.append([*same, *(g for g in olds if g.get("name") != present.get("name"))])
+        namesakes = [g for g in known.values() or groups if g.get("name") == present.get("name")]
+        olds = list(known.values()) or namesakes or groups
+        found.append([*namesakes, *(g for g in olds if g.get("name") != present.get("name"))])
     return found
 
 

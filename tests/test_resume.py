@@ -89,3 +89,13 @@ def test_new_parameters_are_named() -> None:
     with pytest.warns(la.LightningAdamWarning, match=r"no optimizer state for 2 parameters \(c.weight, c.bias\)"):
         fresh.load_state_dict(copy.deepcopy(saved.state_dict()))
     assert grown["c"].weight not in fresh.state
+
+
+def test_another_part_that_is_trained_is_no_change_of_configuration() -> None:
+    """No tensor is known, but the groups are by their names: a decay that is as it was is not told as changed."""
+    saved = trained(two("a", "b"))
+    fresh = la.configure_optimizers(two("c", "d"), total_steps=10, clip=None)["optimizer"]
+
+    with pytest.warns(la.LightningAdamWarning) as told:
+        fresh.load_state_dict(copy.deepcopy(saved.state_dict()))
+    assert ["no optimizer state for 4 parameters" in str(warning.message) for warning in told] == [True]
