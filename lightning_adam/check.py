@@ -79,10 +79,12 @@ def _configured(path: str, budget: float) -> PreflightReport:
     except ImportError as error:
         raise ConfigError("a YAML file needs jsonargparse: pip install 'lightning-adam[cli]'.") from error
     _can_import_from(Path.cwd())
-    given = {"subclass_mode_model": True, "subclass_mode_data": True, "run": False, "save_config_callback": None}
     try:
         with without_warnings("LightningCLI's args parameter"):
-            cli = LightningCLI(**given, args=_fit_section(path))
+            cli = LightningCLI(
+                subclass_mode_model=True, subclass_mode_data=True, run=False, save_config_callback=None,
+                args=_fit_section(path),
+            )  # fmt: skip
     except SystemExit as error:
         raise ConfigError(
             f"{path} is no configuration that LightningCLI takes by itself (see above): model and data need a class_path. "
