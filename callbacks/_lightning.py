@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from lightning_adam.errors import ConfigError
 
@@ -19,6 +20,11 @@ def forget_module(callback: Callback) -> None:
     """Take back what Lightning has attached to a callback."""
     for name in ATTACHED:
         callback.__dict__.pop(name, None)
+
+
+def optimizers_of(trainer: Trainer) -> list[Optimizer]:
+    """Without the stand-in for the optimizer of a module that has none: it has no parameters."""
+    return [optimizer for optimizer in trainer.optimizers if optimizer.param_groups]
 
 
 def log_step(trainer: Trainer) -> int:

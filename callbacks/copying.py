@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from typing_extensions import Self
 
 from lightning_adam.callbacks._lightning import ATTACHED
 from lightning_adam.callbacks.first_step import FirstStepChecks
-
-if TYPE_CHECKING:
-    from lightning_adam.callbacks.monitor_callback import MonitorCallback
+from lightning_adam.callbacks.outcome import Outcome
 
 
-def state_without_run(callback: MonitorCallback) -> dict[str, Any]:
-    """Without the run that it follows, and what Lightning has attached for it."""
-    kept = {name: value for name, value in vars(callback).items() if name not in ATTACHED}
-    return {**kept, "_monitor": None, "_first": FirstStepChecks()}
+class CopiedWithoutRun:
+    """Pickled and deep-copied without the run that it follows, and without what Lightning has attached for it."""
 
+    _outcome: Outcome
 
-def deep_copy(callback: MonitorCallback, memo: dict[int, Any]) -> Any:
-    """With an outcome of its own, which the original shows as long as it has none itself."""
-    copied = type(callback).__new__(type(callback))
-    memo[id(callback)] = copied
-    vars(copied).update(copy.deepcopy(state_without_run(callback), memo))
-    callback._outcome.copies.append(copied._outcome)
-    return copied
+    def __getstate__(self) -> dict[str, Any]:
+        """For a copy, which follows a run of its own."""
+        kept = {name: value for name, value in vars(self).items() if name not in ATTACHED}
+        return {**kept, "_monitor": None, "_first": FirstStepChecks(), "_has_begun": False}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """With an outcome of its own, which the original shows as long as it has none: Lightning's tuner makes one."""
+        copied = type(self).__new__(type(self))
+        memo[id(self)] = copied
+        vars(copied).update(copy.deepcopy(self.__getstate__(), memo))
+        self._outcome.copies.append(copied._outcome)
+        return copied

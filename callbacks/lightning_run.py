@@ -18,6 +18,7 @@ from lightning_adam.callbacks._lightning import (
     has_scaler,
     log_interval,
     log_step,
+    optimizers_of,
     save_checkpoint,
     scale_on_device,
 )
@@ -45,7 +46,7 @@ class LightningRun:
     @property
     def optimizers(self) -> Sequence[Optimizer]:
         """The trainer's."""
-        return self._trainer.optimizers
+        return optimizers_of(self._trainer)
 
     @property
     def log_interval(self) -> int:

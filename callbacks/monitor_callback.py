@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
-from typing_extensions import Self, override
+from typing_extensions import override
 
 from lightning_adam.callbacks._lightning import forget_module, has_scaler, refuse_fabric
-from lightning_adam.callbacks.copying import deep_copy, state_without_run
+from lightning_adam.callbacks.copying import CopiedWithoutRun
 from lightning_adam.callbacks.first_step import FirstStepChecks
 from lightning_adam.callbacks.outcome import Outcome
 from lightning_adam.monitoring.guard import Guard
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lightning_adam.monitoring import DivergenceOptions, Monitor, Record, StatisticsOptions
 
 
-class MonitorCallback(Callback):
+class MonitorCallback(CopiedWithoutRun, Callback):
     """Follows one fit at a time.
 
     Args:
@@ -32,7 +32,8 @@ class MonitorCallback(Callback):
     def __init__(self, statistics: StatisticsOptions | None = None, divergence: DivergenceOptions | None = None) -> None:
         self.statistics, self.divergence = statistics, divergence
         self._monitor: Monitor | None = None
-        self._outcome, self._first, self._has_backward = Outcome(), FirstStepChecks(), False
+        self._outcome, self._first = Outcome(), FirstStepChecks()
+        self._has_begun = self._has_backward = False
 
     @property
     def failures(self) -> frozenset[str]:
@@ -58,6 +59,7 @@ class MonitorCallback(Callback):
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The optimizers hold their restored state: listen to them (ConfigError: a glob that matches no parameter)."""
+        self._has_begun = True
         is_there = Guard().run("the whole run", self._make, trainer, pl_module)
         if self.divergence is not None and self.divergence.acts:
             is_there = trainer.strategy.reduce_boolean_decision(is_there)
@@ -76,6 +78,8 @@ class MonitorCallback(Callback):
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Remember which batch this is."""
+        if not self._has_begun:  # another callback has added this one in mid-run
+            self.on_train_start(trainer, pl_module)
         self._has_backward = False
         if self._monitor is not None:
             self._monitor.begin_batch(batch, batch_idx)
@@ -123,6 +127,7 @@ class MonitorCallback(Callback):
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Nothing comes any more: hold nothing of the run."""
+        self._has_begun = False
         forget_module(self)
 
     @override
@@ -140,11 +145,3 @@ class MonitorCallback(Callback):
     def on_after_setup(self, **kwargs: Any) -> None:
         """Fabric's hook: it tells its callbacks of no step, so that this one would see nothing (ConfigError)."""
         refuse_fabric(self)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """For a copy, which follows a run of its own."""
-        return state_without_run(self)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """As Lightning's tuner makes one."""
-        return deep_copy(self, memo)  # type: ignore[no-any-return]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from lightning_adam.callbacks.child_process import ChildReport
 from lightning_adam.monitoring.state import MonitorState
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class Outcome:
         self.findings: list[Finding] = []
         self.failures = frozenset[str]()
         self.copies: list[Outcome] = []
+        self._of_child = ChildReport()
         self._is_resumed = False
 
     def resume(self, state: MonitorState) -> None:
@@ -51,6 +53,8 @@ class Outcome:
             monitor.end()
         finally:
             monitor.guard.run("its state after the run", self.keep, monitor)
+            if is_main:
+                monitor.guard.run("its findings for the parent process", self._of_child.write, self.findings, self.failures)
             if self.findings and is_main:
                 from lightning_adam.monitoring.console import print_findings
 
@@ -61,6 +65,8 @@ class Outcome:
         return {**self.__dict__, "copies": []}
 
     def latest(self) -> Outcome:
-        """Its own, or that of the latest copy that has run: some libraries train with a deep copy of what they are given."""
+        """Its own, here or in a child process, or that of the latest copy that has run: some libraries train with one."""
+        if not self.has_run and (of_child := self._of_child.take()):
+            self.findings, self.failures = of_child
         others = [copied.latest() for copied in reversed(self.copies)]
         return self if self.has_run else next((other for other in others if other.has_run), self)

@@ -6,7 +6,7 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 
-from lightning_adam.callbacks._lightning import hyperparameters_of_user
+from lightning_adam.callbacks._lightning import hyperparameters_of_user, optimizers_of
 from lightning_adam.describe import hyperparameters
 from lightning_adam.monitoring import Sink
 from lightning_adam.monitoring.guard import Guard
@@ -34,7 +34,7 @@ def log_hyperparameters(trainer: Trainer, module: LightningModule) -> None:
     if not (trainer.is_global_zero and getattr(trainer, "enable_autolog_hparams", True)):
         return
     theirs = hyperparameters_of_user(trainer, module)
-    values = merged_hyperparameters(theirs, hyperparameters(trainer.optimizers))
+    values = merged_hyperparameters(theirs, hyperparameters(optimizers_of(trainer)))
     with signals_wait():
         for sink in guarded_sinks(trainer):
             sink.hyperparameters(values, trainer_follows=bool(theirs))

@@ -13,6 +13,7 @@ from typing import Any
 from lightning_adam.diagnosis import Finding
 from lightning_adam.errors import ConfigError
 from lightning_adam.preflight import PreflightReport, preflight
+from lightning_adam.quiet import without_warnings
 
 CONFIGURATIONS = (".yaml", ".yml")
 LEVELS = {"critical": "error", "warning": "warning", "info": "note"}
@@ -49,11 +50,18 @@ def _made(target: str, what: str) -> Any:
         raise ConfigError(f"{what} {target!r} cannot be made without arguments ({error}): name a class that can.") from error
 
 
+def _can_import_from(folder: Path) -> None:
+    """As ``python train.py`` can from its own folder, and ``python -m`` from where it is called; a command finds neither."""
+    if (place := str(folder.resolve())) not in sys.path:
+        sys.path.insert(0, place)
+
+
 def _imported(place: str, what: str) -> Any:
+    _can_import_from(Path.cwd())
     try:
         if not place.endswith(".py"):
-            sys.path.insert(0, str(Path.cwd()))
             return importlib.import_module(place)
+        _can_import_from(Path(place).parent)
         spec = importlib.util.spec_from_file_location(Path(place).stem, place)
         if spec is None or spec.loader is None:
             raise ImportError(f"{place} is no Python file")
@@ -70,10 +78,13 @@ def _configured(path: str, budget: float) -> PreflightReport:
         from lightning.pytorch.cli import LightningCLI
     except ImportError as error:
         raise ConfigError("a YAML file needs jsonargparse: pip install 'lightning-adam[cli]'.") from error
+    _can_import_from(Path.cwd())
     try:
-        cli = LightningCLI(
-            subclass_mode_model=True, subclass_mode_data=True, run=False, save_config_callback=None, args=_fit_section(path)
-        )
+        with without_warnings("LightningCLI's args parameter"):
+            cli = LightningCLI(
+                subclass_mode_model=True, subclass_mode_data=True, run=False, save_config_callback=None,
+                args=_fit_section(path),
+            )  # fmt: skip
     except SystemExit as error:
         raise ConfigError(
             f"{path} is no configuration that LightningCLI takes by itself (see above): model and data need a class_path. "

@@ -13,10 +13,17 @@ from lightning_adam.errors import ConfigError, nearest
 from lightning_adam.names import Mode, OptimizerName, PresetName, ScheduleName
 from lightning_adam.optimizers.choice import OptimizerChoice
 from lightning_adam.presets import PRESETS
-from lightning_adam.real_numbers import is_finite, plain_number
+from lightning_adam.real_numbers import is_finite, plain
 
 Duration = int | float | str
 """In this order LightningCLI reads 500 as steps."""
+
+
+UNION = {"omegaconf_ignore": True}
+"""For fields whose type makes OmegaConf raise what Lightning, which writes ``hparams.yaml`` with it, does not expect.
+
+Without them it meets a sequence and refuses that, which Lightning does expect: it writes the whole as it is.
+"""
 
 
 @dataclass
@@ -50,10 +57,10 @@ class OptimizerConfig:
         options: whatever else the optimizer's class takes.
     """
 
-    optimizer: OptimizerName | OptimizerChoice | None = None
-    lr: float | Literal["auto"] | None = None
+    optimizer: OptimizerName | OptimizerChoice | None = field(default=None, metadata=UNION)
+    lr: float | Literal["auto"] | None = field(default=None, metadata=UNION)
     betas: Sequence[float] | None = None
-    eps: float | Sequence[float | None] | None = None
+    eps: float | Sequence[float | None] | None = field(default=None, metadata=UNION)
     weight_decay: float | None = None
     schedule: ScheduleName | None = None
     warmup: Duration | None = None
@@ -91,15 +98,6 @@ def known_rate(config: OptimizerConfig) -> float | None:
             "lr=float(la.suggest_lr(module, loader)), or a number."
         )
     return config.lr
-
-
-def plain(value: Any) -> Any:
-    """Mappings as dicts, sequences as lists (tuples stay), NumPy's numbers as Python's; anything else as it is."""
-    if isinstance(value, Mapping):
-        return {plain(key): plain(entry) for key, entry in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
-        return type(value)(map(plain, value)) if type(value) is tuple else [plain(entry) for entry in value]
-    return plain_number(value)
 
 
 def with_preset(config: OptimizerConfig) -> OptimizerConfig:

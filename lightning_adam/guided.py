@@ -51,6 +51,7 @@ class GuidedStep(Optimizer):
         adam_schedule: whom each real update is told.
         adam_order: the parameters' names in the module's order.
         adam_reset: whether the next checkpoint's optimizer state is left aside.
+        adam_was_reset: whether one was.
         adam_fresh: the counters of each group before the first step.
         adam_shared: options that all groups have alike, because it takes the first group's for all.
         adam_arguments: what a companion hands to the next step: a loss, a Hessian estimate. Often not there.
@@ -64,6 +65,7 @@ class GuidedStep(Optimizer):
     adam_schedule: Schedule
     adam_order: Sequence[str] = ()
     adam_reset: bool = False
+    adam_was_reset: bool = False
     adam_fresh: Sequence[Mapping[str, Any]] = ()
     adam_shared: Sequence[str] = ()
     adam_arguments: Mapping[str, Any]
@@ -192,7 +194,7 @@ class GuidedStep(Optimizer):
 
     def _start_afresh(self) -> None:
         """Once: what is loaded later (a rollback's state) is this run's own."""
-        self.adam_reset = False
+        self.adam_reset, self.adam_was_reset = False, True
         self.state.clear()
         kept = options_of(type(self))
         for group, fresh in zip(self.param_groups, self.adam_fresh, strict=False):

@@ -32,18 +32,33 @@ def plan(config: OptimizerConfig, trainer: Any | None, length: float | None = No
     per_epoch = steps_per_epoch(trainer)
     total = _total_steps(config, shape, trainer, per_epoch, length)
     asked = shape.warmup if config.warmup is None else config.warmup
-    warmup = resolve_duration("warmup", asked, total, per_epoch)
+    warmup = _fitting(resolve_duration("warmup", asked, total, per_epoch), total - 1, trainer)
     if warmup > total or (warmup == total and shape.phase != "none" and total > 1):
         raise ConfigError(
             f"warmup={asked!r} is {warmup} steps, and the run has {total:g}: the learning rate would never "
             f"reach lr. Give at most {int(total) - 1} steps, or a fraction such as warmup=0.05."
         )
-    decay = _decay_steps(config, shape, total, warmup, per_epoch)
+    decay = _decay_steps(config, shape, total, warmup, per_epoch, trainer)
     total = int(total) if math.isfinite(total) else total
     return Phases(warmup, decay, total, min_factor(config), options, asked=config.total_steps is not None)
 
 
-def _decay_steps(config: OptimizerConfig, shape: Shape, total: float, warmup: int, per_epoch: float | None) -> int:
+def _fitting(steps: int, room: float, trainer: Any | None) -> int:
+    """Shortened where only the program is tried: there is no run that it could be too long for."""
+    return int(min(steps, room)) if _learns_nothing(trainer) else steps
+
+
+def _learns_nothing(trainer: Any | None) -> bool:
+    """``fast_dev_run``, and ``limit_train_batches=0``."""
+    if trainer is None:
+        return False
+    limits = (trainer.num_training_batches, getattr(trainer, "limit_train_batches", None))
+    return bool(getattr(trainer, "fast_dev_run", False)) or 0 in limits
+
+
+def _decay_steps(
+    config: OptimizerConfig, shape: Shape, total: float, warmup: int, per_epoch: float | None, trainer: Any | None
+) -> int:
     if shape.phase in ("run", "none"):
         if config.decay is not None:
             raise ConfigError(
@@ -55,16 +70,14 @@ def _decay_steps(config: OptimizerConfig, shape: Shape, total: float, warmup: in
         asked = max(1, round((total - warmup) / 4)) if config.decay is None else config.decay
         return max(1, resolve_duration("decay", asked, total, per_epoch))
     decay = resolve_duration("decay", 0.1 if config.decay is None else config.decay, total, per_epoch)
+    decay = _fitting(decay, total - warmup, trainer)
     if warmup + decay > total:
         raise ConfigError(f"warmup ({warmup} steps) and decay ({decay}) are longer than the run ({total:g}).")
     return decay
 
 
 _TOTAL = "give optimizer steps (an int of 1 or more) or epochs ('2ep')."
-_LENGTH_HELP = (
-    "Pass total_steps=..., or Trainer(max_steps=...), or Trainer(max_epochs=..., limit_train_batches=<int>), "
-    "or use schedule='constant' with warmup in steps."
-)
+_LENGTH_HELP = "Pass total_steps=..., or Trainer(max_steps=...), or Trainer(max_epochs=..., limit_train_batches=<int>)"
 
 
 def _total_steps(
@@ -82,13 +95,16 @@ def _total_steps(
     total = length if length is not None else run_length(trainer)
     if math.isfinite(total) and total >= 1:
         return total
+    if _learns_nothing(trainer):
+        return 1.0
     if shape.phase == "none" and (isinstance(config.warmup, int) or _is_epochs(config.warmup)):
         return math.inf
     where = "no trainer is attached; for a part of a LightningModule pass self and parameters='generator.*'"
     where = where if trainer is None else "the trainer cannot know it"
-    raise ConfigError(
-        f"The run's length is not known ({where}), and schedule={config.schedule or 'cosine'!r} needs it. {_LENGTH_HELP}"
-    )
+    needs, instead = f"schedule={config.schedule or 'cosine'!r} needs it", "use schedule='constant' with warmup in steps"
+    if shape.phase == "none":
+        needs, instead = f"warmup={config.warmup or shape.warmup!r} is a share of it", "give warmup in steps, such as 500"
+    raise ConfigError(f"The run's length is not known ({where}), and {needs}. {_LENGTH_HELP}, or {instead}.")
 
 
 def _is_epochs(duration: Any) -> bool:
@@ -193,7 +209,7 @@ def steps_per_epoch(trainer: Any | None) -> float | None:
         trainer.fit_loop.setup_data()
     batches = trainer.num_training_batches
     if not math.isfinite(batches) or batches < 1:
-        return None
+        return 1.0 if _learns_nothing(trainer) else None
     return float(math.ceil(batches / trainer.accumulate_grad_batches))
 
 

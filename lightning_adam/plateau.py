@@ -72,9 +72,11 @@ def refuse_plateau(config: OptimizerConfig, trainer: Any | None) -> None:
         raise ConfigError("monitor=None: schedule='plateau' watches a logged metric, such as monitor='val_loss'.")
     _check_options(config.schedule_options or {})
     if not getattr(trainer, "enable_validation", True) and "val" in config.monitor.lower():
+        gives = "Give the trainer a validation loader and the module a validation_step"
+        gives = "Leave out limit_val_batches=0" if getattr(trainer, "limit_val_batches", None) == 0 else gives
         raise ConfigError(
-            f"schedule='plateau' watches monitor={config.monitor!r}, and this run has no validation. Give the trainer a "
-            "validation loader and the module a validation_step, or watch a training metric with monitor='train_loss'."
+            f"schedule='plateau' watches monitor={config.monitor!r}, and this run has no validation. {gives}, or watch a "
+            "training metric with monitor='train_loss'."
         )
 
 

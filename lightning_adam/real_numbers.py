@@ -1,9 +1,10 @@
-"""What counts as a number in an argument."""
+"""What counts as a number in an argument, and arguments as Python's own values."""
 
 from __future__ import annotations
 
 import math
 import numbers
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -37,3 +38,12 @@ def plain_number(value: Any) -> Any:
     if isinstance(value, numbers.Integral):
         return int(value)
     return float(value) if isinstance(value, numbers.Real) else value
+
+
+def plain(value: Any) -> Any:
+    """Mappings as dicts, sequences as lists (tuples stay), NumPy's numbers as Python's; anything else as it is."""
+    if isinstance(value, Mapping):
+        return {plain(key): plain(entry) for key, entry in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
+        return type(value)(map(plain, value)) if type(value) is tuple else [plain(entry) for entry in value]
+    return plain_number(value)

@@ -250,13 +250,14 @@ def test_another_optimizer_goes_on_from_the_same_weights_and_step(tmp_path: Path
     _, file = saved(Digits(optimizer="sgd", clip=la.ZClip()), tmp_path)
     with pytest.raises(la.ConfigError, match=r"torch.optim.sgd.SGD's: torch.optim.adamw.AdamW cannot go on"):
         fit(Digits(clip=la.ZClip()), 14, file)
-    seen, module = Seen(), Digits(clip=la.ZClip(), reset_optimizer=True)
+    seen, monitor, module = Seen(), DivergenceMonitor(), Digits(clip=la.ZClip(), reset_optimizer=True)
     with pytest.warns(la.LightningAdamWarning, match="starts afresh"):
-        run = fit(module, 14, file, seen)
+        run = fit(module, 14, file, seen, monitor)
 
     assert (seen.updates, seen.moments, run.global_step) == (12, {}, 14)
     assert counted(run.optimizers[0]) == 2
     assert seen.rule.state_dict()["seen"] == 14.0
+    assert monitor.findings == [], "the state was not lost, but given up as asked"
 
 
 @pytest.mark.parametrize("betas", [(0.9, 0.9), (0.9, 0.95)])

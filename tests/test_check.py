@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,16 @@ def test_a_sick_class_ends_with_1_and_a_healthy_one_with_0(program: Path, capsys
     assert main(["check", f"{program}:Healthy", "--data", f"{program}:Data"]) == 0
 
 
+def test_a_file_imports_what_lies_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ``python train.py`` does, from wherever the command is called."""
+    monkeypatch.setattr("sys.path", [place for place in sys.path if place])
+    (tmp_path / "its_neighbour.py").write_text(PROGRAM)
+    train = tmp_path / "train.py"
+    train.write_text("from its_neighbour import Data, Healthy")
+
+    assert main(["check", f"{train}:Healthy", "--data", f"{train}:Data"]) == 0
+
+
 def test_what_a_baseline_holds_is_silent(program: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["check", f"{program}:Sick", "--data", f"{program}:Data", "--format", "json"]
     assert main(arguments) == 1
@@ -77,7 +88,8 @@ def test_a_configuration_of_lightning_cli_is_checked(
     program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("jsonargparse")
-    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr("sys.path", [place for place in sys.path if place])  # as an installed command has it
+    monkeypatch.chdir(tmp_path)
     config = tmp_path / "config.yaml"
     config.write_text(
         "trainer: {accelerator: cpu, max_epochs: 1, logger: false}\n"

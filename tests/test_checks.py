@@ -11,8 +11,10 @@ from typing import Any, get_type_hints
 import numpy as np
 import pytest
 import torch
+import yaml
 from hydra.utils import instantiate
 from lightning.fabric import Fabric
+from lightning.pytorch.core.saving import save_hparams_to_yaml
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from omegaconf import OmegaConf
 from torch import nn
@@ -275,6 +277,23 @@ def test_omegaconfs_lists_and_dicts_are_taken_everywhere() -> None:
     assert made["optimizer"].defaults["amsgrad"] is True
     assert isinstance(made["optimizer"].adam_rule, la.ZClip)
     assert isinstance(monitor, OptimizerMonitor)
+
+
+def test_config_among_a_modules_hyperparameters_is_written_by_lightning_in_full(tmp_path: Path) -> None:
+    """``save_hyperparameters()`` in a module that takes a config: Lightning writes them with OmegaConf when a fit begins."""
+    config = la.OptimizerConfig("lion", lr=1e-4, clip=0.5, eps=1e-8)
+
+    save_hparams_to_yaml(tmp_path / "hparams.yaml", {"optim": config})
+
+    assert yaml.unsafe_load((tmp_path / "hparams.yaml").read_text()) == {"optim": config}
+
+
+def test_betas_of_a_partial_that_hydra_made_are_numbers_as_others() -> None:
+    """``_partial_: true`` hands over OmegaConf's lists, which no checkpoint should hold."""
+    node = {"_target_": "torch.optim.NAdam", "_partial_": True, "betas": [0.8, 0.9]}
+    made = la.configure_optimizers(network(), instantiate(OmegaConf.create(node)), total_steps=9)
+
+    assert type(made["optimizer"].defaults["betas"]) is list
 
 
 def test_schema_is_a_structured_config_with_the_configs_own_fields() -> None:

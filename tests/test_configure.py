@@ -284,6 +284,21 @@ def test_unknown_run_length_is_no_matter_when_nothing_decays() -> None:
     assert used[:3] == [0.5, 1.0, 1.0]
 
 
+def test_unknown_run_length_is_blamed_on_the_warmup_where_nothing_else_needs_it() -> None:
+    with pytest.raises(la.ConfigError, match=r"warmup=0\.05 is a share of it.*give warmup in steps, such as 500"):
+        trainer(max_epochs=1).fit(Digits(schedule="constant"), DataLoader(Stream(), 64))
+
+
+@pytest.mark.parametrize("options", [{"fast_dev_run": True}, {"limit_train_batches": 0}])
+@pytest.mark.parametrize("durations", [{"warmup": 500}, {"preset": "vit"}, {"schedule": "wsd", "decay": 99}])
+def test_no_duration_is_too_long_where_only_the_program_is_tried(options: dict[str, Any], durations: dict[str, Any]) -> None:
+    """``fast_dev_run`` has one step, whatever the real run will have."""
+    fit = trainer(max_epochs=20, **options)
+    fit.fit(Digits(**durations), digits_loader())
+
+    assert fit.global_step == ("fast_dev_run" in options)
+
+
 def test_without_a_trainer_the_message_says_so() -> None:
     """A plain module has no trainer to ask."""
     with pytest.raises(la.ConfigError, match="no trainer is attached"):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.precision import MixedPrecision
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -22,6 +23,26 @@ def rules_found(module: Digits, **options: object) -> list[str]:
     monitor = DivergenceMonitor()
     trainer(**{"max_steps": 120, "callbacks": [monitor], **options}).fit(module, digits_loader())
     return [finding.rule for finding in monitor.findings]
+
+
+class Late(Callback):
+    """Adds a monitor when its run has begun."""
+
+    def __init__(self, monitor: DivergenceMonitor) -> None:
+        self.monitor = monitor
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
+        """In the fifth batch."""
+        if trainer.global_step == 5:
+            trainer.callbacks.append(self.monitor)  # type: ignore[attr-defined]
+
+
+def test_a_monitor_that_is_added_in_mid_run_listens_from_then_on() -> None:
+    """Lightning tells it of no beginning."""
+    monitor = DivergenceMonitor()
+    trainer(max_steps=25, callbacks=[Late(monitor)]).fit(Digits(poison=(20,)), digits_loader())
+
+    assert [(finding.rule, finding.step) for finding in monitor.findings] == [("NON-FINITE", 20)]
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adam", "adamw8bit"])

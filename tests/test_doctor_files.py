@@ -23,7 +23,7 @@ from lightning_adam.diagnosis import Diagnosis, RunSignals, StepSignals
 from lightning_adam.diagnosis.archive import FINDINGS_FILE, SIGNALS_FILE
 from lightning_adam.doctor import report
 from lightning_adam.doctor.roles import prefixes
-from lightning_adam.doctor.sources import read_runs
+from lightning_adam.doctor.sources import UnusableLog, read_runs
 from lightning_adam.tensorboard import TensorBoardWriter
 from lightning_adam.tensorboard.writer import matrix_row, scalar
 from tests.digits import Digits
@@ -158,6 +158,32 @@ def test_csv_that_a_spreadsheet_saved_anew_is_the_same_run(delimiter: str, encod
     [run] = read_runs(tmp_path)
 
     assert run.scalars["train_loss"].values.tolist() == losses
+
+
+def test_decimal_commas_of_a_spreadsheet_are_decimal_points(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text("step;train_loss\n0;2,5\n1;1,25")
+
+    assert read_runs(tmp_path)[0].scalars["train_loss"].values.tolist() == [2.5, 1.25]
+
+
+def test_epochs_alone_are_refused_with_the_reason(tmp_path: Path) -> None:
+    """As Keras' CSVLogger writes them."""
+    (tmp_path / "training.csv").write_text("epoch,loss\n0,2.5\n1,1.25")
+
+    with pytest.raises(UnusableLog, match=r"no column is named .*it counts epochs"):
+        read_runs(tmp_path / "training.csv")
+
+
+def test_the_history_of_hugging_faces_trainer_is_read(tmp_path: Path) -> None:
+    """Its ``trainer_state.json``, by itself or in a folder of checkpoints."""
+    rows = [{"epoch": step / 10, "loss": 2 / step, "learning_rate": 1e-3, "step": step} for step in range(1, 30)]
+    (tmp_path / "checkpoint-30").mkdir()
+    (tmp_path / "checkpoint-30/trainer_state.json").write_text(json.dumps({"epoch": 3, "log_history": rows}))
+
+    [run] = read_runs(tmp_path)
+
+    assert run.scalars["loss"].steps.tolist() == list(range(1, 30))
+    assert report(tmp_path).runs[0].healthy
 
 
 def test_steps_before_the_first_are_passed_over_with_a_note(tmp_path: Path) -> None:

@@ -95,3 +95,16 @@ def test_a_folder_of_several_runs_cannot_be_compared(tmp_path: Path) -> None:
 def test_the_doctor_without_a_folder_says_what_it_wants(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor"]) == 2
     assert "--compare A B" in capsys.readouterr().err
+
+
+def test_runs_of_the_same_name_are_told_apart_and_nothing_is_made_up_of_them(tmp_path: Path) -> None:
+    """Lightning calls every run ``version_0``; a log without a configuration has none."""
+    for experiment, rate in (("slow", 0.9), ("fast", 0.5)):
+        folder = tmp_path / experiment / "version_0"
+        folder.mkdir(parents=True)
+        (folder / "metrics.csv").write_text("\n".join(["step,train_loss", *(f"{k},{rate**k}" for k in range(30))]))
+
+    compared = compare(str(tmp_path / "slow/version_0"), str(tmp_path / "fast/version_0"))
+
+    assert "**slow/version_0" in compared.to_markdown() and "**fast/version_0" in compared.to_markdown()
+    assert {difference.about for difference in compared.differences} == {"numbers"}

@@ -320,3 +320,17 @@ def test_rows_that_a_batch_has_not_are_no_dead_units() -> None:
     trainer(max_steps=60, callbacks=[monitor]).fit(module, module.train_dataloader())
 
     assert "DEAD-PARAMETER" not in {finding.rule for finding in monitor.findings}
+
+
+class Unoptimized(Digits):
+    """Nothing is stepped: Lightning puts in a stand-in."""
+
+    def configure_optimizers(self) -> None:
+        """None, as one who only wants to look at a forward pass returns."""
+
+
+def test_a_module_without_an_optimizer_has_nothing_to_watch_and_nothing_fails(tmp_path: Path) -> None:
+    monitors = [OptimizerMonitor(every_n_steps=1), DivergenceMonitor()]
+    trainer(max_steps=3, logger=TensorBoardLogger(tmp_path), callbacks=monitors).fit(Unoptimized(), digits_loader())
+
+    assert [monitor.failures for monitor in monitors] == [frozenset(), frozenset()]

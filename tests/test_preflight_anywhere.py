@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
 
 import lightning_adam as la
 from lightning_adam.preflight import progress
@@ -206,3 +207,21 @@ def test_fault_of_a_stranger_is_named_by_its_cause(name: str, code: str) -> None
     L.seed_everything(0, verbose=False)
 
     assert graves(la.preflight(*getattr(strangers_faulty, name)()))[0] == code
+
+
+def test_a_rate_that_is_too_high_for_weights_that_are_nearly_right_is_answered_with_a_lower_one() -> None:
+    """What moves the weights by little may be too much for them: what is advised is the rate at which the trial learnt."""
+    torch.manual_seed(0)
+    inputs, right = torch.randn(512, 64), torch.randn(64)
+    net = nn.Linear(64, 1, bias=False)
+    with torch.no_grad():
+        net.weight.copy_(right + 1e-3 * torch.randn(64))
+    batches = DataLoader(TensorDataset(inputs, inputs @ right), 32, shuffle=True)
+    report = la.preflight(
+        net, batches, loss=lambda output, target: F.mse_loss(output[:, 0], target),
+        optimizer=torch.optim.Adam(net.parameters(), lr=1e-2),
+    )  # fmt: skip
+
+    assert [(finding.rule, finding.remedy) for finding in report.findings] == [
+        ("LR-HIGH", "lr=0.001, with a warmup of some hundred steps.")
+    ]

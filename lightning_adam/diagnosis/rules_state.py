@@ -264,7 +264,7 @@ def state_lost(case: Case) -> Finding | None:
     v shrinks by β₂ per step at most: below half of that limit (see :func:`slowest_decay`) it was not carried on. Exact.
     """
     past, heavy = case.past, case.now.heavy
-    if heavy is None:
+    if heavy is None or (case.run.reset_asked and case.now.step == case.run.first_step):
         return None
     steps, roots = past.passes.get("state_step", []), past.passes.get("second_moment_p50", [])
     restarted = case.run.first_step > 10 and case.now.step == case.run.first_step and heavy.state_step == 1
@@ -283,7 +283,7 @@ def state_lost(case: Case) -> Finding | None:
         f"{number(kept, 2)} of what it was."
         if math.isfinite(kept)
         else f"the run goes on at step {case.now.step}, and the state of its optimizer counts {number(heavy.state_step)}.",
-        {"state_step": heavy.state_step, "kept": kept},
+        {"state_step": heavy.state_step, **({"kept": kept} if math.isfinite(kept) else {})},
         remedy=f"Load the optimizer's state with the weights ({words_for(case.run).restore}); where it is gone, warm up "
         f"again over {_warmup_again(case)} steps.",
     )

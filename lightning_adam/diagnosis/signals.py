@@ -87,6 +87,7 @@ class RunSignals:
         constants: what the same answer to every example would cost in that loss, see :class:`FirstStepSignals`.
         state: the diagnosis' own state at this point, after a resume.
         fits_again: whether a trainer that has fitted before fits once more, without a checkpoint: its optimizer is new.
+        reset_asked: whether the user asked for the optimizer's state to start afresh at this resume.
         facts: findings of preflight's checks of the first step, as JSON: told with it.
         ignore: codes that the user does not want to hear of, see :mod:`lightning_adam.diagnosis.ignoring`.
     """
@@ -127,6 +128,7 @@ class RunSignals:
     constants: tuple[float, ...] = ()
     state: Mapping[str, Any] | None = None
     fits_again: bool = False
+    reset_asked: bool = False
     ignore: tuple[str, ...] = ()
     facts: tuple[str, ...] = ()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,10 +58,11 @@ class Comparison:
         return "\n".join(self._lines())
 
     def _lines(self) -> list[str]:
-        head = [f"**{_name(self.first)}** beside **{_name(self.second)}**", "", _parted(self.parted), ""]
+        first, second = _names(self.first, self.second)
+        head = [f"**{first}** beside **{second}**", "", _parted(self.parted), ""]
         if not self.differences:
             return [*head, "Configuration, numbers and findings are alike."]
-        table = [f"| | | {_name(self.first)} | {_name(self.second)} |", "|---|---|---|---|"]
+        table = [f"| | | {first} | {second} |", "|---|---|---|---|"]
         return [
             *head,
             *table,
@@ -92,6 +94,15 @@ def _only_run(place: str) -> RunReport:
         names = ", ".join(run.name for run in runs[:5])
         raise ConfigError(f"--compare {place}: it holds {len(runs)} runs ({names}, …). Name one of them.")
     return runs[0]
+
+
+def _names(first: RunReport, second: RunReport) -> tuple[str, str]:
+    """Two that are called ``version_0``: by their paths below the folder that they share."""
+    one, other = first.path.absolute(), second.path.absolute()
+    if _name(first) != _name(second) or one == other:
+        return _name(first), _name(second)
+    shared = os.path.commonpath([one, other])
+    return escaped(one.relative_to(shared).as_posix()), escaped(other.relative_to(shared).as_posix())
 
 
 def _name(run: RunReport) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,9 @@ from lightning_adam.tensorboard.reader import RunLog, Series, latest
 STEPS = ("trainer/global_step", "_step", "step", "Step", "global_step")
 """Names of the column that holds the step; the first that is there counts (WandB's ``_step`` counts its own calls)."""
 
+OF_TRANSFORMERS = "log_history"
+"""What holds the rows in the ``trainer_state.json`` of Hugging Face's Trainer."""
+
 MOST_STEPS = 2**63
 """What no step reaches: numpy's whole numbers end there."""
 
@@ -25,7 +29,7 @@ Row = Mapping[str, Any]
 
 
 def is_history(place: Path) -> bool:
-    """Whether a table that has no telling name is a history that WandB exported: it begins with a column ``_step``."""
+    """Whether a table that has no telling name is a history: WandB's begins with a column ``_step``."""
     try:
         file, _ = open_plain(place)
     except OSError:
@@ -33,7 +37,7 @@ def is_history(place: Path) -> bool:
     with file:
         beginning = file.read(4096)
     if place.suffix != ".csv":
-        return b'"_step"' in beginning
+        return b'"_step"' in beginning or f'"{OF_TRANSFORMERS}"'.encode() in beginning
     header = beginning.splitlines()[0].lstrip(b"\xef\xbb\xbf") if beginning else b""
     columns = [column.strip(b'"') for column in header.split(b",")]
     return b"_step" in columns or columns[0] == b"Step"
@@ -73,6 +77,8 @@ LONGEST_FIELD = 2**31 - 1
 def _csv_rows(text: str, notes: list[str]) -> list[Row]:
     """Spreadsheets part the columns with semicolons or tabs where a comma is for decimals."""
     delimiter = max(DELIMITERS, key=text.partition("\n")[0].count)
+    if delimiter != "," and not re.search(r"\d\.\d", text):
+        text = re.sub(r"(?<=\d),(?=\d)", ".", text)
     with _long_fields():
         rows: list[Row] = list(csv.DictReader(io.StringIO(text.replace("\0", ""), newline=""), delimiter=delimiter))
     if text.count('"') % 2 and any(isinstance(cell, str) and "\n" in cell for row in rows[-1:] for cell in row.values()):
@@ -95,6 +101,8 @@ def _json_rows(text: str) -> Iterable[Row]:
         content = json.loads(text)
     except ValueError:
         return _json_lines(text)
+    if isinstance(content, dict) and isinstance(content.get(OF_TRANSFORMERS), list):
+        content = content[OF_TRANSFORMERS]
     if isinstance(content, dict):
         return _transposed(content) if any(isinstance(v, list | dict) for v in content.values()) else [content]
     if isinstance(content, list):
@@ -135,7 +143,8 @@ def series_of(rows: Sequence[Row], notes: list[str]) -> dict[str, Series]:
     key = next((name for name in STEPS if any(name in row for row in rows[:50])), None)
     if key is None:
         if rows:
-            notes.append(f"no column is named {', '.join(STEPS[:-1])} or {STEPS[-1]}")
+            told = "; it counts epochs, too far apart to be judged by" if any("epoch" in row for row in rows[:50]) else ""
+            notes.append(f"no column is named {', '.join(STEPS[:-1])} or {STEPS[-1]}{told}")
         return {}
     points: dict[str, tuple[list[int], list[float]]] = {}
     for row in rows:

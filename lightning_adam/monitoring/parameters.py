@@ -71,8 +71,8 @@ def _embedding_names(module: nn.Module, names: Mapping[int, str]) -> frozenset[s
 
 
 def are_known(optimizers: Sequence[Optimizer]) -> bool:
-    """Whether all parameters exist: a lazy module makes its own in the first forward pass."""
-    return not any(is_lazy(p) for o in optimizers for group in o.param_groups for p in group["params"])
+    """Whether there are any, and all exist: a lazy module makes its own in the first forward pass."""
+    return bool(optimizers) and not any(is_lazy(p) for o in optimizers for group in o.param_groups for p in group["params"])
 
 
 def prefixes(optimizers: Sequence[Optimizer]) -> list[str]:

@@ -80,6 +80,7 @@ def run_signals(
         dropout=largest_dropout(run.module),
         state=state,
         fits_again=run.fits_again,
+        reset_asked=getattr(optimizer, "adam_was_reset", False),
         **_of_groups(optimizer),
         **_of_left_out(run),
     )

@@ -17,6 +17,7 @@ from torch.optim import LBFGS, Optimizer
 from lightning_adam.errors import ConfigError, nearest
 from lightning_adam.optimizers import OPTIMIZERS, get_optimizer
 from lightning_adam.optimizers.spec import Need, OptimizerSpec, import_quietly
+from lightning_adam.real_numbers import plain
 
 OptimizerChoice = str | type[Optimizer] | Callable[..., Optimizer] | Optimizer | Mapping[str, Any]
 
@@ -70,7 +71,7 @@ def choose(given: Any) -> Choice:
     if isinstance(given, Optimizer):
         return _instance(given)
     if isinstance(given, functools.partial) and not given.args and isinstance(given.func, type):
-        return Choice(spec_of(given.func, given.keywords))
+        return Choice(spec_of(given.func, plain(given.keywords)))
     if callable(given) and not isinstance(given, type):
         return Choice(ClassSpec(getattr(given, "__name__", "callable"), "", "", "", math.nan, math.nan, ""), make=given)
     raise ConfigError(f"optimizer={given!r}: {_ALLOWED}")

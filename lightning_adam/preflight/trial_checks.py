@@ -51,7 +51,8 @@ def lr_high(facts: Facts) -> Iterator[Finding]:
     if not diverges and not worse and not is_lost and not (lasting > FAR_TOO_HIGH and _is_poor(trial)):
         return
     evidence = {"lr": peak} | _ends(trial) | ({"step over weights": ratio} if ratio == ratio else {})
-    fits = 0.03 * peak / lasting if ratio == ratio else trial.scale * peak
+    learnt_at = trial.scale if diverges or worse or is_lost else 1.0
+    fits = peak * min(learnt_at, 0.03 / lasting if ratio == ratio else 1.0)
     said = f"{ratio:.0%} of the weights per step" if ratio == ratio else "steps that overshoot"
     yield found(
         "LR-HIGH",
