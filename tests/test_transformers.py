@@ -68,7 +68,7 @@ def train(folder: Path, net: Any, callbacks: list[Any], resume: str | None = Non
         "seed": 0,
     }
     settings = transformers.TrainingArguments(**{**given, **arguments})
-    trainer = transformers.Trainer(net, settings, train_dataset=Counting(), callbacks=callbacks)
+    trainer = transformers.Trainer(net, settings, train_dataset=Counting(), eval_dataset=Counting(), callbacks=callbacks)
     trainer.train(resume_from_checkpoint=resume)
     return trainer
 
@@ -114,6 +114,14 @@ def test_a_rate_that_is_too_high_is_named(tmp_path: Path) -> None:
 
     assert callback.findings[0].rule == "LR-HIGH"
     assert "LR-HIGH" in callback.summary()
+
+
+def test_what_an_evaluation_costs_is_known_to_the_rules(tmp_path: Path) -> None:
+    """From the step after it on."""
+    train(tmp_path, model(), [AdamCallback()], eval_strategy="steps", eval_steps=10, do_eval=True)
+
+    known = {s.step: s.validation_loss for s in signals(tmp_path) if not math.isnan(s.validation_loss)}
+    assert [*known] == [10, 20, 30] and all(0 < loss < 5 for loss in known.values())
 
 
 def test_a_nan_is_found_and_can_end_the_run(tmp_path: Path) -> None:

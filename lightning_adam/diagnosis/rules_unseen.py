@@ -1,0 +1,63 @@
+"""What the loss on unseen data shows, where validation tells one."""
+
+from __future__ import annotations
+
+from lightning_adam.diagnosis.case import Case
+from lightning_adam.diagnosis.finding import Finding
+from lightning_adam.diagnosis.harm import KNOWS_MORE
+from lightning_adam.diagnosis.wording import number
+
+LOOKED_AT = 10
+"""Steps between two looks."""
+SEVERAL, SOON = 3, 0.25
+"""Validations, and the share of the run before which what is learnt may still turn out to hold."""
+LEAST, MOST = 0.95, 1.25
+"""Of what guessing costs: between them a validation that knows no more, with its noise, and of a loss of the same size."""
+BEGUN = 0.7
+"""Of what guessing costs: a training loss that was lower at the first validation may have overfitted before it."""
+LARGER = 1.5
+"""Times the training loss, before the first step: validation's is of another size."""
+
+
+def learnt_by_heart(case: Case) -> Finding | None:
+    """A quarter of the run is over and the training loss is under 85 % of what guessing costs, but validation's, three times
+    or more, never was under 95 % of it, and rises.
+
+    Ordinary overfitting was better than guessing on unseen data at some time. A validation loss that comes from above, or is
+    of another size than the training loss (a sum, other units), says nothing.
+    """
+    past, curve = case.past, case.curve
+    if past.count % LOOKED_AT or past.validated < SEVERAL or case.progress < SOON:
+        return None
+    if case.run.optimizers > 1 or past.is_signed:
+        return None
+    guess = max(case.guesses, default=0.0)
+    is_low = curve.now + 2 * curve.error < KNOWS_MORE * guess
+    if not (is_low and past.level_validated > BEGUN * guess and _validation_only_guesses(case, guess)):
+        return None
+    return Finding(
+        "NO-LEARNING",
+        "warning",
+        case.now.step,
+        f"the training loss is {number(curve.now, 4)}, where guessing costs {number(guess, 4)}, and validation's was never "
+        f"lower than {number(past.lowest_validation, 4)} (now {number(past.last_validation, 4)}): what is learnt holds for "
+        "no unseen data.",
+        {
+            "level": curve.now,
+            "guess": guess,
+            "lowest_validation": past.lowest_validation,
+            "last_validation": past.last_validation,
+            "validations": past.validated,
+        },
+        remedy="Look at ten examples with their labels, of the training and of the validation data, as the model is given "
+        "them: whether labels belong to their inputs, and whether both are prepared alike. If they are right, the data "
+        "are too few for this model: fewer weights, weight decay, augmentation.",
+    )
+
+
+def _validation_only_guesses(case: Case, guess: float) -> bool:
+    """From the first time on, and it rises; where it was larger before the first step, what guessing costs there is, too."""
+    past = case.past
+    ratio = past.untrained_validation / past.initial_loss
+    least = LEAST * guess * (ratio if ratio > LARGER else 1.0)
+    return least < past.lowest_validation < past.last_validation and past.first_validation < MOST * guess
