@@ -21,7 +21,8 @@ class DivergenceMonitor(MonitorCallback):
     their bounds, zeros, rounding, …) on each of the first ten, on every 20th, and when a gradient stands out. Findings go to
     the console, to TensorBoard's text tab (``adam/findings``), to ``adam/findings_total`` and ``adam_events``; the signals
     themselves to ``adam_signals``, from which ``lightning-adam doctor`` repeats the diagnosis; and the last 200 steps to a
-    file in the log folder when something critical happens. It changes nothing, unless asked to:
+    file in the log folder when something critical happens. What the module logs as validation's loss (``val_loss``,
+    ``valid/loss``, …) tells it what is learnt by heart. It changes nothing, unless asked to:
 
     Args:
         on_divergence: ``warn`` only tells. ``stop`` ends the run on a critical finding, with a checkpoint saved.

@@ -13,18 +13,20 @@ SEVERAL, SOON = 3, 0.25
 """Validations, and the share of the run before which what is learnt may still turn out to hold."""
 LEAST, MOST = 0.95, 1.25
 """Of what guessing costs: between them a validation that knows no more, with its noise, and of a loss of the same size."""
-BEGUN = 0.7
+BEGUN = 0.8
 """Of what guessing costs: a training loss that was lower at the first validation may have overfitted before it."""
-LARGER = 1.5
-"""Times the training loss, before the first step: validation's is of another size."""
+LARGER = 1.1
+"""Times the training loss, before the first step: validation's is of another size, or of other data."""
+FALLEN = 0.97
+"""Of the first validation: one that was lower than that has learnt something of unseen data since."""
 
 
 def learnt_by_heart(case: Case) -> Finding | None:
     """A quarter of the run is over and the training loss is under 85 % of what guessing costs, but validation's, three times
     or more, never was under 95 % of it, and rises.
 
-    Ordinary overfitting was better than guessing on unseen data at some time. A validation loss that comes from above, or is
-    of another size than the training loss (a sum, other units), says nothing.
+    Ordinary overfitting was better than guessing on unseen data at some time. A validation loss that has fallen by 3 % since
+    its first, or is of another size than the training loss (a sum, other units, other data), says nothing.
     """
     past, curve = case.past, case.curve
     if past.count % LOOKED_AT or past.validated < SEVERAL or case.progress < SOON:
@@ -56,8 +58,9 @@ def learnt_by_heart(case: Case) -> Finding | None:
 
 
 def _validation_only_guesses(case: Case, guess: float) -> bool:
-    """From the first time on, and it rises; where it was larger before the first step, what guessing costs there is, too."""
+    """From the first time on, and it rises; what is larger than the training loss before the first step, of a guess, too."""
     past = case.past
     ratio = past.untrained_validation / past.initial_loss
     least = LEAST * guess * (ratio if ratio > LARGER else 1.0)
-    return least < past.lowest_validation < past.last_validation and past.first_validation < MOST * guess
+    is_alike = least < past.lowest_validation and past.first_validation < MOST * guess
+    return is_alike and FALLEN * past.first_validation < past.lowest_validation < past.last_validation
