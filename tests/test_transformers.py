@@ -118,7 +118,7 @@ def test_a_rate_that_is_too_high_is_named(tmp_path: Path) -> None:
 
 def test_what_an_evaluation_costs_is_known_to_the_rules(tmp_path: Path) -> None:
     """From the step after it on."""
-    train(tmp_path, model(), [AdamCallback()], eval_strategy="steps", eval_steps=10, do_eval=True)
+    train(tmp_path, model(), [AdamCallback()], eval_strategy="steps", eval_steps=10, per_device_eval_batch_size=512)
 
     known = {s.step: s.validation_loss for s in signals(tmp_path) if not math.isnan(s.validation_loss)}
     assert [*known] == [10, 20, 30] and all(0 < loss < 5 for loss in known.values())

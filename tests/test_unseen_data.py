@@ -82,18 +82,22 @@ def fit(module: L.LightningModule, shuffled: bool, folder: Path | None = None, *
     return monitor
 
 
-def told(validation: Callable[[int], float], every: int = 20, untrained: float = math.nan) -> list[str]:
+def told(
+    validation: Callable[[int], float], every: int = 20, untrained: float = math.nan, classes: float = math.nan
+) -> list[str]:
     """Codes over information of a classifier of ten classes whose training loss falls from 2.3 towards zero.
 
     Args:
         validation: its loss by the step.
         every: steps between two of them.
         untrained: its loss before the first step.
+        classes: that a batch holds.
     """
 
     def change(s: StepSignals) -> StepSignals:
         known = untrained if s.step == 0 else validation(s.step) if s.step % every == 0 else math.nan
-        return replace(heavy(target_entropy=LN10)(s), loss=LN10 * (s.loss - 1) / 3 + 0.1, validation_loss=known)
+        targets = heavy(target_entropy=LN10, target_classes=classes)
+        return replace(targets(s), loss=LN10 * (s.loss - 1) / 3 + 0.1, validation_loss=known)
 
     return [f.rule for f in diagnose(map(change, healthy())) if f.severity != "info"]
 
@@ -124,6 +128,12 @@ def test_validation_of_another_size_shows_before_training() -> None:
     assert told(lambda step: 2.4 + 0.01 * step, untrained=2 * LN10) == []
 
 
+@pytest.mark.parametrize(("classes", "codes"), [(9.0, ["NO-LEARNING"]), (6.0, [])])
+def test_small_batches_of_many_classes_do_not_tell_what_guessing_costs(classes: float, codes: list[str]) -> None:
+    """Six are seen, and the entropy, corrected for that, is that of ten: nobody knows how many more there are."""
+    assert told(lambda step: LN10 + 0.01 * step, classes=classes) == codes
+
+
 def test_validation_that_begins_late_or_comes_twice_says_nothing() -> None:
     """What was learnt before the first one may have held then."""
     assert told(lambda step: LN10 + 0.01 * step, every=100) == []
@@ -131,10 +141,12 @@ def test_validation_that_begins_late_or_comes_twice_says_nothing() -> None:
 
 
 def test_shuffled_labels_that_are_learnt_by_heart_are_no_learning() -> None:
-    """The training loss is far under ln 10, validation's never was under it."""
-    (message,) = learnt_by_heart(fit(Digits(), shuffled=True))
+    """The training loss is far under ln 10, validation's never was under it; nor in the check before training."""
+    monitor = fit(Digits(), shuffled=True)
+    (message,) = learnt_by_heart(monitor)
 
     assert "holds for no unseen data" in message
+    assert monitor.state_dict()["diagnoses"][0]["history"]["untrained_validation"] == pytest.approx(LN10, rel=0.1)
 
 
 def test_right_labels_that_are_overfitted_are_none() -> None:
@@ -151,7 +163,7 @@ def test_sum_that_validation_logs_is_not_compared() -> None:
 
 
 def test_doctor_finds_it_again_in_the_log(tmp_path: Path) -> None:
-    """Validation's losses stand among the recorded signals, the check before training among them."""
+    """Validation's losses stand among the recorded signals."""
     live = learnt_by_heart(fit(Digits(), True, tmp_path))
 
     assert [f.message for _, f in la.report(tmp_path).findings if f.rule == "NO-LEARNING"] == live

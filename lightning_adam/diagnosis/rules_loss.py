@@ -164,7 +164,7 @@ def no_learning(case: Case) -> Finding | None:
     that are too small are LR-LOW's. Or, wherever it began, at half of the run (of hardly more than 100 steps: at three
     quarters) it stands still at what the same guess for every example gives. Or Dropout leaves a tenth or less, and the
     loss is too slow to arrive. Or, where validation's loss is known, what is learnt is learnt by heart: after a quarter of
-    the run the loss is under 85 % of what guessing costs, and validation's, three times or more, never was under 95 % of
+    the run the loss is under 85 % of what guessing costs, and validation's, three times or more, never was under 98 % of
     it, and rises.
     """
     past, run = case.past, case.run

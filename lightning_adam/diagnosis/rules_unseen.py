@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
+import math
+
 from lightning_adam.diagnosis.case import Case
 from lightning_adam.diagnosis.finding import Finding
 from lightning_adam.diagnosis.harm import KNOWS_MORE
+from lightning_adam.diagnosis.history import PASSES, median
 from lightning_adam.diagnosis.wording import number
 
 LOOKED_AT = 10
 """Steps between two looks."""
 SEVERAL, SOON = 3, 0.25
 """Validations, and the share of the run before which what is learnt may still turn out to hold."""
-LEAST, MOST = 0.95, 1.25
-"""Of what guessing costs: between them a validation that knows no more, with its noise, and of a loss of the same size."""
+LEAST, MOST = 0.98, 1.25
+"""Of what guessing costs: between them a validation that knows no more, of a loss of the same size. Healthy runs that are
+overfitted begin as high as 95 % where little can be learnt (clicks, labels of which most are wrong)."""
 BEGUN = 0.8
 """Of what guessing costs: a training loss that was lower at the first validation may have overfitted before it."""
 LARGER = 1.1
 """Times the training loss, before the first step: validation's is of another size, or of other data."""
-FALLEN = 0.97
+FALLEN = 0.98
 """Of the first validation: one that was lower than that has learnt something of unseen data since."""
+
+COUNTED, UNCOUNTED = math.log(1.2), 4.0
+"""Nats: labels of a higher entropy, than their classes have or where these are not counted, are of too many classes for a
+batch to tell how often each comes."""
 
 
 def learnt_by_heart(case: Case) -> Finding | None:
     """A quarter of the run is over and the training loss is under 85 % of what guessing costs, but validation's, three times
-    or more, never was under 95 % of it, and rises.
+    or more, never was under 98 % of it, and rises.
 
-    Ordinary overfitting was better than guessing on unseen data at some time. A validation loss that has fallen by 3 % since
+    Ordinary overfitting was better than guessing on unseen data at some time. A validation loss that has fallen by 2 % since
     its first, or is of another size than the training loss (a sum, other units, other data), says nothing.
     """
     past, curve = case.past, case.curve
@@ -33,7 +41,7 @@ def learnt_by_heart(case: Case) -> Finding | None:
         return None
     if case.run.optimizers > 1 or past.is_signed:
         return None
-    guess = max(case.guesses, default=0.0)
+    guess = _known_guess(case)
     is_low = curve.now + 2 * curve.error < KNOWS_MORE * guess
     if not (is_low and past.level_validated > BEGUN * guess and _validation_only_guesses(case, guess)):
         return None
@@ -55,6 +63,16 @@ def learnt_by_heart(case: Case) -> Finding | None:
         "them: whether labels belong to their inputs, and whether both are prepared alike. If they are right, the data "
         "are too few for this model: fewer weights, weight decay, augmentation.",
     )
+
+
+def _known_guess(case: Case) -> float:
+    """What guessing costs; 0 where too many classes for a batch make it seem less."""
+    past, guess = case.past, max(case.guesses, default=0.0)
+    if case.run.constants or not past.recent("target_entropy", PASSES):
+        return guess
+    classes = median(past.recent("target_classes", PASSES))
+    most = UNCOUNTED if math.isnan(classes) else math.log(classes) + COUNTED
+    return guess if guess < most else 0.0
 
 
 def _validation_only_guesses(case: Case, guess: float) -> bool:
