@@ -82,21 +82,19 @@ def fit(module: L.LightningModule, shuffled: bool, folder: Path | None = None, *
     return monitor
 
 
-def told(
-    validation: Callable[[int], float], every: int = 20, untrained: float = math.nan, classes: float = math.nan
-) -> list[str]:
+def told(validation: Callable[[int], float], every: int = 20, untrained: float = math.nan, **passes: Any) -> list[str]:
     """Codes over information of a classifier of ten classes whose training loss falls from 2.3 towards zero.
 
     Args:
         validation: its loss by the step.
         every: steps between two of them.
         untrained: its loss before the first step.
-        classes: that a batch holds.
+        **passes: what else the passes over all tensors show.
     """
 
     def change(s: StepSignals) -> StepSignals:
         known = untrained if s.step == 0 else validation(s.step) if s.step % every == 0 else math.nan
-        targets = heavy(target_entropy=LN10, target_classes=classes)
+        targets = heavy(target_entropy=LN10, **passes)
         return replace(targets(s), loss=LN10 * (s.loss - 1) / 3 + 0.1, validation_loss=known)
 
     return [f.rule for f in diagnose(map(change, healthy())) if f.severity != "info"]
@@ -131,7 +129,12 @@ def test_validation_of_another_size_shows_before_training() -> None:
 @pytest.mark.parametrize(("classes", "codes"), [(9.0, ["NO-LEARNING"]), (6.0, [])])
 def test_small_batches_of_many_classes_do_not_tell_what_guessing_costs(classes: float, codes: list[str]) -> None:
     """Six are seen, and the entropy, corrected for that, is that of ten: nobody knows how many more there are."""
-    assert told(lambda step: LN10 + 0.01 * step, classes=classes) == codes
+    assert told(lambda step: LN10 + 0.01 * step, target_classes=classes) == codes
+
+
+def test_steps_that_look_too_large_are_not_blamed_for_it() -> None:
+    """They are a suspicion, for the training loss falls under them: what is learnt by heart is no doing of theirs."""
+    assert told(lambda step: LN10 + 0.01 * step, update_ratio_p50=0.06) == ["NO-LEARNING"]
 
 
 def test_validation_that_begins_late_or_comes_twice_says_nothing() -> None:

@@ -71,14 +71,14 @@ def _known_guess(case: Case) -> float:
     if case.run.constants or not past.recent("target_entropy", PASSES):
         return guess
     classes = median(past.recent("target_classes", PASSES))
-    most = UNCOUNTED if math.isnan(classes) else math.log(classes) + COUNTED
+    most = math.log(classes) + COUNTED if classes > 0 else UNCOUNTED
     return guess if guess < most else 0.0
 
 
 def _validation_only_guesses(case: Case, guess: float) -> bool:
     """From the first time on, and it rises; what is larger than the training loss before the first step, of a guess, too."""
     past = case.past
-    ratio = past.untrained_validation / past.initial_loss
+    ratio = past.untrained_validation / past.initial_loss if past.initial_loss > 0 else math.nan
     least = LEAST * guess * (ratio if ratio > LARGER else 1.0)
     is_alike = least < past.lowest_validation and past.first_validation < MOST * guess
     return is_alike and FALLEN * past.first_validation < past.lowest_validation < past.last_validation
