@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from lightning.pytorch import LightningModule, Trainer
+from typing_extensions import override
+
 from lightning_adam.callbacks.monitor_callback import MonitorCallback
+from lightning_adam.callbacks.validation import ValidationLosses
 from lightning_adam.diagnosis.finding import findings_table
 from lightning_adam.monitoring import DivergenceOptions
 
@@ -17,7 +21,8 @@ class DivergenceMonitor(MonitorCallback):
     their bounds, zeros, rounding, …) on each of the first ten, on every 20th, and when a gradient stands out. Findings go to
     the console, to TensorBoard's text tab (``adam/findings``), to ``adam/findings_total`` and ``adam_events``; the signals
     themselves to ``adam_signals``, from which ``lightning-adam doctor`` repeats the diagnosis; and the last 200 steps to a
-    file in the log folder when something critical happens. It changes nothing, unless asked to:
+    file in the log folder when something critical happens. What the module logs as validation's loss (``val_loss``,
+    ``valid/loss``, …) tells it what is learnt by heart. It changes nothing, unless asked to:
 
     Args:
         on_divergence: ``warn`` only tells. ``stop`` ends the run on a critical finding, with a checkpoint saved.
@@ -51,6 +56,18 @@ class DivergenceMonitor(MonitorCallback):
     ) -> None:
         options = DivergenceOptions(on_divergence, max_actions, raise_on, trial, every_n_steps, logits, ignore)
         super().__init__(divergence=options)
+        self._validation = ValidationLosses()
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """As every monitor; and what the check before training has shown of validation."""
+        super().on_train_start(trainer, pl_module)
+        self._validation.begin(self._monitor)
+
+    @override
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Its loss, where the module logs one, goes to the rules."""
+        self._validation.take(trainer, self._monitor)
 
     def summary(self) -> str:
         """All findings as a Markdown table."""

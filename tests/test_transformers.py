@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 
 from lightning_adam.diagnosis import StepSignals, decode
 
@@ -68,7 +68,8 @@ def train(folder: Path, net: Any, callbacks: list[Any], resume: str | None = Non
         "seed": 0,
     }
     settings = transformers.TrainingArguments(**{**given, **arguments})
-    trainer = transformers.Trainer(net, settings, train_dataset=Counting(), callbacks=callbacks)
+    data, unseen = Counting(), Subset(Counting(), range(64))
+    trainer = transformers.Trainer(net, settings, train_dataset=data, eval_dataset=unseen, callbacks=callbacks)
     trainer.train(resume_from_checkpoint=resume)
     return trainer
 
@@ -114,6 +115,14 @@ def test_a_rate_that_is_too_high_is_named(tmp_path: Path) -> None:
 
     assert callback.findings[0].rule == "LR-HIGH"
     assert "LR-HIGH" in callback.summary()
+
+
+def test_what_an_evaluation_costs_is_known_to_the_rules(tmp_path: Path) -> None:
+    """From the step after it on."""
+    train(tmp_path, model(), [AdamCallback()], max_steps=12, eval_strategy="steps", eval_steps=5)
+
+    known = {s.step: s.validation_loss for s in signals(tmp_path) if not math.isnan(s.validation_loss)}
+    assert [*known] == [5, 10] and all(0 < loss < 5 for loss in known.values())
 
 
 def test_a_nan_is_found_and_can_end_the_run(tmp_path: Path) -> None:

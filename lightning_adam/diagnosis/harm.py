@@ -257,8 +257,10 @@ def is_unmoved(case: Case) -> bool:
 
 
 def has_another_cause(rule: str, case: Case) -> bool:
-    """Of what shows that nothing is learnt: than steps that are only suspected to be too large."""
-    learns_nothing = rule == "NO-LEARNING" and (is_unmoved(case) or case.run.dropout >= MOST_DROPPED)
+    """Of what shows that nothing is learnt: than steps that are only suspected to be too large; with them nothing is learnt
+    by heart."""
+    is_by_heart = bool(case.guesses) and case.beats_guessing(case.curve.now)
+    learns_nothing = rule == "NO-LEARNING" and (is_unmoved(case) or case.run.dropout >= MOST_DROPPED or is_by_heart)
     return rule in RATES_TOO_SMALL or learns_nothing
 
 

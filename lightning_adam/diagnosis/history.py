@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import copy
 import math
-from bisect import bisect_left, insort
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeVar
 
 from lightning_adam.diagnosis.signals import HeavySignals, StepSignals
 from lightning_adam.diagnosis.stored import is_alike
+from lightning_adam.diagnosis.window import Window
 
 WINDOW = 200
 """Steps of loss and gradient norm that are remembered."""
@@ -29,41 +28,6 @@ PASSES = 24
 """Passes over all tensors that are remembered."""
 EARLY = 10
 """Steps at the beginning that all get the pass: missing warmup and a hopeless rate show there, and nowhere earlier."""
-
-
-class Window:
-    """The last values in order of size: their median costs two insertions per step, and no sort.
-
-    Args:
-        values: so far, oldest first.
-        length: how many of them count.
-    """
-
-    def __init__(self, values: Sequence[float], length: int) -> None:
-        self._length, self._by_age = length, deque(value for value in values[-length:] if math.isfinite(value))
-        self._by_size = sorted(self._by_age)
-
-    def push(self, value: float) -> float | None:
-        """Take in one more; what leaves for it."""
-        self._by_age.append(value)
-        insort(self._by_size, value)
-        if len(self._by_age) <= self._length:
-            return None
-        oldest = self._by_age.popleft()
-        del self._by_size[bisect_left(self._by_size, oldest)]
-        return oldest
-
-    def at_least(self, pushes: int) -> float:
-        """What the median will not be under after at most so many further values; NaN while there are fewer than count."""
-        ordered, half = self._by_size, (self._length - 1) // 2
-        return ordered[half - pushes] if len(ordered) == self._length and half >= pushes else math.nan
-
-    def median(self) -> float:
-        """The median; NaN for nothing."""
-        ordered, half = self._by_size, len(self._by_size) // 2
-        if not ordered:
-            return math.nan
-        return ordered[half] if len(ordered) % 2 else 0.5 * (ordered[half - 1] + ordered[half])
 
 
 @dataclass
@@ -114,6 +78,12 @@ class History:
         stretch: losses in each of these.
         finite: how many losses were finite.
         is_signed: whether a loss was negative, or the first ones zero: then zero is no floor of it.
+        validated: how often validation has told its loss since the first step.
+        untrained_validation: what it was before the first step.
+        first_validation: the first since then.
+        lowest_validation: the lowest.
+        last_validation: the last.
+        level_validated: the training loss' level at the first.
     """
 
     count: int = 0
@@ -158,6 +128,12 @@ class History:
     stretch: int = 25
     finite: int = 0
     is_signed: bool = False
+    validated: int = 0
+    untrained_validation: float = math.nan
+    first_validation: float = math.nan
+    lowest_validation: float = math.inf
+    last_validation: float = math.nan
+    level_validated: float = math.nan
 
     def __post_init__(self) -> None:
         """The windows are made anew from the lists whenever a state is restored."""
@@ -240,6 +216,8 @@ class History:
         self.low_lr = self.low_lr + 1 if now.lr < LOW * self.peak_lr else 0
         if now.heavy is not None:
             self._remember_pass(now, now.heavy)
+        if math.isfinite(now.validation_loss):
+            self._remember_validation(now.validation_loss)
 
     def after_step(self, now: StepSignals) -> None:
         """Take in the rest, once the rules were asked; what is not finite is not remembered."""
@@ -264,6 +242,15 @@ class History:
         if not math.isnan(self.beta2) and self.beta2 != beta2:
             self.beta2_changed = self.count
         self.beta2 = beta2
+
+    def _remember_validation(self, loss: float) -> None:
+        if self.count == 0:
+            self.untrained_validation = loss
+            return
+        if not self.validated:
+            self.first_validation, self.level_validated = loss, self.level
+        self.validated, self.last_validation = self.validated + 1, loss
+        self.lowest_validation = min(self.lowest_validation, loss)
 
     def _remember_pass(self, now: StepSignals, heavy: HeavySignals) -> None:
         if heavy.input_max > ODD_INPUT * median(self.recent("input_max", 16)):

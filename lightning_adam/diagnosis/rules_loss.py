@@ -12,6 +12,7 @@ from lightning_adam.diagnosis.finding import Finding
 from lightning_adam.diagnosis.harm import MOST_DROPPED, falls_short, is_slow
 from lightning_adam.diagnosis.history import PASSES, median, spread
 from lightning_adam.diagnosis.rules_slow import is_a_short_way, rate_of_good_steps
+from lightning_adam.diagnosis.rules_unseen import learnt_by_heart
 from lightning_adam.diagnosis.theory import SMALL_RATIO
 from lightning_adam.diagnosis.trainer_words import words_for
 from lightning_adam.diagnosis.wording import batch_name, number, percent
@@ -162,9 +163,13 @@ def no_learning(case: Case) -> Finding | None:
     noise is mistaken neither for a start nor for a success; and hardly anything was learnt in these ten either. Steps
     that are too small are LR-LOW's. Or, wherever it began, at half of the run (of hardly more than 100 steps: at three
     quarters) it stands still at what the same guess for every example gives. Or Dropout leaves a tenth or less, and the
-    loss is too slow to arrive.
+    loss is too slow to arrive. Or, where validation's loss is known, what is learnt is learnt by heart: after a quarter of
+    the run the loss is under 85 % of what guessing costs, and validation's, three times or more, never was under 98 % of
+    it, and rises.
     """
     past, run = case.past, case.run
+    if (found := learnt_by_heart(case)) is not None:
+        return found
     if past.count == 0 and run.matrices > 0 and run.zero_tensors == run.matrices and not _gets_gradients(case):
         return _zero_weights(case)
     if past.count % LOOKED_AT or not case.progress >= 0.4 or not _has_seen_enough(case) or case.run.optimizers > 1:

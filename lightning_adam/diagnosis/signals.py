@@ -227,6 +227,8 @@ class StepSignals:
         without_gradient: how many parameters of the optimizer had no gradient.
         unused: the first few of their names.
         logit_max: largest |output| of the modules that the user watches.
+        validation_loss: what validation has logged as its loss since the step before; before the first step, of the weights
+            that training begins with.
         non_finite: the first non-finite thing, or None.
         heavy: the pass over all tensors, or None.
     """
@@ -245,6 +247,7 @@ class StepSignals:
     without_gradient: int = 0
     unused: tuple[str, ...] = ()
     logit_max: float = NAN
+    validation_loss: float = NAN
     non_finite: NonFinite | None = None
     heavy: HeavySignals | None = None
 

@@ -196,6 +196,11 @@ class Watch:
             self._monitor.guard.run("a loss", self._hand_over, loss, self._run, self._monitor)
         return loss
 
+    def validated(self, loss: Tensor | float) -> None:
+        """Hand over what a validation cost, in the size of the training loss; also before the first step."""
+        if self._monitor is not None:
+            self._monitor.validated(float(loss))
+
     def look_at(self, loss: Tensor, batch: Any = None) -> None:
         """See how the very first loss was made, and what is wrong with the module; :meth:`loss` does it by itself.
 

@@ -13,6 +13,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from lightning_adam.diagnosis import Finding, findings_table
 from lightning_adam.integrations.loop import Watch, watch
+from lightning_adam.monitoring.validation import loss_among
 
 
 class AdamCallback(TrainerCallback):  # type: ignore[misc]
@@ -81,6 +82,11 @@ class AdamCallback(TrainerCallback):  # type: ignore[misc]
         """A finding may ask for the end of the run."""
         if self._watch is not None and self._watch.should_stop:
             control.should_training_stop = True
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Its loss goes to the rules."""
+        if self._watch is not None and math.isfinite(loss := loss_among(kwargs.get("metrics") or {})):
+            self._watch.validated(loss)
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """The run is over: write what is left, and let go of model and optimizer."""

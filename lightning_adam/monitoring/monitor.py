@@ -117,6 +117,11 @@ class Monitor:
         for diagnosis in self._diagnoses()[:1]:
             diagnosis.first = first
 
+    def validated(self, loss: float) -> None:
+        """What validation costs with the weights of now; before the first step with those that training begins with."""
+        for diagnosis in self._diagnoses():
+            self.guard.run("a validation's loss", diagnosis.validated, loss)
+
     def before_clipping(self, optimizer: Any) -> None:
         """Gradients are complete, unscaled and not yet clipped."""
         self.guard.run("a step", self._before_clipping, optimizer)

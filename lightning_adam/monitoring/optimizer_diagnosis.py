@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -79,6 +80,7 @@ class OptimizerDiagnosis:
         self._guard, self._files_left = guard, MOST_FILES
         self._ignore = tuple(options.ignore)
         self.first = FirstStepSignals()
+        self._validation_loss = math.nan
         self._unstored: list[Record] = []
         self._last_steps: deque[StepSignals] = deque(maxlen=REMEMBERED_STEPS)
 
@@ -96,6 +98,11 @@ class OptimizerDiagnosis:
         """With the steps of the run's first optimizer, by which actions count: in a plain loop each has its own."""
         ahead = self._run.step(0) - self._run.step(self._position)
         return [replace(f, step=f.step + ahead, last_step=f.last_step + ahead) for f in findings] if ahead else findings
+
+    def validated(self, loss: float) -> None:
+        """Validation is over: the rules know of it from the next step on."""
+        self.reader.catch_up()
+        self._validation_loss = loss
 
     def went_back(self, steps: int) -> None:
         """An action has restored weights and moments of so many steps before; the next record says so: a replay finds the
@@ -132,6 +139,9 @@ class OptimizerDiagnosis:
             record = replace(record, ignore=self._ignore, **self._of_first_step(record))
             if self._last_steps:  # after an action: the run did not begin here, and its state may be that of its beginning
                 record = replace(record, first_step=self.diagnosis.run.first_step)
+        elif not math.isnan(self._validation_loss):
+            record = replace(record, validation_loss=self._validation_loss)
+            self._validation_loss = math.nan
         if self._on_record is not None:
             self._on_record(self._position, record)
         self._unstored.append(record)
