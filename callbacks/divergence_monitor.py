@@ -37,7 +37,8 @@ class DivergenceMonitor(MonitorCallback):
         ignore: codes that are not told, such as ``["LR-LOW", "DEAD-PARAMETER:experts.*"]`` (a glob of parameter names).
 
     Attributes:
-        findings: all findings so far (:class:`lightning_adam.Finding`), in order.
+        findings: all findings so far (:class:`lightning_adam.Finding`), in order; those of ``ddp_spawn`` and ``ddp_fork``
+            when the run is over.
 
     Raises:
         ConfigError: an argument is not allowed; the message has the nearest right spelling.
