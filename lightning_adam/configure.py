@@ -147,7 +147,7 @@ def _build(module: nn.Module, asked: OptimizerConfig) -> OptimizerAndSchedule:
     check_arguments(config, choice.spec)
     refuse_combinations(choice.spec, config, trainer)
     refuse_plateau(config, trainer)
-    optimizer, schedule = _guided(module, config, choice, trainer)
+    optimizer, schedule = _optimizer_and_schedule(module, config, choice, trainer)
     if asked.lr == "auto":
         remember_rate(optimizer, float(config.lr or 0.0))
     warn_of_batch_norm(choice.spec, module)
@@ -161,7 +161,9 @@ def _build(module: nn.Module, asked: OptimizerConfig) -> OptimizerAndSchedule:
     }
 
 
-def _guided(module: nn.Module, config: OptimizerConfig, choice: Choice, trainer: Any | None) -> tuple[Optimizer, Schedule]:
+def _optimizer_and_schedule(
+    module: nn.Module, config: OptimizerConfig, choice: Choice, trainer: Any | None
+) -> tuple[Optimizer, Schedule]:
     """The optimizer, which clips and tells its schedule of each step."""
     clip = _choose_clip(choice.spec, config, trainer)
     phases = plan(config, trainer)

@@ -77,13 +77,13 @@ def table(of: tuple[str, ...]) -> str:
 def _assembled(code: str, text: str, draw: Callable[[Picture], str]) -> str:
     """The file's sections, and between them what is known from elsewhere."""
     known = measured(code)
-    before = "\n\n".join(part for part in (_seen(known, draw), _decided(code), _rated(known)) if part)
+    before = "\n\n".join(part for part in (_example(known, draw), _how_decided(code), _error_rates(known)) if part)
     silence = SILENCE.format(code=code) if code in _rules() else ""
     text = text.replace("## Why it happens", f"{before}\n\n## Why it happens" if before else "## Why it happens", 1)
     return f"{text}\n\n{silence}".rstrip() + "\n"
 
 
-def _seen(known: Measured, draw: Callable[[Picture], str]) -> str:
+def _example(known: Measured, draw: Callable[[Picture], str]) -> str:
     """Ends the section on what it looks like."""
     if known.picture is not None:
         return f"{draw(known.picture)}\n\nA real run: {known.picture.of}. It said: “{known.picture.message}”"
@@ -98,14 +98,14 @@ def _on_page(picture: Picture) -> str:
     return f"<figure>{picture.as_svg()}</figure>"
 
 
-def _decided(code: str) -> str:
+def _how_decided(code: str) -> str:
     """The rule's docstring is the only place where its formula and thresholds are told in words."""
     rule = _rules().get(code)
     criterion = (inspect.getdoc(rule) or "").replace("``", "`") if rule is not None else ""
     return f"## How it is decided\n\n{criterion}" if criterion else ""
 
 
-def _rated(known: Measured) -> str:
+def _error_rates(known: Measured) -> str:
     told = "\n\n".join(rates.as_text() for rates in known.rates)
     return f"## Measured error rates\n\n{told}" if told else ""
 

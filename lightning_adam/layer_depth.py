@@ -63,16 +63,18 @@ def layer_depths(names: Sequence[str], module: nn.Module | None = None) -> dict[
         [0, 1, 2, 3]
     """
     said = said_by_models(names, module) if module is not None else {}
-    layers = _settled(_numbered_layers(names, module))
+    layers = _assign_stage_parameters(_numbered_layers(names, module))
     owners = {owner for owner, _ in said.values()}
-    layers = [_as_said(*said[n], owners) if n in said else layer for n, layer in zip(names, layers, strict=True)]
+    layers = [
+        _layer_counted_by_model(*said[n], owners) if n in said else layer for n, layer in zip(names, layers, strict=True)
+    ]
     heads = {name for name, (_, depth) in said.items() if depth is None}
     depths = _depths(names, layers, heads)
     lowest = min(depths.values(), default=0) if said or len(set(depths.values())) == 1 else 0
     return {name: depth - lowest for name, depth in depths.items()}
 
 
-def _as_said(owner: str, depth: int | None, owners: set[str]) -> Layer | None:
+def _layer_counted_by_model(owner: str, depth: int | None, owners: set[str]) -> Layer | None:
     """A layer that a model has counted itself; two such models stand side by side."""
     tower = _tower(owner) or (owner if len(owners) > 1 else "")
     return None if depth is None else Layer(tower, owner, depth, None)
@@ -196,7 +198,7 @@ def _are_parts(numbers: Mapping[str, set[int]], one: str, other: str) -> bool:
     return numbers[one] == numbers[other] or bool(NORMS.search(other_kind) and numbers[other] < numbers[one])
 
 
-def _settled(layers: Sequence[Layer | None]) -> list[Layer | None]:
+def _assign_stage_parameters(layers: Sequence[Layer | None]) -> list[Layer | None]:
     """A stage's own parameters (downsampling) belong to its block before them, or else to its first."""
     first: dict[tuple[str, int], Layer] = {}
     for layer in layers:

@@ -69,7 +69,7 @@ def _as_state_dict(optimizer: Any, states: States, before: Sequence[Sequence[Gro
     numbers = {p: number for number, p in enumerate(p for group in optimizer.param_groups for p in group["params"])}
     options = options_of(type(optimizer))
     groups = [
-        {**_followed(group, old[0] if old else {}, options), "params": [numbers[p] for p in group["params"]]}
+        {**_keep_present_options(group, old[0] if old else {}, options), "params": [numbers[p] for p in group["params"]]}
         for group, old in zip(optimizer.param_groups, before, strict=True)
     ]
     return {"state": {numbers[p]: state for p, state in states.items()}, "param_groups": groups}
@@ -196,7 +196,7 @@ def _groups_before(optimizer: Any, pairs: Sequence[Pair], groups: Sequence[Group
     return found
 
 
-def _followed(present: Group, saved: Group, options: frozenset[str]) -> dict[str, Any]:
+def _keep_present_options(present: Group, saved: Group, options: frozenset[str]) -> dict[str, Any]:
     return {**present, **{key: value for key, value in saved.items() if key not in options}}
 
 

@@ -61,10 +61,10 @@ def lower_rate(case: Case, factor: float = CLEARLY, addition: str = "") -> Advic
     if not 0 < configured < math.inf:
         return Advice(f"Lower the learning rate{addition}.")
     if 1.05 * configured < case.now.lr < math.inf:
-        held = rounded(max(case.now.lr * _lowered(case, case.now.lr, factor), _proven_rate(case, configured)))
+        held = rounded(max(case.now.lr * _reduction(case, case.now.lr, factor), _proven_rate(case, configured)))
         raised = f"the schedule has raised it to {number(case.now.lr)}, {number(configured)} is configured"
         return Advice(f"Keep the learning rate under {held:g} ({raised}){addition}.", {"lr": held})
-    lower = rounded(configured * _lowered(case, configured, factor))
+    lower = rounded(configured * _reduction(case, configured, factor))
     return Advice(f"Try lr={lower:g} instead of {number(configured)}{addition}.", {"lr": lower})
 
 
@@ -88,7 +88,7 @@ def _proven_rate(case: Case, configured: float) -> float:
     return configured if fell and configured < CLEARLY * case.now.lr else 0.0
 
 
-def _lowered(case: Case, rate: float, factor: float) -> float:
+def _reduction(case: Case, rate: float, factor: float) -> float:
     """What this rate is multiplied by."""
     bearable = bearable_rate(case)
     known = math.inf if math.isnan(bearable) else bearable / rate

@@ -41,7 +41,7 @@ def is_due(now: StepSignals, past: History, run: RunSignals) -> bool:
     """
     if now.heavy is not None or past.count % LOOKED_AT == 0 or past.count < SOON:
         return True
-    if _is_wrong(now, past) or _stands_out(now, past) or _is_raised(now.lr, past, run):
+    if _is_wrong(now, past) or _stands_out(now, past) or _exceeds_peak(now.lr, past, run):
         return True
     return run.optimizers == 1 and _has_left_its_range(now.loss, past)
 
@@ -64,7 +64,7 @@ def _stands_out(now: StepSignals, past: History) -> bool:
     return now.gradient_norm > HEAVY * past.usual_norm or now.loss > 3 * past.usual_loss
 
 
-def _is_raised(lr: float, past: History, run: RunSignals) -> bool:
+def _exceeds_peak(lr: float, past: History, run: RunSignals) -> bool:
     """The learning rate, beyond any before, other than by the helper's warmup."""
     return lr > 1.05 * past.former_peak and lr > 2 * min(past.rates) and not run.warmup > past.count
 

@@ -95,7 +95,7 @@ def _recurs(case: Case) -> bool:
     gap = past.count - past.spikes[-1]
     first = next(count for count in past.spikes if past.count - count <= WINDOW or count == past.spikes[-1])
     between = past.norms[-(gap - 1) :]
-    return past.count - first >= _carried(case) and gap >= 5 and min(between, default=math.inf) < 5 * case.usual_norm
+    return past.count - first >= _momentum_steps(case) and gap >= 5 and min(between, default=math.inf) < 5 * case.usual_norm
 
 
 def _grows(case: Case) -> bool:
@@ -104,11 +104,11 @@ def _grows(case: Case) -> bool:
     if past.spikes[-4:] != list(range(past.count - 4, past.count)):
         return False
     began = next(count for k, count in enumerate(reversed(past.spikes)) if count - 1 != _at(past.spikes, -2 - k))
-    follows = past.odd_input >= 0 and began - past.odd_input <= _carried(case)
+    follows = past.odd_input >= 0 and began - past.odd_input <= _momentum_steps(case)
     return case.now.gradient_norm > max(past.norms[-4:]) and not follows
 
 
-def _carried(case: Case) -> float:
+def _momentum_steps(case: Case) -> float:
     """Steps over which momentum carries one step on."""
     return 2 / (1 - case.now.beta1) if 0 <= case.now.beta1 < 1 else 20.0
 

@@ -148,14 +148,14 @@ def _finding(finding: Finding) -> str:
     whose = f" · {escaped(finding.optimizer)}" if finding.optimizer else ""
     return (
         f'<div class="la-finding la-{escaped(finding.severity)}">'
-        f"<p>{_linked(finding.rule)} {span(finding)} · {escaped(finding.severity)}{whose}</p>"
+        f"<p>{_link_to_explanation(finding.rule)} {span(finding)} · {escaped(finding.severity)}{whose}</p>"
         f"<p>{escaped(finding.message)}</p>"
         f'<p class="la-remedy">→ {escaped(finding.remedy)}</p>{_code(finding)}'
         f'<p class="la-soft">{evidence}{f" · {names}" if names else ""}</p></div>'
     )
 
 
-def _linked(rule: str) -> str:
+def _link_to_explanation(rule: str) -> str:
     """The code, linked to its explanation below; a log may hold one that this version does not know."""
     told = f"<b>{escaped(rule)}</b>"
     return f'<a href="#la-about-{rule}">{told}</a>' if rule in codes() else told

@@ -104,7 +104,7 @@ def _json_rows(text: str) -> Iterable[Row]:
     if isinstance(content, dict) and isinstance(content.get(OF_TRANSFORMERS), list):
         content = content[OF_TRANSFORMERS]
     if isinstance(content, dict):
-        return _transposed(content) if any(isinstance(v, list | dict) for v in content.values()) else [content]
+        return _rows_of_columns(content) if any(isinstance(v, list | dict) for v in content.values()) else [content]
     if isinstance(content, list):
         return [row for row in content if isinstance(row, dict)]
     raise ValueError("neither a list of rows nor an object of columns")
@@ -123,7 +123,7 @@ def _json_lines(text: str) -> list[Row]:
     return [row for row in rows if isinstance(row, dict)]
 
 
-def _transposed(columns: Mapping[str, Any]) -> list[Row]:
+def _rows_of_columns(columns: Mapping[str, Any]) -> list[Row]:
     """``DataFrame.to_json()`` gives columns: {"loss": {"0": 2.3, "1": 2.1}}, or lists."""
     rows: dict[str, dict[str, Any]] = {}
     for name, column in columns.items():

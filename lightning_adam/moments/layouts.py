@@ -210,11 +210,11 @@ def _sm3(slot: Slot) -> Moments:
 
 def _rmsprop(slot: Slot) -> Moments:
     second = slot.tensor("square_avg")
-    denominator = second.addcmul(slot.tensor("grad_avg"), slot.tensor("grad_avg"), value=-1) if _centred(slot) else second
+    denominator = second.addcmul(slot.tensor("grad_avg"), slot.tensor("grad_avg"), value=-1) if _is_centred(slot) else second
     return Moments(None, second, denominator, slot.step, 0.0, 0.0)
 
 
-def _centred(slot: Slot) -> bool:
+def _is_centred(slot: Slot) -> bool:
     return slot.state.get("grad_avg") is not None
 
 

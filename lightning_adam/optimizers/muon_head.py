@@ -122,18 +122,18 @@ class _Walk:
     def back(self, node: fx.Node) -> set[int]:
         """Through whatever has one source; a sum of several, such as a residual stream, is no output layer's."""
         while not (here := self._matrices(node)):
-            sources = [source for source in node.all_input_nodes if self._is_led(source)]
+            sources = [source for source in node.all_input_nodes if self._follows_matrix(source)]
             if len(sources) != 1:
                 return set()
             node = sources[0]
         return set(here) if len(here) == 1 else set()
 
-    def _is_led(self, node: fx.Node) -> bool:
+    def _follows_matrix(self, node: fx.Node) -> bool:
         """Whether a matrix is behind it; sizes are numbers."""
         if node not in self._leads:
             numbers = node.target in ("size", "dim") or (node.target is getattr and node.args[1:2] == ("shape",))
             self._leads[node] = not numbers and (
-                bool(self._matrices(node)) or any(self._is_led(source) for source in node.all_input_nodes)
+                bool(self._matrices(node)) or any(self._follows_matrix(source) for source in node.all_input_nodes)
             )
         return self._leads[node]
 

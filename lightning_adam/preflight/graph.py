@@ -36,11 +36,11 @@ def _classes(record: Record, node: Any) -> None:
     before = node.next_functions[0][0]
     is_whole = made_by(given) == "LogSoftmax" and before is not None and before.name().startswith("LogSoftmax")
     maker = _maker(before) if is_whole else made_by(given)
-    options = {"ignore_index": _signed(node._saved_ignore_index)}
+    options = {"ignore_index": _as_signed(node._saved_ignore_index)}
     record.losses.append(Call("cross_entropy" if is_whole else "nll_loss", given, target, None, options, maker, ""))
 
 
-def _signed(number: int) -> int:
+def _as_signed(number: int) -> int:
     """Autograd hands a negative integer out as its 64 bits: -100 as 2⁶⁴ - 100."""
     return number - 2**64 if number >= 2**63 else number
 

@@ -22,12 +22,12 @@ def double_softmax(facts: Facts) -> Iterator[Finding]:
         is_of_classes = call.name == "cross_entropy" and call.input.dim() > 1 and call.input.shape[1] > 1
         by = _before_a_temperature(call) if call.made_by in ("Div", "Mul") else _before_a_clamp(call)
         if is_of_classes and (by in ("Softmax", "Sigmoid") or _is_distribution(call.input)):
-            yield _doubled(call, "Sigmoid" if by == "Sigmoid" else "Softmax")
+            yield _double_softmax(call, "Sigmoid" if by == "Sigmoid" else "Softmax")
             return
     squashes = [call for call in facts.step.record.squashes if call.name == "log_softmax"]
     for call in (*squashes, *facts.step.record.normalisers):
         if _before_a_temperature(call) == "Softmax":
-            yield _doubled(call, "Softmax")
+            yield _double_softmax(call, "Softmax")
             return
 
 
@@ -40,7 +40,7 @@ def _before_a_temperature(call: Call) -> str:
     return (*makers(call.input, 2), "", "")[1] if is_scaled else call.made_by
 
 
-def _doubled(call: Call, by: str) -> Finding:
+def _double_softmax(call: Call, by: str) -> Finding:
     return found(
         "DOUBLE-SOFTMAX",
         "critical",

@@ -179,7 +179,7 @@ def _keep_broadcast(record: Record, call: Call) -> None:
         record.differences.append(replace(call, input=told, target=target.detach(), made_by=made_by(told)))
 
 
-def _keep_rectified(record: Record, call: Call) -> None:
+def _keep_dead_units(record: Record, call: Call) -> None:
     units = call.output.detach()
     if units.dim() > 1 and units.numel():
         axis = 1 if units.dim() == 4 else units.dim() - 1  # channels of pictures, features of all else
@@ -191,7 +191,7 @@ def _keep_dropout(record: Record, call: Call) -> None:
     record.dropouts.append(call)
 
 
-def _keep_rearranged(record: Record, call: Call) -> None:
+def _keep_reshape(record: Record, call: Call) -> None:
     """A reshape to the same dimensions in another order, or to rows of as many numbers as there are in another dimension
     than the last, which leaves the values where they are."""
     one, other = call.input.shape, call.output.shape
@@ -245,7 +245,7 @@ def _rms(values: Tensor) -> Tensor:
     return values.detach().float().square().mean().sqrt()
 
 
-def _keep_joined(record: Record, call: Call) -> None:
+def _keep_join(record: Record, call: Call) -> None:
     if call.output.requires_grad and not call.input.requires_grad and call.input.is_floating_point():
         record.joined.append(call)
 
@@ -256,15 +256,15 @@ _KEPT: dict[str, Callable[[Record, Call], None]] = {
     **dict.fromkeys(LOGARITHMS, _keep_logarithm),
     **dict.fromkeys(NORMALISERS, _keep_normaliser),
     **dict.fromkeys(("normalize", "cosine_similarity", *LENGTHS), _keep_direction),
-    **dict.fromkeys(("view", "reshape"), _keep_rearranged),
+    **dict.fromkeys(("view", "reshape"), _keep_reshape),
     **dict.fromkeys(ARITHMETIC, _keep_broadcast),
-    **dict.fromkeys(JOINING, _keep_joined),
+    **dict.fromkeys(JOINING, _keep_join),
     **dict.fromkeys(BINARY_PIECES, _keep_binary_piece),
     **dict.fromkeys(PRODUCTS, _keep_product),
     "gather": _keep_chosen,
     "normal": _keep_draw,
     **dict.fromkeys(("argmin", "argmax"), _keep_pick),
-    **dict.fromkeys(("relu", "relu_"), _keep_rectified),
+    **dict.fromkeys(("relu", "relu_"), _keep_dead_units),
     **dict.fromkeys((*DROPOUTS, "scaled_dot_product_attention"), _keep_dropout),
 }
 

@@ -32,12 +32,12 @@ def simulated(task: Task, entry: dict[str, Any], plan: Plan) -> list[tuple[int, 
     horizon = plan.total or plan.asked * clock
     if plan.asked and not plan.is_known:
         horizon = plan.total = plan.asked * clock
-    with untouched(schedule, *task.optimizers), _turned(task.trainer) as turn, without_warnings():
+    with untouched(schedule, *task.optimizers), _clock_of_stand_in(task.trainer) as turn, without_warnings():
         step_on = _stepper(task, schedule, plan, turn)
-        rates = list(_walked(schedule, clock, min(MOST_STEPS, max(1, horizon // clock)), step_on))
+        rates = list(_rates_by_tick(schedule, clock, min(MOST_STEPS, max(1, horizon // clock)), step_on))
         plan.counted = (len(rates), int(getattr(schedule, "last_epoch", len(rates))))
         if all(rate <= 0.01 * plan.base for _, rate in rates):
-            plan.later = max((rate for _, rate in _walked(schedule, clock, MOST_STEPS, step_on)), default=0.0)
+            plan.later = max((rate for _, rate in _rates_by_tick(schedule, clock, MOST_STEPS, step_on)), default=0.0)
     return rates
 
 
@@ -48,7 +48,7 @@ def _helped_length(task: Task, schedule: Schedule, plan: Plan) -> int:
     return int(schedule.phases.total) if math.isfinite(schedule.phases.total) else MOST_STEPS
 
 
-def _walked(schedule: Any, clock: int, count: int, step_on: Callable[[int], Any]) -> Iterator[tuple[int, float]]:
+def _rates_by_tick(schedule: Any, clock: int, count: int, step_on: Callable[[int], Any]) -> Iterator[tuple[int, float]]:
     for tick in range(count):
         yield tick * clock, max(float(group["lr"]) for group in schedule.optimizer.param_groups)
         try:
@@ -58,7 +58,7 @@ def _walked(schedule: Any, clock: int, count: int, step_on: Callable[[int], Any]
 
 
 @contextmanager
-def _turned(trainer: Any) -> Iterator[Callable[[int, int], None] | None]:
+def _clock_of_stand_in(trainer: Any) -> Iterator[Callable[[int, int], None] | None]:
     """What sets the stand-in's counts; they are set back afterwards. None for a trainer that runs: it counts itself."""
     if not isinstance(trainer, SimpleNamespace):
         yield None

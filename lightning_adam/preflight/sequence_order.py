@@ -48,7 +48,7 @@ def _is_told_what_it_says(task: Task, step: Step, few: Any) -> bool:
     if max(asked.shape[1:], default=0) < 3 or not same_values(asked, target) or not _are_single_numbers(asked):
         return False
     before = predict(task, few, step.prediction)
-    with _one_changed(step.trace.outer[step.prediction][0], length // 2):
+    with _change_one_place(step.trace.outer[step.prediction][0], length // 2):
         after = predict(task, few, step.prediction)
     if before is None or after is None or before.shape != after.shape or before.numel() != len(before) * length:
         return False
@@ -62,7 +62,7 @@ def _are_single_numbers(asked: Tensor) -> bool:
 
 
 @contextmanager
-def _one_changed(net: nn.Module, place: int) -> Iterator[None]:
+def _change_one_place(net: nn.Module, place: int) -> Iterator[None]:
     """Each sample's number at a place is another one in all calls of a net."""
 
     def before(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
@@ -112,7 +112,7 @@ def _alike(given: Tensor, target: Tensor) -> bool:
 
 def _leak(task: Task, step: Step, few: Any, layer: nn.Module, which: int, axis: int) -> float:
     before = predict(task, few, step.prediction)
-    with _replaced(layer, which, width=None, axis=axis) as cut:
+    with _swap_tails(layer, which, width=None, axis=axis) as cut:
         changes = _changes(before, predict(task, few, step.prediction), cut)
     if before is None or changes is None:
         return math.nan
@@ -122,7 +122,7 @@ def _leak(task: Task, step: Step, few: Any, layer: nn.Module, which: int, axis: 
 def _follows_own_place(task: Task, step: Step, few: Any, layer: nn.Module, which: int) -> bool:
     """Whether an output looks at its own place most: a summary of the whole, as an autoencoder has it, does not."""
     before = predict(task, few, step.prediction)
-    with _replaced(layer, which, width=1) as cut:
+    with _swap_tails(layer, which, width=1) as cut:
         changes = _changes(before, predict(task, few, step.prediction), cut)
     if changes is None:
         return False
@@ -146,7 +146,7 @@ def _others(values: Tensor, axis: int) -> Tensor:
 
 
 @contextmanager
-def _replaced(layer: nn.Module, which: int, width: int | None, axis: int = 1) -> Iterator[list[tuple[int, int]]]:
+def _swap_tails(layer: nn.Module, which: int, width: int | None, axis: int = 1) -> Iterator[list[tuple[int, int]]]:
     """From its middle on, what a layer gets in one call is another sample's; yields where it is cut, and the length."""
     cut: list[tuple[int, int]] = []
     calls = count()

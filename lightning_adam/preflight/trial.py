@@ -178,7 +178,7 @@ def _run(
         with suppress(Exception):  # what writes weights over does so in the next forward pass
             task.loss(batches[0])
         if math.isfinite(run.losses[-1]) and not (ramp and index < RAMP):
-            run.unmoved = _unmoved(task, before, slopes)
+            run.unmoved = _unchanged_parameters(task, before, slopes)
         run.cut, run.stays = median(task.cuts) if task.cuts else 1.0, left.share
     return run
 
@@ -248,7 +248,7 @@ def _called(hook: Callable[..., Any] | None, *arguments: Any) -> bool:
         return False
 
 
-def _unmoved(task: Task, before: dict[str, Tensor], slopes: Gradients) -> list[str]:
+def _unchanged_parameters(task: Task, before: dict[str, Tensor], slopes: Gradients) -> list[str]:
     """By hand a bias may have a gradient of one loss, and be stepped by another that has none of it."""
     least = 2 if task.manual else 0
     held = {id(p) for o in task.optimizers for group in o.param_groups for p in group["params"]}

@@ -234,14 +234,14 @@ def load() -> ctypes.CDLL | None:
 
 @functools.cache
 def _loading(compiler: str | None) -> Loading:
-    return Loading(functools.partial(_obtained, compiler))
+    return Loading(functools.partial(_load_or_build, compiler))
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_loading.cache_clear)  # the thread that builds it is not in the child
 
 
-def _obtained(compiler: str | None) -> ctypes.CDLL | None:
+def _load_or_build(compiler: str | None) -> ctypes.CDLL | None:
     if compiler is None:
         LOG.info("No C++ compiler ($CXX, c++, g++, clang++) was found: statistics are computed in plain torch, slower.")
         return None

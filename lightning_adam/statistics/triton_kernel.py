@@ -113,7 +113,7 @@ def reduce(readings: Sequence[TensorReading], columns: Columns, table: RawTable)
     index = _index(table.sums.device)
     found = [fitting for row, of in enumerate(readings) if (fitting := _fitting(row, of, index)) is not None]
     new = {fitting.kind for fitting in found} - _trusted
-    done = _tried(found, columns, table, [(readings[f.row], f) for f in found if f.kind in new])
+    done = _reduce_and_check(found, columns, table, [(readings[f.row], f) for f in found if f.kind in new])
     return frozenset(fitting.row for fitting in found) if done else frozenset()
 
 
@@ -130,10 +130,12 @@ def repeat(columns: Columns, places: NDArray[np.uint64], dtypes: Sequence[tuple[
     kinds = [_kind(of, False, even) for of, even in zip(dtypes, aligned, strict=True)]
     at = zip(kinds, places.T.tolist(), strict=True)
     found = [Fitting(row, kind, tuple(begins)) for row, (kind, begins) in enumerate(at) if kind in _trusted and kind]
-    return len(found) == len(kinds) and _tried(found, columns, table, [])
+    return len(found) == len(kinds) and _reduce_and_check(found, columns, table, [])
 
 
-def _tried(found: list[Fitting], columns: Columns, table: RawTable, new: Sequence[tuple[TensorReading, Fitting]]) -> bool:
+def _reduce_and_check(
+    found: list[Fitting], columns: Columns, table: RawTable, new: Sequence[tuple[TensorReading, Fitting]]
+) -> bool:
     """Whether the table holds the rows of these now; tensors of ``new`` kinds are looked at first, beside eager torch."""
     program = load()
     if not found or program is None or (program.INTERPRETED and table.sums.is_cuda):
