@@ -33,6 +33,7 @@ def never_recovered(case: Case) -> bool:
 
 
 def has_borne(case: Case) -> bool:
-    """Large steps: with them the loss has fallen by a quarter, and it does not rise."""
+    """Large steps: with them the loss has fallen by a quarter, and did not rise until one step threw it over its start."""
     curve = case.curve
-    return case.course != "rising" and not curve.signed and curve.best < (1 - FALLEN) * curve.start
+    has_fallen = case.course != "rising" and not curve.signed and curve.best < (1 - FALLEN) * curve.start
+    return has_fallen and case.now.loss > curve.start
