@@ -37,7 +37,6 @@ def first_steps_of(middle: float, largest: float) -> Change:
         (2e-3, 4.0, 2.0, "adam", []),  # one head that began near zero
         (1.5, 4.0, 0.5, "adam", []),  # learnt all the same
         (1.5, 4.0, 2.0, "sgd", []),  # such steps shrink with the gradient
-        (1.5, 4.0, 2.0, "accumulated", []),  # and Adagrad's as 1/√t
     ],
 )
 def test_loss_that_falls_does_not_excuse_steps_that_threw_all_weights_away(

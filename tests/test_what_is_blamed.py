@@ -79,3 +79,17 @@ def test_a_short_way_of_steps_that_are_still_growing_is_judged_later(optimizer: 
     run = [replace(s, heavy=s.heavy and agreeing) for s in run_of(lambda t: 0.9 - 0.15 * t / 100, 110)]
 
     assert grave(diagnose(run, replace(RUN, optimizer=optimizer, total_steps=240.0, warmup=math.nan))) == told
+
+
+def shrinking(s: StepSignals) -> StepSignals:
+    """From 400 % of the weights' norm to 25 %, as 1/√t."""
+    ratio = 4 / math.sqrt(s.step + 1)
+    return heavy(update_ratio_p50=ratio, update_ratio_max=ratio, normalised_rms=math.nan, alignment=math.nan)(s)
+
+
+@pytest.mark.parametrize(("like", "told"), [("accumulated", []), ("adam", ["LR-HIGH"])])
+def test_first_steps_that_shrink_by_themselves_have_forgotten_nothing(like: str, told: list[str]) -> None:
+    """Adagrad's: the loss falls from 1.8 to 0.7, and goes on."""
+    run = [shrinking(s) for s in run_of(lambda t: 0.5 + 1.3 * np.exp(-t / 60), 120)]
+
+    assert grave(diagnose(run, replace(RUN, steps_like=like, warmup=math.nan))) == told
