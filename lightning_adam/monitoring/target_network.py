@@ -30,6 +30,7 @@ def _shapes(tensors: Sequence[Tensor]) -> tuple[tuple[int, ...], ...]:
 
 
 def _is_copy(kept: Tensor, trained: Tensor) -> bool:
-    if kept.device != trained.device or not kept.is_floating_point():
-        return False
-    return bool((kept.detach() - trained.detach()).norm() < ALIKE * trained.detach().norm())
+    if kept.device != trained.device or not kept.is_floating_point() or type(kept.data) is not type(trained.data):
+        return False  # on another device, of whole numbers, or only one of them sharded
+    now = trained.detach().float()
+    return bool((kept.detach().float() - now).norm() < ALIKE * now.norm())
