@@ -9,7 +9,7 @@ from lightning_adam.diagnosis.case import Case
 from lightning_adam.diagnosis.course import ENOUGH, LATE, LEARNT, STUCK, Curve, falls, has_fallen, noise_of
 from lightning_adam.diagnosis.finding import Finding
 from lightning_adam.diagnosis.history import median
-from lightning_adam.diagnosis.large_steps import HOPELESS, lost_its_start, never_recovered
+from lightning_adam.diagnosis.large_steps import FALLEN, HOPELESS, lost_its_start, never_recovered
 from lightning_adam.diagnosis.large_weights import outweighs_all_steps
 from lightning_adam.diagnosis.theory import LARGE_RATIO
 
@@ -53,8 +53,6 @@ GONE = 20
 BOUNCING = frozenset({"OSCILLATION"})
 """Rules that noise looks like: only a loss that rises agrees."""
 
-FALLEN = 0.25
-"""Of its start: a loss that has fallen by so much was not ruined by the first steps; it may stand at a high floor."""
 KNOWS_MORE = 0.85
 """Of what guessing costs: under it something was learnt, wherever it began; much of some data nobody can predict."""
 CLEARED = 0.5
@@ -339,13 +337,18 @@ def is_left_high(case: Case) -> bool:
     curve, guess = case.curve, max(case.guesses, default=math.inf)
     if not is_inflated(case):
         return is_stuck(case)
-    if case.progress > LATE and curve.now > 2 * guess:
+    if case.progress > LATE and (curve.now > 2 * guess or stays_over_guessing(case)):
         return True
     share = math.sqrt(STUCK) if case.is_absolute_error else STUCK
     left = share * guess if case.guesses else curve.start / 30
     if case.progress < 0.5:
         return False
     return not falls(curve, case.past.losses[-100:]) and min(curve.now, curve.best) > left
+
+
+def stays_over_guessing(case: Case) -> bool:
+    """At its pace it would end no lower than what the same answer for every example costs."""
+    return bool(case.guesses) and not case.beats_guessing(min(case.curve.best, _ends_at(case, _pace(case))))
 
 
 def is_inflated(case: Case) -> bool:

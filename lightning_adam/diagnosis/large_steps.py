@@ -7,8 +7,10 @@ from lightning_adam.diagnosis.course import LATE, LEARNT, STUCK
 
 HOPELESS = 2.5
 """‖Δθ‖/‖θ‖ in a first step that no healthy run has."""
-BY_SIZE = "sgd"
-"""Steps that follow the gradient's size: they shrink with it, and a single one says little of the later ones."""
+FALLEN = 0.25
+"""Of its start: a loss that has fallen by so much was not ruined by the first steps; it may stand at a high floor."""
+SHRINKING = frozenset({"sgd", "accumulated"})
+"""Steps that shrink by themselves, with the gradient's size or as 1/√t: the first ones say little of the later ones."""
 
 
 def lost_its_start(case: Case) -> bool:
@@ -18,7 +20,7 @@ def lost_its_start(case: Case) -> bool:
     had made of it. Weights, and not one of them: a head that begins near zero is moved by a multiple of that.
     """
     past, curve = case.past, case.curve
-    if case.run.steps_like == BY_SIZE or curve.signed or not past.early_lr > past.unit_rate:
+    if case.run.steps_like in SHRINKING or curve.signed or not past.early_lr > past.unit_rate:
         return False
     return past.early_ratio > HOPELESS and curve.now > LEARNT * min(curve.start, case.first_loss)
 
@@ -28,3 +30,10 @@ def never_recovered(case: Case) -> bool:
     curve = case.curve
     is_high = not curve.signed and curve.start > 0 and curve.now > STUCK * curve.start
     return case.past.early_ratio > HOPELESS and case.progress > LATE and is_high
+
+
+def has_borne(case: Case) -> bool:
+    """Large steps: with them the loss has fallen by a quarter, and did not rise until one step threw it over its start."""
+    curve = case.curve
+    has_fallen = case.course != "rising" and not curve.signed and curve.best < (1 - FALLEN) * curve.start
+    return has_fallen and case.now.loss > curve.start

@@ -97,7 +97,7 @@ def loss_diverged(case: Case) -> Finding | None:
     if not level > (first if past.is_signed else min(2 * best, first)):  # the limit is higher, and dear
         return None
     limit = 1.5 * first if _has_climbed_over_its_start(case) else _diverged_limit(case)
-    if not level > max(limit, limit * case.targets_growth):  # a signed loss' limit may be negative
+    if not level > max(limit, limit * case.targets_growth) or (case.run.chases_copy and case.may_have_moved(level)):
         return None
     advice = lower_rate(case, addition=" or a schedule that decays")
     return Finding(
@@ -176,7 +176,7 @@ def no_learning(case: Case) -> Finding | None:
         return None
     if run.dropout >= MOST_DROPPED and (is_slow(case) or falls_short(case)):
         return _drops_nearly_all(case)
-    if case.course == "falling" or _is_at_its_lowest(case):
+    if case.course == "falling" or _is_at_its_lowest(case) or run.chases_copy:
         return None
     first, level = median(past.first_losses[10:]), median(past.losses[-_compared(case) :])
     guesses = case.progress >= 0.5 and case.course == "standing" and case.only_guesses(level)

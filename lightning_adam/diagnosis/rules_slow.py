@@ -155,7 +155,17 @@ def goes_too_short_a_way(case: Case) -> bool:
     after half of the run, under 10 %.
     """
     since = 0.4 if _agreement(case) else 0.5
-    return case.progress >= since and is_a_short_way(case) and _is_unlearnt(case)
+    return _way_gone(case) >= since and is_a_short_way(case) and _is_unlearnt(case)
+
+
+def _way_gone(case: Case) -> float:
+    """Share of the run, by how far its steps go: RAdam's grow as √t for its first 2/(1-β₂) steps, and are short at first.
+
+    Liu et al. 2020 (arXiv:1908.03265), the rectification r.
+    """
+    run = case.run
+    is_growing = run.optimizer == "RAdam" and run.total_steps * (1 - case.now.beta2) < 2
+    return case.progress**1.5 if is_growing else case.progress
 
 
 def is_a_short_way(case: Case) -> bool:

@@ -293,9 +293,14 @@ def _scale(case: Case) -> tuple[float, float]:
     past = case.past
     seen = past.recent("layer_rms", PASSES)
     names = ("layer", "target") if seen else ("input",)
-    rms = [median(past.recent(f"{name}_rms", PASSES)) for name in names]
-    offset = [median(past.recent(f"{name}_offset", PASSES)) for name in names]
+    usual = median if past.count >= 4 else _smallest  # of fewer batches, one with an outlier is no scale
+    rms = [usual(past.recent(f"{name}_rms", PASSES)) for name in names]
+    offset = [usual(past.recent(f"{name}_offset", PASSES)) for name in names]
     return _largest(rms), _largest(offset)
+
+
+def _smallest(values: list[float]) -> float:
+    return min(values, default=math.nan)
 
 
 def _largest(values: list[float]) -> float:

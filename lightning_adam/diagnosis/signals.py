@@ -82,6 +82,7 @@ class RunSignals:
         eval_modules: layers that behave differently in training and are in eval mode, with parameters that are trained.
         idle_norms: those of them that are BatchNorm and have never seen a batch.
         untrained: whether most of the weight matrices that can tell are as their initialisation left them.
+        chases_copy: whether a part that is not trained is a copy of a trained one: a target network, whose answers move.
         dropout: largest share of activations that training drops, by a Dropout layer or as the first step shows.
         one_class: whether the first step's loss compares with one class only.
         constants: what the same answer to every example would cost in that loss, see :class:`FirstStepSignals`.
@@ -123,6 +124,7 @@ class RunSignals:
     eval_modules: tuple[str, ...] = ()
     idle_norms: tuple[str, ...] = ()
     untrained: bool = False
+    chases_copy: bool = False
     dropout: float = 0.0
     one_class: bool = False
     constants: tuple[float, ...] = ()
