@@ -8,9 +8,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from lightning_adam.callbacks import DivergenceMonitor
+from lightning_adam.diagnosis import RunSignals
+from lightning_adam.monitoring import Record
 from lightning_adam.monitoring.target_network import has_target_network
+from tests.digits import Digits, digits_loader, trainer
 from tests.healthy_run import RUN, diagnose, heavy
 from tests.test_late_verdicts import run_of
 from tests.test_strangers_runs import grave
@@ -60,3 +65,36 @@ def test_a_rise_that_the_targets_may_have_made_is_no_alarm(level: float, chases:
     large = heavy(update_ratio_p50=0.05, update_ratio_max=0.06)
 
     assert bool(grave(diagnose(map(large, run_of(losses)), replace(RUN, chases_copy=chases)))) == told
+
+
+class Copied(Digits):
+    """Keeps a copy of its network, and compares with what that answers if it is asked."""
+
+    def __init__(self, asks: bool) -> None:
+        super().__init__()
+        self.kept = copy.deepcopy(self.net).requires_grad_(False)
+        self.asks = asks
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        with torch.no_grad():
+            moving = self.kept(batch[0]) if self.asks else 0.0
+        return (self.net(batch[0]) - moving).square().mean()
+
+
+class Records(DivergenceMonitor):
+    """Remembers what was known when the run began."""
+
+    chases_copy: bool
+
+    def on_record(self, position: int, record: Record) -> None:
+        if isinstance(record, RunSignals):
+            self.chases_copy = record.chases_copy
+
+
+@pytest.mark.parametrize("asks", [True, False], ids=["a target network", "an average of the weights"])
+def test_a_copy_that_the_step_does_not_call_is_no_target(asks: bool) -> None:
+    """Averaged weights (EMA) lie in many modules and answer in validation only: there a rise is an alarm as ever."""
+    records = Records()
+    trainer(max_steps=3, callbacks=[records]).fit(Copied(asks), digits_loader())
+
+    assert records.chases_copy == asks

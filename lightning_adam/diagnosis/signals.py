@@ -37,12 +37,14 @@ class FirstStepSignals:
         one_class: whether the loss compares with one class only.
         constants: what it would cost to answer the same everywhere, and the same to every example at each place; empty
             where that is not known.
+        copies_rest: whether it is known to call no copy of what is trained: a copy is an average then, and no target.
     """
 
     facts: tuple[str, ...] = ()
     dropout: float = 0.0
     one_class: bool = False
     constants: tuple[float, ...] = ()
+    copies_rest: bool = False
 
 
 @dataclass(frozen=True)

@@ -126,8 +126,13 @@ class OptimizerDiagnosis:
 
     def _of_first_step(self, record: RunSignals) -> dict[str, Any]:
         first = self.first
-        dropout = max(record.dropout, first.dropout)
-        return {"facts": first.facts, "dropout": dropout, "one_class": first.one_class, "constants": first.constants}
+        return {
+            "facts": first.facts,
+            "dropout": max(record.dropout, first.dropout),
+            "one_class": first.one_class,
+            "constants": first.constants,
+            "chases_copy": record.chases_copy and not first.copies_rest,
+        }
 
     def _with_prefix(self, finding: Finding) -> Finding:
         told = as_told(finding)
