@@ -182,6 +182,8 @@ def one_label(facts: Facts) -> Iterator[Finding]:
     values = data.labels if data.labels is not None else _single_values(data)
     if values is None or not facts.step.target or len(values) <= 64 or len(torch.unique(values)) > 1:
         return
+    if facts.step.main is not None and facts.step.main.name == "margin_ranking_loss":
+        return  # 1 says that the first of two is to be the larger one
     if data.far is not None and len(torch.unique(data.far)) > 1:
         return
     yield found(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_adam.preflight.batches import leaves, path_of
 from lightning_adam.preflight.nodes import slope_to
-from lightning_adam.preflight.recorder import Call, Record, softmax_axis
+from lightning_adam.preflight.recorder import DIFFERENCES, Call, Record, softmax_axis
 
 REWARDS = ("reward", "rewards", "return", "returns", "advantage", "advantages")
 """Names of what is to be large, in a batch of moves."""
@@ -72,11 +72,13 @@ def punished(loss: Tensor, record: Record, batch: Any) -> Call | None:
 
 def repelled(loss: Tensor, record: Record, batch: Any) -> Call | None:
     """A prediction's difference from a tensor of the batch: nearly everywhere the loss falls as it grows."""
-    for call in record.differences:
+    spread = [call for call in record.broadcasts if call.name in DIFFERENCES]  # several means, as of a mixture
+    for call in (*record.differences, *spread):
         pull = slope_to(loss, call.output) * call.output.detach()
         acting = pull[pull != 0]
         is_away = acting.numel() > 8 and float((acting < 0).double().mean()) > 0.99
-        if is_away and call.target is not None and path_of(call.target, batch):
+        compared = (value for value in (call.input, call.target) if value is not None and not value.requires_grad)
+        if is_away and any(path_of(value, batch) for value in compared):
             return call
     return None
 

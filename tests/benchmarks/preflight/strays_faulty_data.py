@@ -257,7 +257,7 @@ def padding_has_a_tag() -> Built:
 
 @faulty("DUPLICATES")
 def the_same_row_for_every_index() -> Built:
-    """``__getitem__`` reads ``self.x[0]``."""
+    """``__getitem__`` reads ``index % 4``."""
     x, y = photos()
 
     class Pictures(Dataset[Any]):
