@@ -23,6 +23,7 @@ from lightning_adam.preflight.data import (
     token_share,
 )
 from lightning_adam.preflight.facts import Check, Facts, found, some
+from lightning_adam.preflight.probability_checks import log_of_probability
 from lightning_adam.preflight.recorder import BINARY_LOSSES, CLASS_LOSSES, Call
 from lightning_adam.preflight.step import EMBEDDINGS, Step
 from lightning_adam.preflight.value_pairs import Pair, value_pairs
@@ -39,8 +40,10 @@ FEW_STEPS = 500
 
 
 def nonfinite(facts: Facts) -> Iterator[Finding]:
-    """A mask may be -inf and a missing target NaN: what spoils the loss is at fault."""
+    """A mask may be -inf and a missing target NaN: what spoils the loss is at fault. A logarithm of a probability that is 0
+    has a code of its own."""
     spoiling = [path for path, finite in facts.data.bad.items() if not finite]
+    is_made = bool(facts.step.spoiled) and facts.step.given is not None and is_finite(facts.step.given)
     if spoiling:
         yield found(
             "DATA-NONFINITE",
@@ -50,7 +53,7 @@ def nonfinite(facts: Facts) -> Iterator[Finding]:
             {"batches read": len(facts.data.reading.batches)},
             spoiling,
         )
-    elif facts.step.spoiled and facts.step.given is not None and is_finite(facts.step.given):
+    elif is_made and not any(log_of_probability(facts)):
         what, _, where = facts.step.spoiled.partition(" at ")
         yield found(
             "DATA-NONFINITE",

@@ -29,13 +29,16 @@ def lowered(loss: Tensor, record: Record) -> Call | None:
     """Log-probabilities, or what they are normalised by, that go into the loss with the sign that makes them smaller.
 
     Weights that differ are left alone: a policy's log-probabilities are weighed by rewards of either sign. So are those of
-    all classes at once, which an entropy takes.
+    all classes at once, which an entropy takes, and those of an answer that is compared with a better one (Rafailov et al.
+    2023, eq. 7).
     """
-    for call in (call for call in record.squashes if call.name == "log_softmax"):
-        slope = slope_to(loss, call.output)
-        if _is_one_number(slope) and bool((slope == 0).any()):
-            return call
-    return next((c for c in record.normalisers if _is_one_number(-slope_to(loss, c.output)) and _shifts(loss, c)), None)
+    told = [(call, slope_to(loss, call.output)) for call in record.squashes if call.name == "log_softmax"]
+    made = [(call, -slope_to(loss, call.output)) for call in record.normalisers]
+    if any(_is_one_number(-slope) for _, slope in (*told, *made)):
+        return None
+    chosen = [call for call, slope in told if _is_one_number(slope) and bool((slope == 0).any())]
+    normalised = (call for call, slope in made if _is_one_number(slope) and _shifts(loss, call))
+    return chosen[0] if chosen else next(normalised, None)
 
 
 def favoured(loss: Tensor, record: Record) -> Call | None:
