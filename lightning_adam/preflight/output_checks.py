@@ -212,7 +212,9 @@ def initial_loss(facts: Facts) -> Iterator[Finding]:
 
 def _is_mostly_frozen(facts: Facts) -> bool:
     """By elements; each tensor once."""
-    sizes = {p: p.numel() for p in facts.task.module.parameters() if not isinstance(p, nn.parameter.UninitializedParameter)}
+    sizes: dict[nn.Parameter, int] = {
+        p: p.numel() for p in facts.task.module.parameters() if not isinstance(p, nn.parameter.UninitializedParameter)
+    }
     return sum(size for p, size in sizes.items() if not p.requires_grad) > 0.5 * sum(sizes.values())
 
 
