@@ -202,6 +202,11 @@ class _Together:
         streams[key] = iter(self.loaders[key])
         return next(streams[key], None)
 
+    @property
+    def repeats(self) -> bool:
+        """Whether a shorter one, such as the labelled part of the data, comes again within an epoch."""
+        return self.cycles and len({_length(loader) for loader in self.loaders.values()}) > 1
+
     def __len__(self) -> int:
         return (max if self.cycles else min)(len(loader) for loader in self.loaders.values())
 

@@ -19,8 +19,9 @@ from lightning_adam.preflight.graph_mixing import graph_mixing, has_edges
 from lightning_adam.preflight.mixing import mixing
 from lightning_adam.preflight.recorder import BINARY_LOSSES, CLASS_LOSSES, VALUE_LOSSES, Call, Recorder, is_on
 from lightning_adam.preflight.sequence_order import order
-from lightning_adam.preflight.step import EMBEDDINGS, Step, asked_and_given, predict
+from lightning_adam.preflight.step import Step, asked_and_given, predict
 from lightning_adam.preflight.task import Task, kept, mode
+from lightning_adam.preflight.unheard import is_unheard
 from lightning_adam.preflight.unread_tokens import change_by_tokens
 
 SAMPLES = 8
@@ -43,6 +44,7 @@ class Behaviour:
         partner: the sample whose output the first sample's target is compared with, where that is another one.
         by_tokens: change of the outputs when samples get each other's tokens and keep their padding; NaN if not to be had.
         noisy: whether the net gives something else for the same input at another draw of random numbers.
+        unheard: whether the loss is the same, bit by bit, for other numbers in the batch.
     """
 
     mixing: float = math.nan
@@ -54,6 +56,7 @@ class Behaviour:
     partner: int | None = None
     by_tokens: float = math.nan
     noisy: bool = False
+    unheard: bool = False
 
 
 def measure(task: Task, step: Step, batch: Any) -> Behaviour:
@@ -61,6 +64,7 @@ def measure(task: Task, step: Step, batch: Any) -> Behaviour:
     found = Behaviour()
     with exactly(task), mode(task.module, training=False), kept(task.module):
         found.dropouts, found.noisy = _active_dropouts(task, batch), _draws(task, step, batch)
+        found.unheard = is_unheard(task)
         if has_edges(batch):  # no part of one graph is a batch
             found.mixing, found.spread = graph_mixing(task, batch), _spread(task, step, batch)
         elif size(batch) >= 4:
@@ -77,7 +81,7 @@ def _exchange(task: Task, step: Step, batch: Any, found: Behaviour) -> None:
         return
     few = take(batch, range(min(size(batch) - 1, SAMPLES)))  # fewer than all: an output of pairs is to be seen by its size
     found.spread = _spread(task, step, batch)
-    if found.spread < 1e-6 and _is_picked(step):
+    if found.spread < 1e-6 and step.is_quantised:
         found.wide_spread = _relative_spread(predict(task, mapped(batch, _enlarged), step.prediction))
     found.mixing = mixing(task, step, few)
     found.leak, found.copies = order(task, step, few)
@@ -135,13 +139,6 @@ def _spread(task: Task, step: Step, batch: Any) -> float:
             walk(task, list(task.trainable()))
             now = _relative_spread(predict(task, batch, step.prediction))
     return now
-
-
-def _is_picked(step: Step) -> bool:
-    """Whether the nearest entry of a table goes on in the place of what was computed."""
-    tables = [e.values for e in step.trace.entries if isinstance(e.layer, EMBEDDINGS)]
-    picks = [call.output for call in step.record.picks if isinstance(call.output, Tensor)]
-    return any(t.numel() == p.numel() and same_values(t, p) for t in tables for p in picks)
 
 
 def _enlarged(part: Any) -> Any:

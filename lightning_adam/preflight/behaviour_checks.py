@@ -77,6 +77,13 @@ def ignores_input(facts: Facts) -> Iterator[Finding]:
             "variable.",
             {"relative spread": facts.behaviour.spread},
         )
+    elif facts.behaviour.unheard:
+        yield found(
+            "IGNORES-INPUT",
+            "critical",
+            "The loss is the same for every batch, with the same random numbers: nothing of the data reaches it.",
+            "Look for what the step makes of the batch and never hands to the net, or overwrites: x = torch.randn_like(x).",
+        )
     elif facts.behaviour.by_tokens < 1e-6:
         yield found(
             "IGNORES-INPUT",

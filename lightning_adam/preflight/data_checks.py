@@ -23,6 +23,7 @@ from lightning_adam.preflight.data import (
     token_share,
 )
 from lightning_adam.preflight.facts import Check, Facts, found, some
+from lightning_adam.preflight.probability_checks import log_of_probability
 from lightning_adam.preflight.recorder import BINARY_LOSSES, CLASS_LOSSES, Call
 from lightning_adam.preflight.step import EMBEDDINGS, Step
 from lightning_adam.preflight.value_pairs import Pair, value_pairs
@@ -39,8 +40,10 @@ FEW_STEPS = 500
 
 
 def nonfinite(facts: Facts) -> Iterator[Finding]:
-    """A mask may be -inf and a missing target NaN: what spoils the loss is at fault."""
+    """A mask may be -inf and a missing target NaN: what spoils the loss is at fault. A logarithm of a probability that is 0
+    has a code of its own."""
     spoiling = [path for path, finite in facts.data.bad.items() if not finite]
+    is_made = bool(facts.step.spoiled) and facts.step.given is not None and is_finite(facts.step.given)
     if spoiling:
         yield found(
             "DATA-NONFINITE",
@@ -50,7 +53,7 @@ def nonfinite(facts: Facts) -> Iterator[Finding]:
             {"batches read": len(facts.data.reading.batches)},
             spoiling,
         )
-    elif facts.step.spoiled and facts.step.given is not None and is_finite(facts.step.given):
+    elif is_made and not any(log_of_probability(facts)):
         what, _, where = facts.step.spoiled.partition(" at ")
         yield found(
             "DATA-NONFINITE",
@@ -182,6 +185,8 @@ def one_label(facts: Facts) -> Iterator[Finding]:
     values = data.labels if data.labels is not None else _single_values(data)
     if values is None or not facts.step.target or len(values) <= 64 or len(torch.unique(values)) > 1:
         return
+    if facts.step.main is not None and facts.step.main.name == "margin_ranking_loss":
+        return  # 1 says that the first of two is to be the larger one
     if data.far is not None and len(torch.unique(data.far)) > 1:
         return
     yield found(

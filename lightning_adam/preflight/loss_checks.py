@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_adam.diagnosis import Finding
 from lightning_adam.preflight.facts import Check, Facts, found
@@ -40,7 +40,7 @@ def is_output(call: Call, facts: Facts) -> bool:
 def broadcast(facts: Facts) -> Iterator[Finding]:
     """(N, 1) against (N,) makes (N, N): every prediction is compared with every target."""
     calls = [c for c in facts.step.record.losses if c.name in ALIKE]
-    calls += [c for c in facts.step.record.broadcasts if _pairs_all(c, facts.step.samples)]
+    calls += [c for c in facts.step.record.broadcasts if _pairs_all(c, facts.step.samples) and not _is_learnt(c)]
     for call in calls:
         made = _made(call)
         if made is None or call.target is None:
@@ -57,6 +57,11 @@ def broadcast(facts: Facts) -> Iterator[Finding]:
                 at(call, input=str(one), target=str(other)),
             )
             return
+
+
+def _is_learnt(call: Call) -> bool:
+    """Whether it is a parameter that meets a number of each sample: a scale of features, and no prediction."""
+    return isinstance(call.input, nn.Parameter) or isinstance(call.target, nn.Parameter)
 
 
 def _made(call: Call) -> torch.Size | None:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from torch import nn
 from torch.nn import functional as F
 
 from lightning_adam.diagnosis import Finding
@@ -186,7 +187,7 @@ def clamped_for_activation(facts: Facts) -> Iterator[Finding]:
 
 def initial_loss(facts: Facts) -> Iterator[Finding]:
     """Far above what guessing gives, the first steps only undo the initialisation. A scale that cosines are multiplied by
-    is chosen (Deng et al. 2019), up to some size."""
+    is chosen (Deng et al. 2019), up to some size; where most weights are frozen they have learnt, maybe other labels."""
     main = facts.step.main
     if (
         main is None
@@ -201,12 +202,20 @@ def initial_loss(facts: Facts) -> Iterator[Finding]:
         return
     yield found(
         "INITIAL-LOSS",
-        "warning",
+        "info" if _is_mostly_frozen(facts) else "warning",
         f"The first loss is {guess.loss:.3g}; {guess.said}.",
         "Start the last layer smaller, e.g. nn.init.normal_(head.weight, std=0.02) with a zero bias (tied embeddings "
         "too), and standardise inputs and targets.",
         at(main, loss=guess.loss),
     )
+
+
+def _is_mostly_frozen(facts: Facts) -> bool:
+    """By elements; each tensor once."""
+    sizes: dict[nn.Parameter, int] = {
+        p: p.numel() for p in facts.task.module.parameters() if not isinstance(p, nn.parameter.UninitializedParameter)
+    }
+    return sum(size for p, size in sizes.items() if not p.requires_grad) > 0.5 * sum(sizes.values())
 
 
 LARGEST_SCALE = 100

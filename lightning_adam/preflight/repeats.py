@@ -22,7 +22,7 @@ def duplicates(facts: Facts) -> Iterator[Finding]:
     if data.reaches is not False and _is_one_each(data):
         yield _repeated(data, len(data.reading.batches), sum(len(t) for t in next(iter(data.inputs.values()))))
         return
-    if not wide or data.reaches is False or _is_whole(data):
+    if not wide or data.reaches is False or _is_whole(data) or getattr(data.reading.loader, "repeats", False):
         return
     rows = torch.cat([r.double() for r in wide if len(r) == len(wide[0])], 1)
     is_rich = _is_rich(rows) or not wide[0].is_floating_point()

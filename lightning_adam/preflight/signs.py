@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_adam.preflight.batches import leaves, path_of
 from lightning_adam.preflight.nodes import slope_to
-from lightning_adam.preflight.recorder import Call, Record, softmax_axis
+from lightning_adam.preflight.recorder import DIFFERENCES, Call, Record, softmax_axis
 
 REWARDS = ("reward", "rewards", "return", "returns", "advantage", "advantages")
 """Names of what is to be large, in a batch of moves."""
@@ -29,13 +29,16 @@ def lowered(loss: Tensor, record: Record) -> Call | None:
     """Log-probabilities, or what they are normalised by, that go into the loss with the sign that makes them smaller.
 
     Weights that differ are left alone: a policy's log-probabilities are weighed by rewards of either sign. So are those of
-    all classes at once, which an entropy takes.
+    all classes at once, which an entropy takes, and those of an answer that is compared with a better one (Rafailov et al.
+    2023, eq. 7).
     """
-    for call in (call for call in record.squashes if call.name == "log_softmax"):
-        slope = slope_to(loss, call.output)
-        if _is_one_number(slope) and bool((slope == 0).any()):
-            return call
-    return next((c for c in record.normalisers if _is_one_number(-slope_to(loss, c.output)) and _shifts(loss, c)), None)
+    told = [(call, slope_to(loss, call.output)) for call in record.squashes if call.name == "log_softmax"]
+    made = [(call, -slope_to(loss, call.output)) for call in record.normalisers]
+    if any(_is_one_number(-slope) for _, slope in (*told, *made)):
+        return None
+    chosen = [call for call, slope in told if _is_one_number(slope) and bool((slope == 0).any())]
+    normalised = (call for call, slope in made if _is_one_number(slope) and _shifts(loss, call))
+    return chosen[0] if chosen else next(normalised, None)
 
 
 def favoured(loss: Tensor, record: Record) -> Call | None:
@@ -72,11 +75,13 @@ def punished(loss: Tensor, record: Record, batch: Any) -> Call | None:
 
 def repelled(loss: Tensor, record: Record, batch: Any) -> Call | None:
     """A prediction's difference from a tensor of the batch: nearly everywhere the loss falls as it grows."""
-    for call in record.differences:
+    spread = [call for call in record.broadcasts if call.name in DIFFERENCES]  # several means, as of a mixture
+    for call in (*record.differences, *spread):
         pull = slope_to(loss, call.output) * call.output.detach()
         acting = pull[pull != 0]
         is_away = acting.numel() > 8 and float((acting < 0).double().mean()) > 0.99
-        if is_away and call.target is not None and path_of(call.target, batch):
+        compared = (value for value in (call.input, call.target) if value is not None and not value.requires_grad)
+        if is_away and any(path_of(value, batch) for value in compared):
             return call
     return None
 

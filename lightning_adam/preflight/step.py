@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.nn.modules import module as hooks
@@ -44,6 +45,7 @@ class Trace:
         asked: what each of those got first; None where that is no tensor.
         entries: the net's inputs, where layers get them first; an embedding's are its indices.
         called: ids of all.
+        graded: ids of those that were called with gradients on.
         per_channel: by a BatchNorm's id how many values of each channel it got, at least.
     """
 
@@ -51,6 +53,7 @@ class Trace:
     asked: list[Tensor | None] = field(default_factory=list)
     entries: list[Entry] = field(default_factory=list)
     called: set[int] = field(default_factory=set)
+    graded: set[int] = field(default_factory=set)
     per_channel: dict[int, int] = field(default_factory=dict)
 
 
@@ -75,6 +78,8 @@ class _Tracing:
     def before(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         self._depth += 1
         self.trace.called.add(id(module))
+        if torch.is_grad_enabled():
+            self.trace.graded.add(id(module))
         values = args[0] if args and isinstance(args[0], Tensor) else None
         if values is not None and isinstance(module, NORMS) and values.dim() > 1 and values.numel():
             few = values.numel() // values.shape[1]
@@ -160,6 +165,13 @@ class Step:
     def is_cut(self) -> bool:
         """Whether no loss leads back to what a net gave."""
         return bool(self.ends) and all(self.ends)
+
+    @property
+    def is_quantised(self) -> bool:
+        """Whether the nearest entry of a table goes on in the place of what was computed."""
+        tables = [e.values for e in self.trace.entries if isinstance(e.layer, EMBEDDINGS)]
+        picks = [call.output for call in self.record.picks if isinstance(call.output, Tensor)]
+        return any(t.numel() == p.numel() and same_values(t, p) for t in tables for p in picks)
 
     @property
     def main(self) -> Call | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from statistics import median
 from typing import Any
 
@@ -16,6 +17,7 @@ from lightning_adam.preflight.gradients import matrices
 from lightning_adam.preflight.recorder import is_on
 from lightning_adam.preflight.step import EMBEDDINGS, LAYERS
 from lightning_adam.preflight.task import DROPOUTS, NORMS, Task
+from lightning_adam.statistics import looks_untrained
 
 SMALLEST_GAIN, LARGEST_GAIN = 0.02, 4
 TOO_MUCH = 0.9
@@ -24,6 +26,8 @@ FADED = 1e-6
 """What all layers together leave of an input, below which it is lost in rounding."""
 VANISHING, VANISHED = 1e-8, 1e-4
 """The first layers' gradient over the last ones', from which it is too small; the second where all outputs are alike."""
+TELLING = 256
+"""Elements of a matrix from which their distribution tells whether it has learnt."""
 LIBRARIES = ("transformers", "timm", "torchvision", "diffusers", "peft", "segmentation_models_pytorch", "torchaudio")
 """Their classes have tensors for uses that one's own may not have, such as a pooler."""
 
@@ -100,9 +104,10 @@ def _plain_tensors(module: nn.Module) -> Iterator[Tensor]:
 
 
 def eval_mode(facts: Facts) -> Iterator[Finding]:
-    """BatchNorm and dropout that are trained, and set to evaluation; what is frozen is meant to be."""
+    """BatchNorm and dropout that are trained, and set to evaluation; what is frozen or gives features is meant to be."""
     named = dict(facts.task.module.named_modules())
     asleep = [n for n, m in named.items() if not m.training and _is_awake_needed(m) and not _is_frozen(n, named)]
+    asleep = [n for n in asleep if not _gives_features(_with_parameters(n, named), facts)]
     if asleep:
         yield found(
             "EVAL-MODE",
@@ -115,6 +120,15 @@ def eval_mode(facts: Facts) -> Iterator[Finding]:
         )
 
 
+def _gives_features(module: nn.Module, facts: Facts) -> bool:
+    """Whether it is in evaluation, and called, and the loss leads back to none of it: ``no_grad`` or ``detach`` is meant."""
+    if module.training or not facts.has("step"):
+        return False
+    step, reached = facts.step, {id(t) for t in facts.step.leaves}
+    is_cut = reached.isdisjoint(id(p) for p in module.parameters()) if reached else id(module) not in step.trace.graded
+    return is_cut and id(module) in step.trace.called
+
+
 def _is_awake_needed(module: nn.Module) -> bool:
     if isinstance(module, (nn.RNNBase, nn.MultiheadAttention)):
         return module.dropout > 0
@@ -122,10 +136,14 @@ def _is_awake_needed(module: nn.Module) -> bool:
 
 
 def _is_frozen(name: str, named: dict[str, nn.Module]) -> bool:
-    """Of a dropout the nearest module around it that has parameters says."""
+    return not any(p.requires_grad for p in _with_parameters(name, named).parameters())
+
+
+def _with_parameters(name: str, named: dict[str, nn.Module]) -> nn.Module:
+    """Itself, or of a dropout the nearest module around it that has any."""
     while name and next(named[name].parameters(), None) is None:
         name = name.rpartition(".")[0]
-    return not any(p.requires_grad for p in named[name].parameters())
+    return named[name]
 
 
 def symmetric_init(facts: Facts) -> Iterator[Finding]:
@@ -140,6 +158,9 @@ def symmetric_init(facts: Facts) -> Iterator[Finding]:
     if names:
         who = f"{some(names)} are copies of one another" if twins else f"All units of {some(names)} start the same"
         yield starts_alike(who, names)
+    elif slots := [n for n in facts.gradients.symmetric if n in weights and weights[n].shape[0] == 1]:
+        alone = starts_alike(f"All rows of {some(slots)} are zero", slots)
+        yield replace(alone, severity="info")  # one of them may be all that is needed
 
 
 def starts_alike(who: str, names: Sequence[str]) -> Finding:
@@ -213,15 +234,26 @@ def no_gradient(facts: Facts) -> Iterator[Finding]:
     spare = [n for n in lacking if _is_library(n, facts.task.module)]
     order = [n for n in facts.task.trainable() if n in lacking]
     how = "cut off by detach() or no_grad()" if called else "no layer of theirs is called"
+    is_meant = (len(spare) == len(lacking) and not called) or _are_constants(lacking, facts)
+    is_meant = is_meant or all(_gives_features(owner, facts) for owner in owners.values()) or _are_trained(lacking, facts)
     yield found(
         "NO-GRADIENT",
-        "info" if (len(spare) == len(lacking) and not called) or _are_constants(lacking, facts) else "warning",
+        "info" if is_meant else "warning",
         f"{len(lacking)} trainable tensors get no gradient ({how}): {some(order)}.",
         "Call the layer in forward, or take the detach() away; what is not to be trained, freeze with "
         "requires_grad_(False).",
         {"tensors": len(lacking)},
         order,
     )
+
+
+def _are_trained(names: Sequence[str], facts: Facts) -> bool:
+    """Whether they are called without gradients alone, and have learnt before."""
+    owners = {id(facts.task.module.get_submodule(name.rpartition(".")[0])) for name in names}
+    weights = [facts.task.trainable()[name] for name in names]
+    large = [weight for weight in weights if weight.dim() > 1 and weight.numel() >= TELLING]
+    is_shut = owners <= facts.step.trace.called - facts.step.trace.graded
+    return is_shut and bool(large) and not any(looks_untrained(weight) for weight in large)
 
 
 def _are_constants(names: Sequence[str], facts: Facts) -> bool:

@@ -43,7 +43,7 @@ def _better(one: list[float], other: list[float], first: float) -> bool:
 def lr_high(facts: Facts) -> Iterator[Finding]:
     """A lower rate learns, and the planned one does not."""
     trial, ratio = facts.trial, _ratio(facts)
-    diverges = _lower_cures(trial)
+    diverges = _lower_cures(trial) and not _leaves_its_codes(facts)
     worse = ratio > HIGH and _better(trial.lower, trial.planned, trial.first) and not _ramp_cures(trial)
     is_lost = _is_stuck(facts) or _is_thrown(facts)
     fastest = _fastest(facts)
@@ -100,6 +100,11 @@ def _lower_cures(trial: Trial) -> bool:
     return not blew_up(trial.lower, trial.first) and end(trial.lower) < 1.05 * trial.first
 
 
+def _leaves_its_codes(facts: Facts) -> bool:
+    """Whether a distance from codes, which may rise far above the start as what they stand for grows, is in the loss."""
+    return facts.has("step") and facts.step.is_quantised and math.isfinite(facts.trial.planned[-1])
+
+
 def _ramp_cures(trial: Trial) -> bool:
     return _better(trial.ramped, trial.planned, trial.first) and not _better(trial.lower, trial.ramped, trial.first)
 
@@ -154,6 +159,7 @@ def probe_diverges(facts: Facts) -> Iterator[Finding]:
         not trial.planned
         or not blew_up(trial.planned, trial.first)
         or _lower_cures(trial)
+        or _leaves_its_codes(facts)
         or facts.task.manual
         or _ratio(facts) > FAR_TOO_HIGH
     ):
