@@ -109,7 +109,7 @@ def agrees(rule: str, case: Case) -> bool:
         is_short = case.run.matrices > 0 and falls_short(case)  # norms and biases alone are often meant so, and learn slowly
         return case.progress >= LATE_ENOUGH and (case.course == "standing" or is_short)
     if rule in SMALL_STEPS:
-        return _is_slowed(rule, case)
+        return _slows_learning(rule, case)
     if rule in LARGE_STEPS and (gives_back(case) or lost_its_start(case) or never_recovered(case)):
         return True
     if rule in LARGE_STEPS and (lacks_a_rate(case) or has_slowed_down(case)):
@@ -119,7 +119,7 @@ def agrees(rule: str, case: Case) -> bool:
     return is_stuck(case) or (rule in RECURRING and falls_short(case))
 
 
-def _is_slowed(rule: str, case: Case) -> bool:
+def _slows_learning(rule: str, case: Case) -> bool:
     """As SMALL_STEPS says; what is but shortened may be falling, where its noise would hide that it does."""
     if rule == "INPUT-CONSTANT" and case.only_guesses(case.curve.now):  # the best that can be had of it
         return True

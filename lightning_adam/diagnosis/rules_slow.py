@@ -54,7 +54,7 @@ def lr_low(case: Case) -> Finding | None:
 def _too_small_steps(case: Case) -> Finding | None:
     past = case.past
     if never_turns(case):
-        return _never_turned(case)
+        return _straight_path(case)
     is_left_behind = (case.run.optimizers > 1 or past.is_signed) and is_where_it_was_initialised(case)
     if is_left_behind or goes_too_short_a_way(case):
         return _went_a_short_way(case)
@@ -63,12 +63,12 @@ def _too_small_steps(case: Case) -> Finding | None:
     if past.level < 0.5 * past.initial_loss or median(past.recent("eps_share", 3)) > 0.3 or case.run.steps_like == "adapted":
         return None
     if creeps(case):
-        return _too_little_promised(case)
+        return _gain_too_small(case)
     ratios, rms = past.recent("update_ratio_p50", 3), median(past.recent("normalised_rms", 3))
     if len(ratios) < 3 or not (_steps_agree(case, rms) or _has_hardly_moved(case, median(ratios))):
         return None
-    if 3 * _promised(case) < 0.2 * past.level:
-        return _too_little_promised(case)
+    if 3 * _first_order_gain(case) < 0.2 * past.level:
+        return _gain_too_small(case)
     if not (0 < median(ratios) < SMALL_RATIO or _shrinks_to_nothing(case, median(ratios))):
         return None
     advice = rate_of_good_steps(case)
@@ -136,7 +136,7 @@ def never_turns(case: Case) -> bool:
     return _ends_high(case)
 
 
-def _never_turned(case: Case) -> Finding:
+def _straight_path(case: Case) -> Finding:
     cosine = median(case.past.recent("alignment", 5))
     advice = rate_of_good_steps(case, 10.0)
     return _too_low(
@@ -222,7 +222,7 @@ def _went_a_short_way(case: Case) -> Finding:
     )
 
 
-def _promised(case: Case) -> float:
+def _first_order_gain(case: Case) -> float:
     """What the whole run would gain in SGD, to first order α·|g|² per step; NaN of other steps.
 
     By the larger one of the first gradients and the usual ones: where they have faded, the place is flat, whatever the rate.
@@ -231,9 +231,9 @@ def _promised(case: Case) -> float:
     return case.now.lr * norm * norm * case.run.total_steps if case.run.steps_like == "sgd" else math.nan
 
 
-def _too_little_promised(case: Case) -> Finding:
+def _gain_too_small(case: Case) -> Finding:
     """Weights that begin near zero move by a usual share, and still the rate is too low: the gradient's size says so."""
-    level, promised, advice = case.past.level, _promised(case), rate_of_good_steps(case)
+    level, promised, advice = case.past.level, _first_order_gain(case), rate_of_good_steps(case)
     return _too_low(
         case,
         f"at this rate the gradient (norm {number(median(case.past.norms))}) promises a fall by {number(promised)} in the "

@@ -82,7 +82,7 @@ def _exchange(task: Task, step: Step, batch: Any, found: Behaviour) -> None:
     few = take(batch, range(min(size(batch) - 1, SAMPLES)))  # fewer than all: an output of pairs is to be seen by its size
     found.spread = _spread(task, step, batch)
     if found.spread < 1e-6 and step.is_quantised:
-        found.wide_spread = _relative_spread(predict(task, mapped(batch, _enlarged), step.prediction))
+        found.wide_spread = _relative_spread(predict(task, mapped(batch, _scale_up), step.prediction))
     found.mixing = mixing(task, step, few)
     found.leak, found.copies = order(task, step, few)
     found.by_tokens = change_by_tokens(task, step, batch)
@@ -141,7 +141,7 @@ def _spread(task: Task, step: Step, batch: Any) -> float:
     return now
 
 
-def _enlarged(part: Any) -> Any:
+def _scale_up(part: Any) -> Any:
     """What chooses one of some entries may choose the same for all until its input is larger."""
     return part * 30 if isinstance(part, Tensor) and part.is_floating_point() else part
 

@@ -95,7 +95,7 @@ def _pairs_all(call: Call, samples: int) -> bool:
     large, small = (one, other) if one.dim() > other.dim() else (other, one)
     if not large.shape[0] == small.shape[0] == samples > 1:
         return False
-    return large.shape[-1] == 1 or (_lacks_one(small, large) and not _is_opened(large))
+    return large.shape[-1] == 1 or (_lacks_one(small, large) and not _is_unsqueezed(large))
 
 
 def _lacks_one(small: Tensor, large: Tensor) -> bool:
@@ -104,7 +104,7 @@ def _lacks_one(small: Tensor, large: Tensor) -> bool:
     return any(shape[k] == 1 and shape[:k] + shape[k + 1 :] == tuple(small.shape) for k in range(1, len(shape)))
 
 
-def _is_opened(tensor: Tensor) -> bool:
+def _is_unsqueezed(tensor: Tensor) -> bool:
     """Whether the dimension was put in by hand, as ``x[:, None]``: then all pairs are meant."""
     node = tensor.grad_fn
     return tensor._is_view() if node is None else node.name().startswith(("Unsqueeze", "Slice", "Index"))

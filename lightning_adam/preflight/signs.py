@@ -102,12 +102,12 @@ def _shifts(loss: Tensor, call: Call) -> bool:
 def unlikely(loss: Tensor, record: Record, batch: Any) -> Call | None:
     """``log_prob`` of what the batch has, which the loss makes smaller, all of it by as much. Samples of one's own may
     become less likely, and so may the wrong ones of several that are compared."""
-    given = [call for call in record.densities if call.target is not None and _is_of(call.target, batch)]
+    given = [call for call in record.densities if call.target is not None and _comes_from_batch(call.target, batch)]
     is_all = bool(given) and all(_is_one_number(slope_to(loss, call.output)) for call in given)
     return given[0] if is_all else None
 
 
-def _is_of(values: Tensor, batch: Any) -> bool:
+def _comes_from_batch(values: Tensor, batch: Any) -> bool:
     """Whether the batch has it, or what it is a part of."""
     storage = values.untyped_storage().data_ptr()
     is_part = any(leaf.untyped_storage().data_ptr() == storage for _, leaf in leaves(batch))

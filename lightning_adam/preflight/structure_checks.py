@@ -106,7 +106,7 @@ def _plain_tensors(module: nn.Module) -> Iterator[Tensor]:
 def eval_mode(facts: Facts) -> Iterator[Finding]:
     """BatchNorm and dropout that are trained, and set to evaluation; what is frozen or gives features is meant to be."""
     named = dict(facts.task.module.named_modules())
-    asleep = [n for n, m in named.items() if not m.training and _is_awake_needed(m) and not _is_frozen(n, named)]
+    asleep = [n for n, m in named.items() if not m.training and _depends_on_mode(m) and not _is_frozen(n, named)]
     asleep = [n for n in asleep if not _gives_features(_with_parameters(n, named), facts)]
     if asleep:
         yield found(
@@ -129,7 +129,7 @@ def _gives_features(module: nn.Module, facts: Facts) -> bool:
     return is_cut and id(module) in step.trace.called
 
 
-def _is_awake_needed(module: nn.Module) -> bool:
+def _depends_on_mode(module: nn.Module) -> bool:
     if isinstance(module, (nn.RNNBase, nn.MultiheadAttention)):
         return module.dropout > 0
     return isinstance(module, NORMS) or (isinstance(module, DROPOUTS) and module.p > 0)
@@ -181,7 +181,7 @@ def init_scale(facts: Facts) -> Iterator[Finding]:
     gains = _layer_gains(facts.task.module) | (_product_gains(facts) if facts.has("step") else {})
     gains = {name: gain for name, gain in gains.items() if math.isfinite(gain)}  # what is NaN is another fault
     usual = median(gains.values()) if len(gains) > 1 else 1.0
-    lowest = 0.3 if _has_faded(facts, gains) else SMALLEST_GAIN
+    lowest = 0.3 if _signal_fades(facts, gains) else SMALLEST_GAIN
     if lowest <= usual <= LARGEST_GAIN:
         return
     off = [name for name, gain in gains.items() if not lowest <= gain <= LARGEST_GAIN]
@@ -195,7 +195,7 @@ def init_scale(facts: Facts) -> Iterator[Finding]:
     )
 
 
-def _has_faded(facts: Facts, gains: Mapping[str, float]) -> bool:
+def _signal_fades(facts: Facts, gains: Mapping[str, float]) -> bool:
     """Whether all samples get one output, and so many layers that make their input smaller are why."""
     return _is_all_alike(facts) and math.prod(min(1.0, gain) for gain in gains.values()) < FADED
 
