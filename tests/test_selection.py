@@ -44,7 +44,7 @@ def rooms(logdir: Path) -> set[str]:
     [
         ("model", set()),
         ("group", {"adam.groups"}),
-        ("parameter", {"adam.groups", "adam.tensors", "adam_matrix", "adam_histograms"}),
+        ("parameter", {"adam.groups", "adam.tensors", "adam_matrix", "adam_rows", "adam_histograms"}),
     ],
 )
 def test_granularity_says_how_finely(tmp_path: Path, granularity: Any, more: set[str]) -> None:
