@@ -9,11 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard import context
 from tensorboard.backend.event_processing import data_provider, plugin_event_multiplexer
+from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
+import lightning_adam as la
 from lightning_adam.callbacks import DivergenceMonitor
 from lightning_adam.diagnosis import Finding
 from lightning_adam.diagnosis.finding import findings_table
@@ -189,6 +192,23 @@ def test_the_recorded_loss_comes_before_what_no_training_has() -> None:
 
     assert losses(logged, recorded=True) == ["train_loss", RECORDED_LOSS, "val_loss", "accuracy"]
     assert losses(["val/loss", "evaluation"], recorded=True)[0] == RECORDED_LOSS
+    assert losses(["train/value_loss", "val_loss"], recorded=True)[0] == "train/value_loss"
+
+
+def test_what_was_logged_stands_in_for_a_loss_that_the_diagnosis_was_not_told(tmp_path: Path) -> None:
+    """A plain loop that never calls ``watch.loss``: its signals have none."""
+    net = nn.Linear(2, 1)
+    optimizer = torch.optim.Adam(net.parameters())
+    with SummaryWriter(str(tmp_path / "run")) as files, la.watch(net, optimizer, writer=files) as watch:
+        for step in range(25):
+            optimizer.zero_grad()
+            net(torch.ones(4, 2)).square().mean().backward()
+            optimizer.step()
+            files.add_scalar("val_loss", 0.5, step)
+    (line,) = Overviews().lines(*reader(tmp_path), "")
+
+    assert watch.failures == frozenset()
+    assert (line.loss_tag, line.loss) == ("val_loss", 0.5)
 
 
 def test_training_loss_is_known_by_its_name() -> None:

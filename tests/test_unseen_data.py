@@ -30,7 +30,7 @@ TRAINED = 150
 """Digits, few enough to be learnt by heart in 100 steps."""
 
 
-def learnt_by_heart(monitor: DivergenceMonitor) -> list[str]:
+def memorises(monitor: DivergenceMonitor) -> list[str]:
     """Messages of the finding."""
     return [f.message for f in monitor.findings if f.rule == "NO-LEARNING" and f.severity == "warning"]
 
@@ -143,10 +143,10 @@ def test_validation_that_begins_late_or_comes_twice_says_nothing() -> None:
     assert told(lambda step: LN10 + 0.01 * step if step > 120 else math.nan) == []
 
 
-def test_shuffled_labels_that_are_learnt_by_heart_are_no_learning() -> None:
+def test_shuffled_labels_that_are_memorises_are_no_learning() -> None:
     """The training loss is far under ln 10, validation's never was under it; nor in the check before training."""
     monitor = fit(Digits(), shuffled=True)
-    (message,) = learnt_by_heart(monitor)
+    (message,) = memorises(monitor)
 
     assert "holds for no unseen data" in message
     assert monitor.state_dict()["diagnoses"][0]["history"]["untrained_validation"] == pytest.approx(LN10, rel=0.1)
@@ -154,20 +154,20 @@ def test_shuffled_labels_that_are_learnt_by_heart_are_no_learning() -> None:
 
 def test_right_labels_that_are_overfitted_are_none() -> None:
     """Validation's loss falls with the other one, and rises again."""
-    assert learnt_by_heart(fit(Digits(), shuffled=False)) == []
+    assert memorises(fit(Digits(), shuffled=False)) == []
 
 
 def test_sum_that_validation_logs_is_not_compared() -> None:
     """Of 400 examples; nothing is evaluated for it: each validation, and the check before training, has two batches."""
     module = Digits(lambda out, labels: cross_entropy(out, labels, reduction="sum"))
 
-    assert learnt_by_heart(fit(module, shuffled=True)) == []
+    assert memorises(fit(module, shuffled=True)) == []
     assert module.validations == 2 * (1 + 90 // 12)
 
 
 def test_doctor_finds_it_again_in_the_log(tmp_path: Path) -> None:
     """Validation's losses stand among the recorded signals."""
-    live = learnt_by_heart(fit(Digits(), True, tmp_path))
+    live = memorises(fit(Digits(), True, tmp_path))
 
     assert [f.message for _, f in la.report(tmp_path).findings if f.rule == "NO-LEARNING"] == live
 

@@ -17,8 +17,8 @@ MOST_DOUBT = 0.1
 """Of what guessing costs: a loss that is lower by more has learnt something, however noisy it is."""
 UNIT = 3
 """Targets' rms over it, or under its inverse, tell the absolute error from the squared one."""
-MOVING = 10
-"""Times its start: what the loss of a model that chases a copy of itself does below that, the copy may have done."""
+MOST_BY_TARGET = 10
+"""Times its start: a loss that is lower may have been raised by a target network that moves."""
 GROWN = 2
 """Times the rms of the first targets: batches of one distribution differ by less."""
 
@@ -40,14 +40,14 @@ class Case:
     def course(self) -> Course:
         """Where the loss is going; a start that was far off makes no success of what guessing gives."""
         course = loss_course(self.past)
-        if course == "rising" and self.may_have_moved(self.curve.now):
+        if course == "rising" and self.target_may_explain(self.curve.now):
             return "unknown"
         is_start = course == "falling" and self.curve.count >= ENOUGH and not falls(self.curve, self.past.losses)
         return "standing" if is_start and self.only_guesses(self.curve.now) else course
 
-    def may_have_moved(self, level: float) -> bool:
+    def target_may_explain(self, level: float) -> bool:
         """Whether a loss is no higher than what it is compared with may have made it."""
-        if self.run.chases_copy and level <= MOVING * abs(self.curve.start):
+        if self.past.target_moves and level <= MOST_BY_TARGET * abs(self.curve.start):
             return True
         return self.targets_growth > 1 and level <= self.targets_growth * self.curve.best
 

@@ -29,7 +29,7 @@ from lightning_adam.diagnosis.harm import (
 )
 from lightning_adam.diagnosis.history import EARLY, PASSES, History
 from lightning_adam.diagnosis.ignoring import is_ignored
-from lightning_adam.diagnosis.large_steps import has_borne
+from lightning_adam.diagnosis.large_steps import fell_despite_large_steps
 from lightning_adam.diagnosis.rules import BETTER, CAUSES, LINTS, NEVER_AFTER, OF_A_PASS, RULES
 from lightning_adam.diagnosis.rules_gradients import stands_out
 from lightning_adam.diagnosis.signals import RunSignals, StepSignals
@@ -130,7 +130,7 @@ class Diagnosis:
             return None
         going_on = {episode.finding.rule: episode for episode in self._lasting if self._is_open(episode)}
         known = going_on.get(finding.rule)
-        if known is not None and _is_same(known, finding, suspected) and not self._is_anothers(known, case):
+        if known is not None and _is_same(known, finding, suspected) and not self._is_unrelated_now(known, case):
             return self._continue(known, finding)
         causes = [going_on[rule] for rule in _causes_of(finding, case) if rule in going_on]
         causes = [cause for cause in causes if self._explains(cause, finding, case)]
@@ -158,24 +158,24 @@ class Diagnosis:
         rule = cause.finding.rule
         if has_another_cause(finding.rule, case) and cause.finding.severity == "info" and rule in FIRST_STEPS:
             return rule in SCALES and finding.rule == "LR-LOW" and is_inflated(case)
-        if self._is_disproved(cause, case) or (finding.rule == "BAD-BATCH" and self._was_borne(cause, case)):
+        if self._is_disproved(cause, case) or (finding.rule == "BAD-BATCH" and self._did_no_harm_for_long(cause, case)):
             return False
-        if finding.rule == "LOSS-DIVERGED" and self._precedes_bad_batch(cause):
+        if finding.rule == "LOSS-DIVERGED" and self._was_followed_by_bad_batch(cause):
             return False
         if rule == "NO-WARMUP" and finding.rule == "LR-HIGH" and self._is_settled(cause):
             return False  # steps that are too large for long are no matter of a warmup
         return cause.counts or finding.severity == "info"
 
-    def _was_borne(self, cause: Episode, case: Case) -> bool:
+    def _did_no_harm_for_long(self, cause: Episode, case: Case) -> bool:
         """Large steps that did no harm for long are not what one batch does at once."""
         is_old = self.history.count - cause.began > SECOND_LOOK
-        return cause.finding.rule in LARGE_STEPS and cause.is_suspected and is_old and has_borne(case)
+        return cause.finding.rule in LARGE_STEPS and cause.is_suspected and is_old and fell_despite_large_steps(case)
 
-    def _is_anothers(self, episode: Episode, case: Case) -> bool:
+    def _is_unrelated_now(self, episode: Episode, case: Case) -> bool:
         """A suspicion that what is seen now has nothing to do with."""
-        return self._is_disproved(episode, case) or self._precedes_bad_batch(episode)
+        return self._is_disproved(episode, case) or self._was_followed_by_bad_batch(episode)
 
-    def _precedes_bad_batch(self, episode: Episode) -> bool:
+    def _was_followed_by_bad_batch(self, episode: Episode) -> bool:
         """Large steps, beside which a later batch is told: what the loss does since then is the batch's doing."""
         batches = [known for known in self._lasting if known.finding.rule == "BAD-BATCH" and known.began > episode.began]
         return episode.finding.rule in LARGE_STEPS and episode.is_suspected and bool(batches)
@@ -254,7 +254,7 @@ class Diagnosis:
         rule = episode.finding.rule
         if not agrees(rule, case) or self._is_accounted_for(rule):
             return False
-        return not (self._is_outdated(episode, case) or self._precedes_bad_batch(episode))
+        return not (self._is_outdated(episode, case) or self._was_followed_by_bad_batch(episode))
 
     def _is_accounted_for(self, rule: str) -> bool:
         """A cause of it is known to harm; of what may be meant so, anything."""

@@ -84,6 +84,7 @@ class History:
         lowest_validation: the lowest.
         last_validation: the last.
         level_validated: the training loss' level at the first.
+        target_moves: whether a target network has changed since training began.
     """
 
     count: int = 0
@@ -134,6 +135,7 @@ class History:
     lowest_validation: float = math.inf
     last_validation: float = math.nan
     level_validated: float = math.nan
+    target_moves: bool = False
 
     def __post_init__(self) -> None:
         """The windows are made anew from the lists whenever a state is restored."""
@@ -216,6 +218,7 @@ class History:
         self.low_lr = self.low_lr + 1 if now.lr < LOW * self.peak_lr else 0
         if now.heavy is not None:
             self._remember_pass(now, now.heavy)
+        self.target_moves = self.target_moves or now.target_moves
         if math.isfinite(now.validation_loss):
             self._remember_validation(now.validation_loss)
 

@@ -32,7 +32,7 @@ def never_recovered(case: Case) -> bool:
     return case.past.early_ratio > HOPELESS and case.progress > LATE and is_high
 
 
-def has_borne(case: Case) -> bool:
+def fell_despite_large_steps(case: Case) -> bool:
     """Large steps: with them the loss has fallen by a quarter, and did not rise until one step threw it over its start."""
     curve = case.curve
     has_fallen = case.course != "rising" and not curve.signed and curve.best < (1 - FALLEN) * curve.start

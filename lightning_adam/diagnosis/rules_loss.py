@@ -12,7 +12,7 @@ from lightning_adam.diagnosis.finding import Finding
 from lightning_adam.diagnosis.harm import MOST_DROPPED, falls_short, is_slow
 from lightning_adam.diagnosis.history import PASSES, median, spread
 from lightning_adam.diagnosis.rules_slow import is_a_short_way, rate_of_good_steps
-from lightning_adam.diagnosis.rules_unseen import learnt_by_heart
+from lightning_adam.diagnosis.rules_validation import memorises
 from lightning_adam.diagnosis.theory import SMALL_RATIO
 from lightning_adam.diagnosis.trainer_words import words_for
 from lightning_adam.diagnosis.wording import batch_name, number, percent
@@ -87,7 +87,8 @@ def loss_diverged(case: Case) -> Finding | None:
     median of 10 > max(3·best, best + 0.1·L0), or > 1.5·L0, where best is the lowest median of 25; and over the range of the
     60 before: their median + 6·spread, and 95 % of them (near zero loss, noise has a heavy tail).
     Of a signed loss: over its start by three times all that it had fallen. Not asked of several optimizers: adversaries'
-    losses rise in healthy runs.
+    losses rise in healthy runs; nor, below ten times the start, of a model with a target network that moves (Q-learning,
+    BYOL, MoCo).
     """
     past, now = case.past, case.now
     recent = [*past.losses[-9:], *([now.loss] if math.isfinite(now.loss) else [])]
@@ -97,7 +98,7 @@ def loss_diverged(case: Case) -> Finding | None:
     if not level > (first if past.is_signed else min(2 * best, first)):  # the limit is higher, and dear
         return None
     limit = 1.5 * first if _has_climbed_over_its_start(case) else _diverged_limit(case)
-    if not level > max(limit, limit * case.targets_growth) or (case.run.chases_copy and case.may_have_moved(level)):
+    if not level > max(limit, limit * case.targets_growth) or (past.target_moves and case.target_may_explain(level)):
         return None
     advice = lower_rate(case, addition=" or a schedule that decays")
     return Finding(
@@ -165,10 +166,10 @@ def no_learning(case: Case) -> Finding | None:
     quarters) it stands still at what the same guess for every example gives. Or Dropout leaves a tenth or less, and the
     loss is too slow to arrive. Or, where validation's loss is known, what is learnt is learnt by heart: after a quarter of
     the run the loss is under 85 % of what guessing costs, and validation's, three times or more, never was under 98 % of
-    it, and rises.
+    it, and rises. Not told of a model with a target network that moves: its loss need not fall.
     """
     past, run = case.past, case.run
-    if (found := learnt_by_heart(case)) is not None:
+    if (found := memorises(case)) is not None:
         return found
     if past.count == 0 and run.matrices > 0 and run.zero_tensors == run.matrices and not _gets_gradients(case):
         return _zero_weights(case)
@@ -176,7 +177,7 @@ def no_learning(case: Case) -> Finding | None:
         return None
     if run.dropout >= MOST_DROPPED and (is_slow(case) or falls_short(case)):
         return _drops_nearly_all(case)
-    if case.course == "falling" or _is_at_its_lowest(case) or run.chases_copy:
+    if case.course == "falling" or _is_at_its_lowest(case) or past.target_moves:
         return None
     first, level = median(past.first_losses[10:]), median(past.losses[-_compared(case) :])
     guesses = case.progress >= 0.5 and case.course == "standing" and case.only_guesses(level)

@@ -37,14 +37,12 @@ class FirstStepSignals:
         one_class: whether the loss compares with one class only.
         constants: what it would cost to answer the same everywhere, and the same to every example at each place; empty
             where that is not known.
-        copies_rest: whether it is known to call no copy of what is trained: a copy is an average then, and no target.
     """
 
     facts: tuple[str, ...] = ()
     dropout: float = 0.0
     one_class: bool = False
     constants: tuple[float, ...] = ()
-    copies_rest: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,6 @@ class RunSignals:
         eval_modules: layers that behave differently in training and are in eval mode, with parameters that are trained.
         idle_norms: those of them that are BatchNorm and have never seen a batch.
         untrained: whether most of the weight matrices that can tell are as their initialisation left them.
-        chases_copy: whether a part that is not trained is a copy of a trained one: a target network, whose answers move.
         dropout: largest share of activations that training drops, by a Dropout layer or as the first step shows.
         one_class: whether the first step's loss compares with one class only.
         constants: what the same answer to every example would cost in that loss, see :class:`FirstStepSignals`.
@@ -126,7 +123,6 @@ class RunSignals:
     eval_modules: tuple[str, ...] = ()
     idle_norms: tuple[str, ...] = ()
     untrained: bool = False
-    chases_copy: bool = False
     dropout: float = 0.0
     one_class: bool = False
     constants: tuple[float, ...] = ()
@@ -233,6 +229,7 @@ class StepSignals:
         logit_max: largest |output| of the modules that the user watches.
         validation_loss: what validation has logged as its loss since the step before; before the first step, of the weights
             that training begins with.
+        target_moves: whether a target network, a copy of what is trained that answers in the steps, has changed so far.
         non_finite: the first non-finite thing, or None.
         heavy: the pass over all tensors, or None.
     """
@@ -252,6 +249,7 @@ class StepSignals:
     unused: tuple[str, ...] = ()
     logit_max: float = NAN
     validation_loss: float = NAN
+    target_moves: bool = False
     non_finite: NonFinite | None = None
     heavy: HeavySignals | None = None
 

@@ -19,8 +19,10 @@ from lightning_adam.monitoring.guard import LOG, Guard
 from lightning_adam.monitoring.options import DivergenceOptions
 from lightning_adam.monitoring.parameters import NamedParameters
 from lightning_adam.monitoring.run import Run
+from lightning_adam.monitoring.run_signals import held_by
 from lightning_adam.monitoring.signal_reader import SignalReader
 from lightning_adam.monitoring.sink import Sink
+from lightning_adam.monitoring.target_network import TargetNetwork
 
 REMEMBERED_STEPS = 200
 """Steps whose signals are written to a file when something critical happens."""
@@ -81,6 +83,7 @@ class OptimizerDiagnosis:
         self._ignore = tuple(options.ignore)
         self.first = FirstStepSignals()
         self._validation_loss = math.nan
+        self._target = TargetNetwork(run.module, held_by(run.optimizers))
         self._unstored: list[Record] = []
         self._last_steps: deque[StepSignals] = deque(maxlen=REMEMBERED_STEPS)
 
@@ -113,6 +116,7 @@ class OptimizerDiagnosis:
     def end(self) -> None:
         """The run is over: write what is left, and let go of the optimizer."""
         self.reader.detach()
+        self._target.detach()
         self._store()
         last = self._last_steps[-1].step if self._last_steps else 0
         self._sinks.findings(self._prefix, last, (), [*self.findings, *self.actions_taken])
@@ -131,12 +135,20 @@ class OptimizerDiagnosis:
             "dropout": max(record.dropout, first.dropout),
             "one_class": first.one_class,
             "constants": first.constants,
-            "chases_copy": record.chases_copy and not first.copies_rest,
         }
 
     def _with_prefix(self, finding: Finding) -> Finding:
         told = as_told(finding)
         return told if len(self._run.optimizers) == 1 else replace(told, optimizer=self._prefix)
+
+    def _with_news(self, record: StepSignals) -> StepSignals:
+        """With what has come since the record before: validation's loss, and whether a target network moves."""
+        if not math.isnan(self._validation_loss):
+            record = replace(record, validation_loss=self._validation_loss)
+            self._validation_loss = math.nan
+        if record.heavy is not None and self._target.has_moved():
+            record = replace(record, target_moves=True)
+        return record
 
     def _take_in(self, record: Record) -> None:
         """One record: into the diagnosis, the log, and the memory of the last steps."""
@@ -144,9 +156,8 @@ class OptimizerDiagnosis:
             record = replace(record, ignore=self._ignore, **self._of_first_step(record))
             if self._last_steps:  # after an action: the run did not begin here, and its state may be that of its beginning
                 record = replace(record, first_step=self.diagnosis.run.first_step)
-        elif not math.isnan(self._validation_loss):
-            record = replace(record, validation_loss=self._validation_loss)
-            self._validation_loss = math.nan
+        else:
+            record = self._with_news(record)
         if self._on_record is not None:
             self._on_record(self._position, record)
         self._unstored.append(record)

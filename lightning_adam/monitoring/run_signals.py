@@ -15,7 +15,6 @@ from lightning_adam.moments import read_moments
 from lightning_adam.monitoring.first_look import MOST_NAMES, eval_layers, idle_norms, largest_dropout
 from lightning_adam.monitoring.parameters import is_empty
 from lightning_adam.monitoring.run import Run
-from lightning_adam.monitoring.target_network import has_target_network
 from lightning_adam.statistics import looks_untrained, most_look_untrained
 
 MOST_LOOKED_AT = 64
@@ -79,7 +78,6 @@ def run_signals(
         idle_norms=idle_norms(in_eval_mode)[:MOST_NAMES],
         untrained=first_step == 0 and most_look_untrained(parameters[:MOST_LOOKED_AT]),
         dropout=largest_dropout(run.module),
-        chases_copy=has_target_network(run.module, _held(run)),
         state=state,
         fits_again=run.fits_again,
         reset_asked=getattr(optimizer, "adam_was_reset", False),
@@ -148,14 +146,14 @@ def _strangers(parameters: Sequence[Tensor], names: Mapping[int, str]) -> int:
 
 def _left_out(run: Run) -> dict[str, Tensor]:
     """Trainable parameters of the model that no optimizer has."""
-    held = _held(run)
+    held = held_by(run.optimizers)
     named = run.module.named_parameters()
     return {name: p for name, p in named if p.requires_grad and id(p) not in held and not is_empty(p)}
 
 
-def _held(run: Run) -> set[int]:
-    """The parameters of all optimizers, by identity."""
-    return {id(p) for optimizer in run.optimizers for group in optimizer.param_groups for p in group["params"]}
+def held_by(optimizers: Sequence[Optimizer]) -> set[int]:
+    """Their parameters, by identity."""
+    return {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
 
 
 def _stored_dtype(optimizer: Optimizer, parameter: Tensor) -> torch.dtype:

@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_adam.diagnosis import Finding, FirstStepSignals
-from lightning_adam.monitoring.target_network import has_target_network
 from lightning_adam.preflight import (
     frozen_checks,
     loss_checks,
@@ -107,9 +106,7 @@ def first_step_of(
         findings = [_maximised(loss), *findings]
     facts = tuple(json.dumps(finding.to_dict()) for finding in findings)
     constants = costs_of_constant_answers(step, loss)
-    held, called = {id(p) for o in optimizers for group in o.param_groups for p in group["params"]}, step.trace.called
-    copies_rest = bool(called) and not has_target_network(module, held, called)
-    return FirstStepSignals(facts, largest_dropped_share(loss), compares_with_one_class(step), constants, copies_rest)
+    return FirstStepSignals(facts, largest_dropped_share(loss), compares_with_one_class(step), constants)
 
 
 def compares_with_one_class(step: Step) -> bool:

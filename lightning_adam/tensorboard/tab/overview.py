@@ -31,7 +31,7 @@ LOSSES = tuple(
 )
 """Names of a training loss, the surest first."""
 NO_LOSS = re.compile(r"(epoch|hp_metric|global_step)$|lr(-|$)|adam[^/]*/")
-OF_EVALUATION = re.compile(r"(.*[^a-z])?(val|test|eval)", re.IGNORECASE)
+OF_EVALUATION = re.compile(r"(.*[^a-z])?(val|valid|validation|test|eval|evaluation)([^a-z]|$)", re.IGNORECASE)
 QUIET_SECONDS, QUIET_SHARE = 120.0, 0.05
 """A run that has written nothing for so long, and for such a share of the time that it took so far, has ended."""
 
@@ -127,9 +127,21 @@ def losses(tags: Sequence[str], recorded: bool = False) -> list[str]:
     return list(dict.fromkeys([*of_training, *([RECORDED_LOSS] if recorded else []), *named, *candidates]))
 
 
-def likely_loss(tags: Sequence[str], optimizers: Sequence[OptimizerSeries]) -> str:
-    """The likeliest training loss of a run; empty where it has none."""
-    return next(iter(losses(tags, any(optimizer.recorded for optimizer in optimizers))), "")
+def likely_losses(tags: Sequence[str], optimizers: Sequence[OptimizerSeries]) -> list[str]:
+    """The likeliest training loss of a run, and the next one, in case that the diagnosis was told of none."""
+    candidates = losses(tags, any(optimizer.recorded for optimizer in optimizers))
+    return candidates[:2] if candidates[:1] == [RECORDED_LOSS] else candidates[:1]
+
+
+def _first_with_points(
+    series: SeriesReader, known: Bulk, where: tuple[Any, str, str], candidates: Sequence[str]
+) -> tuple[str, Sequence[Any]]:
+    """Tag and points; empty where none has any."""
+    for tag in candidates:
+        points = series.recorded(*where, "loss", FEW) if tag == RECORDED_LOSS else known.points(where[2], tag)
+        if points:
+            return tag, points
+    return "", []
 
 
 def settings(known: RunSignals, rate: float) -> dict[str, str]:
@@ -163,12 +175,12 @@ class Overviews:
             tags = series.scalar_tags(context, experiment, stale)
             prefixes = {o.prefix for run in stale for o in ours[run]}
             wanted = [tag for prefix in prefixes for tag in (*told_tags(prefix), prefix + CONFIG)]
-            likely = {run: likely_loss(tags.get(run, []), ours[run]) for run in stale}
-            known = series.bulk(context, experiment, stale, wanted, sorted(set(likely.values()) - {RECORDED_LOSS}))
-            for run, loss_tag in likely.items():
+            likely = {run: likely_losses(tags.get(run, []), ours[run]) for run in stale}
+            logged = {tag for candidates in likely.values() for tag in candidates} - {RECORDED_LOSS}
+            known = series.bulk(context, experiment, stale, wanted, sorted(logged))
+            for run, candidates in likely.items():
                 where, prefix = (context, experiment, run), ours[run][0].prefix
-                is_recorded = loss_tag == RECORDED_LOSS
-                loss = series.recorded(*where, "loss", FEW) if is_recorded else known.points(run, loss_tag)
+                loss_tag, loss = _first_with_points(series, known, where, candidates)
                 configured = known.configuration(run, prefix) or series.recorded_configuration(*where, prefix)
                 data = RunData(tags.get(run, []), loss_tag, loss, configured)
                 self._known[experiment, run] = state[run], overview(known, run, ours[run], data)

@@ -54,9 +54,9 @@ class RowNames:
             quantity: what of; the gradient norm tells which tensors a step had.
         """
         rows = self._rows(since)
-        if rows is None or values.shape != (len(rows),):
+        if rows is None or values.shape != (len(rows),) or values.dtype.kind not in "fiu":
             return values
-        placed = np.full(len(self.rows), ABSENT if quantity == "gradient_norm" else np.nan, dtype=values.dtype)
+        placed = np.full(len(self.rows), ABSENT if quantity == "gradient_norm" else np.nan, dtype=np.float32)
         placed[rows] = values
         return placed
 

@@ -138,8 +138,9 @@ class SeriesReader:
         found = {tag: matrix for tag, key in keys.items() if (matrix := self._cache.get(key)) is not None}
         for part in _parts([tag for tag in keys if tag not in found], listing, self._kept):
             key = keys[part[0]]
+            rows = self.row_names(context, key.experiment, key.run, part[0].partition(MATRIX)[0])
             for tag, points in self._tensors(context, key.experiment, key.run, part, PLUGIN).items():
-                found[tag] = self._stacked(context, key.experiment, key.run, tag, points)
+                found[tag] = _stacked(points, rows, tag)
                 self._cache.put(keys[tag], found[tag])
         return found
 
@@ -250,12 +251,8 @@ class SeriesReader:
         """From so many of the logged steps, which are the same ones for each quantity."""
         tags = {f"{optimizer.prefix}{MATRIX}{name}": name for name in judge.needed(quantity)}
         found = self._tensors(*where, list(tags), PLUGIN, steps)
-        return judge.judge(quantity, {tags[tag]: self._stacked(*where, tag, points) for tag, points in found.items()})
-
-    def _stacked(self, context: Any, experiment: str, run: str, tag: str, points: Iterable[Any]) -> Matrix:
-        prefix, _, quantity = tag.partition(MATRIX)
-        rows = self.row_names(context, experiment, run, prefix)
-        return Matrix.stack((point.step, rows.place(point.numpy, point.wall_time, quantity)) for point in points)
+        rows = self.row_names(*where, optimizer.prefix)
+        return judge.judge(quantity, {tags[tag]: _stacked(points, rows, tag) for tag, points in found.items()})
 
     def judge(self, context: Any, experiment: str, run: str, prefix: str) -> Judge:
         """By the limits of the optimizer as it is configured, the schedule's decay divided out."""
@@ -342,6 +339,11 @@ class _Cache:
             self._matrices[key] = matrix
             while len(self._matrices) > 1 and sum(m.nbytes for m in self._matrices.values()) > CACHED_BYTES:
                 self._matrices.popitem(last=False)
+
+
+def _stacked(points: Iterable[Any], rows: RowNames, tag: str) -> Matrix:
+    quantity = tag.partition(MATRIX)[2]
+    return Matrix.stack((point.step, rows.place(point.numpy, point.wall_time, quantity)) for point in points)
 
 
 def _parts(tags: Sequence[str], listing: Mapping[str, Any], steps: int) -> list[Sequence[str]]:

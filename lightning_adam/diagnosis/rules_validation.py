@@ -17,11 +17,11 @@ SEVERAL, SOON = 3, 0.25
 LEAST, MOST = 0.98, 1.25
 """Of what guessing costs: between them a validation that knows no more, of a loss of the same size. Healthy runs that are
 overfitted begin as high as 95 % where little can be learnt (clicks, labels of which most are wrong)."""
-BEGUN = 0.8
+NOT_YET_LEARNT = 0.8
 """Of what guessing costs: a training loss that was lower at the first validation may have overfitted before it."""
-LARGER = 1.1
+OTHER_SIZE = 1.1
 """Times the training loss, before the first step: validation's is of another size, or of other data."""
-FALLEN = 0.98
+STILL_AS_FIRST = 0.98
 """Of the first validation: one that was lower than that has learnt something of unseen data since."""
 
 COUNTED, UNCOUNTED = math.log(1.2), 4.0
@@ -29,22 +29,24 @@ COUNTED, UNCOUNTED = math.log(1.2), 4.0
 batch to tell how often each comes."""
 
 
-def learnt_by_heart(case: Case) -> Finding | None:
+def memorises(case: Case) -> Finding | None:
     """A quarter of the run is over and the training loss is under 85 % of what guessing costs, but validation's, three times
     or more, never was under 98 % of it, and rises.
 
     Ordinary overfitting was better than guessing on unseen data at some time. A validation loss that has fallen by 2 % since
     its first, or is of another size than the training loss (a sum, other units, other data), says nothing.
     """
-    past, curve = case.past, case.curve
-    if past.count % LOOKED_AT or past.validated < SEVERAL or case.progress < SOON:
-        return None
-    if case.run.optimizers > 1 or past.is_signed:
+    past = case.past
+    if past.count % LOOKED_AT or past.validated < SEVERAL or not case.progress >= SOON:
         return None
     guess = _known_guess(case)
-    is_low = curve.now + 2 * curve.error < KNOWS_MORE * guess
-    if not (is_low and past.level_validated > BEGUN * guess and _validation_only_guesses(case, guess)):
+    if case.run.optimizers > 1 or past.is_signed or not (_has_learnt(case, guess) and _validation_only_guesses(case, guess)):
         return None
+    return _by_heart(case, guess)
+
+
+def _by_heart(case: Case, guess: float) -> Finding:
+    past, curve = case.past, case.curve
     return Finding(
         "NO-LEARNING",
         "warning",
@@ -65,6 +67,12 @@ def learnt_by_heart(case: Case) -> Finding | None:
     )
 
 
+def _has_learnt(case: Case, guess: float) -> bool:
+    """The training loss is under what guessing costs, and was not yet when validation was asked first."""
+    curve = case.curve
+    return curve.now + 2 * curve.error < KNOWS_MORE * guess and case.past.level_validated > NOT_YET_LEARNT * guess
+
+
 def _known_guess(case: Case) -> float:
     """What guessing costs; 0 where too many classes for a batch make it seem less."""
     past, guess = case.past, max(case.guesses, default=0.0)
@@ -79,6 +87,6 @@ def _validation_only_guesses(case: Case, guess: float) -> bool:
     """From the first time on, and it rises; what is larger than the training loss before the first step, of a guess, too."""
     past = case.past
     ratio = past.untrained_validation / past.initial_loss if past.initial_loss > 0 else math.nan
-    least = LEAST * guess * (ratio if ratio > LARGER else 1.0)
+    least = LEAST * guess * (ratio if ratio > OTHER_SIZE else 1.0)
     is_alike = least < past.lowest_validation and past.first_validation < MOST * guess
-    return is_alike and FALLEN * past.first_validation < past.lowest_validation < past.last_validation
+    return is_alike and STILL_AS_FIRST * past.first_validation < past.lowest_validation < past.last_validation
