@@ -40,7 +40,7 @@ def test_short_demo_ends_with_a_summary(tmp_path: Path) -> None:
 )
 def test_sick_demo_names_its_sickness(tmp_path: Path, sick: str, rule: str) -> None:
     """Each way to break the run gives the finding that is meant, first."""
-    told = start(tmp_path, "lightning_adam", "demo", "--steps", 20, "--sick", sick, "--logdir", tmp_path).output()
+    told = start(tmp_path, "lightning_adam", "demo", "--steps", 10, "--sick", sick, "--logdir", tmp_path).output()
 
     assert told.split("unigram entropy")[1].split("[")[1].startswith(rule)
     assert all(expected.format(tmp_path) in told for expected in SUMMARY)
