@@ -124,7 +124,9 @@ def _gives_features(module: nn.Module, facts: Facts) -> bool:
     if module.training or not facts.has("step"):
         return False
     step, reached = facts.step, {id(t) for t in facts.step.leaves}
-    is_cut = reached.isdisjoint(id(p) for p in module.parameters()) if reached else id(module) not in step.trace.graded
+    is_cut = (
+        reached.isdisjoint(id(p) for p in module.parameters()) if reached else id(module) not in step.trace.called_with_grad
+    )
     return is_cut and id(module) in step.trace.called
 
 
@@ -263,7 +265,7 @@ def _are_trained(names: Sequence[str], facts: Facts) -> bool:
     owners = {id(facts.task.module.get_submodule(name.rpartition(".")[0])) for name in names}
     weights = [facts.task.trainable()[name] for name in names]
     large = [weight for weight in weights if weight.dim() > 1 and weight.numel() >= TELLING]
-    is_shut = owners <= facts.step.trace.called - facts.step.trace.graded
+    is_shut = owners <= facts.step.trace.called - facts.step.trace.called_with_grad
     return is_shut and bool(large) and not any(looks_untrained(weight) for weight in large)
 
 
