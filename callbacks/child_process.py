@@ -30,29 +30,39 @@ class ChildReport:
         parent = multiprocessing.parent_process()
         if parent is not None and parent.pid == self._parent:
             content = {"findings": [finding.to_dict() for finding in findings], "failures": sorted(failures)}
-            _place(self._name).write_text(json.dumps(content), encoding="utf-8")
+            _path(self._name).write_text(json.dumps(content), encoding="utf-8")
 
-    def take(self) -> tuple[list[Finding], frozenset[str]] | None:
-        """What a child has written since this was asked last; None for nothing."""
-        from lightning_adam.diagnosis.finding import readable_findings
-
-        try:
-            content = json.loads(_place(self._name).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+    def read_once(self) -> tuple[list[Finding], frozenset[str]] | None:
+        """What a child has written since this was asked last; None for nothing. Only the parent reads it."""
+        if os.getpid() != self._parent:
             return None
-        _remove(self._name, os.getpid())
-        return [found for found in readable_findings(content["findings"]) if found], frozenset(content["failures"])
+        try:
+            content = json.loads(_path(self._name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError):  # a child may have been killed while it wrote
+            content = None
+        _remove(self._name, self._parent)
+        return _read(content) if isinstance(content, dict) else None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """A copy in the same process follows a run of its own."""
         return type(self)()
 
 
-def _place(name: str) -> Path:
+def _read(content: dict[str, Any]) -> tuple[list[Finding], frozenset[str]]:
+    from lightning_adam.diagnosis.finding import readable_findings
+
+    failures = content.get("failures")
+    known = [found for found in readable_findings(content.get("findings")) if found]
+    return known, frozenset(map(str, failures if isinstance(failures, list) else []))
+
+
+def _path(name: str) -> Path:
     return Path(tempfile.gettempdir()) / name
 
 
 def _remove(name: str, process: int) -> None:
     """Not in a child that was forked, where the object of the parent is collected, too."""
     if os.getpid() == process:
-        _place(name).unlink(missing_ok=True)
+        _path(name).unlink(missing_ok=True)

@@ -66,6 +66,11 @@ class DivergenceMonitor(MonitorCallback):
         self._validation.begin(self._monitor)
 
     @override
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """What was logged before it is none of its own."""
+        self._validation.start(trainer)
+
+    @override
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Its loss, where the module logs one, goes to the rules."""
         self._validation.take(trainer, self._monitor)

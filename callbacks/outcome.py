@@ -38,6 +38,7 @@ class Outcome:
 
     def begin(self, global_step: int) -> MonitorState:
         """What a run begins with: a checkpoint's state; where a trainer fits once more, its counters and findings stay."""
+        self._of_child.read_once()  # of an earlier run, which nobody asked for
         is_resumed, self._is_resumed = self._is_resumed, False
         self.fits_again, self.has_run = self.has_run and not is_resumed and global_step > 0, True
         return self.state if is_resumed else self.state.of_earlier_fit() if global_step else MonitorState()
@@ -66,7 +67,8 @@ class Outcome:
 
     def latest(self) -> Outcome:
         """Its own, here or in a child process, or that of the latest copy that has run: some libraries train with one."""
-        if not self.has_run and (of_child := self._of_child.take()):
-            self.findings, self.failures = of_child
+        if (of_child := self._of_child.read_once()) is not None:
+            (self.findings, self.failures), self.has_run = of_child, True
+            return self
         others = [copied.latest() for copied in reversed(self.copies)]
         return self if self.has_run else next((other for other in others if other.has_run), self)

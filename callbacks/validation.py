@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Trainer
 
@@ -19,11 +20,17 @@ class ValidationLosses:
 
     def __init__(self) -> None:
         self._untrained = math.nan
+        self._before: dict[str, Any] = {}
+
+    def start(self, trainer: Trainer) -> None:
+        """Validation starts: what is logged by now is of an earlier one, or of training."""
+        self._before = Guard().value("validation's loss", {}, lambda: dict(trainer.callback_metrics))
 
     def take(self, trainer: Trainer, monitor: Monitor | None) -> None:
         """Validation is over: nothing is evaluated again, what was logged is read."""
-        guard = Guard() if monitor is None else monitor.guard
-        loss = guard.value("validation's loss", math.nan, loss_among, trainer.callback_metrics)
+        guard, before = Guard() if monitor is None else monitor.guard, self._before
+        self._before = {}
+        loss = guard.value("validation's loss", math.nan, lambda: loss_among(_new(trainer.callback_metrics, before)))
         if trainer.sanity_checking:
             self._untrained = loss
         elif monitor is not None and math.isfinite(loss):
@@ -34,3 +41,8 @@ class ValidationLosses:
         untrained, self._untrained = self._untrained, math.nan
         if monitor is not None and math.isfinite(untrained):
             monitor.validated(untrained)
+
+
+def _new(metrics: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """Lightning keeps all that a fit has logged: what this validation did not log is the object that it was before."""
+    return {name: value for name, value in metrics.items() if value is not before.get(name)}

@@ -19,10 +19,11 @@ Duration = int | float | str
 """In this order LightningCLI reads 500 as steps."""
 
 
-UNION = {"omegaconf_ignore": True}
-"""For fields whose type makes OmegaConf raise what Lightning, which writes ``hparams.yaml`` with it, does not expect.
+HIDDEN_FROM_OMEGACONF = {"omegaconf_ignore": True}
+"""For fields of a union of types, which OmegaConf cannot read.
 
-Without them it meets a sequence and refuses that, which Lightning does expect: it writes the whole as it is.
+Lightning writes ``hparams.yaml`` with OmegaConf, and does not catch the error that such a union raises. Where unions are
+hidden, OmegaConf raises its error for a sequence (``betas``), which Lightning catches: it then writes plain YAML.
 """
 
 
@@ -57,10 +58,10 @@ class OptimizerConfig:
         options: whatever else the optimizer's class takes.
     """
 
-    optimizer: OptimizerName | OptimizerChoice | None = field(default=None, metadata=UNION)
-    lr: float | Literal["auto"] | None = field(default=None, metadata=UNION)
+    optimizer: OptimizerName | OptimizerChoice | None = field(default=None, metadata=HIDDEN_FROM_OMEGACONF)
+    lr: float | Literal["auto"] | None = field(default=None, metadata=HIDDEN_FROM_OMEGACONF)
     betas: Sequence[float] | None = None
-    eps: float | Sequence[float | None] | None = field(default=None, metadata=UNION)
+    eps: float | Sequence[float | None] | None = field(default=None, metadata=HIDDEN_FROM_OMEGACONF)
     weight_decay: float | None = None
     schedule: ScheduleName | None = None
     warmup: Duration | None = None
@@ -167,8 +168,8 @@ def resolve_duration(name: str, value: Duration, total_steps: float, steps_per_e
         return _resolve_text(name, value, total_steps, steps_per_epoch)
     if not is_finite(value) or value < 0:
         raise ConfigError(f"{name}={value!r}: {_DURATIONS}")
-    if isinstance(value, int):
-        return value
+    if isinstance(value, int) or value == 0:
+        return int(value)
     if value > 1:
         raise ConfigError(f"{name}={value!r}: a float is a fraction of the run, at most 1.0. {_DURATIONS}")
     if not math.isfinite(total_steps):

@@ -32,7 +32,7 @@ def plan(config: OptimizerConfig, trainer: Any | None, length: float | None = No
     per_epoch = steps_per_epoch(trainer)
     total = _total_steps(config, shape, trainer, per_epoch, length)
     asked = shape.warmup if config.warmup is None else config.warmup
-    warmup = _fitting(resolve_duration("warmup", asked, total, per_epoch), total - 1, trainer)
+    warmup = _shortened_to(resolve_duration("warmup", asked, total, per_epoch), total - 1, trainer)
     if warmup > total or (warmup == total and shape.phase != "none" and total > 1):
         raise ConfigError(
             f"warmup={asked!r} is {warmup} steps, and the run has {total:g}: the learning rate would never "
@@ -43,12 +43,12 @@ def plan(config: OptimizerConfig, trainer: Any | None, length: float | None = No
     return Phases(warmup, decay, total, min_factor(config), options, asked=config.total_steps is not None)
 
 
-def _fitting(steps: int, room: float, trainer: Any | None) -> int:
+def _shortened_to(steps: int, room: float, trainer: Any | None) -> int:
     """Shortened where only the program is tried: there is no run that it could be too long for."""
-    return int(min(steps, room)) if _learns_nothing(trainer) else steps
+    return int(min(steps, room)) if _is_dry_run(trainer) else steps
 
 
-def _learns_nothing(trainer: Any | None) -> bool:
+def _is_dry_run(trainer: Any | None) -> bool:
     """``fast_dev_run``, and ``limit_train_batches=0``."""
     if trainer is None:
         return False
@@ -70,7 +70,7 @@ def _decay_steps(
         asked = max(1, round((total - warmup) / 4)) if config.decay is None else config.decay
         return max(1, resolve_duration("decay", asked, total, per_epoch))
     decay = resolve_duration("decay", 0.1 if config.decay is None else config.decay, total, per_epoch)
-    decay = _fitting(decay, total - warmup, trainer)
+    decay = _shortened_to(decay, total - warmup, trainer)
     if warmup + decay > total:
         raise ConfigError(f"warmup ({warmup} steps) and decay ({decay}) are longer than the run ({total:g}).")
     return decay
@@ -95,16 +95,26 @@ def _total_steps(
     total = length if length is not None else run_length(trainer)
     if math.isfinite(total) and total >= 1:
         return total
-    if _learns_nothing(trainer):
+    if _is_dry_run(trainer):
         return 1.0
-    if shape.phase == "none" and (isinstance(config.warmup, int) or _is_epochs(config.warmup)):
+    warmup = shape.warmup if config.warmup is None else config.warmup
+    if shape.phase == "none" and not _is_share(warmup):
         return math.inf
     where = "no trainer is attached; for a part of a LightningModule pass self and parameters='generator.*'"
     where = where if trainer is None else "the trainer cannot know it"
     needs, instead = f"schedule={config.schedule or 'cosine'!r} needs it", "use schedule='constant' with warmup in steps"
     if shape.phase == "none":
-        needs, instead = f"warmup={config.warmup or shape.warmup!r} is a share of it", "give warmup in steps, such as 500"
+        needs, instead = f"warmup={warmup!r} is a share of it", "give warmup in steps, such as 500"
     raise ConfigError(f"The run's length is not known ({where}), and {needs}. {_LENGTH_HELP}, or {instead}.")
+
+
+def _is_share(duration: Any) -> bool:
+    """Whether the run's length says how many steps it is; a share of 0 is none at any length."""
+    try:
+        resolve_duration("warmup", duration, math.inf, 1.0)
+    except ConfigError:
+        return True
+    return False
 
 
 def _is_epochs(duration: Any) -> bool:
@@ -209,7 +219,7 @@ def steps_per_epoch(trainer: Any | None) -> float | None:
         trainer.fit_loop.setup_data()
     batches = trainer.num_training_batches
     if not math.isfinite(batches) or batches < 1:
-        return 1.0 if _learns_nothing(trainer) else None
+        return 1.0 if _is_dry_run(trainer) else None
     return float(math.ceil(batches / trainer.accumulate_grad_batches))
 
 

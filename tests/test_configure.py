@@ -17,6 +17,7 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
 import lightning_adam as la
+from lightning_adam.planning import plan
 from tests.digits import Digits, digits_loader, trainer
 
 
@@ -282,6 +283,13 @@ def test_unknown_run_length_is_no_matter_when_nothing_decays() -> None:
     used = rates(Digits(lr=1.0, schedule="constant", warmup=2), DataLoader(Stream(), 64), max_epochs=1)
 
     assert used[:3] == [0.5, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("none", [0, 0.0, "0%"])
+def test_no_warmup_needs_no_length_however_it_is_written(none: float | str) -> None:
+    config = la.OptimizerConfig(schedule="constant", warmup=none)
+
+    assert plan(config, None).warmup == 0
 
 
 def test_unknown_run_length_is_blamed_on_the_warmup_where_nothing_else_needs_it() -> None:

@@ -166,6 +166,21 @@ def test_decimal_commas_of_a_spreadsheet_are_decimal_points(tmp_path: Path) -> N
     assert read_runs(tmp_path)[0].scalars["train_loss"].values.tolist() == [2.5, 1.25]
 
 
+def test_decimal_commas_are_read_beside_a_column_with_points(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text("step;version;train_loss;lr\n0;v1.2;2,5;0.1\n1;v1.2;-1,25e-1;0.1")
+
+    scalars = read_runs(tmp_path)[0].scalars
+    assert scalars["train_loss"].values.tolist() == [2.5, -0.125]
+    assert scalars["lr"].values.tolist() == [0.1, 0.1]
+
+
+def test_comma_in_a_step_is_no_decimal_comma(tmp_path: Path) -> None:
+    """A thousand steps are not one."""
+    (tmp_path / "metrics.csv").write_text("step\ttrain_loss\n999\t3\n1,000\t2")
+
+    assert read_runs(tmp_path)[0].scalars["train_loss"].steps.tolist() == [999]
+
+
 def test_epochs_alone_are_refused_with_the_reason(tmp_path: Path) -> None:
     """As Keras' CSVLogger writes them."""
     (tmp_path / "training.csv").write_text("epoch,loss\n0,2.5\n1,1.25")

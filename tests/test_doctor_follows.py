@@ -13,7 +13,9 @@ from torch import nn
 from lightning_adam.callbacks import DivergenceMonitor
 from lightning_adam.cli import main
 from lightning_adam.diagnosis import Finding
-from lightning_adam.doctor.comparison import compare
+from lightning_adam.doctor.comparison import _names, compare
+from lightning_adam.doctor.judgement import RunReport
+from lightning_adam.doctor.markdown import escaped
 from lightning_adam.doctor.watching import follow
 from lightning_adam.errors import ConfigError
 
@@ -108,3 +110,11 @@ def test_runs_of_the_same_name_are_told_apart_and_nothing_is_made_up_of_them(tmp
 
     assert "**slow/version_0" in compared.to_markdown() and "**fast/version_0" in compared.to_markdown()
     assert {difference.about for difference in compared.differences} == {"numbers"}
+
+
+def test_run_that_lies_in_another_of_its_name_is_told_by_its_full_path(tmp_path: Path) -> None:
+    """A run of TensorBoard's is a folder, and may hold another one."""
+    folders = tmp_path / "version_0", tmp_path / "version_0/version_0"
+    outer, inner = (RunReport("version_0", folder, (), (), (), "", ()) for folder in folders)
+
+    assert _names(outer, inner) == tuple(escaped(folder.as_posix()) for folder in folders)

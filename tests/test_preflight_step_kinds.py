@@ -148,11 +148,11 @@ def points_drawn_by_the_step() -> Built:
 
 
 class Slots(Bare):
-    """Queries that begin at zero read the row's columns; what they read is averaged."""
+    """Queries that begin at one number read the row's columns; what they read is averaged."""
 
-    def __init__(self, places: Tensor) -> None:
+    def __init__(self, places: Tensor, start: float) -> None:
         super().__init__()
-        self.places, self.queries = places, nn.Parameter(torch.zeros(1, 4, 16))
+        self.places, self.queries = places, nn.Parameter(torch.full((1, 4, 16), start))
         self.embed, self.head = nn.Linear(1, 16), perceptron(16, 4, 16)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
@@ -162,11 +162,15 @@ class Slots(Bare):
         return F.cross_entropy(self.head(read).mean(1), batch[1])
 
 
+@pytest.mark.parametrize("start", [0.0, 1.0])
 @pytest.mark.parametrize(("places", "told"), [(torch.zeros(1), ["SYMMETRIC-INIT"]), (torch.eye(4, 16), [])])
-def test_slots_that_begin_alike_are_told_unless_places_tell_them_apart(places: Tensor, told: list[str]) -> None:
+def test_slots_that_begin_alike_are_told_unless_places_tell_them_apart(
+    places: Tensor, told: list[str], start: float
+) -> None:
     """As information."""
-    findings = la.preflight(Slots(places), loader(*clusters())).findings
+    findings = la.preflight(Slots(places, start), loader(*clusters())).findings
     assert [(f.rule, f.severity) for f in findings] == [(rule, "info") for rule in told]
+    assert all("All rows of queries are equal" in f.message and "nn.init.normal_(q, std=0.02)" in f.remedy for f in findings)
 
 
 @healthy

@@ -10,6 +10,7 @@ import weakref
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -123,6 +124,14 @@ def test_what_an_evaluation_costs_is_known_to_the_rules(tmp_path: Path) -> None:
 
     known = {s.step: s.validation_loss for s in signals(tmp_path) if not math.isnan(s.validation_loss)}
     assert [*known] == [5, 10] and all(0 < loss < 5 for loss in known.values())
+
+
+@pytest.mark.parametrize("metrics", [{"eval_bce": np.array([1.0, 2.0])}, {"eval_nll": [1.0]}, {"val_loss": None}])
+def test_metric_that_is_no_number_ends_no_training(metrics: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    """It is told about."""
+    AdamCallback().on_evaluate(None, None, None, metrics=metrics)
+
+    assert "lost validation's loss" in caplog.text
 
 
 def test_a_nan_is_found_and_can_end_the_run(tmp_path: Path) -> None:

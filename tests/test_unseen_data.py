@@ -157,6 +157,21 @@ def test_right_labels_that_are_overfitted_are_none() -> None:
     assert memorises(fit(Digits(), shuffled=False)) == []
 
 
+class Once(Digits):
+    """Logs at the first of all validations alone, beside the check before training."""
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        if self.trainer.global_step <= 12:
+            super().validation_step(batch, batch_idx)
+
+
+def test_validation_that_logs_no_loss_does_not_count_the_one_before_again() -> None:
+    """Lightning keeps what was logged until the end of the fit."""
+    monitor = fit(Once(), shuffled=False)
+
+    assert monitor.state_dict()["diagnoses"][0]["history"]["validated"] == 1
+
+
 def test_sum_that_validation_logs_is_not_compared() -> None:
     """Of 400 examples; nothing is evaluated for it: each validation, and the check before training, has two batches."""
     module = Digits(lambda out, labels: cross_entropy(out, labels, reduction="sum"))
@@ -187,6 +202,15 @@ def test_a_plain_loop_hands_over_what_its_validation_costs() -> None:
 
     assert history["untrained_validation"] == 2.5
     assert (history["first_validation"], history["last_validation"], history["validated"]) == (2.2, 2.5, 2)
+
+
+@pytest.mark.parametrize("loss", [None, "1.0 or so", torch.ones(2)])
+def test_validation_that_cost_no_number_ends_no_loop(loss: Any) -> None:
+    net = digits_net()
+    with la.watch(net, torch.optim.AdamW(net.parameters(), lr=1e-3)) as watch:
+        watch.validated(loss)
+
+        assert watch.failures == {"a validation's loss"}
 
 
 @pytest.mark.parametrize(

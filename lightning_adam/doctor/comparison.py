@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -97,11 +98,13 @@ def _only_run(place: str) -> RunReport:
 
 
 def _names(first: RunReport, second: RunReport) -> tuple[str, str]:
-    """Two that are called ``version_0``: by their paths below the folder that they share."""
+    """Two that are called ``version_0``: by their paths below the folder that they share; in full where one is that."""
     one, other = first.path.absolute(), second.path.absolute()
     if _name(first) != _name(second) or one == other:
         return _name(first), _name(second)
     shared = os.path.commonpath([one, other])
+    if Path(shared) in (one, other):
+        return escaped(one.as_posix()), escaped(other.as_posix())
     return escaped(one.relative_to(shared).as_posix()), escaped(other.relative_to(shared).as_posix())
 
 

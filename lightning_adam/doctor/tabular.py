@@ -77,13 +77,25 @@ LONGEST_FIELD = 2**31 - 1
 def _csv_rows(text: str, notes: list[str]) -> list[Row]:
     """Spreadsheets part the columns with semicolons or tabs where a comma is for decimals."""
     delimiter = max(DELIMITERS, key=text.partition("\n")[0].count)
-    if delimiter != "," and not re.search(r"\d\.\d", text):
-        text = re.sub(r"(?<=\d),(?=\d)", ".", text)
     with _long_fields():
         rows: list[Row] = list(csv.DictReader(io.StringIO(text.replace("\0", ""), newline=""), delimiter=delimiter))
     if text.count('"') % 2 and any(isinstance(cell, str) and "\n" in cell for row in rows[-1:] for cell in row.values()):
         notes.append("a quotation mark is not closed: what follows it could not be read")
-    return rows
+    return rows if delimiter == "," else _with_points(rows)
+
+
+DECIMAL_COMMA = re.compile(r"\s*[+-]?\d+,\d+([eE][+-]?\d+)?\s*")
+
+
+def _with_points(rows: list[Row]) -> list[Row]:
+    """Decimal commas as points, in columns that have none; a comma in a step parts thousands."""
+    cells = [(name, cell) for row in rows for name, cell in row.items() if isinstance(cell, str) and name not in STEPS]
+    commas = {name for name, cell in cells if DECIMAL_COMMA.fullmatch(cell)} - {name for name, cell in cells if "." in cell}
+    return [{name: _with_point(cell) if name in commas else cell for name, cell in row.items()} for row in rows]
+
+
+def _with_point(cell: Any) -> Any:
+    return cell.replace(",", ".") if isinstance(cell, str) and DECIMAL_COMMA.fullmatch(cell) else cell
 
 
 @contextmanager

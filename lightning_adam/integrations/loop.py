@@ -197,9 +197,12 @@ class Watch:
         return loss
 
     def validated(self, loss: Tensor | float) -> None:
-        """Hand over what a validation cost, in the size of the training loss; also before the first step."""
-        if self._monitor is not None:
-            self._monitor.validated(float(loss))
+        """Hand over what a validation cost, in the size of the training loss; also before the first step.
+
+        What is no number is told of, and ends nothing.
+        """
+        if (monitor := self._monitor) is not None:
+            monitor.guard.run("a validation's loss", lambda: monitor.validated(float(loss)))
 
     def look_at(self, loss: Tensor, batch: Any = None) -> None:
         """See how the very first loss was made, and what is wrong with the module; :meth:`loss` does it by itself.

@@ -13,6 +13,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from lightning_adam.diagnosis import Finding, findings_table
 from lightning_adam.integrations.loop import Watch, watch
+from lightning_adam.monitoring.guard import Guard
 from lightning_adam.monitoring.validation import loss_among
 
 
@@ -39,6 +40,7 @@ class AdamCallback(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         self._writer, self._log_dir, self._every_n_steps, self._options = writer, log_dir, every_n_steps, options
         self._watch: Watch | None = None
+        self._guard = Guard()
         self._found: list[Finding] = []
         self._handle: RemovableHandle | None = None
         self._parts: list[Tensor] = []
@@ -85,7 +87,8 @@ class AdamCallback(TrainerCallback):  # type: ignore[misc]
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Its loss goes to the rules."""
-        if self._watch is not None and math.isfinite(loss := loss_among(kwargs.get("metrics") or {})):
+        loss = self._guard.value("validation's loss", math.nan, loss_among, kwargs.get("metrics") or {})
+        if self._watch is not None and math.isfinite(loss):
             self._watch.validated(loss)
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

@@ -21,7 +21,7 @@ from lightning_adam.preflight.recorder import BINARY_LOSSES, CLASS_LOSSES, VALUE
 from lightning_adam.preflight.sequence_order import order
 from lightning_adam.preflight.step import Step, asked_and_given, predict
 from lightning_adam.preflight.task import Task, kept, mode
-from lightning_adam.preflight.unheard import is_unheard
+from lightning_adam.preflight.unheard import loss_ignores_batch
 from lightning_adam.preflight.unread_tokens import change_by_tokens
 
 SAMPLES = 8
@@ -44,7 +44,7 @@ class Behaviour:
         partner: the sample whose output the first sample's target is compared with, where that is another one.
         by_tokens: change of the outputs when samples get each other's tokens and keep their padding; NaN if not to be had.
         noisy: whether the net gives something else for the same input at another draw of random numbers.
-        unheard: whether the loss is the same, bit by bit, for other numbers in the batch.
+        ignores_batch: whether the loss is the same, bit by bit, for other numbers in the batch.
     """
 
     mixing: float = math.nan
@@ -56,7 +56,7 @@ class Behaviour:
     partner: int | None = None
     by_tokens: float = math.nan
     noisy: bool = False
-    unheard: bool = False
+    ignores_batch: bool = False
 
 
 def measure(task: Task, step: Step, batch: Any) -> Behaviour:
@@ -64,7 +64,7 @@ def measure(task: Task, step: Step, batch: Any) -> Behaviour:
     found = Behaviour()
     with exactly(task), mode(task.module, training=False), kept(task.module):
         found.dropouts, found.noisy = _active_dropouts(task, batch), _draws(task, step, batch)
-        found.unheard = is_unheard(task)
+        found.ignores_batch = loss_ignores_batch(task)
         if has_edges(batch):  # no part of one graph is a batch
             found.mixing, found.spread = graph_mixing(task, batch), _spread(task, step, batch)
         elif size(batch) >= 4:

@@ -77,7 +77,7 @@ def ignores_input(facts: Facts) -> Iterator[Finding]:
             "variable.",
             {"relative spread": facts.behaviour.spread},
         )
-    elif facts.behaviour.unheard:
+    elif facts.behaviour.ignores_batch:
         yield found(
             "IGNORES-INPUT",
             "critical",

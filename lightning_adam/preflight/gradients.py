@@ -123,7 +123,7 @@ def _are_same(parameters: dict[str, nn.Parameter], gradients: dict[str, Tensor],
 def _is_symmetric(weight: Tensor, gradient: Tensor) -> bool:
     """All units alike, in value and in gradient: no step can tell them apart. An LSTM has each unit four times, a GRU and
     attention three times, one block below the other. Queries, or slots, stand behind a dimension of one: all of them may be
-    zero, if only their gradient is not."""
+    zero, if only their gradient is not, or any other constant."""
     if weight.dim() > 2 and weight.shape[0] == 1:
         return bool(gradient.any()) and _is_symmetric(weight[0], gradient[0])
     if weight.dim() < 2 or weight.shape[0] < 2 or weight.numel() <= 16 or gradient.is_sparse:

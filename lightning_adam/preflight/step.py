@@ -45,7 +45,7 @@ class Trace:
         asked: what each of those got first; None where that is no tensor.
         entries: the net's inputs, where layers get them first; an embedding's are its indices.
         called: ids of all.
-        graded: ids of those that were called with gradients on.
+        called_with_grad: ids of those that were called with gradients on.
         per_channel: by a BatchNorm's id how many values of each channel it got, at least.
     """
 
@@ -53,7 +53,7 @@ class Trace:
     asked: list[Tensor | None] = field(default_factory=list)
     entries: list[Entry] = field(default_factory=list)
     called: set[int] = field(default_factory=set)
-    graded: set[int] = field(default_factory=set)
+    called_with_grad: set[int] = field(default_factory=set)
     per_channel: dict[int, int] = field(default_factory=dict)
 
 
@@ -79,7 +79,7 @@ class _Tracing:
         self._depth += 1
         self.trace.called.add(id(module))
         if torch.is_grad_enabled():
-            self.trace.graded.add(id(module))
+            self.trace.called_with_grad.add(id(module))
         values = args[0] if args and isinstance(args[0], Tensor) else None
         if values is not None and isinstance(module, NORMS) and values.dim() > 1 and values.numel():
             few = values.numel() // values.shape[1]

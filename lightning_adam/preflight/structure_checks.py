@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from statistics import median
 from typing import Any
 
@@ -125,7 +124,9 @@ def _gives_features(module: nn.Module, facts: Facts) -> bool:
     if module.training or not facts.has("step"):
         return False
     step, reached = facts.step, {id(t) for t in facts.step.leaves}
-    is_cut = reached.isdisjoint(id(p) for p in module.parameters()) if reached else id(module) not in step.trace.graded
+    is_cut = (
+        reached.isdisjoint(id(p) for p in module.parameters()) if reached else id(module) not in step.trace.called_with_grad
+    )
     return is_cut and id(module) in step.trace.called
 
 
@@ -149,7 +150,8 @@ def _with_parameters(name: str, named: dict[str, nn.Module]) -> nn.Module:
 def symmetric_init(facts: Facts) -> Iterator[Finding]:
     """All zero, or equal with equal gradients: the units stay one unit, and copies of a part stay one part."""
     weights, twins = matrices(facts.task), facts.gradients.twins
-    alike = [n for n in facts.gradients.symmetric if n in weights and bool(weights[n].any())]
+    symmetric = [n for n in facts.gradients.symmetric if n in weights]
+    alike = [n for n in symmetric if weights[n].shape[0] > 1 and bool(weights[n].any())]
     every = {name: p for name, p in facts.task.trainable().items() if p.dim() > 1}
     zero = [n for n, w in every.items() if w.shape[0] > 1 and w.numel() > 16 and not bool(w.any())]
     held = [n for n in zero if facts.gradients.norms.get(n) == 0 or n in facts.gradients.symmetric]
@@ -158,9 +160,20 @@ def symmetric_init(facts: Facts) -> Iterator[Finding]:
     if names:
         who = f"{some(names)} are copies of one another" if twins else f"All units of {some(names)} start the same"
         yield starts_alike(who, names)
-    elif slots := [n for n in facts.gradients.symmetric if n in weights and weights[n].shape[0] == 1]:
-        alone = starts_alike(f"All rows of {some(slots)} are zero", slots)
-        yield replace(alone, severity="info")  # one of them may be all that is needed
+    elif slots := [n for n in symmetric if weights[n].shape[0] == 1]:
+        yield _slots_alike(slots)
+
+
+def _slots_alike(names: Sequence[str]) -> Finding:
+    """Queries, or other vectors that are learnt for their places: one of them may be all that is needed."""
+    return found(
+        "SYMMETRIC-INIT",
+        "info",
+        f"All rows of {some(names)} are equal, and get the same gradient: they stay one.",
+        "Where they are to become different: nn.init.normal_(q, std=0.02).",
+        {"matrices": len(names)},
+        names,
+    )
 
 
 def starts_alike(who: str, names: Sequence[str]) -> Finding:
@@ -252,7 +265,7 @@ def _are_trained(names: Sequence[str], facts: Facts) -> bool:
     owners = {id(facts.task.module.get_submodule(name.rpartition(".")[0])) for name in names}
     weights = [facts.task.trainable()[name] for name in names]
     large = [weight for weight in weights if weight.dim() > 1 and weight.numel() >= TELLING]
-    is_shut = owners <= facts.step.trace.called - facts.step.trace.graded
+    is_shut = owners <= facts.step.trace.called - facts.step.trace.called_with_grad
     return is_shut and bool(large) and not any(looks_untrained(weight) for weight in large)
 
 

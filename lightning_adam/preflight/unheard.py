@@ -16,21 +16,21 @@ COMPARED = 3
 """Batches of the same make, at the same random numbers."""
 
 
-def is_unheard(task: Task) -> bool:
+def loss_ignores_batch(task: Task) -> bool:
     """The same loss and the same gradient, bit by bit, for batches of other numbers; and after some steps, too, for a head
     may start at zero.
 
     A loader of nothing but places or numbers of samples stands for data that the step makes itself.
     """
-    batches = list(_of_one_make(task.usable()))[:COMPARED]
-    if task.manual or len(batches) < COMPARED or not _are_taken_alike(task, batches):
+    batches = list(_comparable_batches(task.usable()))[:COMPARED]
+    if task.manual or len(batches) < COMPARED or not _same_loss_and_gradient(task, batches):
         return False
     with kept(task.module):
         walk(task, list(task.trainable()))
-        return _are_taken_alike(task, batches)
+        return _same_loss_and_gradient(task, batches)
 
 
-def _are_taken_alike(task: Task, batches: list[Any]) -> bool:
+def _same_loss_and_gradient(task: Task, batches: list[Any]) -> bool:
     """The gradient is asked where the losses are the same: something very large in all may hide what differs. Where it is 0
     for each of them, another check says why."""
     losses = [task.loss(batch, seed=0) for batch in batches]
@@ -47,7 +47,7 @@ def _are_equal(one: Tensor | None, other: Tensor | None) -> bool:
     return one is other if one is None or other is None else torch.equal(one, other)
 
 
-def _of_one_make(batches: list[Any]) -> Iterator[Any]:
+def _comparable_batches(batches: list[Any]) -> Iterator[Any]:
     """The first one, and others with tensors of the same shapes of which one of several numbers for each sample differs."""
     first = dict(leaves(batches[0]))
     yield batches[0]
