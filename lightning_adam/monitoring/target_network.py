@@ -55,6 +55,8 @@ class TargetNetwork:
 
 def copy_of_trained(module: nn.Module, held: Collection[int]) -> nn.Module | None:
     """The first part that is not trained and has the shapes and nearly the values of a trained one."""
+    if all(id(p) in held for p in module.parameters()):
+        return None  # as in most models, which may have thousands of parts
     parts = [(part, found) for part in module.modules() if (found := list(_matrices(part)))]
     trained = {_shapes(found): found for _, found in parts if all(id(p) in held for p in found)}
     untrained = [(part, found) for part, found in parts if not any(id(p) in held for p in found)]

@@ -15,7 +15,7 @@ from lightning_adam.tensorboard.configuration import CONFIG
 from lightning_adam.tensorboard.tab.bulk import CLOCKS, Bulk, told_tags
 from lightning_adam.tensorboard.tab.condition import condition
 from lightning_adam.tensorboard.tab.recorded import RECORDED_LOSS
-from lightning_adam.tensorboard.tab.series import FEW, OptimizerSeries, SeriesReader
+from lightning_adam.tensorboard.tab.series import FEW, UNKNOWN, OptimizerSeries, SeriesReader
 
 LOSSES = tuple(
     re.compile(pattern, re.IGNORECASE)
@@ -138,7 +138,7 @@ def _first_with_points(
 ) -> tuple[str, Sequence[Any]]:
     """Tag and points; empty where none has any."""
     for tag in candidates:
-        points = series.recorded(*where, "loss", FEW) if tag == RECORDED_LOSS else known.points(where[2], tag)
+        points = series.recorded(*where, ["loss"], FEW)["loss"] if tag == RECORDED_LOSS else known.points(where[2], tag)
         if points:
             return tag, points
     return "", []
@@ -181,7 +181,9 @@ class Overviews:
             for run, candidates in likely.items():
                 where, prefix = (context, experiment, run), ours[run][0].prefix
                 loss_tag, loss = _first_with_points(series, known, where, candidates)
-                configured = known.configuration(run, prefix) or series.recorded_configuration(*where, prefix)
+                configured = known.configuration(run, prefix)
+                if configured is None:
+                    configured = series.recorded_configuration(*where, prefix) if ours[run][0].recorded else UNKNOWN
                 data = RunData(tags.get(run, []), loss_tag, loss, configured)
                 self._known[experiment, run] = state[run], overview(known, run, ours[run], data)
         now = time.time()

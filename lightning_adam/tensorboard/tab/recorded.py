@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from lightning_adam.diagnosis import StepSignals, decode
@@ -24,21 +24,21 @@ class RecordedPoint(NamedTuple):
     wall_time: float
 
 
-def recorded_points(stretches: Iterable[Any], signal: str, most: int) -> list[RecordedPoint]:
-    """Of every step at which the signal was known, in the order in which they were written.
+def recorded_points(stretches: Iterable[Any], signals: Collection[str], most: int) -> dict[str, list[RecordedPoint]]:
+    """Of each signal every step at which it was known, in the order in which they were written.
 
     Args:
         stretches: TensorBoard's points of recorded signals.
-        signal: one of ``RECORDED``.
-        most: points to keep; the last one is always among them.
+        signals: some of ``RECORDED``.
+        most: points to keep of each; the last one is always among them.
     """
-    known = [
-        RecordedPoint(record.step, value, stretch.wall_time)
-        for stretch in stretches
-        for record in records(stretch)
-        if isinstance(record, StepSignals) and _is_known(value := getattr(record, signal), record)
-    ]
-    return _thinned(known, most)
+    steps = [(s.wall_time, record) for s in stretches for record in records(s) if isinstance(record, StepSignals)]
+    return {signal: _thinned(_known(steps, signal), most) for signal in signals}
+
+
+def _known(steps: Iterable[tuple[float, StepSignals]], signal: str) -> list[RecordedPoint]:
+    values = ((record, getattr(record, signal), time) for time, record in steps)
+    return [RecordedPoint(record.step, value, time) for record, value, time in values if _is_known(value, record)]
 
 
 def records(stretch: Any) -> list[Record]:

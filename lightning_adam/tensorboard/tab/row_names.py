@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -29,12 +30,14 @@ class RowNames:
     Attributes:
         rows: names in the order in which they came, with their row.
         sizes: how many elements each has; empty in logs of versions that did not tell.
-        listings: in the order of their times.
+        since: from when on each listing holds, ascending.
+        places: of each listing, where its rows belong; None where they stand there.
     """
 
     rows: Mapping[str, int] = field(default_factory=dict)
     sizes: Sequence[int] = ()
-    listings: Sequence[Listing] = ()
+    since: Sequence[float] = ()
+    places: Sequence[list[int] | None] = ()
 
     @classmethod
     def of(cls, listings: Iterable[Listing]) -> RowNames:
@@ -43,7 +46,10 @@ class RowNames:
         names = list(dict.fromkeys(name for listing in told for name in listing.names))
         known = {name: size for listing in told for name, size in zip(listing.names, listing.sizes, strict=False)}
         sizes = [known[name] for name in names] if known.keys() >= set(names) else []
-        return cls({name: row for row, name in enumerate(names)}, sizes, told)
+        rows = {name: row for row, name in enumerate(names)}
+        places = [[rows[name] for name in listing.names] for listing in told]
+        moved = [None if place == [*range(len(place))] else place for place in places]
+        return cls(rows, sizes, [listing.since for listing in told], moved)
 
     def place(self, values: NDArray[Any], since: float, quantity: str) -> NDArray[Any]:
         """A row of a table, as it was written at that time, with each number where its tensor stands.
@@ -69,11 +75,8 @@ class RowNames:
 
     def _rows(self, since: float) -> list[int] | None:
         """Where the rows of that time belong; None where they stand there."""
-        listing = next((told for told in reversed(self.listings) if told.since <= since), None)
-        if listing is None:
-            return None
-        rows = [self.rows[name] for name in listing.names]
-        return None if rows == [*range(len(rows))] else rows
+        listing = bisect_right(self.since, since) - 1
+        return self.places[listing] if listing >= 0 else None
 
 
 @lru_cache(maxsize=256)

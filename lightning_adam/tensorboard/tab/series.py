@@ -6,7 +6,7 @@ import logging
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,7 @@ from lightning_adam.tensorboard.tab.going_back import parted
 from lightning_adam.tensorboard.tab.judged import Judge, Rates
 from lightning_adam.tensorboard.tab.limits import Band, bands
 from lightning_adam.tensorboard.tab.loader import KEPT_STEPS
-from lightning_adam.tensorboard.tab.recorded import RECORDED, recorded_points, records
+from lightning_adam.tensorboard.tab.recorded import RECORDED, RecordedPoint, recorded_points, records
 from lightning_adam.tensorboard.tab.row_names import RowNames, listing_of
 from lightning_adam.tensorboard.tab.tiles import Matrix
 from lightning_adam.tensorboard.tags import PLUGIN
@@ -179,11 +179,13 @@ class SeriesReader:
         )
         return Bulk(words, {run: dict(series) for run, series in numbers.items()})
 
-    def recorded(self, context: Any, experiment: str, run: str, signal: str, most: int) -> list[Any]:
+    def recorded(
+        self, context: Any, experiment: str, run: str, signals: Collection[str], most: int
+    ) -> dict[str, list[RecordedPoint]]:
         """What the diagnosis of the run's first optimizer recorded, at so many steps; empty where it recorded nothing."""
         prefixes = [o.prefix for o in self.optimizers(context, experiment, run).get(run, []) if o.recorded]
         stretches = self.points(context, experiment, run, prefixes[0] + RECORDS) if prefixes else []
-        return recorded_points(stretches, signal, most)
+        return recorded_points(stretches, signals, most)
 
     def _words(self, context: Any, experiment: str, runs: Sequence[str], tags: Sequence[str], plugin: str) -> Any:
         """Run to tag to points; where one of them cannot be read, each is asked for alone."""
@@ -281,9 +283,10 @@ class SeriesReader:
             downsample=self._kept_scalars,
             run_tag_filter=_only([run], tags),
         )
-        asked = {signal: tag for signal, tag in RECORDED.items() if tag in tags}
-        recorded = {t: self.recorded(context, experiment, run, s, self._kept_scalars) for s, t in asked.items()}
-        return {**series.get(run, {}), **recorded}
+        if not (asked := [signal for signal, tag in RECORDED.items() if tag in tags]):
+            return dict(series.get(run, {}))
+        recorded = self.recorded(context, experiment, run, asked, self._kept_scalars)
+        return {**series.get(run, {}), **{RECORDED[signal]: points for signal, points in recorded.items()}}
 
     def histogram(self, context: Any, experiment: str, run: str, tag: str, step: int) -> dict[str, Any]:
         """The kept histogram nearest to ``step``: its step, and [low, high, count] per bin."""
