@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import gc
+import importlib.metadata
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,11 +18,25 @@ if TYPE_CHECKING:
 __all__ = ["browser", "calm", "logdir", "opened", "server", "sick"]  # fixtures
 
 
+importlib.metadata.entry_points = functools.cache(importlib.metadata.entry_points)
+"""Every Trainer asks all installed packages for callbacks, which takes longer than many a test; nothing is installed meanwhile."""
+
+gc.disable()  # until all tests are collected: what is imported stays, and to search it for garbage takes each worker a second
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """A helper module without an example has no doctest; to import all of them for that takes each worker seconds."""
+    if collection_path.suffix != ".py" or collection_path.name.startswith("test_"):
+        return None
+    return ">>>" not in collection_path.read_text() or None
+
+
 def pytest_collection_finish() -> None:
     """Tests wait for the compiled statistics: what they show is not to depend on how quick a build is."""
     from lightning_adam.statistics import library
 
     library.PATIENCE = 60.0
+    gc.enable()
 
 
 @pytest.fixture(scope="session")
