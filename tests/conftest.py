@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.tab_fixtures import browser, logdir, opened, server
+from tests.tab_fixtures import browser, idle_tabs, logdir, opened, server
 
 if TYPE_CHECKING:
     from tests.live_runs import Live
 
-__all__ = ["browser", "calm", "logdir", "opened", "server", "sick"]  # fixtures
+__all__ = ["browser", "calm", "idle_tabs", "logdir", "opened", "server", "sick"]  # fixtures
 
 
 importlib.metadata.entry_points = functools.cache(importlib.metadata.entry_points)
-"""Every Trainer asks all installed packages for callbacks, which takes longer than many a test; nothing is installed meanwhile."""
+"""Every Trainer asks all installed packages for callbacks, which takes longer than many a test."""
 
-gc.disable()  # until all tests are collected: what is imported stays, and to search it for garbage takes each worker a second
+gc.disable()  # until all is collected: what is imported stays, and to search it for garbage takes a second
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
