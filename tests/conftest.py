@@ -36,7 +36,13 @@ def pytest_collection_finish() -> None:
     from lightning_adam.statistics import library
 
     library.PATIENCE = 60.0
+    gc.freeze()  # Lightning's tuner and accelerate collect garbage themselves: among a million objects that is half a second
     gc.enable()
+
+
+def pytest_sessionfinish() -> None:
+    """Triton's bindings complain at the end of what cannot be collected."""
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")
