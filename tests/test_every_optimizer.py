@@ -10,12 +10,12 @@ import lightning as L
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader
 
 import lightning_adam as la
 from lightning_adam.cli import main
 from lightning_adam.optimizers.sophia import estimate_hessian
-from tests.digits import Digits, digits_loader, trainer
+from tests.digits import Digits, InBatches, digits_loader, trainer
 
 NAMES = [row.name for row in la.available_optimizers()]
 
@@ -35,7 +35,8 @@ def split_digits() -> tuple[DataLoader[Any], Tensor, Tensor]:
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
     train, test = order[:1437], order[1437:]
     shuffle = torch.Generator().manual_seed(1)
-    loader = DataLoader(TensorDataset(images[train], labels[train]), 32, shuffle=True, generator=shuffle)
+    data = InBatches(images[train], labels[train])
+    loader = DataLoader(data, 32, shuffle=True, generator=shuffle, collate_fn=list)
     return loader, images[test], labels[test]
 
 
