@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import gc
-import importlib.metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests import once  # noqa: F401
 from tests.tab_fixtures import browser, idle_tabs, logdir, opened, server
 
 if TYPE_CHECKING:
@@ -18,10 +17,15 @@ if TYPE_CHECKING:
 __all__ = ["browser", "calm", "idle_tabs", "logdir", "opened", "server", "sick"]  # fixtures
 
 
-importlib.metadata.entry_points = functools.cache(importlib.metadata.entry_points)
-"""Every Trainer asks all installed packages for callbacks, which takes longer than many a test."""
-
 gc.disable()  # until all is collected: what is imported stays, and to search it for garbage takes a second
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With ``--dist loadfile``, files that share what takes long to start are one."""
+    from tests.scheduling import BySharedFixtures
+
+    return BySharedFixtures(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
