@@ -40,11 +40,12 @@ def split_digits() -> tuple[DataLoader[Any], Tensor, Tensor]:
     return loader, images[test], labels[test]
 
 
-EPOCHS = {"lbfgs": 5} | dict.fromkeys(
-    ("radam", "ranger", "ranger21", "schedulefree_radam", "lion", "lion8bit", "paged_lion", "adan", "adafactor", "adamax",
-     "grams", "caadam"), 30,
+THIRTY = (
+    "radam", "ranger", "ranger21", "schedulefree_radam", "lion", "lion8bit", "paged_lion", "adan", "adafactor", "adamax",
+    "grams", "caadam",
 )  # fmt: skip
-"""Of those that take more than twelve, or only just reach 95 % then; and of L-BFGS, which takes fewer."""
+"""Epochs of those that take more than twelve, or only just reach 95 % then."""
+EPOCHS = {"lbfgs": 5} | dict.fromkeys(THIRTY, 30)
 BEHIND = ("ranger", "schedulefree_adamw", "schedulefree_radam")
 """Their run ends with slow weights, or averages, that are some epochs behind those that they step."""
 
@@ -66,13 +67,13 @@ class UntilRead(L.Callback):
         trainer.should_stop = share_read(pl_module, self.images, self.labels) >= 0.95
 
 
-LONGEST = ("adafactor", "adan", "radam", "ranger", "ranger21", "schedulefree_radam")
-"""Thirty epochs of optimizers that start slowly take six to ten seconds each."""
-
-
 def is_slow(name: str) -> bool:
-    """Paged or in 8 bit it learns as the one that it is named after, and ``adamw8bit`` stands for them all."""
-    return name in LONGEST or (name != "adamw8bit" and (name.endswith("8bit") or name.startswith("paged_")))
+    """Where another stands for it: ``lion`` for those of thirty epochs, ``adamw8bit`` for what is paged or in 8 bit.
+
+    All of them go down in ``test_descent``, and learn at the rate that ``test_suggest_lr`` has for them.
+    """
+    stand_ins = ("lion", "adamw8bit")
+    return name not in stand_ins and (name in THIRTY or name.endswith("8bit") or name.startswith("paged_"))
 
 
 LEARNERS = [pytest.param(name, marks=[pytest.mark.slow] if is_slow(name) else []) for name in NAMES]
