@@ -21,8 +21,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["lightning.pytorch", "torch.utils.tensorboard", "torch.distributed.fsdp", "bitsandbytes", "pytorch_optimizer",
-     "lightning_adam.configure", "lightning_adam.optimizers", "lightning_adam.monitoring.monitor"]
+    ["tests.once", "lightning.pytorch", "torch.utils.tensorboard", "torch.distributed.fsdp", "bitsandbytes",
+     "pytorch_optimizer", "lightning_adam.configure", "lightning_adam.optimizers", "lightning_adam.monitoring.monitor"]
 )  # fmt: skip
 
 

@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import gc
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.tab_fixtures import browser, logdir, opened, server
+from tests import once  # noqa: F401
+from tests.tab_fixtures import browser, idle_tabs, logdir, opened, server
 
 if TYPE_CHECKING:
     from tests.live_runs import Live
 
-__all__ = ["browser", "calm", "logdir", "opened", "server", "sick"]  # fixtures
+__all__ = ["browser", "calm", "idle_tabs", "logdir", "opened", "server", "sick"]  # fixtures
+
+
+gc.disable()  # until all is collected: what is imported stays, and to search it for garbage takes a second
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With ``--dist loadfile``, files that share what takes long to start are one."""
+    from tests.scheduling import BySharedFixtures
+
+    return BySharedFixtures(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """A helper module without an example has no doctest; to import all of them for that takes each worker seconds."""
+    if collection_path.suffix != ".py" or collection_path.name.startswith("test_"):
+        return None
+    return ">>>" not in collection_path.read_text() or None
 
 
 def pytest_collection_finish() -> None:
@@ -19,6 +40,13 @@ def pytest_collection_finish() -> None:
     from lightning_adam.statistics import library
 
     library.PATIENCE = 60.0
+    gc.freeze()  # Lightning's tuner and accelerate collect garbage themselves: among a million objects that is half a second
+    gc.enable()
+
+
+def pytest_sessionfinish() -> None:
+    """Triton's bindings complain at the end of what cannot be collected."""
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")

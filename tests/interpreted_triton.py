@@ -52,6 +52,24 @@ class Recorded:
         return launch
 
 
+class PatchedOnce:
+    """The interpreter's replacement of Triton's language, once in a test and not at each call of a function.
+
+    Each call would look through the whole language for what is not yet replaced, which takes longer than what is called.
+    """
+
+    def __init__(self, interpreter: Any) -> None:
+        self.patch, self.scope = interpreter._patch_lang, interpreter._LangPatchScope
+        self.modules = set[str]()
+
+    def __call__(self, function: Callable[..., Any]) -> Any:
+        """What is to be set back after the call: nothing, as ``program`` does so in the end."""
+        if function.__module__ not in self.modules:
+            self.modules.add(function.__module__)
+            self.patch(function)
+        return self.scope()
+
+
 @pytest.fixture
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing has failed yet, and nothing has been said."""
@@ -74,15 +92,18 @@ class EveryKind(set[Any]):
 def program(monkeypatch: pytest.MonkeyPatch, fresh: None) -> Iterator[Any]:
     """The kernels as the interpreter runs them, on CPU tensors, each recorded."""
     triton = pytest.importorskip("triton")
+    interpreter = importlib.import_module("triton.runtime.interpreter")
     module = loaded(interpret=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRITON_INTERPRET", "1")
         interpreted = {name: triton.jit(getattr(triton.language, name).fn) for name in ("sum", "max", "min")}
     language = triton.language
     patched = [language, language.core, language.tensor, language.math, language.dtype, language.condition]
+    patched.append(language.core.tensor_descriptor_base)
     before = [dict(vars(of)) for of in patched]
     for name, function in interpreted.items():  # of Triton's own library, which may have been imported without
         setattr(language, name, function)
+    monkeypatch.setattr(interpreter, "_patch_lang", PatchedOnce(interpreter))
     for name in KERNELS:
         setattr(module, name, Recorded(getattr(module, name)))
     monkeypatch.setitem(sys.modules, NAME, module)

@@ -81,7 +81,9 @@ class Tab:
 
     def settle(self) -> None:
         """Nothing under way, and everything drawn."""
-        self.page.wait_for_timeout(150)  # longer than the page itself waits after a zoom or a key
+        self.frame.evaluate(
+            "new Promise((done) => setTimeout(done, 150))"
+        )  # by the page's clock, longer than it waits itself
         self.frame.wait_for_selector("body[aria-busy=false]")
         self.frame.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 

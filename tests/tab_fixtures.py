@@ -12,6 +12,7 @@ import pytest
 from tests.tab_browser import CHROMIUM, QUIET, Tab, is_error, tensorboard, wait_for
 
 STEPS = range(0, 200, 10)
+VIEWPORT = {"width": 1400, "height": 1800}
 OURS = {"trained", "known", "bad-numbers", "one-step", "no-step", "truncated", "nonsense"}
 """The runs that have data of ours."""
 
@@ -54,35 +55,61 @@ def browser() -> Iterator[Any]:
         started.close()
 
 
+@pytest.fixture(scope="session")
+def idle_tabs() -> list[Tab]:
+    """Blank pages that a test is done with: a new one takes a process of its own, and twice the time."""
+    return []
+
+
+def new_tab(browser: Any) -> Tab:
+    """A page that keeps what it asked for and what it complained of."""
+    page = browser.new_page(viewport=VIEWPORT)
+    tab = Tab(page, page, [], [])
+    page.on("request", lambda request: tab.requests.append(request.url))
+    page.on("pageerror", lambda error: tab.complaints.append(str(error)))
+    page.on(
+        "console",
+        lambda message: tab.complaints.append(f"{message.text} {message.location}") if is_error(message) else None,
+    )
+    return tab
+
+
+def blanked(tab: Tab) -> Tab:
+    """The same page as if it were new, with the pointer where nothing is."""
+    tab.page.mouse.move(0, 0)
+    tab.page.goto("about:blank")
+    tab.page.set_viewport_size(VIEWPORT)
+    return Tab(tab.page, tab.page, tab.requests, tab.complaints)
+
+
 @pytest.fixture
-def opened(browser: Any) -> Iterator[Callable[..., Tab]]:
+def opened(browser: Any, idle_tabs: list[Tab]) -> Iterator[Callable[..., Tab]]:
     """Opens the tab of a server; afterwards the page must not have complained, nor asked another machine."""
     tabs: list[Tab] = []
 
     def open_tab(server: SimpleNamespace, around: str = "", **asked: str) -> Tab:
         """The tab alone, or with TensorBoard ``around`` it, which takes seconds: its theme, ``light`` or ``dark``."""
-        page = browser.new_page(viewport={"width": 1400, "height": 1800})
-        tab = Tab(page, page, [], [])
+        tab = idle_tabs.pop() if idle_tabs and not around else new_tab(browser)
         tabs.append(tab)
-        page.on("request", lambda request: tab.requests.append(request.url))
-        page.on("pageerror", lambda error: tab.complaints.append(str(error)))
-        page.on(
-            "console",
-            lambda message: tab.complaints.append(f"{message.text} {message.location}") if is_error(message) else None,
-        )
         choices = "lightning_adam" + "".join(f"&p.lightning_adam.{name}={value}" for name, value in asked.items())
         if around:
-            page.goto(f"{server.url}/?darkMode={'true' if around == 'dark' else 'false'}#{choices}")
-            page.wait_for_selector("iframe", state="attached")
-            tab.frame = next(frame for frame in page.frames if frame != page.main_frame)
+            tab.page.goto(f"{server.url}/?darkMode={'true' if around == 'dark' else 'false'}#{choices}")
+            tab.page.wait_for_selector("iframe", state="attached")
+            tab.frame = next(frame for frame in tab.page.frames if frame != tab.page.main_frame)
         else:
-            page.goto(f"{server.url}/data/plugin_entry.html?name=lightning_adam#{choices}")
+            tab.page.goto(f"{server.url}/data/plugin_entry.html?name=lightning_adam#{choices}")
         tab.frame.wait_for_selector("body[data-ready]")
         tab.settle()
         return tab
 
     yield open_tab
     for tab in tabs:
-        tab.page.close()
-        assert tab.complaints == []
-        assert [url for url in tab.requests if not url.startswith(("http://127.0.0.1:", "data:", "blob:"))] == []
+        if tab.frame == tab.page and not tab.page.is_closed():
+            idle_tabs.append(blanked(tab))
+        else:  # TensorBoard keeps its choices in the page's storage
+            tab.page.close()
+        complaints, requests = tab.complaints[:], tab.requests[:]
+        tab.complaints.clear()
+        tab.requests.clear()
+        assert complaints == []
+        assert [url for url in requests if not url.startswith(("http://127.0.0.1:", "data:", "blob:"))] == []

@@ -10,12 +10,12 @@ import lightning as L
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader
 
 import lightning_adam as la
 from lightning_adam.cli import main
 from lightning_adam.optimizers.sophia import estimate_hessian
-from tests.digits import Digits, digits_loader, trainer
+from tests.digits import Digits, InBatches, digits_loader, trainer
 
 NAMES = [row.name for row in la.available_optimizers()]
 
@@ -35,15 +35,17 @@ def split_digits() -> tuple[DataLoader[Any], Tensor, Tensor]:
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
     train, test = order[:1437], order[1437:]
     shuffle = torch.Generator().manual_seed(1)
-    loader = DataLoader(TensorDataset(images[train], labels[train]), 32, shuffle=True, generator=shuffle)
+    data = InBatches(images[train], labels[train])
+    loader = DataLoader(data, 32, shuffle=True, generator=shuffle, collate_fn=list)
     return loader, images[test], labels[test]
 
 
-EPOCHS = {"lbfgs": 5} | dict.fromkeys(
-    ("radam", "ranger", "ranger21", "schedulefree_radam", "lion", "lion8bit", "paged_lion", "adan", "adafactor", "adamax",
-     "grams", "caadam"), 30,
+THIRTY = (
+    "radam", "ranger", "ranger21", "schedulefree_radam", "lion", "lion8bit", "paged_lion", "adan", "adafactor", "adamax",
+    "grams", "caadam",
 )  # fmt: skip
-"""Of those that take more than twelve, or only just reach 95 % then; and of L-BFGS, which takes fewer."""
+"""Epochs of those that take more than twelve, or only just reach 95 % then."""
+EPOCHS = {"lbfgs": 5} | dict.fromkeys(THIRTY, 30)
 BEHIND = ("ranger", "schedulefree_adamw", "schedulefree_radam")
 """Their run ends with slow weights, or averages, that are some epochs behind those that they step."""
 
@@ -65,13 +67,13 @@ class UntilRead(L.Callback):
         trainer.should_stop = share_read(pl_module, self.images, self.labels) >= 0.95
 
 
-LONGEST = ("adafactor", "adan", "radam", "ranger", "ranger21", "schedulefree_radam")
-"""Thirty epochs of optimizers that start slowly take six to ten seconds each."""
-
-
 def is_slow(name: str) -> bool:
-    """Paged or in 8 bit it learns as the one that it is named after, and ``adamw8bit`` stands for them all."""
-    return name in LONGEST or (name != "adamw8bit" and (name.endswith("8bit") or name.startswith("paged_")))
+    """Where another stands for it: ``lion`` for those of thirty epochs, ``adamw8bit`` for what is paged or in 8 bit.
+
+    All of them go down in ``test_descent``, and learn at the rate that ``test_suggest_lr`` has for them.
+    """
+    stand_ins = ("lion", "adamw8bit")
+    return name not in stand_ins and (name in THIRTY or name.endswith("8bit") or name.startswith("paged_"))
 
 
 LEARNERS = [pytest.param(name, marks=[pytest.mark.slow] if is_slow(name) else []) for name in NAMES]
@@ -92,8 +94,8 @@ class Reseeded(L.Callback):
     """The same random numbers at the same step of either run: Sophia's noise."""
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
-        """Seed by the step."""
-        torch.manual_seed(trainer.global_step)
+        """The CPU's, by the step."""
+        torch.default_generator.manual_seed(trainer.global_step)  # that of all devices would keep the stack of each call
 
 
 @pytest.mark.parametrize("name", NAMES)

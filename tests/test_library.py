@@ -254,15 +254,15 @@ def test_a_compiler_that_hangs_is_not_waited_for(
     hanging.chmod(0o755)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(kernel, "_compiler", lambda: str(hanging))
-    for name, seconds in (("PATIENCE", 0.2), ("BUILD_SECONDS", 1.0), ("TRIAL_SECONDS", 1.0)):
+    for name, seconds in (("PATIENCE", 0.2), ("BUILD_SECONDS", 3.0), ("TRIAL_SECONDS", 3.0)):
         monkeypatch.setattr(library, name, seconds)
     began = time.monotonic()
 
     assert kernel.load() is None and kernel.load() is None
-    assert time.monotonic() - began < 0.9
+    assert time.monotonic() - began < 2.7  # on a busy machine a short wait may be a second
     kernel._loading(str(hanging))._done.wait(20)
     assert kernel.load() is None
-    assert len(lines(caplog)) == 1 and "took more than 1 seconds" in lines(caplog)[0]
+    assert len(lines(caplog)) == 1 and "took more than 3 seconds" in lines(caplog)[0]
     assert not library._running and f"sleep 300.{os.getpid()}" not in _processes()
 
 

@@ -24,18 +24,28 @@ FAINTEST = f"""(() => {{ {TEXTS}
     .map((e) => contrast(light(rgb(getComputedStyle(e).color)), light(behind(e))))); }})()"""
 """WCAG 2.1's contrast of every text with what is behind it; a disabled button is exempt."""
 
+BACKGROUND = "getComputedStyle(document.body).backgroundColor"
+DARK, LIGHT = "rgb(29, 31, 33)", "rgb(244, 245, 247)"
+TO_LIGHT = "document.body.classList.remove('dark-mode')"
+"""What TensorBoard's switch does to the page around the tab."""
 
-def test_every_name_is_readable_and_nothing_is_cut_off_at_1024_pixels(
+
+def test_in_the_theme_of_tensorboard_all_is_readable_and_nothing_cut_off_at_1024_pixels(
     server: SimpleNamespace, opened: Callable[..., Tab]
 ) -> None:
-    """Texts of 12 pixels or more, at a contrast of 4.5 or more against the card behind them, in both themes."""
-    for theme in ("light", "dark"):
-        tab = opened(server, theme, run="known")
-        tab.page.set_viewport_size({"width": 1024, "height": 900})
+    """Texts of 12 pixels or more, at a contrast of 4.5 or more against the card behind them, dark and light.
+
+    TensorBoard does not tell its frames: the tab looks at the page around it, also when the switch is used.
+    """
+    tab = opened(server, "dark", run="known")
+    tab.page.set_viewport_size({"width": 1024, "height": 900})
+    for background in DARK, LIGHT:
         tab.settle()
+        assert tab.frame.evaluate(BACKGROUND) == background
         assert tab.frame.evaluate("document.documentElement.scrollWidth <= innerWidth")
         assert tab.frame.evaluate(SMALLEST) >= 12
         assert tab.frame.evaluate(FAINTEST) >= 4.5
+        tab.page.evaluate(TO_LIGHT)
 
 
 def test_a_narrow_page_shows_the_findings_under_each_other(server: SimpleNamespace, opened: Callable[..., Tab]) -> None:
@@ -61,17 +71,6 @@ def test_keys_move_the_step(server: SimpleNamespace, opened: Callable[..., Tab])
     assert tab.frame.get_by_role("button", name="Show all steps").is_enabled()
     chart.press("Escape")
     assert tab.frame.evaluate("window.adamTab.view.range") is None
-
-
-def test_dark_page_follows_tensorboard(server: SimpleNamespace, opened: Callable[..., Tab]) -> None:
-    """TensorBoard does not tell its frames: the tab looks at the page around it, also when the switch is used."""
-    tab = opened(server, "dark", run="known")
-    background = "getComputedStyle(document.body).backgroundColor"
-    assert tab.frame.evaluate(background) == "rgb(29, 31, 33)"
-    tab.page.evaluate("document.body.classList.remove('dark-mode')")
-    tab.settle()
-
-    assert tab.frame.evaluate(background) == "rgb(244, 245, 247)"
 
 
 def test_brush_zooms_all_panels_and_a_double_click_shows_all(server: SimpleNamespace, opened: Callable[..., Tab]) -> None:

@@ -7,6 +7,7 @@ import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_wine
 from torch import Generator, Tensor
@@ -45,8 +46,8 @@ def text() -> tuple[Tensor, int]:
     """The standard library's first modules as character codes, and how many characters there are."""
     paths = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))[:40]
     characters = "".join(p.read_text(encoding="utf-8", errors="replace") for p in paths)[:1_000_000]
-    codes = torch.tensor([ord(c) - 31 if 32 <= ord(c) < 127 else 0 for c in characters])
-    return codes, 97
+    points = np.frombuffer(characters.encode("utf-32-le"), np.uint32).astype(np.int64)
+    return torch.from_numpy(np.where((points >= 32) & (points < 127), points - 31, 0)), 97
 
 
 def rows(data: Batch, size: int, first: int | None = None, whole: bool = False) -> Draw:
