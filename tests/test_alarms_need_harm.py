@@ -101,7 +101,7 @@ def test_suspicion_becomes_a_warning_when_the_loss_agrees() -> None:
         told += [(f.rule, f.severity, f.step) for f in diagnosis.observe(signals)]
 
     assert told == [("LR-HIGH", "info", 0), ("LR-HIGH", "warning", 0)]
-    assert "The loss agrees: it began at 4.1, and is at 4.1" in diagnosis.findings[0].message
+    assert "The loss agrees: it began at 4.1, and is still at 4.1" in diagnosis.findings[0].message
 
 
 def test_suspicion_that_the_loss_clears_stays_information() -> None:
