@@ -72,11 +72,15 @@ class Picture:
     series: tuple[Series, ...]
 
     def as_text(self) -> str:
-        """For a terminal: a row of bars per quantity, and where the finding was."""
+        """For a terminal of 80 columns: a row of bars per quantity, its range below them, and where the finding was."""
         width = max(len(s.name) for s in self.series)
-        rows = [f"{s.name:{width}}  {_bars(s)}  {s.ends()}" for s in self.series]
-        mark = f"{'':{width}}  {' ' * self._place()}▲ found at step {self.at} of {self.steps}"
-        return "\n".join([*rows, mark])
+        rows = [row for s in self.series for row in (f"{s.name:{width}}  {_bars(s)}", f"{'':{width}}  {s.ends()}")]
+        return "\n".join([*rows, f"{'':{width}}  {self._mark()}"])
+
+    def _mark(self) -> str:
+        """Beside the arrow, on the side that has room."""
+        told, place = f"found at step {self.at} of {self.steps}", self._place()
+        return f"{told + ' ▲':>{place + 1}}" if place > len(told) + 1 else f"{' ' * place}▲ {told}"
 
     def as_svg(self) -> str:
         """For a page: in the page's own colour of text, so that it suits light and dark."""
