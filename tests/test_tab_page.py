@@ -24,7 +24,7 @@ FAINTEST = f"""(() => {{ {TEXTS}
   const fields = [...document.querySelectorAll('input')].filter((e) => e.placeholder && e.checkVisibility());
   return Math.min(...[...colours, ...fields.map((e) => [getComputedStyle(e, '::placeholder'), e])]
     .map(([{{color, opacity}}, e]) => opacity < 1 ? 0 : contrast(light(rgb(color)), light(behind(e))))); }})()"""
-"""WCAG 2.1's contrast of every text with what is behind it, disabled buttons and what fields say while they are empty, too."""
+"""WCAG 2.1's contrast of every text with what is behind it; of disabled buttons and empty fields, too."""
 
 
 def test_every_name_is_readable_and_nothing_is_cut_off_at_1024_pixels(
@@ -70,7 +70,7 @@ def test_a_screen_reader_hears_the_step_and_the_values_that_the_arrow_keys_reach
 ) -> None:
     """Charts are sliders: a picture's name that changes while it has the focus is not announced."""
     tab = opened(server, run="known", tensor="embed.weight")
-    loss, heat = (tab.frame.get_by_role("slider", name=name) for name in ("Loss over the steps", "tensors: tensors by steps"))
+    loss, heat = (tab.frame.get_by_role("slider", name=name) for name in ("Loss over the steps", "tensors by steps"))
     loss.focus()
     loss.press("ArrowLeft")
     tab.settle()
