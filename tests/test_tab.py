@@ -73,7 +73,7 @@ def test_bad_input_never_gives_a_blank_page(server: SimpleNamespace, opened: Cal
     for run, status in {
         "bad-numbers": "11 tensors, last step 190",
         "one-step": "11 tensors, last step 7",
-        "no-step": "no-step was watched without OptimizerMonitor: no tensors to show",
+        "no-step": "no-step has no tensors to show: OptimizerMonitor was not attached, or has not logged a step yet",
         "truncated": "11 tensors, last step 80",
         "nonsense": "4 tensors, last step 3",
     }.items():

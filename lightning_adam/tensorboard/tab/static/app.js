@@ -330,7 +330,7 @@ class App {
     const {optimizer, name} = this.runs[0];
     this.status.textContent = optimizer?.names.length
       ? `${optimizer.names.length.toLocaleString('en')} tensors, last step ${optimizer.max_step.toLocaleString('en')}`
-      : `${name} was watched without OptimizerMonitor: no tensors to show`;
+      : `${name} has no tensors to show: OptimizerMonitor was not attached, or has not logged a step yet`;
   }
 
   /** Another tensor, and another step where one is given. */
