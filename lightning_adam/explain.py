@@ -1,5 +1,5 @@
-"""What each code of a finding means: one Markdown file per code, the criterion from the rule's own docstring, and what was
-measured.
+"""What each code of a finding means: one Markdown file per code, the criterion from the rule's own docstring where the
+monitor has a rule of that name, and what was measured.
 """
 
 from __future__ import annotations
@@ -18,6 +18,11 @@ SILENCE = """## How to silence it
 
 `DivergenceMonitor(ignore=["{code}"])`, or `ignore=["{code}:encoder.*"]` for some parameters only. The doctor keeps to what
 the run ignored.
+"""
+KNOWN = """## How to silence it
+
+`lightning-adam check train.py:LitModel --format json > known.json` writes down what is found now, and
+`lightning-adam check train.py:LitModel --baseline known.json` then tells only what is new.
 """
 
 
@@ -64,7 +69,8 @@ def explanation(code: str) -> Explanation:
         raise ConfigError(f"{code!r} is no code of a finding.{nearest(wanted, known)} Known: {', '.join(known)}.")
     _, front, text = (FOLDER / f"{wanted}.md").read_text(encoding="utf-8").split("---\n", 2)
     fields = dict(line.split(": ", 1) for line in front.strip().splitlines())
-    told, figure = (_assembled(wanted, text.strip(), draw) for draw in (_in_terminal, _on_page))
+    decided = _criterion(wanted) or fields["decided"]
+    told, figure = (_assembled(wanted, text.strip(), decided, draw) for draw in (_in_terminal, _on_page))
     return Explanation(wanted, fields["says"], fields["first"], told, figure)
 
 
@@ -74,12 +80,13 @@ def table(of: tuple[str, ...]) -> str:
     return "\n".join(["| code | what it says | what to do first |", "|---|---|---|", *rows])
 
 
-def _assembled(code: str, text: str, draw: Callable[[Picture], str]) -> str:
+def _assembled(code: str, text: str, decided: str, draw: Callable[[Picture], str]) -> str:
     """The file's sections, and between them what is known from elsewhere."""
     known = measured(code)
-    before = "\n\n".join(part for part in (_example(known, draw), _how_decided(code), _error_rates(known)) if part)
-    silence = SILENCE.format(code=code) if code in _rules() else ""
-    text = text.replace("## Why it happens", f"{before}\n\n## Why it happens" if before else "## Why it happens", 1)
+    parts = (_example(known, draw), f"## How it is decided\n\n{decided}", _error_rates(known))
+    before = "\n\n".join(part for part in parts if part)
+    text = text.replace("## Why it happens", f"{before}\n\n## Why it happens", 1)
+    silence = "" if "## How to silence it" in text else _how_silenced(code)
     return f"{text}\n\n{silence}".rstrip() + "\n"
 
 
@@ -98,11 +105,18 @@ def _on_page(picture: Picture) -> str:
     return f"<figure>{picture.as_svg()}</figure>"
 
 
-def _how_decided(code: str) -> str:
-    """The rule's docstring is the only place where its formula and thresholds are told in words."""
+def _criterion(code: str) -> str:
+    """Of a rule of the monitor: its docstring is the only place where formula and thresholds are told in words."""
     rule = _rules().get(code)
-    criterion = (inspect.getdoc(rule) or "").replace("``", "`") if rule is not None else ""
-    return f"## How it is decided\n\n{criterion}" if criterion else ""
+    return (inspect.getdoc(rule) or "").replace("``", "`") if rule is not None else ""
+
+
+def _how_silenced(code: str) -> str:
+    """The monitor ignores the codes that it can tell; ``check`` takes what is known for granted."""
+    from lightning_adam.diagnosis.facts import FACTS
+    from lightning_adam.diagnosis.rules import BESIDE
+
+    return SILENCE.format(code=code) if code in (*_rules(), *BESIDE, *FACTS) else KNOWN
 
 
 def _error_rates(known: Measured) -> str:

@@ -18,6 +18,8 @@ BARS = "▁▂▃▄▅▆▇█"
 SPAN = 20.0
 """Values that differ by more than this factor are drawn on a logarithmic scale."""
 WIDTH, HEIGHT, LEFT, GAP = 640, 64, 150, 14
+RIGHT = WIDTH - 8
+"""Where the curves end: half of a cross reaches beyond."""
 
 
 @dataclass(frozen=True)
@@ -72,16 +74,20 @@ class Picture:
     series: tuple[Series, ...]
 
     def as_text(self) -> str:
-        """For a terminal: a row of bars per quantity, and where the finding was."""
+        """For a terminal of 80 columns: a row of bars per quantity, its range below them, and where the finding was."""
         width = max(len(s.name) for s in self.series)
-        rows = [f"{s.name:{width}}  {_bars(s)}  {s.ends()}" for s in self.series]
-        mark = f"{'':{width}}  {' ' * self._place()}▲ found at step {self.at} of {self.steps}"
-        return "\n".join([*rows, mark])
+        rows = [row for s in self.series for row in (f"{s.name:{width}}  {_bars(s)}", f"{'':{width}}  {s.ends()}")]
+        return "\n".join([*rows, f"{'':{width}}  {self._mark()}"])
+
+    def _mark(self) -> str:
+        """Beside the arrow, on the side that has room."""
+        told, place = f"found at step {self.at} of {self.steps}", self._place()
+        return f"{told + ' ▲':>{place + 1}}" if place > len(told) + 1 else f"{' ' * place}▲ {told}"
 
     def as_svg(self) -> str:
         """For a page: in the page's own colour of text, so that it suits light and dark."""
         height = (HEIGHT + GAP) * len(self.series) + 20
-        x = LEFT + self._share() * (WIDTH - LEFT)
+        x = LEFT + self._share() * (RIGHT - LEFT)
         name = html.escape(f"{', '.join(s.name for s in self.series)} over {self.steps} steps; found at step {self.at}")
         mark = f'<line x1="{x:.1f}" x2="{x:.1f}" y1="4" y2="{height - 20}" stroke="#d9650f" stroke-dasharray="4 3"/>'
         anchor = "end" if x > WIDTH / 2 else "start"
@@ -199,7 +205,7 @@ def _bars(series: Series) -> str:
 def _drawn(series: Series, top: float) -> str:
     """The curve, a cross where it was not finite, and the name with both ends beside it."""
     shares = series.shares()
-    places = [LEFT + (WIDTH - LEFT) * at / max(1, len(shares) - 1) for at in range(len(shares))]
+    places = [LEFT + (RIGHT - LEFT) * at / max(1, len(shares) - 1) for at in range(len(shares))]
     heights = [None if s is None else top + HEIGHT * (1 - s) for s in shares]
     stretches: list[list[str]] = [[]]
     crosses = []

@@ -12,8 +12,12 @@ import pytest
 from tests.tab_browser import CHROMIUM, QUIET, Tab, is_error, tensorboard, wait_for
 
 STEPS = range(0, 200, 10)
+<<<<<<< HEAD
 VIEWPORT = {"width": 1400, "height": 1800}
 OURS = {"trained", "known", "bad-numbers", "one-step", "no-step", "truncated", "nonsense"}
+=======
+OURS = {"trained", "known", "bad-numbers", "one-step", "no-step", "truncated", "nonsense", "two-optimizers"}
+>>>>>>> audit18
 """The runs that have data of ours."""
 
 
@@ -28,6 +32,7 @@ def logdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tab_runs.write(folder / "bad-numbers", STEPS, bad=True)
     tab_runs.write(folder / "one-step", range(7, 8), finding=False, lr=0.3)
     tab_runs.write(folder / "no-step", range(0))
+    tab_runs.write_two_optimizers(folder / "two-optimizers")
     tab_runs.write_foreign(folder / "foreign")
     tab_runs.write_truncated(folder / "truncated")
     tab_runs.write_nonsense(folder / "nonsense")

@@ -94,6 +94,19 @@ def write(run: Path, steps: range, bad: bool = False, finding: bool = True, lr: 
     return run
 
 
+def write_two_optimizers(run: Path) -> None:
+    """A made-up run of two optimizers, of which the second one's rate is too high."""
+    counts = np.arange(len(LOG10_EDGES) - 1, dtype=np.int64)
+    with SummaryWriter(str(run)) as files:
+        for prefix, lr in (("adam-generator", 1e-3), ("adam-judge", 0.3)):
+            writer = TensorBoardWriter(files, prefix)
+            writer.write_text(f"{prefix}/config", CONFIG.format(lr=lr), 0)
+            for step in range(0, 100, 10):
+                shot = Snapshot(step, NAMES, ["all"] * len(NAMES), [ELEMENTS] * len(NAMES), {}, table(step), counts, counts)
+                writer.write_snapshot(step, {f"{prefix}/findings_total": 0.0, f"{prefix}/log10_lr": math.log10(lr)}, shot)
+        writer.write_events(60, [FINDING])
+
+
 def update_ratio(run_steps: range, name: str, step: int) -> float:
     """What ``write`` wrote."""
     assert step in run_steps

@@ -69,6 +69,8 @@ def test_the_comparison_names_the_setting_the_numbers_and_the_step_where_losses_
     slow, fast = train(tmp_path / "slow", lr=1e-3), train(tmp_path / "fast", lr=0.3)
     compared = compare(slow, fast)
     numbers = {d.what: (d.first, d.second) for d in compared.differences if d.about == "numbers"}
+    configuration = [(d.what, d.first, d.second) for d in compared.differences if d.about == "configuration"]
+    assert configuration == [("configured learning rate", "0.001", "0.3")]
     assert numbers["learning rate, largest"] == ("0.001", "0.3")
     assert float(numbers["last loss"][1]) < float(numbers["last loss"][0])
     assert compared.parted is not None and 0 < compared.parted < 10

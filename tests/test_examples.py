@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import sys
 from pathlib import Path
 
 import lightning as L
@@ -20,6 +22,16 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 def started(folder: Path, *arguments: str) -> Child:
     """The LightningCLI example in a process of its own."""
     return start(folder, "lightning_adam.examples.lightning_cli.train", "fit", *arguments)
+
+
+@pytest.mark.parametrize("example", sorted(EXAMPLES.rglob("*.py")), ids=lambda path: path.name)
+def test_an_example_imports_only_what_is_installed_with_the_package(example: Path) -> None:
+    """What a function imports for itself is what it is about, such as Accelerate."""
+    modules = ast.parse(example.read_text(encoding="utf-8")).body
+    names = {alias.name for line in modules if isinstance(line, ast.Import) for alias in line.names}
+    names |= {line.module or "" for line in modules if isinstance(line, ast.ImportFrom)}
+    installed = {"lightning", "lightning_adam", "torch", "numpy"}
+    assert {name.partition(".")[0] for name in names} <= installed | sys.stdlib_module_names
 
 
 @pytest.mark.parametrize("name", ["train_with_fabric", "train_with_accelerate"])

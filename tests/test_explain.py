@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import shlex
 import subprocess
 import sys
 from xml.etree import ElementTree
@@ -11,6 +12,7 @@ from xml.etree import ElementTree
 import pytest
 
 import lightning_adam as la
+from lightning_adam import cli
 from lightning_adam.callbacks import DivergenceMonitor
 from lightning_adam.cli import main
 from lightning_adam.diagnosis import Finding
@@ -34,7 +36,7 @@ OF_TORCH = {
         "num_classes",
         "pos_weight",
     ),
-    *("precision", "reduction", "requires_grad", "shuffle", "training"),
+    *("precision", "reduction", "requires_grad", "shuffle", "training", "weight"),
 }
 """Arguments of torch, Lightning and Hugging Face, and names that stand for the user's own."""
 
@@ -54,11 +56,27 @@ def test_an_explanation_says_what_why_what_to_do_and_when_it_may_be_wrong(code: 
     assert told.says and told.first
 
 
-@pytest.mark.parametrize("code", RULES)
-def test_a_rule_of_the_monitor_says_how_it_is_decided_and_how_it_is_silenced(code: str) -> None:
-    text = explanation(code).text
-    assert "## How it is decided" in text
-    assert f'DivergenceMonitor(ignore=["{code}"])' in text
+@pytest.mark.parametrize("code", codes())
+def test_every_code_says_how_it_is_decided_behind_what_it_looks_like_and_how_it_is_silenced(code: str) -> None:
+    told = re.findall(r"^## (.*)$", explanation(code).text, re.MULTILINE)
+    assert told[:2] == ["What it looks like", "How it is decided"] and told[-1] == "How to silence it"
+    assert len(explanation(code).text.split("## How it is decided")[1].split("##")[0].split()) > 8
+
+
+@pytest.mark.parametrize("code", codes())
+def test_what_silences_a_code_is_accepted(code: str) -> None:
+    silence = explanation(code).text.split("## How to silence it")[1]
+    if "DivergenceMonitor" in silence:
+        assert f'DivergenceMonitor(ignore=["{code}"])' in silence
+        DivergenceMonitor(ignore=[code])
+    else:
+        assert "--baseline" in silence or "cannot be silenced" in silence
+
+
+@pytest.mark.parametrize("code", codes())
+def test_each_command_of_an_explanation_is_one_that_the_program_takes(code: str) -> None:
+    for line in re.findall(r"`lightning-adam ([^`]+)`", explanation(code).text):
+        assert cli._parser().parse_args(shlex.split(line.partition(" > ")[0])).run
 
 
 def test_an_unknown_code_is_answered_with_the_nearest_one() -> None:
@@ -105,7 +123,12 @@ def test_arguments_that_an_explanation_recommends_exist(code: str) -> None:
 def test_a_picture_marks_where_the_finding_was_among_its_bars() -> None:
     values = (4.0, 2.0, None, 1.0)
     told = Picture("a run", 40, 30, "it fell", (Series("loss", values),)).as_text().splitlines()
-    assert told == ["loss  █▃×▁  1 to 4", "        ▲ found at step 30 of 40"]
+    assert told == ["loss  █▃×▁", "      1 to 4", "        ▲ found at step 30 of 40"]
+
+
+@pytest.mark.parametrize("code", [code for code in codes() if measured(code).picture])
+def test_a_picture_fits_into_a_terminal_of_80_columns(code: str) -> None:
+    assert max(map(len, measured(code).picture.as_text().splitlines())) <= 78
 
 
 def test_values_that_are_far_apart_are_drawn_on_a_logarithmic_scale() -> None:

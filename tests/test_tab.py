@@ -73,7 +73,7 @@ def test_bad_input_never_gives_a_blank_page(server: SimpleNamespace, opened: Cal
     for run, status in {
         "bad-numbers": "11 tensors, last step 190",
         "one-step": "11 tensors, last step 7",
-        "no-step": "no-step was watched without OptimizerMonitor: no tensors to show",
+        "no-step": "no-step has no tensors to show: OptimizerMonitor was not attached, or has not logged a step yet",
         "truncated": "11 tensors, last step 80",
         "nonsense": "4 tensors, last step 3",
     }.items():
@@ -98,7 +98,7 @@ def test_all_runs_come_first_and_a_click_opens_one(server: SimpleNamespace, open
     assert "✗ diverged, " in places["trained"] and "▲ sick, " in places["known"] and "✓" not in places["trained"]
     assert tab.frame.locator("tr", has_text="one-step").locator(".differs", has_text="0.3").count() == 1
     tab.frame.get_by_placeholder("search runs").fill("lr-high lr=0.001")
-    tab.frame.get_by_text("3 of 7 runs").wait_for()
+    tab.frame.get_by_text("4 of 8 runs").wait_for()
     tab.frame.get_by_role("button", name="known", exact=True).press("Enter")
     tab.settle()
     assert tab.frame.locator(".status").inner_text() == "11 tensors, last step 190"
@@ -256,3 +256,18 @@ def test_empty_folder_says_what_to_do_and_fills_by_itself(browser: Any, opened: 
         tab.frame.get_by_text("11 tensors, last step 990").wait_for(timeout=20_000)
         assert "Traceback" not in server.log()
         tab.page.close()
+
+
+def test_of_two_optimizers_the_one_that_a_finding_concerns_is_shown_first(
+    server: SimpleNamespace, opened: Callable[..., Tab]
+) -> None:
+    """The generator is well: whoever opens the run is to see what the discriminator has, and the table has both rates."""
+    line = next(line for line in get(server, "table") if line["run"] == "two-optimizers")
+    tab = opened(server, run="two-optimizers")
+    names = tab.frame.get_by_label("optimizer", exact=True).locator("option").all_inner_texts()
+    shown = tab.frame.locator(".finding-detail h3").inner_text()
+    tab.choose("optimizer", "adam-generator")
+
+    assert line["settings"]["lr"] == "0.001 / 0.3"
+    assert names == ["adam-generator", "adam-judge (findings: 1)"] and "LR-HIGH" in shown
+    assert "No findings in this optimizer" in tab.frame.locator(".finding-detail").inner_text()

@@ -113,6 +113,19 @@ def test_a_log_without_histograms_of_single_tensors_is_answered_with_none(stored
         assert asked(tmp_path, run, "step_size", row, 0) == {"step": None, "bins": None, "limits": None}
 
 
+def test_a_step_at_which_nothing_was_finite_has_an_empty_histogram_and_not_none(tmp_path: Path) -> None:
+    """Else the page says of a run that broke that it has no histograms at all."""
+    tag = "adam_histograms/step_size"
+    with SummaryWriter(str(tmp_path / "run")) as files:
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        tensor = tensor_util.make_tensor_proto(packed(np.zeros((len(NAMES), BINS), np.int32)))
+        value = Summary.Value(tag=tag, metadata=plugin_metadata(tag, ""), tensor=tensor)
+        files._get_file_writer().add_summary(Summary(value=[value]), 7)
+
+    assert asked(tmp_path, "run", "step_size", 0, 9) == {"step": 7, "bins": [], "limits": []}
+
+
 def test_a_trained_run_has_them_for_its_first_steps_and_for_fewer_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,9 +20,11 @@ FAINTEST = f"""(() => {{ {TEXTS}
   const behind = (e) => {{ for (; e; e = e.parentElement) {{
     const c = rgb(getComputedStyle(e).backgroundColor); if (c[3] !== 0) return c; }} return [255, 255, 255]; }};
   const contrast = (a, b) => (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-  return Math.min(...texts.filter((e) => !e.disabled && !e.closest('.legend-scale, option'))
-    .map((e) => contrast(light(rgb(getComputedStyle(e).color)), light(behind(e))))); }})()"""
-"""WCAG 2.1's contrast of every text with what is behind it; a disabled button is exempt."""
+  const colours = texts.filter((e) => !e.closest('.legend-scale, option')).map((e) => [getComputedStyle(e), e]);
+  const fields = [...document.querySelectorAll('input')].filter((e) => e.placeholder && e.checkVisibility());
+  return Math.min(...[...colours, ...fields.map((e) => [getComputedStyle(e, '::placeholder'), e])]
+    .map(([{{color, opacity}}, e]) => opacity < 1 ? 0 : contrast(light(rgb(color)), light(behind(e))))); }})()"""
+"""WCAG 2.1's contrast of every text with what is behind it; of disabled buttons and empty fields, too."""
 
 BACKGROUND = "getComputedStyle(document.body).backgroundColor"
 DARK, LIGHT = "rgb(29, 31, 33)", "rgb(244, 245, 247)"
@@ -71,6 +73,23 @@ def test_keys_move_the_step(server: SimpleNamespace, opened: Callable[..., Tab])
     assert tab.frame.get_by_role("button", name="Show all steps").is_enabled()
     chart.press("Escape")
     assert tab.frame.evaluate("window.adamTab.view.range") is None
+
+
+def test_a_screen_reader_hears_the_step_and_the_values_that_the_arrow_keys_reach(
+    server: SimpleNamespace, opened: Callable[..., Tab]
+) -> None:
+    """Charts are sliders: a picture's name that changes while it has the focus is not announced."""
+    tab = opened(server, run="known", tensor="embed.weight")
+    loss, heat = (tab.frame.get_by_role("slider", name=name) for name in ("Loss over the steps", "tensors by steps"))
+    loss.focus()
+    loss.press("ArrowLeft")
+    tab.settle()
+    step = tab.frame.evaluate("window.adamTab.view.chosen")
+    shown = tab.frame.locator(".strip .value").first.inner_text()
+
+    assert loss.get_attribute("aria-valuetext") == f"step {step}: {shown}"
+    assert float(loss.get_attribute("aria-valuemin")) <= step <= float(loss.get_attribute("aria-valuemax"))
+    assert "embed.weight" in heat.get_attribute("aria-valuetext")
 
 
 def test_brush_zooms_all_panels_and_a_double_click_shows_all(server: SimpleNamespace, opened: Callable[..., Tab]) -> None:

@@ -1,5 +1,6 @@
 """LightningCLI with the optimizer's settings in YAML: they are one dataclass argument of the module.
 
+pip install "lightning-adam[cli]"
 python examples/lightning_cli/train.py fit --config examples/lightning_cli/config.yaml
 python examples/lightning_cli/train.py fit --help                    # shows every setting with its meaning
 python examples/lightning_cli/train.py fit --config ... --model.optim.lr 3e-4 --model.optim.schedule wsd
@@ -12,15 +13,14 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.cli import LightningCLI
-from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import lightning_adam as la
 
 
-class DigitsClassifier(L.LightningModule):
-    """Handwritten digits, 8 x 8 pixels, in ten classes.
+class PatternsClassifier(L.LightningModule):
+    """Ten patterns of 8 x 8 pixels, to be told apart.
 
     Args:
         hidden: width of the hidden layer.
@@ -43,8 +43,8 @@ class DigitsClassifier(L.LightningModule):
         return la.configure_optimizers(self, self.optim)
 
 
-class DigitsData(L.LightningDataModule):
-    """scikit-learn's digits.
+class PatternsData(L.LightningDataModule):
+    """The patterns, seen through noise.
 
     Args:
         batch_size: images per batch.
@@ -55,11 +55,12 @@ class DigitsData(L.LightningDataModule):
         self.batch_size = batch_size
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """All 1,797 images, shuffled."""
-        digits = load_digits()
-        images = torch.tensor(digits.data / 16, dtype=torch.float32)
-        return DataLoader(TensorDataset(images, torch.tensor(digits.target)), self.batch_size, shuffle=True)
+        """2,000 images, shuffled."""
+        generator = torch.Generator().manual_seed(0)
+        patterns, labels = torch.randn(10, 64, generator=generator), torch.randint(10, (2000,), generator=generator)
+        images = patterns[labels] + 0.5 * torch.randn(2000, 64, generator=generator)
+        return DataLoader(TensorDataset(images, labels), self.batch_size, shuffle=True)
 
 
 if __name__ == "__main__":
-    LightningCLI(DigitsClassifier, DigitsData)
+    LightningCLI(PatternsClassifier, PatternsData)

@@ -12,6 +12,7 @@ from lightning_adam.tensorboard.reader import RunLog
 
 SHOWN = {
     "optimizer": "optimizer",
+    "lr": "configured learning rate",
     "beta1": "β₁",
     "beta2": "β₂",
     "eps": "ε",

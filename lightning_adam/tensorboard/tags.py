@@ -49,7 +49,7 @@ QUANTITY_TEXTS: dict[str, str] = {
 PICTURES: dict[str, str] = {
     "log10_step_size": "log10 |Δθ| over all elements; the lowest bin also holds zeros.",
     "log10_effective_lr": "log10 α/(√v̂+ε) over all elements.",
-    "update_ratio_heatmap": "‖Δθ‖/‖θ‖, its rate's decay divided out, pale where no rule minds it: tensors × logged steps.",
+    "update_ratio_heatmap": "‖Δθ‖/‖θ‖, its rate's decay divided out, pale where no rule objects: tensors × logged steps.",
 }
 
 TENSOR_HISTOGRAMS: dict[str, str] = {

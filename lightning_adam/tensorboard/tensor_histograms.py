@@ -46,6 +46,11 @@ def unpacked(stored: NDArray[Any]) -> NDArray[np.uint16]:
     return np.pad(rows, ((0, 0), (first, BINS - first - n_bins)))
 
 
+def counts_nothing(stored: NDArray[Any]) -> bool:
+    """Whether :func:`packed` wrote it at a step where no tensor had a value other than 0 that is finite."""
+    return stored.dtype == np.uint8 and stored.size > 2 and not stored.reshape(-1)[:2].any()
+
+
 def _inflated(content: bytes) -> bytes:
     """At most so much as is sensible of what somebody else may have written."""
     try:

@@ -48,7 +48,7 @@ class Overview:
         findings, severity, rule, step: how many there are, and of the gravest (the first of these) what and when.
         loss: the last one and its tag; NaN where it was not finite.
         steps, total: done and planned.
-        settings: of the first optimizer, as a reader calls them.
+        settings: as a reader calls them; of several optimizers each one's, where they differ.
         began, written: when it wrote first and last, seconds since 1970.
     """
 
@@ -78,13 +78,13 @@ class RunData:
         tags: of its scalars.
         loss_tag: of the likeliest training loss; empty where there is none.
         loss: TensorBoard's points of it.
-        configured: how the first optimizer was configured, as far as it is known.
+        configured: how each optimizer was configured, as far as it is known.
     """
 
     tags: Sequence[str]
     loss_tag: str
     loss: Sequence[Any]
-    configured: RunSignals
+    configured: Sequence[RunSignals]
 
 
 def overview(known: Bulk, run: str, optimizers: Sequence[OptimizerSeries], data: RunData) -> Overview:
@@ -92,7 +92,7 @@ def overview(known: Bulk, run: str, optimizers: Sequence[OptimizerSeries], data:
     first = optimizers[0]
     told = [f for o in optimizers if o.findings for f in known.findings(run, o.prefix)]
     gravest = max(told, key=lambda f: (SEVERITIES.index(f["severity"]), -f["step"]), default=None)
-    rate = known.rate(run, first.prefix)
+    total = data.configured[0].total_steps
     points = [points for points in (data.loss, *known.scalars.get(run, {}).values()) if points]
     return Overview(
         run=run,
@@ -107,8 +107,8 @@ def overview(known: Bulk, run: str, optimizers: Sequence[OptimizerSeries], data:
         loss=data.loss[-1].value if data.loss else None,
         loss_tag=data.loss_tag,
         steps=max([o.max_step for o in optimizers] + [series[-1].step for series in points]) + 1,
-        total=round(data.configured.total_steps) if math.isfinite(data.configured.total_steps) else None,
-        settings=settings(data.configured, data.configured.lr if math.isnan(rate) else rate),
+        total=round(total) if math.isfinite(total) else None,
+        settings=joined([settings(c, known.rate(run, o.prefix)) for c, o in zip(data.configured, optimizers, strict=True)]),
         began=min((series[0].wall_time for series in points), default=0.0),
         written=max([o.max_wall_time for o in optimizers] + [series[-1].wall_time for series in points]),
     )
@@ -144,10 +144,24 @@ def _first_with_points(
     return "", []
 
 
+def _configured(series: SeriesReader, known: Bulk, where: tuple[Any, str, str], optimizer: OptimizerSeries) -> RunSignals:
+    """By the table that OptimizerMonitor wrote, else by what the diagnosis recorded."""
+    written = known.configuration(where[2], optimizer.prefix)
+    if written is not None:
+        return written
+    return series.recorded_configuration(*where, optimizer.prefix) if optimizer.recorded else UNKNOWN
+
+
+def joined(each: Sequence[dict[str, str]]) -> dict[str, str]:
+    """Of several optimizers: one value where they agree, else all of them in their order."""
+    names = dict.fromkeys(name for one in each for name in one)
+    return {name: " / ".join(dict.fromkeys(one[name] for one in each if name in one)) for name in names}
+
+
 def settings(known: RunSignals, rate: float) -> dict[str, str]:
-    """What is known of an optimizer; what it has not is left out."""
+    """What is known of an optimizer; what it has not is left out. rate: as it was logged, NaN where it was not."""
     numbers = {
-        "lr": rate,
+        "lr": known.lr if math.isnan(rate) else rate,
         "warmup": known.warmup,
         "clip": known.clip,
         "β₁": known.beta1,
@@ -179,11 +193,9 @@ class Overviews:
             logged = {tag for candidates in likely.values() for tag in candidates} - {RECORDED_LOSS}
             known = series.bulk(context, experiment, stale, wanted, sorted(logged))
             for run, candidates in likely.items():
-                where, prefix = (context, experiment, run), ours[run][0].prefix
+                where = (context, experiment, run)
                 loss_tag, loss = _first_with_points(series, known, where, candidates)
-                configured = known.configuration(run, prefix)
-                if configured is None:
-                    configured = series.recorded_configuration(*where, prefix) if ours[run][0].recorded else UNKNOWN
+                configured = [_configured(series, known, where, optimizer) for optimizer in ours[run]]
                 data = RunData(tags.get(run, []), loss_tag, loss, configured)
                 self._known[experiment, run] = state[run], overview(known, run, ours[run], data)
         now = time.time()

@@ -11,7 +11,7 @@ from lightning_adam.diagnosis.rules_state import EPS_RULES
 from lightning_adam.statistics import LOG10_EDGES
 from lightning_adam.tensorboard.tab.judged import AGREEMENT, NOTHING, RATIO
 from lightning_adam.tensorboard.tab.series import MATRIX, SeriesReader
-from lightning_adam.tensorboard.tensor_histograms import HISTOGRAMS, unpacked
+from lightning_adam.tensorboard.tensor_histograms import HISTOGRAMS, counts_nothing, unpacked
 
 STEP_SIZE, STEP_RMS, EFFECTIVE_RATE = "step_size", "step_size_rms", "effective_lr"
 
@@ -62,6 +62,8 @@ def own_histogram(series: SeriesReader, place: Place, quantity: str, step: int) 
     if not points:
         return OwnHistogram()
     nearest = min(reversed(points), key=lambda point: abs(point.step - step))  # of a step done twice the later one
+    if counts_nothing(nearest.numpy):
+        return OwnHistogram(nearest.step, [], [])
     counts = unpacked(nearest.numpy)
     row = series.row_names(*place.asked, place.run, place.prefix).row_as_written(place.row, nearest.wall_time)
     if row is None or not 0 <= row < len(counts):

@@ -2,7 +2,7 @@
 
 import * as api from './api.js';
 import {el, setOptions} from './dom.js';
-import {Findings, isWatched} from './findings.js';
+import {Findings, isWatched, troubled} from './findings.js';
 import {LayerView} from './layer.js';
 import {OVERVIEW} from './quantities.js';
 import {Runs} from './runs.js';
@@ -98,6 +98,7 @@ class App {
   #select(label, name) {
     const onchange = (event) => {
       this.names[name] = event.target.value;
+      if (name === 'run') this.names.prefix = undefined;
       this.#write(name === 'run');
       this.report(this.load());
     };
@@ -242,7 +243,11 @@ class App {
     if (this.names.other === this.names.run) this.names.other = '';
     this.#offerRuns();
     const wanted = [this.names.run, this.names.other].filter(Boolean);
-    const runs = await Promise.all(wanted.map((name, i) => this.#read(name, LOOKS[i])));
+    const infos = await Promise.all(wanted.map(api.run));
+    if (token !== this.token) return;
+    const {optimizers: several} = infos[0];
+    if (several.length > 1) this.names.prefix ??= troubled(several).prefix; // once: it does not change under the reader
+    const runs = await Promise.all(wanted.map((name, i) => this.#read(name, infos[i], LOOKS[i])));
     if (token !== this.token) return;
     const measured = runs.filter((run) => run.optimizer?.names.length);
     if (runs[0].optimizer?.names.length) this.tensors.ask(measured); // what takes longest, while the timeline is read and drawn
@@ -253,21 +258,20 @@ class App {
       {optimizers} = first.info;
     setOptions(
       this.pickPrefix,
-      optimizers.map((o) => [o.prefix, o.prefix]),
+      optimizers.map((o) => [o.prefix, o.findings.length ? `${o.prefix} (findings: ${o.findings.length})` : o.prefix]),
       first.optimizer?.prefix,
     );
     this.optimizerLabel.hidden = optimizers.length < 2;
     this.bar.classList.toggle('two', runs.length > 1);
     this.timeline.set(runs);
     this.#steps();
-    this.findings.set(first.optimizer?.findings ?? [], isWatched(first));
+    this.findings.set(first.optimizer?.findings ?? [], isWatched(first), optimizers.length > 1 ? 'optimizer' : 'run');
     this.#say();
     await this.#drawTensors(measured);
   }
 
   /** A run: its listing and its optimizer. */
-  async #read(name, look) {
-    const info = await api.run(name);
+  async #read(name, info, look) {
     const optimizer = info.optimizers.find((o) => o.prefix === this.names.prefix) ?? info.optimizers[0];
     const run = {name, ...look, info, optimizer};
     if (optimizer?.quantities.length && !optimizer.names.length) await this.#number(run);
@@ -326,7 +330,7 @@ class App {
     const {optimizer, name} = this.runs[0];
     this.status.textContent = optimizer?.names.length
       ? `${optimizer.names.length.toLocaleString('en')} tensors, last step ${optimizer.max_step.toLocaleString('en')}`
-      : `${name} was watched without OptimizerMonitor: no tensors to show`;
+      : `${name} has no tensors to show: OptimizerMonitor was not attached, or has not logged a step yet`;
   }
 
   /** Another tensor, and another step where one is given. */

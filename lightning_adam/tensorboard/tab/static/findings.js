@@ -16,6 +16,12 @@ export const sign = (severity) =>
 /** Whether a DivergenceMonitor was there at all. */
 export const isWatched = ({info}) => info.scalars.some((tag) => tag.endsWith('/findings_total'));
 
+/** The optimizer with the gravest finding, else the first: what is wrong must not wait behind a list. */
+export const troubled = (optimizers) =>
+  optimizers.reduce((worst, one) => (gravity(one) < gravity(worst) ? one : worst), optimizers[0]);
+
+const gravity = ({findings}) => Math.min(...findings.map((f) => RANK[f.severity]), 3);
+
 export class Findings {
   /** actions: pick(name) chooses a tensor, filter(names) shows only these, choose(finding). */
   constructor(view, actions) {
@@ -42,23 +48,23 @@ export class Findings {
     new ResizeObserver(perFrame(() => this.#place())).observe(this.lane);
   }
 
-  /** watched: whether a DivergenceMonitor was there at all. */
-  set(findings, watched) {
+  /** watched: whether a DivergenceMonitor was there at all; whose: what the findings are of, a run or one of its optimizers. */
+  set(findings, watched, whose) {
     const kept = this.findings[this.selected];
     this.findings = this.view.marks = findings;
-    this.count.textContent = findings.length || watched ? `${findings.length || 'none'} in this run` : 'not watched';
+    this.count.textContent = findings.length || watched ? `${findings.length || 'none'} in this ${whose}` : 'not watched';
     this.lane.replaceChildren(...findings.map((f, i) => this.#mark(f, i)));
     this.list.replaceChildren(...findings.map((f, i) => this.#item(f, i)));
     this.list.hidden = !findings.length;
     const same = kept ? findings.findIndex((f) => f.rule === kept.rule && f.step === kept.step) : -1;
     this.select(same >= 0 ? same : gravest(findings));
-    if (!findings.length) this.#tellNone(watched);
+    if (!findings.length) this.#tellNone(watched, whose);
     this.#place();
   }
 
-  #tellNone(watched) {
+  #tellNone(watched, whose) {
     const textContent = watched
-      ? 'No findings: the monitor had nothing to complain about.'
+      ? `No findings in this ${whose}: the monitor had nothing to complain about.`
       : 'DivergenceMonitor was not attached to this run: add it to Trainer(callbacks=[…]) to get findings.';
     this.detail.replaceChildren(el('p', {className: 'muted', textContent}));
     this.about.of('');

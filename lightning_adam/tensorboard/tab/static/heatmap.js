@@ -37,6 +37,15 @@ export class Folding {
   }
 }
 
+/** The column that a step lies in; none is -1. The last step of all belongs to the last column. */
+function columnOf(matrix, step) {
+  const end = matrix.first.length - 1;
+  return matrix.first.findIndex((_, c) => {
+    const [before, after] = edges(matrix, c);
+    return step >= before && (step < after || (c === end && step === after));
+  });
+}
+
 export class Heatmap {
   /** options: title, tallest (pixels), pick(row, step), chosen() (the picked row), findings(), watched(). */
   constructor(view, folding, options) {
@@ -48,6 +57,7 @@ export class Heatmap {
       label: `${options.title}: tensors by steps`,
       paint: () => this.#paint(),
       hover: (step, y, event) => this.#hover(step, y, event),
+      read: (step) => this.#read(step),
       click: (step, y) => this.#click(step, y),
     });
     this.labels = new RowLabels({
@@ -235,19 +245,23 @@ export class Heatmap {
     const {matrix} = this,
       entry = this.rows[Math.floor((y + this.scroller.scrollTop) / this.height)];
     if (!matrix || !entry || y < 0 || y > this.panel.plotHeight) return null;
-    let column = -1;
-    for (let c = 0; c < matrix.first.length && column < 0; c++) {
-      const [before, after] = edges(this.matrix, c);
-      if (step >= before && step < after) column = c;
-    }
-    return {node: entry.node, column};
+    return {node: entry.node, column: columnOf(matrix, step)};
   }
 
   #hover(step, y, event) {
     const at = this.#at(step, y);
-    if (!at) return hideTip();
-    const {node, column} = at;
-    if (column < 0) return showTip([node.path, 'not logged at this step'], event.clientX, event.clientY);
+    if (at) showTip(this.#lines(at), event.clientX, event.clientY);
+    else hideTip();
+  }
+
+  /** The picked tensor's cell, for who does not see it. */
+  #read(step) {
+    const picked = this.rows.find(({node}) => node.row === this.options.chosen());
+    return picked && this.matrix ? this.#lines({node: picked.node, column: columnOf(this.matrix, step)}).join(', ') : '';
+  }
+
+  #lines({node, column}) {
+    if (column < 0) return [node.path, 'not logged at this step'];
     const {first, last} = this.matrix,
       {values, excess, worst, who} = this.#aggregate(node);
     const when =
@@ -259,7 +273,7 @@ export class Heatmap {
     if (rules.length) lines.push(`concerned: ${rules.join(', ')}`);
     if (who)
       lines.push(`farthest from healthy of ${node.rows.length}: ${this.folding.names[who[column]] ?? 'none measured'}`);
-    showTip(lines, event.clientX, event.clientY);
+    return lines;
   }
 
   /** What a cell is compared with, where it is judged. */

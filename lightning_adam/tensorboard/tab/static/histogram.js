@@ -36,6 +36,7 @@ export class Histogram {
   #note(own, all) {
     if (own.step === null && all.step === null) return 'not written by this run';
     if (own.step === null) return `all tensors together, step ${all.step}; this run has no histograms of single tensors`;
+    if (!this.own.length) return `step ${own.step}: no finite values of this tensor`;
     const counted = `step ${own.step}: ${total(this.own).toLocaleString('en')} elements of this tensor; line: all tensors`;
     const of = this.limits.some(({code}) => code === 'EPS-HIGH') ? 'mean' : 'rms';
     return this.limits.length ? `${counted}; dashed: limits of the ${of}` : counted;

@@ -8,13 +8,14 @@ const DRAG = 4; // pixels before a press becomes a brush
 const KEYS = 'ArrowLeft ArrowRight Shift+ArrowLeft Shift+ArrowRight + - Escape';
 
 /**
- * options: height (pixels), label (for screen readers), paint(panel), hover(step, y, event), click(step, y), axis (draw step numbers).
+ * options: height (pixels), label and read(step) (for screen readers), paint(panel), hover(step, y, event), click(step, y), axis (draw
+ * step numbers).
  * The panel offers: g (context), width and height of the plot, x(step), step(x), colour(name).
  */
 export class Panel {
   constructor(view, options) {
     Object.assign(this, {view, options, plotHeight: options.height});
-    this.canvas = el('canvas', {className: 'plot', tabIndex: 0, role: 'img', 'aria-label': options.label, 'aria-keyshortcuts': KEYS});
+    this.canvas = el('canvas', {className: 'plot', tabIndex: 0, role: 'slider', 'aria-label': options.label, 'aria-keyshortcuts': KEYS});
     this.element = el('div', {className: 'panel'}, this.canvas);
     this.g = this.canvas.getContext('2d');
     this.draw = perFrame(() => this.#draw());
@@ -66,6 +67,18 @@ export class Panel {
     this.options.paint(this);
     this.#overlay();
     if (axis) this.#axis();
+    this.#tell();
+  }
+
+  /** The arrow keys move the step as they move a slider: that is how it is announced, with the values there. */
+  #tell() {
+    const {chosen} = this.view,
+      [low, high] = this.view.shown;
+    const said = chosen === null ? '' : this.options.read?.(chosen);
+    const words = chosen === null ? 'no step chosen' : `step ${format(chosen, 7)}`;
+    const told = {valuemin: low, valuemax: high, valuenow: Math.min(high, Math.max(low, chosen ?? low))};
+    told.valuetext = said ? `${words}: ${said}` : words;
+    for (const [name, value] of Object.entries(told)) this.canvas.setAttribute(`aria-${name}`, value);
   }
 
   #overlay() {
@@ -189,6 +202,5 @@ export class Panel {
     if (!actions[event.key]) return;
     actions[event.key]();
     event.preventDefault();
-    this.canvas.setAttribute('aria-label', `${this.options.label}; step ${format(view.chosen ?? low)}`);
   }
 }

@@ -45,7 +45,8 @@ export class Runs {
     const shown = this.lines.filter((line) => words.every((word) => spoken(line).includes(word)));
     const columns = settingColumns(this.lines);
     const focused = document.activeElement?.dataset?.run;
-    this.count.textContent = shown.length === this.lines.length ? `${shown.length} runs` : `${shown.length} of ${this.lines.length} runs`;
+    const all = `${this.lines.length} ${this.lines.length === 1 ? 'run' : 'runs'}`;
+    this.count.textContent = shown.length === this.lines.length ? all : `${shown.length} of ${all}`;
     this.table.replaceChildren(
       el('caption', {className: 'hidden-text', textContent: 'Runs, the sickest first; ≠ marks settings that differ between runs'}),
       el('thead', {}, el('tr', {}, ...this.#heads(columns))),

@@ -6,7 +6,7 @@ const SKIPPED = 'select, input, button:not(.row-label), label, .choice, .tip';
 
 /** A button that saves. */
 export function save(text, title, onclick) {
-  return el('button', {type: 'button', className: 'save', textContent: text, title: `save ${title}`, onclick});
+  return el('button', {type: 'button', className: 'save', textContent: text, title: `save ${title}`, 'aria-label': `${text}: save ${title}`, onclick});
 }
 
 /** A table, rows of cells, as CSV. */

@@ -11,7 +11,13 @@ import {Panel} from './panel.js';
 export class Strip {
   constructor(view, {title, note = '', height = 84, log = false, axis = false, control = null}) {
     Object.assign(this, {view, log, series: []});
-    this.panel = new Panel(view, {height, axis, label: `${title} over the steps`, paint: (panel) => this.#paint(panel)});
+    this.panel = new Panel(view, {
+      height,
+      axis,
+      label: `${title} over the steps`,
+      paint: (panel) => this.#paint(panel),
+      read: (step) => this.#values(step).join(', '),
+    });
     this.readout = el('div', {className: 'readout'});
     this.title = el('div', {className: 'strip-title', textContent: title});
     const small = note ? el('div', {className: 'muted small-text', textContent: note}) : null;
@@ -155,6 +161,11 @@ export class Strip {
     for (const i of points.reverse()) g.lineTo(panel.x(s.steps[i]), bottom(s.low[i]));
     g.fill();
     g.globalAlpha = 1;
+  }
+
+  #values(at) {
+    const steps = this.series.filter((s) => !s.faint).map((s) => [s, nearest(s.steps, at)]);
+    return steps.map(([s, i]) => (i < 0 ? 'none' : format(s.values[i], 4)));
   }
 
   /** The values under the pointer, else at the chosen step, else the last ones. */

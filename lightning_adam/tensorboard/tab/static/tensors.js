@@ -221,18 +221,18 @@ export class Tensors {
     return [texts[this.quantity], this.#limits()].filter(Boolean).join('. ');
   }
 
-  /** What pale means here. */
+  /** What grey means here; in the light theme it is next to white. */
   #limits() {
     const {bands} = this.full[0],
       band = bands?.[this.quantity];
     if (this.quantity === OVERVIEW) {
       const names = Object.keys(bands ?? {}).map((name) => quantity(name).label.split(/[,‖]| RMS/)[0].trim().toLowerCase());
-      return `Pale: no rule minds the tensor at this step. Colour: ${names.join(', ')} outside its limit, faint while no finding says that it does harm; point at a cell to see which. Yellow: within all limits, but a finding concerns it.`;
+      return `Grey: no rule objects to the tensor at this step. Coloured: ${names.join(', ')} outside its limit, faint while no finding says that it does harm; point at a cell to see which. Yellow: within all limits, but a finding concerns it.`;
     }
     if (!band) return 'No rule judges this quantity: colours only tell its size, the same in every run.';
     const early = band.early === null ? '' : `; in the first 30 steps only over ${format(band.early)}`;
     const who = band.matrices ? ' Biases and norms are not judged.' : '';
-    return `Coloured where ${[...band.under, ...band.over].join(', ')} would mind it for long${early}; faint while no finding says that it does harm.${who}`;
+    return `Coloured where ${[...band.under, ...band.over].join(', ')} would object if it lasted${early}; faint while no finding says that it does harm.${who}`;
   }
 
   #file(kind) {
