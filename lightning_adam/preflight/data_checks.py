@@ -72,7 +72,7 @@ def constant(facts: Facts) -> Iterator[Finding]:
     rows = {p: r for p, r in rows.items() if len(r) > 1 and r.numel() and not p.endswith("mask")}
     is_all = bool(rows) and data.reaches is not False and all(torch.equal(r, r[:1].expand_as(r)) for r in rows.values())
     same = rows if is_all else {p: r for p, r in rows.items() if _is_blank(p, r, facts)}
-    if same:
+    if same and not repeats.is_one_sample(data):
         yield found(
             "INPUT-CONSTANT",
             "warning",

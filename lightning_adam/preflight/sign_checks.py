@@ -17,7 +17,9 @@ def wrong_sign(facts: Facts) -> Iterator[Finding]:
     """All of the losses go into the total with a minus; an adversary has others that do not."""
     step = facts.step
     known = [(call, slope) for call, slope in zip(step.record.losses, step.slopes, strict=False)]
-    if not facts.task.is_adversarial and known and all(slope < 0 for _, slope in known):
+    if _climbs(facts):
+        yield from _climbed(known)
+    elif not facts.task.is_adversarial and known and all(slope < 0 for _, slope in known):
         call, slope = known[-1]
         said = f"The loss that is returned falls when {call.name} rises: training would make it worse."
         yield _wrong(call, said, "Take the minus out: return the loss itself.", derivative=slope)
@@ -37,6 +39,20 @@ def wrong_sign(facts: Facts) -> Iterator[Finding]:
     elif not facts.task.is_adversarial and not known and step.repelled is not None:
         said = "The loss that is returned falls as the prediction's difference from the target grows."
         yield _wrong(step.repelled, said, "Change the sign of the loss: training makes it smaller.")
+
+
+def _climbs(facts: Facts) -> bool:
+    """Whether the one optimizer makes what it is given larger: then a loss is right with a minus, and a reward as it is."""
+    optimizers = facts.task.optimizers
+    return len(optimizers) == 1 and all(group.get("maximize", False) for group in optimizers[0].param_groups)
+
+
+def _climbed(known: list[tuple[Call, float]]) -> Iterator[Finding]:
+    """Each of the losses goes into the total with its own sign, and the total is made larger."""
+    if known and all(slope > 0 for _, slope in known):
+        call, slope = known[-1]
+        said = f"The optimizer has maximize=True, and is given {call.name} as it is: training would make it worse."
+        yield _wrong(call, said, "Take maximize=True away.", derivative=slope)
 
 
 def _wrong(call: Call, message: str, remedy: str, **evidence: float | str) -> Finding:

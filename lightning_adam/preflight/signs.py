@@ -66,11 +66,15 @@ def punished(loss: Tensor, record: Record, batch: Any) -> Call | None:
     told = [(c, 1.0) for c in record.squashes if c.name == "log_softmax"] + [(c, -1.0) for c in record.normalisers]
     for call, sign in told if rewards else ():
         pull = sign * slope_to(loss, call.output).flatten(1).sum(1) if call.output.dim() > 1 else torch.zeros(0)
-        if any(
-            reward.shape == pull.shape and bool((pull * reward >= 0).all() and (pull * reward).any()) for reward in rewards
-        ):
+        if any(reward.shape == pull.shape and _goes_along(pull * reward) for reward in rewards):
             return call
     return None
+
+
+def _goes_along(product: Tensor) -> bool:
+    """Nearly all of what acts is above 0: an entropy beside it turns a few, where a clipped ratio leaves nothing else."""
+    whole = float(product.abs().sum())
+    return whole > 0 and float(product.clamp_min(0).sum()) > 0.95 * whole
 
 
 def repelled(loss: Tensor, record: Record, batch: Any) -> Call | None:

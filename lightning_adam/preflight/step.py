@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -188,16 +188,17 @@ def observe(task: Task, batch: Any, seed: int = 0) -> Step:
     """Run the training step on a batch, once, and keep what it shows; an exception of it, too."""
     samples, recorder = size(batch), Recorder(measures_gains=True)
     versions = [(p, p._version) for p in task.trainable().values()]
+    values = [(p, p.detach().clone()) for p, _ in versions] if task.manual else []
     with traced() as trace, noted_in(recorder.record), recorder:
         step = Step(recorder.record, trace, samples=samples)
-        task.on_loss = partial(_note_signs, step, task)  # by hand: weights may be written later, and the graph is void
+        task.on_loss = partial(_note_loss, step, task, values)  # by hand: later the graph may be void
         try:
             loss = task.loss(batch, seed=seed)
         except Exception as error:
             step.error, loss = error, None
         finally:
             task.on_loss = None
-    step.given, step.writes = task.given, any(p._version != before for p, before in versions)
+    step.given, step.writes = task.given, step.writes or any(p._version != before for p, before in versions)
     step.target = target_path(step, task.given)
     step.prediction = prediction_call(trace, samples)
     if loss is not None:
@@ -207,6 +208,13 @@ def observe(task: Task, batch: Any, seed: int = 0) -> Step:
         if not math.isfinite(step.loss):
             step.spoiled = first_spoiled(lambda: task.loss(batch, seed=seed))
     return step
+
+
+def _note_loss(step: Step, task: Task, before: Sequence[tuple[Tensor, Tensor]], loss: Tensor) -> None:
+    """Of one of a manual step's losses. Weights that are written through ``.data``, and set back before the step ends, as by
+    sharpness-aware minimisation (Foret et al. 2021), keep their version: they are to be seen by their values, and now."""
+    step.writes = step.writes or any(not torch.equal(p.detach(), values) for p, values in before)
+    _note_signs(step, task, loss)
 
 
 def _note_signs(step: Step, task: Task, loss: Tensor) -> None:

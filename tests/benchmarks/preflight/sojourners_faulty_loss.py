@@ -316,11 +316,11 @@ def painter_helps_the_judge() -> Built:
 
 
 @faulty("INITIAL-LOSS", "INIT-SCALE")
-def views_divided_by_a_hundredth() -> Built:
-    """Not on the sphere, and a temperature of 0.005."""
+def views_divided_by_next_to_nothing() -> Built:
+    """Not on the sphere, and a temperature of 0.0005."""
 
     class Hot(Pairs):
-        temperature = 0.005
+        temperature = 0.0005
 
         def embed(self, x: Tensor) -> Tensor:
             return self.projector(self.encoder(x))
