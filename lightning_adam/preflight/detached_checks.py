@@ -95,8 +95,10 @@ def _never_returns_anything(method: Callable[..., Any]) -> bool:
     if code is None or code.co_flags & inspect.CO_GENERATOR:
         return False
     steps = list(dis.get_instructions(code))
-    pairs = [(before, now) for before, now in itertools.pairwise(steps) if now.opname.startswith("RETURN_")]
-    return all((now if now.opname == "RETURN_CONST" else before).argval is None for before, now in pairs)
+    returns = [(before, now) for before, now in itertools.pairwise(steps) if now.opname in ("RETURN_VALUE", "RETURN_CONST")]
+    is_joined = any(now.is_jump_target for _, now in returns)  # one of several values goes there
+    given = [now if now.opname == "RETURN_CONST" else before for before, now in returns]
+    return not is_joined and all(one.opname in ("LOAD_CONST", "RETURN_CONST") and one.argval is None for one in given)
 
 
 CHECKS = (
