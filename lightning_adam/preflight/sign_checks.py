@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import torch.nn.utils.parametrize
 from torch import Tensor
 
 from lightning_adam.diagnosis import Finding
 from lightning_adam.preflight.facts import Check, Facts, found
 from lightning_adam.preflight.loss_checks import at
 from lightning_adam.preflight.recorder import Call
+from lightning_adam.preflight.rivals import helped
 from lightning_adam.preflight.step import is_asked
 
 
@@ -26,19 +28,29 @@ def wrong_sign(facts: Facts) -> Iterator[Finding]:
     elif step.punished is not None:
         said = "The loss makes each move less likely by as much as it is rewarded: the policy climbs down."
         yield _wrong(step.punished, said, "Put a minus in front: -(log_prob * reward).mean().")
-    elif not facts.task.is_adversarial and not known and step.lowered is not None:
+    elif not facts.task.is_adversarial and not known:
+        yield from _by_hand(facts)
+
+
+def _by_hand(facts: Facts) -> Iterator[Finding]:
+    """Of a loss that is none of torch's."""
+    step = facts.step
+    if step.lowered is not None:
         whose = "log_prob gives" if step.lowered.name == "log_prob" else "are written by hand"
         said = (
             f"The loss that is returned falls as the log-probabilities do that {whose}: training makes what was seen less "
             "likely."
         )
         yield _wrong(step.lowered, said, "Put a minus in front: the mean log-probability is to rise.")
-    elif not facts.task.is_adversarial and not known and step.parted is not None:
+    elif step.parted is not None:
         said = "The loss that is returned falls as the likeness of each pair does: training drives apart what is compared."
         yield _wrong(step.parted, said, "Return 1 - cosine_similarity(a, b).mean(): training makes the loss smaller.")
-    elif not facts.task.is_adversarial and not known and step.repelled is not None:
+    elif step.repelled is not None:
         said = "The loss that is returned falls as the prediction's difference from the target grows."
         yield _wrong(step.repelled, said, "Change the sign of the loss: training makes it smaller.")
+    elif step.runs_away and not _is_bound(facts):
+        said = "The loss that is returned falls without end as the net's output grows: it is minus the output's squares."
+        yield found("WRONG-SIGN", "critical", said, "Change its sign: of a log-likelihood, return the negative one.")
 
 
 def _climbs(facts: Facts) -> bool:
@@ -55,8 +67,26 @@ def _climbed(known: list[tuple[Call, float]]) -> Iterator[Finding]:
         yield _wrong(call, said, "Take maximize=True away.", derivative=slope)
 
 
+def _is_bound(facts: Facts) -> bool:
+    """Whether weights are kept to a length, or orthogonal: the largest variance is then that of the first components."""
+    return any(torch.nn.utils.parametrize.is_parametrized(module) for module in facts.task.module.modules())
+
+
 def _wrong(call: Call, message: str, remedy: str, **evidence: float | str) -> Finding:
     return found("WRONG-SIGN", "critical", message, remedy, at(call, **evidence))
+
+
+def helping(facts: Facts) -> Iterator[Finding]:
+    """Two players of whom both want the same."""
+    judge = helped(facts.step.pulls) if facts.task.is_adversarial else None
+    if judge is not None:
+        name = next((name for name, module in facts.task.module.named_modules() if module is judge), "the judge")
+        yield found(
+            "WRONG-SIGN",
+            "critical",
+            f"What is made is pulled to the side where {name} tells it from the data: both players want the same.",
+            "Give who makes it the other sign: -judge(made).mean(), or cross entropy with the label of the data.",
+        )
 
 
 def subtracted(facts: Facts) -> Iterator[Finding]:
@@ -85,5 +115,6 @@ def _of_one(main: Call, target: Tensor) -> float:
 
 CHECKS = (
     Check("WRONG-SIGN", ("step",), wrong_sign),
+    Check("WRONG-SIGN", ("step",), helping),
     Check("WRONG-SIGN", ("step",), subtracted),
 )

@@ -118,6 +118,16 @@ def _comes_from_batch(values: Tensor, batch: Any) -> bool:
     return is_part or bool(path_of(values, batch))
 
 
+def grows_without_end(loss: Tensor, told: Tensor) -> bool:
+    """Whether the loss is minus the squares of a net's output, each as much, and nothing else holds the output back: as of a
+    normal density's logarithm that lacks its minus (Dinh et al. 2017, eq. 2 is made large)."""
+    slope, values = slope_to(loss, told), told.detach()
+    if told.dim() < 2 or told.numel() < 64 or not bool(slope.any()):
+        return False
+    factor = float((slope * values).sum() / values.square().sum())
+    return factor < 0 and float((slope - factor * values).norm()) < 1e-3 * float(slope.norm())
+
+
 def remainder(loss: Tensor, calls: list[Call]) -> float:
     """What the loss has beside its one call of a loss, whose elements all count the same; NaN where that is not so, or where
     it goes in by its logarithm or the like: its slope then has a slope itself."""

@@ -20,7 +20,18 @@ from lightning_adam.preflight.densities import noted_in
 from lightning_adam.preflight.nodes import nodes_behind
 from lightning_adam.preflight.outputs import ends_before
 from lightning_adam.preflight.recorder import Call, Record, Recorder
-from lightning_adam.preflight.signs import favoured, lowered, parted, punished, remainder, repelled, slopes, unlikely
+from lightning_adam.preflight.rivals import Pull, pulls
+from lightning_adam.preflight.signs import (
+    favoured,
+    grows_without_end,
+    lowered,
+    parted,
+    punished,
+    remainder,
+    repelled,
+    slopes,
+    unlikely,
+)
 from lightning_adam.preflight.spoiling import first_spoiled
 from lightning_adam.preflight.task import NORMS, Task
 
@@ -138,6 +149,8 @@ class Step:
         given: the batch.
         ends: of each loss, whether it leads back to nothing that a net gave, though it leads back to parameters.
         spoiled: where the step makes NaN or Inf of finite numbers; empty where it does not.
+        pulls: of two players' step, by loss, to which side it pulls what the nets say.
+        runs_away: whether the total falls without end as what the net gave grows, in proportion to it.
         favoured: the probabilities whose mean, one for each sample, the total is the negative of; None if none.
     """
 
@@ -160,6 +173,8 @@ class Step:
     ends: list[bool] = field(default_factory=list)
     spoiled: str = ""
     favoured: Call | None = None
+    pulls: list[list[Pull]] = field(default_factory=list)
+    runs_away: bool = False
 
     @property
     def is_cut(self) -> bool:
@@ -214,6 +229,9 @@ def _note_loss(step: Step, task: Task, before: Sequence[tuple[Tensor, Tensor]], 
     """Of one of a manual step's losses. Weights that are written through ``.data``, and set back before the step ends, as by
     sharpness-aware minimisation (Foret et al. 2021), keep their version: they are to be seen by their values, and now."""
     step.writes = step.writes or any(not torch.equal(p.detach(), values) for p, values in before)
+    if task.is_adversarial:
+        answers = [(net, answer, asked) for (net, answer), asked in zip(step.trace.outer, step.trace.asked, strict=True)]
+        step.pulls.append(pulls(loss, answers, lambda asked: bool(path_of(asked, task.given))))
     _note_signs(step, task, loss)
 
 
@@ -231,6 +249,14 @@ def _note_signs(step: Step, task: Task, loss: Tensor) -> None:
     step.parted = step.parted or parted(loss, step.record)
     step.punished = step.punished or punished(loss, step.record, task.given)
     step.repelled = step.repelled or repelled(loss, step.record, task.given)
+    step.runs_away = step.runs_away or _runs_away(step, loss)
+
+
+def _runs_away(step: Step, loss: Tensor) -> bool:
+    """By the output of the predicting net; where directions count, its length may well be made large."""
+    which = prediction_call(step.trace, step.samples)
+    told = main_tensor(step.trace.outer[which][1], step.samples) if which >= 0 and not step.record.directions else None
+    return told is not None and grows_without_end(loss, told)
 
 
 def target_path(step: Step, batch: Any) -> str:
