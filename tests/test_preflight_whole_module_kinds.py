@@ -311,43 +311,6 @@ def window_of_targets_that_begins_in_the_past() -> Built:
     return windows(slice(22, 28))
 
 
-class Players(Bare):
-    """One draws points, the other tells them from the data; ``sign`` is that of the first one's loss."""
-
-    def __init__(self, sign: float) -> None:
-        super().__init__()
-        self.automatic_optimization, self.sign = False, sign
-        self.maker, self.judge = perceptron(4, 12), perceptron(12, 1)
-
-    def training_step(self, batch: Any, batch_idx: int) -> None:
-        """The judge first."""
-        of_maker, of_judge = self.optimizers()
-        made, yes = self.maker(torch.randn(len(batch[0]), 4)), torch.ones(len(batch[0]), 1)
-        of_judge.zero_grad()
-        entropy = F.binary_cross_entropy_with_logits
-        self.manual_backward(entropy(self.judge(batch[0]), yes) + entropy(self.judge(made.detach()), 0 * yes))
-        of_judge.step()
-        of_maker.zero_grad()
-        self.manual_backward(entropy(self.sign * self.judge(self.maker(torch.randn(len(batch[0]), 4))), yes))
-        of_maker.step()
-
-    def configure_optimizers(self) -> Any:
-        """One each."""
-        return [torch.optim.Adam(net.parameters(), 2e-4) for net in (self.maker, self.judge)]
-
-
-@sick("WRONG-SIGN")
-def maker_who_helps_the_judge() -> Built:
-    """Both want what is made to be told from the data."""
-    return Players(-1.0), table_pairs()
-
-
-@healthy
-def maker_who_deceives_the_judge() -> Built:
-    """Goodfellow et al. 2014."""
-    return Players(1.0), table_pairs()
-
-
 def density(sign: float) -> Built:
     """Of an affine map of the data onto a normal one."""
 

@@ -48,7 +48,7 @@ def nonfinite(facts: Facts) -> Iterator[Finding]:
         yield found(
             "DATA-NONFINITE",
             "critical",
-            f"NaN or Inf in the batches' {some(spoiling)}: the loss is not finite there.",
+            f"NaN or Inf in the batches' {some(spoiling)}: loss or gradient is not finite there.",
             "Drop or repair those samples, e.g. x = torch.nan_to_num(x), and look for a division by 0 in the preprocessing.",
             {"batches read": len(facts.data.reading.batches)},
             spoiling,

@@ -1,13 +1,18 @@
-"""Whether one of two players, each with a loss of its own, does what the other one wants."""
+"""Whether one of two players, each with a loss of its own, is pulled to the wrong side by what the other one says."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
 from lightning_adam.preflight.nodes import slope_to
+from lightning_adam.preflight.recorder import VALUE_LOSSES, Call
+
+FEWEST = 16
+"""Moves of which it is said whether their values rise with their rewards."""
 
 
 @dataclass(frozen=True)
@@ -18,15 +23,36 @@ class Pull:
         net: that was asked.
         is_upwards: whether the loss falls as its answers rise.
         is_given: whether it was asked about what the batch has.
+        is_made: whether it was asked about what another net made, and that one hears of it.
     """
 
     net: nn.Module
     is_upwards: bool
     is_given: bool
+    is_made: bool
 
 
-Answer = tuple[nn.Module, object, Tensor | None]
-"""The net, what it gave, and what it got."""
+@dataclass
+class Plays:
+    """What the losses of a step do, in order.
+
+    Attributes:
+        pulls: on what the nets say.
+        valued: nets that learn what rewards there will be.
+    """
+
+    pulls: list[list[Pull]] = field(default_factory=list)
+    valued: list[list[nn.Module]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The net, what it gave, what it got, and whether what it got leads back to another net."""
+
+    net: nn.Module
+    given: object
+    asked: Tensor | None
+    is_made: bool
 
 
 def pulls(loss: Tensor, answers: Iterable[Answer], is_given: Callable[[Tensor], bool]) -> list[Pull]:
@@ -38,12 +64,41 @@ def pulls(loss: Tensor, answers: Iterable[Answer], is_given: Callable[[Tensor], 
         is_given: whether the batch has these numbers.
     """
     found = []
-    for net, answer, asked in answers:
-        if isinstance(answer, Tensor) and asked is not None:
-            slope = slope_to(loss, answer)
+    for answer in answers:
+        if isinstance(answer.given, Tensor) and answer.asked is not None:
+            slope = slope_to(loss, answer.given)
             if bool(slope.any()) and bool((slope <= 0).all() or (slope >= 0).all()):
-                found.append(Pull(net, float(slope.sum()) < 0, is_given(asked)))
+                found.append(Pull(answer.net, float(slope.sum()) < 0, is_given(answer.asked), answer.is_made))
     return found
+
+
+def valued(loss: Tensor, calls: Iterable[Call], answers: Sequence[Answer], rewards: Sequence[Tensor]) -> list[nn.Module]:
+    """The nets whose answers are compared with what rises with the rewards of the moves."""
+    found = []
+    for call in calls:
+        is_value = call.name in VALUE_LOSSES and isinstance(call.output, Tensor) and call.target is not None
+        if is_value and any(_goes_with(call.target, reward) for reward in rewards) and slope_to(loss, call.output).any():
+            whole = call.output.mean()
+            found += [a.net for a in answers if isinstance(a.given, Tensor) and slope_to(whole, a.given).any()]
+    return found
+
+
+def _goes_with(target: Tensor | None, reward: Tensor) -> bool:
+    if target is None or target.requires_grad or target.numel() != reward.numel() or reward.numel() < FEWEST:
+        return False
+    pair = torch.stack([target.detach().flatten().float(), reward.detach().flatten().float()])
+    return float(torch.corrcoef(pair)[0, 1]) > 0.5
+
+
+def scorned(plays: Plays) -> nn.Module | None:
+    """The net that tells the value of moves, and that the one who makes them is to displease (Lillicrap et al. 2016, eq. 6
+    has the other sign). A loss in which values are learnt may well lower those of moves that nobody has made."""
+    for net in (net for nets in plays.valued for net in nets):
+        losses = [loss for loss, nets in zip(plays.pulls, plays.valued, strict=True) if net not in nets]
+        made = [pull for loss in losses for pull in loss if pull.net is net and pull.is_made]
+        if made and not any(pull.is_upwards for pull in made):
+            return net
+    return None
 
 
 def helped(losses: Sequence[Sequence[Pull]]) -> nn.Module | None:

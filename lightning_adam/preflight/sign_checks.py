@@ -11,7 +11,7 @@ from lightning_adam.diagnosis import Finding
 from lightning_adam.preflight.facts import Check, Facts, found
 from lightning_adam.preflight.loss_checks import at
 from lightning_adam.preflight.recorder import Call
-from lightning_adam.preflight.rivals import helped
+from lightning_adam.preflight.rivals import helped, scorned
 from lightning_adam.preflight.step import is_asked
 
 
@@ -77,16 +77,29 @@ def _wrong(call: Call, message: str, remedy: str, **evidence: float | str) -> Fi
 
 
 def helping(facts: Facts) -> Iterator[Finding]:
-    """Two players of whom both want the same."""
-    judge = helped(facts.step.pulls) if facts.task.is_adversarial else None
-    if judge is not None:
-        name = next((name for name, module in facts.task.module.named_modules() if module is judge), "the judge")
+    """Two players of whom one is pulled to the side where the other one does not want it."""
+    plays = facts.step.plays
+    critic, judge = scorned(plays), helped(plays.pulls)
+    if critic is not None:
+        yield found(
+            "WRONG-SIGN",
+            "critical",
+            f"{_name_of(critic, facts)} learns what rewards there will be, and the loss of who chooses the moves falls as "
+            "it expects less.",
+            "Put a minus in front: -critic(state, actor(state)).mean().",
+        )
+    elif judge is not None:
+        name = _name_of(judge, facts)
         yield found(
             "WRONG-SIGN",
             "critical",
             f"What is made is pulled to the side where {name} tells it from the data: both players want the same.",
             "Give who makes it the other sign: -judge(made).mean(), or cross entropy with the label of the data.",
         )
+
+
+def _name_of(net: torch.nn.Module, facts: Facts) -> str:
+    return next((name for name, module in facts.task.module.named_modules() if module is net), "one net")
 
 
 def subtracted(facts: Facts) -> Iterator[Finding]:

@@ -60,9 +60,14 @@ def parted(loss: Tensor, record: Record) -> Call | None:
     return cosines[0] if is_all else None
 
 
+def rewards_in(batch: Any) -> list[Tensor]:
+    """By their names."""
+    return [leaf for path, leaf in leaves(batch) if path.rpartition(".")[2].lower() in REWARDS]
+
+
 def punished(loss: Tensor, record: Record, batch: Any) -> Call | None:
     """Log-probabilities of moves that the loss makes smaller where their reward is large, and larger where it is not."""
-    rewards = [leaf for path, leaf in leaves(batch) if path.rpartition(".")[2].lower() in REWARDS]
+    rewards = rewards_in(batch)
     told = [(c, 1.0) for c in record.squashes if c.name == "log_softmax"] + [(c, -1.0) for c in record.normalisers]
     for call, sign in told if rewards else ():
         pull = sign * slope_to(loss, call.output).flatten(1).sum(1) if call.output.dim() > 1 else torch.zeros(0)

@@ -20,7 +20,7 @@ from lightning_adam.preflight.densities import noted_in
 from lightning_adam.preflight.nodes import nodes_behind
 from lightning_adam.preflight.outputs import ends_before
 from lightning_adam.preflight.recorder import Call, Record, Recorder
-from lightning_adam.preflight.rivals import Pull, pulls
+from lightning_adam.preflight.rivals import Answer, Plays, pulls, valued
 from lightning_adam.preflight.signs import (
     favoured,
     grows_without_end,
@@ -29,6 +29,7 @@ from lightning_adam.preflight.signs import (
     punished,
     remainder,
     repelled,
+    rewards_in,
     slopes,
     unlikely,
 )
@@ -54,6 +55,7 @@ class Trace:
     Attributes:
         outer: modules with parameters that no other module called, in order, with what they gave.
         asked: what each of those got first; None where that is no tensor.
+        asked_of_a_net: whether anything that each of those got has a gradient, as what another net gave has.
         entries: the net's inputs, where layers get them first; an embedding's are its indices.
         called: ids of all.
         called_with_grad: ids of those that were called with gradients on.
@@ -62,6 +64,7 @@ class Trace:
 
     outer: list[tuple[nn.Module, Any]] = field(default_factory=list)
     asked: list[Tensor | None] = field(default_factory=list)
+    asked_of_a_net: list[bool] = field(default_factory=list)
     entries: list[Entry] = field(default_factory=list)
     called: set[int] = field(default_factory=set)
     called_with_grad: set[int] = field(default_factory=set)
@@ -108,6 +111,7 @@ class _Tracing:
         if self._depth == 0 and next(module.parameters(), None) is not None:
             self.trace.outer.append((module, output))
             self.trace.asked.append(args[0].detach() if args and isinstance(args[0], Tensor) else None)
+            self.trace.asked_of_a_net.append(any(isinstance(one, Tensor) and one.requires_grad for one in args))
 
 
 def _has_passed_a_matrix(values: Tensor) -> bool:
@@ -149,7 +153,7 @@ class Step:
         given: the batch.
         ends: of each loss, whether it leads back to nothing that a net gave, though it leads back to parameters.
         spoiled: where the step makes NaN or Inf of finite numbers; empty where it does not.
-        pulls: of two players' step, by loss, to which side it pulls what the nets say.
+        plays: of two players' step, what each one's loss does to what the nets say.
         runs_away: whether the total falls without end as what the net gave grows, in proportion to it.
         favoured: the probabilities whose mean, one for each sample, the total is the negative of; None if none.
     """
@@ -173,7 +177,7 @@ class Step:
     ends: list[bool] = field(default_factory=list)
     spoiled: str = ""
     favoured: Call | None = None
-    pulls: list[list[Pull]] = field(default_factory=list)
+    plays: Plays = field(default_factory=Plays)
     runs_away: bool = False
 
     @property
@@ -230,9 +234,16 @@ def _note_loss(step: Step, task: Task, before: Sequence[tuple[Tensor, Tensor]], 
     sharpness-aware minimisation (Foret et al. 2021), keep their version: they are to be seen by their values, and now."""
     step.writes = step.writes or any(not torch.equal(p.detach(), values) for p, values in before)
     if task.is_adversarial:
-        answers = [(net, answer, asked) for (net, answer), asked in zip(step.trace.outer, step.trace.asked, strict=True)]
-        step.pulls.append(pulls(loss, answers, lambda asked: bool(path_of(asked, task.given))))
+        _note_plays(step, task, loss)
     _note_signs(step, task, loss)
+
+
+def _note_plays(step: Step, task: Task, loss: Tensor) -> None:
+    """Of one of two players' losses."""
+    calls = zip(step.trace.outer, step.trace.asked, step.trace.asked_of_a_net, strict=True)
+    answers = [Answer(net, given, asked, is_made) for (net, given), asked, is_made in calls]
+    step.plays.pulls.append(pulls(loss, answers, lambda asked: bool(path_of(asked, task.given))))
+    step.plays.valued.append(valued(loss, step.record.losses, answers, rewards_in(task.given)))
 
 
 def _note_signs(step: Step, task: Task, loss: Tensor) -> None:
