@@ -81,9 +81,9 @@ def _lists(batch: Any) -> Iterator[Sequence[Any]]:
         yield from _lists(part)
 
 
-def take(batch: Any, samples: Sequence[int]) -> Any:
-    """The batch of these samples, in this order; repeats are allowed."""
-    n = size(batch)
+def take(batch: Any, samples: Sequence[int], n: int | None = None) -> Any:
+    """The batch of these samples, in this order; repeats are allowed. ``n`` says of how many, where the batch does not."""
+    n = size(batch) if n is None else n
 
     def change(part: Any) -> Any:
         if isinstance(part, Tensor) and part.dim() and part.shape[0] == n:

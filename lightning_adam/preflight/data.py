@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +16,7 @@ from lightning_adam.preflight import made_labels
 from lightning_adam.preflight.batches import LABEL_NAMES, Reading, is_finite, leaves, mapped, same_values
 from lightning_adam.preflight.leaks import leaks
 from lightning_adam.preflight.step import EMBEDDINGS, Step, is_asked, main_tensor
-from lightning_adam.preflight.task import OutOfTimeError, Task
+from lightning_adam.preflight.task import OutOfTimeError, Task, gradients
 
 MOST_SAMPLES = 1024
 FEWEST_BATCHES = 8
@@ -34,7 +35,7 @@ class Data:
         inputs: the other tensors, by path, of all batches.
         target: path of the target; empty where it is not known.
         targets: its tensors, of all batches.
-        bad: paths with NaN or Inf, and whether the loss is then finite.
+        bad: paths with NaN or Inf, and whether the loss and its gradient are finite all the same.
         reaches: whether the loss changes with the float inputs; None where there are none.
         leaks: places of the inputs, by path, that have the target.
         far: labels across the data set, in its order, where it is read in order.
@@ -95,9 +96,11 @@ def named_target(batch: Any) -> str:
 def _left_over(step: Step) -> str:
     """The one tensor that no net gets and that is as large as the prediction: what a loss by hand compares it with."""
     output = main_tensor(step.trace.outer[step.prediction][1], step.samples) if step.prediction >= 0 else None
-    paths = [path for path, leaf in leaves(step.given) if leaf.is_floating_point() and not is_asked(step, leaf)]
-    sizes = {path: leaf.numel() for path, leaf in leaves(step.given)}
-    return paths[0] if len(paths) == 1 and output is not None and sizes[paths[0]] == output.numel() else ""
+    unasked = [(path, leaf) for path, leaf in leaves(step.given) if not is_asked(step, leaf)]
+    floats = [(path, leaf) for path, leaf in unasked if leaf.is_floating_point()]
+    candidates = floats or [(path, leaf) for path, leaf in unasked if leaf.dim() > 2]  # a mask's whole numbers
+    is_one = len(candidates) == 1 and output is not None and candidates[0][1].numel() == output.numel()
+    return candidates[0][0] if is_one else ""
 
 
 def _bad(task: Task) -> dict[str, bool]:
@@ -105,14 +108,26 @@ def _bad(task: Task) -> dict[str, bool]:
     for index, batch in enumerate(task.reading.batches):
         if not is_finite(batch):
             paths = [p for p, t in leaves(batch) if t.is_floating_point() and not bool(torch.isfinite(t).all())]
-            finite = math.isfinite(_value(task, batch, index))
+            finite = _stays_finite(task, batch, index)
             bad |= {path: finite and bad.get(path, True) for path in paths}
     return bad
 
 
-def _value(task: Task, batch: Any, index: int = 0) -> float:
+def _stays_finite(task: Task, batch: Any, index: int) -> bool:
+    """Loss and gradient: a gate that is wide open, or a mask, makes an infinite input finite, and not its gradient."""
     try:
-        return float(task.loss(batch, index).detach())
+        loss = task.loss(batch, index)
+        found = gradients(task, loss, list(task.trainable())) if loss.requires_grad or task.manual else {}
+    except OutOfTimeError:
+        raise
+    except Exception:  # the first step has told of it
+        return False
+    return all(bool(torch.isfinite(t).all()) for t in (loss.detach(), *found.values()) if t is not None)
+
+
+def _value(task: Task, batch: Any) -> float:
+    try:
+        return float(task.loss(batch).detach())
     except OutOfTimeError:
         raise
     except Exception:  # the first step has told of it
@@ -263,8 +278,14 @@ def token_share(step: Step, labels: Tensor) -> tuple[float, float, int]:
 def behind_the_ends(batch: Any, labels: Tensor, counted: Tensor) -> tuple[float, int]:
     """The share of the labels that count and stand behind the ends of sequences, and which label that is; 0 without one.
 
-    Ends are read off the input: whole numbers of the labels' shape, of which rows end in runs of one and the same.
+    Ends are read off a mask, 1 until a sequence is over and 0 behind it; or off the input: whole numbers of the labels'
+    shape, of which rows end in runs of one and the same.
     """
+    for behind in _masked_ends(batch, labels):
+        told = labels.reshape(behind.shape)[behind]
+        told = told[torch.isin(told, counted)]
+        if counted.numel() and len(torch.unique(told)) == 1:
+            return len(told) / counted.numel(), int(told[0])
     inputs = [leaf for _, leaf in leaves(batch) if leaf.dim() == 2 and not leaf.is_floating_point()]
     shifted = [leaf[:, 1:] for leaf in inputs if leaf.shape[1] > 2]  # whose first token is given
     for tokens in (*inputs, *shifted) if counted.numel() else ():
@@ -278,3 +299,13 @@ def behind_the_ends(batch: Any, labels: Tensor, counted: Tensor) -> tuple[float,
         if is_padded and len(torch.unique(told)) == 1 and bool((counted == told[0]).any()):
             return float(behind.sum()) / counted.numel(), int(told[0])
     return 0.0, -1
+
+
+def _masked_ends(batch: Any, labels: Tensor) -> Iterator[Tensor]:
+    """Of each mask of the labels' shape where its rows are over; a sequence's first token may be given, and no label."""
+    masks = [leaf for path, leaf in leaves(batch) if leaf.dim() == 2 and path.endswith("mask") and not leaf.is_complex()]
+    for mask in (*masks, *(mask[:, 1:] for mask in masks)):
+        over = mask == 0
+        is_told = mask.numel() == labels.numel() and bool((over | (mask == 1)).all())
+        if is_told and bool(over[:, -1].double().mean() > 0.25) and bool((over[:, 1:] >= over[:, :-1]).all()):
+            yield over

@@ -48,7 +48,7 @@ def nonfinite(facts: Facts) -> Iterator[Finding]:
         yield found(
             "DATA-NONFINITE",
             "critical",
-            f"NaN or Inf in the batches' {some(spoiling)}: the loss is not finite there.",
+            f"NaN or Inf in the batches' {some(spoiling)}: loss or gradient is not finite there.",
             "Drop or repair those samples, e.g. x = torch.nan_to_num(x), and look for a division by 0 in the preprocessing.",
             {"batches read": len(facts.data.reading.batches)},
             spoiling,
@@ -72,7 +72,7 @@ def constant(facts: Facts) -> Iterator[Finding]:
     rows = {p: r for p, r in rows.items() if len(r) > 1 and r.numel() and not p.endswith("mask")}
     is_all = bool(rows) and data.reaches is not False and all(torch.equal(r, r[:1].expand_as(r)) for r in rows.values())
     same = rows if is_all else {p: r for p, r in rows.items() if _is_blank(p, r, facts)}
-    if same:
+    if same and not repeats.is_one_sample(data):
         yield found(
             "INPUT-CONSTANT",
             "warning",

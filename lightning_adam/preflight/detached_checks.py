@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dis
+import inspect
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +18,7 @@ from lightning_adam.preflight.loss_checks import at
 from lightning_adam.preflight.outputs import given
 from lightning_adam.preflight.recorder import Call
 from lightning_adam.preflight.step import Step, Trace
+from lightning_adam.preflight.task import NoLossError
 
 
 def drawn_between(step: Step) -> Call | None:
@@ -72,4 +77,31 @@ def _is_one(norms: list[float]) -> bool:
     return len(norms) > 1 and max(norms) - min(norms) <= 1e-5 * max(norms)
 
 
-CHECKS = (Check("NO-GRADIENT", ("step", "gradients"), cut_off),)
+def nothing_returned(facts: Facts) -> Iterator[Finding]:
+    """Who leaves out some batches has another return beside, and so has who fills a memory first."""
+    method = type(facts.task.module).training_step
+    if isinstance(facts.step.error, NoLossError) and not facts.task.manual and _never_returns_anything(method):
+        yield found(
+            "NO-GRADIENT",
+            "critical",
+            "training_step has no return: Lightning leaves out each batch, and nothing is trained.",
+            "return loss at its end; or self.automatic_optimization = False, and backward and step by hand.",
+        )
+
+
+def _never_returns_anything(method: Callable[..., Any]) -> bool:
+    """By its byte code: each return is of the constant None. What wraps another function has a return of its own."""
+    code = getattr(method, "__code__", None)
+    if code is None or code.co_flags & inspect.CO_GENERATOR:
+        return False
+    steps = list(dis.get_instructions(code))
+    returns = [(before, now) for before, now in itertools.pairwise(steps) if now.opname in ("RETURN_VALUE", "RETURN_CONST")]
+    is_joined = any(now.is_jump_target for _, now in returns)  # one of several values goes there
+    given = [now if now.opname == "RETURN_CONST" else before for before, now in returns]
+    return not is_joined and all(one.opname in ("LOAD_CONST", "RETURN_CONST") and one.argval is None for one in given)
+
+
+CHECKS = (
+    Check("NO-GRADIENT", ("step", "gradients"), cut_off),
+    Check("NO-GRADIENT", ("step",), nothing_returned),
+)

@@ -12,15 +12,18 @@ from lightning_adam.preflight.batches import leaves, mapped
 from lightning_adam.preflight.step import Step, predict
 from lightning_adam.preflight.task import Task, kept, mode
 
-FEWEST, WIDEST, MOST_CATEGORIES = 64, 4096, 8
-"""Samples below which columns may look alike by chance, numbers of a sample above which it is a picture, and categories of a
-sample above which they are a sequence, whose entry may well be what is to be remembered, but for the last one."""
+FEWEST, WIDEST, MOST_CATEGORIES, MOST_NUMBERS = 64, 4096, 8, 64
+"""Samples below which columns may look alike by chance, numbers of a sample above which it is a picture, categories of a
+sample above which they are a sequence, whose entry may well be what is to be remembered, but for the last one, and the most
+numbers of a target that are looked for one by one."""
 
 
 def leaks(task: Task, step: Step, inputs: dict[str, list[Tensor]], targets: list[Tensor]) -> dict[str, list[str]]:
     """By path of the input, the places at which it has the target, where the prediction hangs on them."""
-    if not step.target or not targets or sum(t.numel() for t in targets) != sum(len(t) for t in targets if t.dim()):
+    if not step.target or not targets:
         return {}
+    if sum(t.numel() for t in targets) != sum(len(t) for t in targets if t.dim()):
+        return _several(task, step, inputs, targets)
     target = torch.cat([t.flatten() for t in targets]).double()
     if len(target) < FEWEST or _is_nearly_constant(target) or _are_two_points(target):
         return {}
@@ -29,6 +32,21 @@ def leaks(task: Task, step: Step, inputs: dict[str, list[Tensor]], targets: list
     found = {path: _places(tensors, target) for path, tensors in inputs.items()}
     seen = {path: places for path, places in found.items() if places and _matters(task, step, path)}
     return seen or _in_layers(step)
+
+
+def _several(task: Task, step: Step, inputs: dict[str, list[Tensor]], targets: list[Tensor]) -> dict[str, list[str]]:
+    """Of several numbers of a sample, such as a window of a series, all are among those of an input that has more."""
+    if any(not t.is_floating_point() or t.dim() != 2 or t.shape[1:] != targets[0].shape[1:] for t in targets):
+        return {}
+    told = torch.cat(targets).double()
+    if len(told) < FEWEST or told.shape[1] > MOST_NUMBERS or bool((told.std(0) == 0).any()):
+        return {}
+    for path, tensors in inputs.items():
+        width = tensors[0][0].numel() if tensors[0].dim() else 0
+        found = [_places(tensors, column) for column in told.unbind(1)] if width > told.shape[1] else []
+        if found and all(found) and _matters(task, step, path):
+            return {path: [places[0] for places in found]}
+    return {}
 
 
 def _in_layers(step: Step) -> dict[str, list[str]]:

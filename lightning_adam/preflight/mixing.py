@@ -30,7 +30,7 @@ def mixing(task: Task, step: Step, few: Any) -> float:
     orders = [[0, n - 1, *range(1, n - 1)], [*range(1, n - 1), 0, n - 1], [0] + [1] * (n - 1)]
     changes = []
     for order in orders:
-        with _reordered(net, order) if net is not None else nullcontext():
+        with _reordered(net, order, n) if net is not None else nullcontext():
             after = predict(task, few if net is not None else take(few, order), step.prediction)
         if after is None or after.shape != before.shape:
             return math.nan
@@ -42,11 +42,11 @@ def mixing(task: Task, step: Step, few: Any) -> float:
 
 
 @contextmanager
-def _reordered(net: nn.Module, order: list[int]) -> Iterator[None]:
-    """The net gets its samples in another order."""
+def _reordered(net: nn.Module, order: list[int], n: int) -> Iterator[None]:
+    """The net gets its samples, of which there are ``n``, in another order."""
 
     def before(_: nn.Module, args: Any, kwargs: Any) -> Any:
-        return take(list(args), order), take(kwargs, order)
+        return tuple(take(one, order, n) for one in args), take(kwargs, order, n)
 
     handle = net.register_forward_pre_hook(before, with_kwargs=True)
     try:
@@ -84,5 +84,12 @@ def _is_relational(task: Task, step: Step) -> bool:
 
 
 def _is_graph(tensor: Tensor, nodes: int) -> bool:
-    """An adjacency: a number, or yes and no, for each pair."""
-    return tensor.shape == (nodes, nodes) and (tensor.is_floating_point() or int(tensor.max()) <= 1)
+    """An adjacency: a number, or yes and no, for each pair. As many columns as there are samples may be chance: numbers for
+    pairs are at least 0, the same both ways, or sum to 0 in each row as a Laplacian's do."""
+    if tensor.shape != (nodes, nodes) or tensor.is_complex():
+        return False
+    if not tensor.is_floating_point():
+        return int(tensor.max()) <= 1
+    rows = tensor.detach().float()
+    least = 1e-4 * float(rows.abs().mean())
+    return bool((rows >= 0).all() or torch.allclose(rows, rows.mT, atol=least) or (rows.mean(1).abs() <= least).all())

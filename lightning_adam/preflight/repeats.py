@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from lightning_adam.diagnosis import Finding
+from lightning_adam.preflight.batches import leaves
 from lightning_adam.preflight.data import Data, distinct, flat_samples, is_for_each_worker, is_replacing, length
 from lightning_adam.preflight.facts import Check, Facts, found
+from lightning_adam.preflight.step import is_asked
 
 FEW = 0.1
 """Of what is drawn with replacement, and of what there is: below it chance is no reason."""
@@ -18,7 +20,8 @@ FEW = 0.1
 def duplicates(facts: Facts) -> Iterator[Finding]:
     """Within one epoch; few values allow few samples."""
     data = facts.data
-    wide = [r for t in data.inputs.values() if t and t[0].dim() > 1 and (r := flat_samples(t)).shape[1] > 3]
+    told = [data.targets] if _is_read(facts) else []  # of a model that tells its input the target is one
+    wide = [r for t in (*data.inputs.values(), *told) if t and t[0].dim() > 1 and (r := flat_samples(t)).shape[1] > 3]
     if data.reaches is not False and _is_one_each(data):
         yield _repeated(data, len(data.reading.batches), sum(len(t) for t in next(iter(data.inputs.values()))))
         return
@@ -27,8 +30,22 @@ def duplicates(facts: Facts) -> Iterator[Finding]:
     rows = torch.cat([r.double() for r in wide if len(r) == len(wide[0])], 1)
     is_rich = _is_rich(rows) or not wide[0].is_floating_point()
     kinds = distinct(rows)
-    if len(rows) >= 32 and is_rich and 1 < kinds < _fewest(data, len(rows)):
+    fewest = 0 if is_one_sample(data) else 1  # one input with several targets has a code of its own
+    if len(rows) >= 32 and is_rich and fewest < kinds < _fewest(data, len(rows)):
         yield _repeated(data, kinds, len(rows))
+
+
+def is_one_sample(data: Data) -> bool:
+    """Whether inputs and targets are the same in all samples, and no blank picture: the data set gives one sample always."""
+    every = [flat_samples(t) for t in (*data.inputs.values(), data.targets) if t and t[0].dim()]
+    is_one = bool(data.targets) and all(bool((rows == rows[:1]).all()) for rows in every)
+    return is_one and any(len(torch.unique(rows[0])) > 1 for rows in every)
+
+
+def _is_read(facts: Facts) -> bool:
+    """Whether a net got the target, or a part of it."""
+    target = dict(leaves(facts.step.given)).get(facts.data.target)
+    return target is not None and is_asked(facts.step, target)
 
 
 def _is_rich(rows: Tensor) -> bool:
@@ -74,4 +91,4 @@ def _repeated(data: Data, kinds: int, samples: int) -> Finding:
     )
 
 
-CHECKS = (Check("DUPLICATES", ("data",), duplicates),)
+CHECKS = (Check("DUPLICATES", ("data", "step"), duplicates),)

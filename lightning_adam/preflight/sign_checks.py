@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import torch.nn.utils.parametrize
 from torch import Tensor
 
 from lightning_adam.diagnosis import Finding
 from lightning_adam.preflight.facts import Check, Facts, found
 from lightning_adam.preflight.loss_checks import at
 from lightning_adam.preflight.recorder import Call
+from lightning_adam.preflight.rivals import helped, scorned
 from lightning_adam.preflight.step import is_asked
 
 
@@ -17,30 +19,87 @@ def wrong_sign(facts: Facts) -> Iterator[Finding]:
     """All of the losses go into the total with a minus; an adversary has others that do not."""
     step = facts.step
     known = [(call, slope) for call, slope in zip(step.record.losses, step.slopes, strict=False)]
-    if not facts.task.is_adversarial and known and all(slope < 0 for _, slope in known):
+    if _climbs(facts):
+        yield from _climbed(known)
+    elif not facts.task.is_adversarial and known and all(slope < 0 for _, slope in known):
         call, slope = known[-1]
         said = f"The loss that is returned falls when {call.name} rises: training would make it worse."
         yield _wrong(call, said, "Take the minus out: return the loss itself.", derivative=slope)
     elif step.punished is not None:
         said = "The loss makes each move less likely by as much as it is rewarded: the policy climbs down."
         yield _wrong(step.punished, said, "Put a minus in front: -(log_prob * reward).mean().")
-    elif not facts.task.is_adversarial and not known and step.lowered is not None:
+    elif not facts.task.is_adversarial and not known:
+        yield from _by_hand(facts)
+
+
+def _by_hand(facts: Facts) -> Iterator[Finding]:
+    """Of a loss that is none of torch's."""
+    step = facts.step
+    if step.lowered is not None:
         whose = "log_prob gives" if step.lowered.name == "log_prob" else "are written by hand"
         said = (
             f"The loss that is returned falls as the log-probabilities do that {whose}: training makes what was seen less "
             "likely."
         )
         yield _wrong(step.lowered, said, "Put a minus in front: the mean log-probability is to rise.")
-    elif not facts.task.is_adversarial and not known and step.parted is not None:
+    elif step.parted is not None:
         said = "The loss that is returned falls as the likeness of each pair does: training drives apart what is compared."
         yield _wrong(step.parted, said, "Return 1 - cosine_similarity(a, b).mean(): training makes the loss smaller.")
-    elif not facts.task.is_adversarial and not known and step.repelled is not None:
+    elif step.repelled is not None:
         said = "The loss that is returned falls as the prediction's difference from the target grows."
         yield _wrong(step.repelled, said, "Change the sign of the loss: training makes it smaller.")
+    elif step.runs_away and not _is_bound(facts):
+        said = "The loss that is returned falls without end as the net's output grows: it is minus the output's squares."
+        yield found("WRONG-SIGN", "critical", said, "Change its sign: of a log-likelihood, return the negative one.")
+
+
+def _climbs(facts: Facts) -> bool:
+    """Whether the one optimizer makes what it is given larger: then a loss is right with a minus, and a reward as it is."""
+    optimizers = facts.task.optimizers
+    return len(optimizers) == 1 and all(group.get("maximize", False) for group in optimizers[0].param_groups)
+
+
+def _climbed(known: list[tuple[Call, float]]) -> Iterator[Finding]:
+    """Each of the losses goes into the total with its own sign, and the total is made larger."""
+    if known and all(slope > 0 for _, slope in known):
+        call, slope = known[-1]
+        said = f"The optimizer has maximize=True, and is given {call.name} as it is: training would make it worse."
+        yield _wrong(call, said, "Take maximize=True away.", derivative=slope)
+
+
+def _is_bound(facts: Facts) -> bool:
+    """Whether weights are kept to a length, or orthogonal: the largest variance is then that of the first components."""
+    return any(torch.nn.utils.parametrize.is_parametrized(module) for module in facts.task.module.modules())
 
 
 def _wrong(call: Call, message: str, remedy: str, **evidence: float | str) -> Finding:
     return found("WRONG-SIGN", "critical", message, remedy, at(call, **evidence))
+
+
+def helping(facts: Facts) -> Iterator[Finding]:
+    """Two players of whom one is pulled to the side where the other one does not want it."""
+    plays = facts.step.plays
+    critic, judge = scorned(plays), helped(plays.pulls)
+    if critic is not None:
+        yield found(
+            "WRONG-SIGN",
+            "critical",
+            f"{_name_of(critic, facts)} learns what rewards there will be, and the loss of who chooses the moves falls as "
+            "it expects less.",
+            "Put a minus in front: -critic(state, actor(state)).mean().",
+        )
+    elif judge is not None:
+        name = _name_of(judge, facts)
+        yield found(
+            "WRONG-SIGN",
+            "critical",
+            f"What is made is pulled to the side where {name} tells it from the data: both players want the same.",
+            "Give who makes it the other sign: -judge(made).mean(), or cross entropy with the label of the data.",
+        )
+
+
+def _name_of(net: torch.nn.Module, facts: Facts) -> str:
+    return next((name for name, module in facts.task.module.named_modules() if module is net), "one net")
 
 
 def subtracted(facts: Facts) -> Iterator[Finding]:
@@ -69,5 +128,6 @@ def _of_one(main: Call, target: Tensor) -> float:
 
 CHECKS = (
     Check("WRONG-SIGN", ("step",), wrong_sign),
+    Check("WRONG-SIGN", ("step",), helping),
     Check("WRONG-SIGN", ("step",), subtracted),
 )

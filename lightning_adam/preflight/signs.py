@@ -60,17 +60,26 @@ def parted(loss: Tensor, record: Record) -> Call | None:
     return cosines[0] if is_all else None
 
 
+def rewards_in(batch: Any) -> list[Tensor]:
+    """By their names."""
+    return [leaf for path, leaf in leaves(batch) if path.rpartition(".")[2].lower() in REWARDS]
+
+
 def punished(loss: Tensor, record: Record, batch: Any) -> Call | None:
     """Log-probabilities of moves that the loss makes smaller where their reward is large, and larger where it is not."""
-    rewards = [leaf for path, leaf in leaves(batch) if path.rpartition(".")[2].lower() in REWARDS]
+    rewards = rewards_in(batch)
     told = [(c, 1.0) for c in record.squashes if c.name == "log_softmax"] + [(c, -1.0) for c in record.normalisers]
     for call, sign in told if rewards else ():
         pull = sign * slope_to(loss, call.output).flatten(1).sum(1) if call.output.dim() > 1 else torch.zeros(0)
-        if any(
-            reward.shape == pull.shape and bool((pull * reward >= 0).all() and (pull * reward).any()) for reward in rewards
-        ):
+        if any(reward.shape == pull.shape and _goes_along(pull * reward) for reward in rewards):
             return call
     return None
+
+
+def _goes_along(product: Tensor) -> bool:
+    """Nearly all of what acts is above 0: an entropy beside it turns a few, where a clipped ratio leaves nothing else."""
+    whole = float(product.abs().sum())
+    return whole > 0 and float(product.clamp_min(0).sum()) > 0.95 * whole
 
 
 def repelled(loss: Tensor, record: Record, batch: Any) -> Call | None:
@@ -112,6 +121,16 @@ def _comes_from_batch(values: Tensor, batch: Any) -> bool:
     storage = values.untyped_storage().data_ptr()
     is_part = any(leaf.untyped_storage().data_ptr() == storage for _, leaf in leaves(batch))
     return is_part or bool(path_of(values, batch))
+
+
+def grows_without_end(loss: Tensor, told: Tensor) -> bool:
+    """Whether the loss is minus the squares of a net's output, each as much, and nothing else holds the output back: as of a
+    normal density's logarithm that lacks its minus (Dinh et al. 2017, eq. 2 is made large)."""
+    slope, values = slope_to(loss, told), told.detach()
+    if told.dim() < 2 or told.numel() < 64 or not bool(slope.any()):
+        return False
+    factor = float((slope * values).sum() / values.square().sum())
+    return factor < 0 and float((slope - factor * values).norm()) < 1e-3 * float(slope.norm())
 
 
 def remainder(loss: Tensor, calls: list[Call]) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,7 +20,19 @@ from lightning_adam.preflight.densities import noted_in
 from lightning_adam.preflight.nodes import nodes_behind
 from lightning_adam.preflight.outputs import ends_before
 from lightning_adam.preflight.recorder import Call, Record, Recorder
-from lightning_adam.preflight.signs import favoured, lowered, parted, punished, remainder, repelled, slopes, unlikely
+from lightning_adam.preflight.rivals import Answer, Plays, pulls, valued
+from lightning_adam.preflight.signs import (
+    favoured,
+    grows_without_end,
+    lowered,
+    parted,
+    punished,
+    remainder,
+    repelled,
+    rewards_in,
+    slopes,
+    unlikely,
+)
 from lightning_adam.preflight.spoiling import first_spoiled
 from lightning_adam.preflight.task import NORMS, Task
 
@@ -43,6 +55,7 @@ class Trace:
     Attributes:
         outer: modules with parameters that no other module called, in order, with what they gave.
         asked: what each of those got first; None where that is no tensor.
+        asked_of_a_net: whether anything that each of those got has a gradient, as what another net gave has.
         entries: the net's inputs, where layers get them first; an embedding's are its indices.
         called: ids of all.
         called_with_grad: ids of those that were called with gradients on.
@@ -51,6 +64,7 @@ class Trace:
 
     outer: list[tuple[nn.Module, Any]] = field(default_factory=list)
     asked: list[Tensor | None] = field(default_factory=list)
+    asked_of_a_net: list[bool] = field(default_factory=list)
     entries: list[Entry] = field(default_factory=list)
     called: set[int] = field(default_factory=set)
     called_with_grad: set[int] = field(default_factory=set)
@@ -97,6 +111,7 @@ class _Tracing:
         if self._depth == 0 and next(module.parameters(), None) is not None:
             self.trace.outer.append((module, output))
             self.trace.asked.append(args[0].detach() if args and isinstance(args[0], Tensor) else None)
+            self.trace.asked_of_a_net.append(any(isinstance(one, Tensor) and one.requires_grad for one in args))
 
 
 def _has_passed_a_matrix(values: Tensor) -> bool:
@@ -138,6 +153,8 @@ class Step:
         given: the batch.
         ends: of each loss, whether it leads back to nothing that a net gave, though it leads back to parameters.
         spoiled: where the step makes NaN or Inf of finite numbers; empty where it does not.
+        plays: of two players' step, what each one's loss does to what the nets say.
+        runs_away: whether the total falls without end as what the net gave grows, in proportion to it.
         favoured: the probabilities whose mean, one for each sample, the total is the negative of; None if none.
     """
 
@@ -160,6 +177,8 @@ class Step:
     ends: list[bool] = field(default_factory=list)
     spoiled: str = ""
     favoured: Call | None = None
+    plays: Plays = field(default_factory=Plays)
+    runs_away: bool = False
 
     @property
     def is_cut(self) -> bool:
@@ -188,16 +207,17 @@ def observe(task: Task, batch: Any, seed: int = 0) -> Step:
     """Run the training step on a batch, once, and keep what it shows; an exception of it, too."""
     samples, recorder = size(batch), Recorder(measures_gains=True)
     versions = [(p, p._version) for p in task.trainable().values()]
+    values = [(p, p.detach().clone()) for p, _ in versions] if task.manual else []
     with traced() as trace, noted_in(recorder.record), recorder:
         step = Step(recorder.record, trace, samples=samples)
-        task.on_loss = partial(_note_signs, step, task)  # by hand: weights may be written later, and the graph is void
+        task.on_loss = partial(_note_loss, step, task, values)  # by hand: later the graph may be void
         try:
             loss = task.loss(batch, seed=seed)
         except Exception as error:
             step.error, loss = error, None
         finally:
             task.on_loss = None
-    step.given, step.writes = task.given, any(p._version != before for p, before in versions)
+    step.given, step.writes = task.given, step.writes or any(p._version != before for p, before in versions)
     step.target = target_path(step, task.given)
     step.prediction = prediction_call(trace, samples)
     if loss is not None:
@@ -207,6 +227,23 @@ def observe(task: Task, batch: Any, seed: int = 0) -> Step:
         if not math.isfinite(step.loss):
             step.spoiled = first_spoiled(lambda: task.loss(batch, seed=seed))
     return step
+
+
+def _note_loss(step: Step, task: Task, before: Sequence[tuple[Tensor, Tensor]], loss: Tensor) -> None:
+    """Of one of a manual step's losses. Weights that are written through ``.data``, and set back before the step ends, as by
+    sharpness-aware minimisation (Foret et al. 2021), keep their version: they are to be seen by their values, and now."""
+    step.writes = step.writes or any(not torch.equal(p.detach(), values) for p, values in before)
+    if task.is_adversarial:
+        _note_plays(step, task, loss)
+    _note_signs(step, task, loss)
+
+
+def _note_plays(step: Step, task: Task, loss: Tensor) -> None:
+    """Of one of two players' losses."""
+    calls = zip(step.trace.outer, step.trace.asked, step.trace.asked_of_a_net, strict=True)
+    answers = [Answer(net, given, asked, is_made) for (net, given), asked, is_made in calls]
+    step.plays.pulls.append(pulls(loss, answers, lambda asked: bool(path_of(asked, task.given))))
+    step.plays.valued.append(valued(loss, step.record.losses, answers, rewards_in(task.given)))
 
 
 def _note_signs(step: Step, task: Task, loss: Tensor) -> None:
@@ -223,6 +260,14 @@ def _note_signs(step: Step, task: Task, loss: Tensor) -> None:
     step.parted = step.parted or parted(loss, step.record)
     step.punished = step.punished or punished(loss, step.record, task.given)
     step.repelled = step.repelled or repelled(loss, step.record, task.given)
+    step.runs_away = step.runs_away or _runs_away(step, loss)
+
+
+def _runs_away(step: Step, loss: Tensor) -> bool:
+    """By the output of the predicting net; where directions count, its length may well be made large."""
+    which = prediction_call(step.trace, step.samples)
+    told = main_tensor(step.trace.outer[which][1], step.samples) if which >= 0 and not step.record.directions else None
+    return told is not None and grows_without_end(loss, told)
 
 
 def target_path(step: Step, batch: Any) -> str:

@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 from lightning_adam.diagnosis import Finding
 from lightning_adam.preflight.facts import Check, Facts, found, some
 from lightning_adam.preflight.gradients import matrices
+from lightning_adam.preflight.last_blocks import are_of_last_blocks
 from lightning_adam.preflight.recorder import is_on
 from lightning_adam.preflight.step import EMBEDDINGS, LAYERS
 from lightning_adam.preflight.task import DROPOUTS, NORMS, Task
@@ -249,6 +250,7 @@ def no_gradient(facts: Facts) -> Iterator[Finding]:
     how = "cut off by detach() or no_grad()" if called else "no layer of theirs is called"
     is_meant = (len(spare) == len(lacking) and not called) or _are_constants(lacking, facts)
     is_meant = is_meant or all(_gives_features(owner, facts) for owner in owners.values()) or _are_trained(lacking, facts)
+    is_meant = is_meant or are_of_last_blocks(lacking, facts.task.trainable())
     yield found(
         "NO-GRADIENT",
         "info" if is_meant else "warning",

@@ -23,6 +23,10 @@ class OutOfTimeError(RuntimeError):
     """The budget is used up."""
 
 
+class NoLossError(ValueError):
+    """The training step gives none."""
+
+
 ASSUMED_EPOCHS = 10
 """Length of a run that nobody tells."""
 NORMS = (nn.modules.batchnorm._BatchNorm,)
@@ -119,7 +123,7 @@ class Task:
 
         Raises:
             OutOfTimeError: it is past the deadline.
-            ValueError: the step returns no loss.
+            NoLossError: the step returns no loss.
         """
         if time.monotonic() > self.deadline:
             raise OutOfTimeError("the budget is used up")
@@ -131,7 +135,7 @@ class Task:
             loss = self.module.training_step(*self._arguments(batch, index))
         loss = loss.get("loss") if isinstance(loss, Mapping) else loss
         if not isinstance(loss, Tensor):
-            raise ValueError("training_step returns no loss")
+            raise NoLossError("training_step returns no loss")
         return loss if loss.dim() == 0 else loss.mean()
 
     def _arguments(self, batch: Any, index: int) -> tuple[Any, ...]:

@@ -328,6 +328,8 @@ def _misfit(task: Task, step: Step, data: Data, few: Any) -> Misfit:
     output = predict(task, few, step.prediction) if target is not None and step.prediction >= 0 else None
     if output is None or target is None:
         return Misfit()
+    if _says_yes_or_no(target) and output.numel() == target.numel():
+        return _fit(output.flatten().float(), target.flatten().float(), has_places=True)
     if target.is_floating_point() and output.numel() == target.numel():
         return _fit(output.flatten().float(), target.flatten().float(), has_places=target.numel() > len(target))
     if target.dim() == 1 and not target.is_floating_point() and output.dim() == 2 and int(target.max()) < output.shape[1]:
@@ -346,9 +348,11 @@ def _fit(output: Tensor, target: Tensor, has_places: bool) -> Misfit:
 
 def _is_map(targets: list[Tensor]) -> bool:
     """Whether they say yes or no of many places of each sample."""
-    return bool(targets) and all(
-        t.is_floating_point() and t.dim() > 1 and t[0].numel() > 1 and bool(((t == 0) | (t == 1)).all()) for t in targets
-    )
+    return bool(targets) and all(_says_yes_or_no(t) for t in targets)
+
+
+def _says_yes_or_no(target: Tensor) -> bool:
+    return target.dim() > 1 and target[0].numel() > 1 and bool(((target == 0) | (target == 1)).all())
 
 
 def fitted(task: Task, batch_of: Callable[[int], Any], rate: float, steps: int, seed: int = 0) -> Iterator[float]:

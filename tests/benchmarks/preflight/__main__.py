@@ -1,4 +1,4 @@
-"""``python -m tests.benchmarks.preflight [tuning|held-out|fresh|…|strays]``: right names and false alarms."""
+"""``python -m tests.benchmarks.preflight [tuning|held-out|fresh|…|sojourners]``: right names and false alarms."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ FAULTY: dict[str, tuple[tuple[str, ...], Build]] = {}
 
 KEPT_APART = (
     *("fresh", "strangers", "newcomers", "outsiders", "latecomers", "visitors", "travellers", "pilgrims"),
-    *("wayfarers", "settlers", "drifters", "nomads", "strays"),
+    *("wayfarers", "settlers", "drifters", "nomads", "strays", "sojourners"),
 )
 """Rounds, by how their files' names begin, that were written later and scored once before anything was changed for them."""
 
