@@ -13,6 +13,8 @@ from lightning_adam.diagnosis.signals import RunSignals, StepSignals
 BETTER_THAN, WORSE_THAN = 0.03, 0.12
 """Around the loss of a constant answer, as a share of it: what estimates of it err by, and what noisy steps add."""
 
+KNOWS_MORE = 0.85
+"""Of what guessing costs: under it something was learnt, wherever it began; much of some data nobody can predict."""
 MOST_DOUBT = 0.1
 """Of what guessing costs: a loss that is lower by more has learnt something, however noisy it is."""
 UNIT = 3

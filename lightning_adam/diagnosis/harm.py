@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from lightning_adam.diagnosis.case import Case
+from lightning_adam.diagnosis.case import KNOWS_MORE, Case
 from lightning_adam.diagnosis.course import ENOUGH, LATE, LEARNT, STUCK, Curve, falls, has_fallen, noise_of
 from lightning_adam.diagnosis.finding import Finding
 from lightning_adam.diagnosis.history import median
 from lightning_adam.diagnosis.large_steps import FALLEN, HOPELESS, lost_its_start, never_recovered
-from lightning_adam.diagnosis.large_weights import outweighs_all_steps
+from lightning_adam.diagnosis.large_weights import holds_back, outweighs_all_steps
 from lightning_adam.diagnosis.theory import LARGE_RATIO
 
 PROOF = frozenset({
@@ -53,8 +53,6 @@ GONE = 20
 BOUNCING = frozenset({"OSCILLATION"})
 """Rules that noise looks like: only a loss that rises agrees."""
 
-KNOWS_MORE = 0.85
-"""Of what guessing costs: under it something was learnt, wherever it began; much of some data nobody can predict."""
 CLEARED = 0.5
 """Of its start: a suspicion of a run that falls below it was none."""
 TOO_SLOW = 0.6
@@ -97,7 +95,7 @@ def agrees(rule: str, case: Case) -> bool:
         return not is_apart and not (rule in LARGE_STEPS and is_unmoved(case))
     if rule in SCALES:
         has_moved = rule != "INPUT-SCALE" or not 0 < case.past.moved < HARDLY_MOVED
-        is_held = rule == "INIT-SCALE" and (falls_short(case) or outweighs_all_steps(case))
+        is_held = rule == "INIT-SCALE" and _is_held_by_large_weights(case)
         return has_moved and case.curve.count >= patience(case) and (is_left_high(case) or is_held)
     if rule in BOUNCING or case.curve.count < patience(case):
         return False
@@ -117,6 +115,10 @@ def agrees(rule: str, case: Case) -> bool:
     if rule in FIRST_STEPS:
         return not is_unmoved(case) and is_where_it_began(case)
     return is_stuck(case) or (rule in RECURRING and falls_short(case))
+
+
+def _is_held_by_large_weights(case: Case) -> bool:
+    return falls_short(case) or outweighs_all_steps(case) or holds_back(case, _ends_at(case, _pace(case)))
 
 
 def _slows_learning(rule: str, case: Case) -> bool:
@@ -182,7 +184,8 @@ def is_where_it_began(case: Case) -> bool:
         return is_stuck(case)
     if case.guesses and all(curve.now < KNOWS_MORE * guess for guess in case.guesses):
         return False
-    return is_stuck(case) and curve.start - curve.now + _doubt(curve) < FALLEN * curve.start
+    start = max(curve.start, case.first_loss)  # large steps may learn most of it in the first five
+    return is_stuck(case) and start - curve.now + _doubt(curve) < FALLEN * start
 
 
 def _doubt(curve: Curve) -> float:

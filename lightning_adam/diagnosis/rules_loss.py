@@ -323,7 +323,17 @@ def wrong_sign(case: Case) -> Finding | None:
 
 def _loss_scale(case: Case) -> float:
     """How large the loss was at first; at least one nat: a similarity begins at zero and ends at -1."""
-    return max(1.0, abs(case.past.initial_loss), spread(case.past.first_losses[:10]))
+    return max(1.0, abs(case.past.initial_loss), spread(case.past.first_losses[:10]), _depth_of_counts(case))
+
+
+def _depth_of_counts(case: Case) -> float:
+    """How far the likelihood of counts of the targets' size lies under zero, R·(ln R - 1) for a mean of R, less than R·ln R.
+
+    ``torch.nn.PoissonNLLLoss`` leaves out the factorial, which does not depend on the model: raw counts take a loss that
+    begins near zero far down, ever faster while the logarithm of the rate grows.
+    """
+    rms = median(case.past.recent("target_rms", PASSES))
+    return rms * math.log(rms) if rms > 1 else 0.0
 
 
 def _error_scale(case: Case) -> float:

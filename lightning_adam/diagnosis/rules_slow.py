@@ -101,9 +101,12 @@ def _too_low(case: Case, message: str, evidence: dict[str, float | str], advice:
 def began_trained(case: Case) -> bool:
     """A classifier's first loss was well under what guessing costs: it goes on from others' training, and has less to go.
 
-    Not where its weights are as initialised: then the loss is none that guessing the labels has to do with.
+    By what guessing costs in its own loss, where that is known: of grades that are asked for as several yes or no it is less
+    than the labels' entropy. Not where its weights are as initialised: then the loss is none that guessing the labels has to do with.
     """
-    return not case.run.untrained and case.past.initial_loss < TRAINED * median(case.past.recent("target_entropy", PASSES))
+    entropy = median(case.past.recent("target_entropy", PASSES))
+    guess = min(case.run.constants) if case.run.constants else entropy
+    return not case.run.untrained and case.past.initial_loss < TRAINED * guess
 
 
 def rate_of_good_steps(case: Case, least: float = 3.0) -> Advice:
