@@ -10,6 +10,16 @@ SHORT_WAY = 0.15
 is 0.26."""
 
 
+def large_weights_decide(case: Case, end: float) -> bool:
+    """Whether what the initialisation has made of the loss is still there, or is all that was mended.
+
+    Args:
+        case: the present step.
+        end: the loss at the run's end, at its present pace.
+    """
+    return outweighs_all_steps(case) or holds_back(case, end)
+
+
 def outweighs_all_steps(case: Case) -> bool:
     """After 40 % of the run all steps together are a small part of the weights, which stay as they were initialised.
 
@@ -24,10 +34,6 @@ def holds_back(case: Case, end: float) -> bool:
 
     A fall from what large weights had made of it says nothing: at the usual scale a run begins at what guessing costs. Where
     the weights have hardly moved, too, a loss is meant that is not learnt, measured by that.
-
-    Args:
-        case: the present step.
-        end: the loss at the run's end, at its present pace.
     """
     if not case.guesses or case.curve.signed or not case.progress > LATE:
         return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from lightning_adam.diagnosis.advice import higher_rate
+from lightning_adam.diagnosis.advice import configured_rate, higher_rate
 from lightning_adam.diagnosis.bearable import creeps
 from lightning_adam.diagnosis.case import Case
 from lightning_adam.diagnosis.finding import Finding
@@ -236,12 +236,12 @@ def bf16_stall(case: Case) -> Finding | None:
     """Updates are rounded away: over 80 % of 16-bit elements do not move, on three passes (healthy ≤ 0.51, sick ≥ 0.94).
 
     Round-to-nearest loses |Δ| under half the spacing, 2⁻⁹ to 2⁻⁸ of the weight in bf16. A rate that is small by design is
-    none.
+    none, at a schedule's end or in a warmup.
     """
     past, heavy, now = case.past, case.now.heavy, case.now
     if heavy is None or past.count < 20 or not past.lasts("lost_updates", 3, 10, 0.8) or not case.loss_is_high:
         return None
-    if now.lr < 0.02 * past.peak_lr:
+    if now.lr < 0.02 * max(past.peak_lr, configured_rate(case)):
         return None
     advice = higher_rate(case, 10.0)
     return Finding(
