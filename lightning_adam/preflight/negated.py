@@ -12,7 +12,7 @@ from lightning_adam.preflight.recorder import LOOKS_THROUGH
 
 DEPTH = 12
 """Operations between the loss and the errors that it sums."""
-KEEPS_THE_SIGN = ("Mean", "Sum", "Sqrt", "Amin", "Amax", "Min", "Max", *LOOKS_THROUGH)
+KEEPS_THE_SIGN = ("Mean", "Sum", "Sqrt", *LOOKS_THROUGH)
 JOINS = ("Add", "Stack", "Cat")
 
 
