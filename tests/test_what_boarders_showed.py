@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor, nn
 
 from lightning_adam.diagnosis import Finding, RunSignals
+from lightning_adam.preflight.cheap import cheap_checks
 from tests.healthy_run import RUN, both, diagnose, healthy, heavy, light
 from tests.test_late_verdicts import SGD, alarms, creeping, run_of
 from tests.test_strangers_runs import grave
@@ -107,6 +111,25 @@ def test_a_rate_that_finds_itself_is_too_large_where_a_step_replaces_the_weights
     found = grave(thrown(ratio, replace(SHORT, optimizer="Prodigy", steps_like="adapted", plain_moments=False, lr=1.0)))
 
     assert [rule for rule in found if rule == "LR-HIGH"] == told
+
+
+def drawn(draw: Callable[[Tensor], object]) -> list[str]:
+    """What the first step's checks say of three layers whose weights are drawn so."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 1))
+    for layer in net[::2]:
+        draw(layer.weight)
+    return [finding.rule for finding in cheap_checks(net, [], None)]
+
+
+@pytest.mark.parametrize(
+    ("draw", "told"),
+    [(nn.init.uniform_, ["INIT-SCALE"]), (lambda w: nn.init.uniform_(w, -0.5, 0.5), []), (nn.init.kaiming_normal_, [])],
+    ids=["rand", "around zero", "kaiming"],
+)
+def test_weights_of_one_sign_are_told_at_the_first_step(draw: Callable[[Tensor], object], told: list[str]) -> None:
+    """``torch.rand`` where ``torch.randn`` was meant; no family of the corpus begins so."""
+    assert drawn(draw) == told
 
 
 def test_a_healthy_run_is_told_nothing_of_the_kind() -> None:
