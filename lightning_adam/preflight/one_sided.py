@@ -42,7 +42,7 @@ def _weights_of_layers(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _has_one_sign(weight: Tensor) -> bool:
-    """And differs from unit to unit: weights that are all the same are another fault. One unit mostly tells that it has two."""
+    """And differs from unit to unit: weights that are all the same are another fault. One unit often tells two signs."""
     return _is_of_one_sign(weight[0]) and _is_of_one_sign(weight) and float(weight.min()) < float(weight.max())
 
 
