@@ -113,6 +113,14 @@ def test_a_rate_that_finds_itself_is_too_large_where_a_step_replaces_the_weights
     assert [rule for rule in found if rule == "LR-HIGH"] == told
 
 
+@pytest.mark.parametrize(("beta1", "told"), [(0.85, []), (0.95, ["STATE-CORRUPT"])], ids=["it cycles", "it stays"])
+def test_no_bound_of_one_beta1_holds_in_the_first_steps_of_a_fast_cycle(beta1: float, told: list[str]) -> None:
+    """``OneCycleLR`` takes β₁ from 0.95 to 0.85 and back, in one step each where a run has four."""
+    cycle = both(light(beta1=0.95), light(1, 2, beta1=beta1), heavy(2, 3, bound_excess=1.2))
+
+    assert grave(diagnose(map(cycle, healthy(6)), replace(SHORT, total_steps=6.0))) == told
+
+
 def drawn(draw: Callable[[Tensor], object]) -> list[str]:
     """What the first step's checks say of three layers whose weights are drawn so."""
     torch.manual_seed(0)

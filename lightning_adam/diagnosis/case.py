@@ -161,6 +161,13 @@ class Case:
         return bool(self.past.recent("second_moment_p50", 16))
 
     @property
+    def remembers_another_beta1(self) -> bool:
+        """Whether m still holds over 1 % of what it was when β₁ jumped, as by ``OneCycleLR`` in a run of few steps: it was
+        gathered by one β₁ and is corrected by another, and no bound for one holds."""
+        changed, beta1 = self.past.beta1_changed, self.now.beta1
+        return changed >= 0 and 0 < beta1 < 1 and beta1 ** (self.past.count - changed) > 0.01
+
+    @property
     def warms_up(self) -> bool:
         """The helper's schedule says so, or the rate has risen."""
         return self.run.warmup > 1 or self.now.lr > self.past.first_lr * 1.001

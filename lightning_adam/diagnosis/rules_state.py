@@ -314,7 +314,7 @@ def state_corrupt(case: Case) -> Finding | None:
     Proof, with 2 % for rounding; 8-bit states may err by 25 %. Healthy: at most 0.76 of the bound, spoilt: 72 and more.
     """
     heavy, run = case.now.heavy, case.run
-    if _remembers_another_beta2(case):
+    if _remembers_another_beta2(case) or case.remembers_another_beta1:
         return None
     allowed = 1.25 if run.state_dtype in ("uint8", "int8") else 1.02
     if heavy is None or not run.plain_moments or not allowed < heavy.bound_excess < math.inf:

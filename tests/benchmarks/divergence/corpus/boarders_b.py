@@ -101,7 +101,7 @@ class Stacked(nn.Module):
         return out
 
 
-@family("adam", 1e-2, 150, supervised=True)
+@family("adam", 1e-2, 150, supervised=True, not_in=("fp16",))
 def boarder_two_layers_of_cells() -> Task:
     """Python's source, character by character, by two layers of LSTM."""
     return Task(Stacked(), windows(32, 12), next_sign)  # type: ignore[arg-type]
@@ -268,7 +268,7 @@ def letters_of_modules() -> tuple[Tensor, Tensor]:
     return torch.tensor(rows), torch.tensor(owners)
 
 
-@family("sparse-adam", 1e-2, 200, supervised=True)
+@family("sparse-adam", 1e-2, 200, supervised=True, not_in=("fp16", "clip"))
 def boarder_sparse_pairs_of_letters() -> Task:
     """Which module a line is from, by an embedding with sparse gradients and SparseAdam."""
     return Task(Bag(), rows_of(64, *letters_of_modules()), classes)
