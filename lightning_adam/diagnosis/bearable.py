@@ -51,8 +51,9 @@ def creeps(case: Case) -> bool:
         return False
     if case.run.misses_untrained or any(fact.rule == "FROZEN" for fact in known_facts(case)):
         return False
-    is_steep = median(past.norms[-50:]) > UNFADED * median(past.first_norms)
-    return is_steep and past.peak_lr * FAR_BELOW < bearable_rate(case)
+    usual = median(past.norms[-50:])
+    is_steep = usual > UNFADED * median(past.first_norms)
+    return is_steep and past.peak_lr * FAR_BELOW < min(bearable_rate(case), _polyaks_step(case, past.level, usual))
 
 
 def _by_slope(case: Case) -> float:
@@ -63,8 +64,15 @@ def _by_slope(case: Case) -> float:
     loss, norm, momentum = case.first_loss, case.first_norm, case.run.momentum
     if case.past.is_signed or not (0 < loss < math.inf and 0 < norm < math.inf):
         return math.nan
-    left = 1 - min(momentum, 0.999) if momentum > 0 else 1.0
-    clipped = min(1.0, case.run.clip / norm) if case.run.clip > 0 else 1.0
-    by_loss = POLYAK * math.sqrt(left) * loss / norm / (norm * clipped)
-    most = MOST_OF_NORM * left * case.past.unit_rate
+    by_loss, most = _polyaks_step(case, loss, norm), MOST_OF_NORM * _left_of(momentum) * case.past.unit_rate
     return min(by_loss, most) if most > 0 else by_loss
+
+
+def _polyaks_step(case: Case, loss: float, norm: float) -> float:
+    """At a loss and a gradient norm: a plateau's small gradient at the start says nothing of the slope that follows it."""
+    clipped = min(1.0, case.run.clip / norm) if case.run.clip > 0 else 1.0
+    return POLYAK * math.sqrt(_left_of(case.run.momentum)) * loss / norm / (norm * clipped)
+
+
+def _left_of(momentum: float) -> float:
+    return 1 - min(momentum, 0.999) if momentum > 0 else 1.0

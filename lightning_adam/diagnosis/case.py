@@ -13,6 +13,8 @@ from lightning_adam.diagnosis.signals import RunSignals, StepSignals
 BETTER_THAN, WORSE_THAN = 0.03, 0.12
 """Around the loss of a constant answer, as a share of it: what estimates of it err by, and what noisy steps add."""
 
+KNOWS_MORE = 0.85
+"""Of what guessing costs: under it something was learnt, wherever it began; much of some data nobody can predict."""
 MOST_DOUBT = 0.1
 """Of what guessing costs: a loss that is lower by more has learnt something, however noisy it is."""
 UNIT = 3
@@ -157,6 +159,13 @@ class Case:
     def has_second_moment(self) -> bool:
         """Whether the optimizer keeps one: then a step does not depend on the gradient's size."""
         return bool(self.past.recent("second_moment_p50", 16))
+
+    @property
+    def remembers_another_beta1(self) -> bool:
+        """Whether m still holds over 1 % of what it was when β₁ jumped, as by ``OneCycleLR`` in a run of few steps: it was
+        gathered by one β₁ and is corrected by another, and no bound for one holds."""
+        changed, beta1 = self.past.beta1_changed, self.now.beta1
+        return changed >= 0 and 0 < beta1 < 1 and beta1 ** (self.past.count - changed) > 0.01
 
     @property
     def warms_up(self) -> bool:

@@ -59,6 +59,11 @@ class Curve:
         """How far it has fallen from its start at its best."""
         return max(0.0, self.start - self.best)
 
+    @property
+    def stands_at_its_best(self) -> bool:
+        """It has gained more than noise and kept it: without a floor that is known, it may have arrived."""
+        return self.progress > 4 * self.noise and self.now < self.best + self.noise
+
 
 def curve_of(past: History) -> Curve:
     """All NaN where no loss is known."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from lightning_adam.diagnosis.case import Case
+from lightning_adam.diagnosis.case import KNOWS_MORE, Case
 from lightning_adam.diagnosis.course import ENOUGH, LATE, LEARNT, STUCK, Curve, falls, has_fallen, noise_of
 from lightning_adam.diagnosis.finding import Finding
 from lightning_adam.diagnosis.history import median
 from lightning_adam.diagnosis.large_steps import FALLEN, HOPELESS, lost_its_start, never_recovered
-from lightning_adam.diagnosis.large_weights import outweighs_all_steps
+from lightning_adam.diagnosis.large_weights import large_weights_decide
 from lightning_adam.diagnosis.theory import LARGE_RATIO
 
 PROOF = frozenset({
@@ -30,7 +30,9 @@ SHORTENED = frozenset({
 })  # fmt: skip
 """Of these, rules that measure that each step, or what it moves, is a part of what it should be: that time runs out agrees,
 too."""
-RATES_TOO_SMALL = frozenset({"LR-LOW", "SCHEDULE-NEVER-ARRIVES", "SCHEDULE-COLLAPSED"})
+LEADS_NOWHERE = frozenset({"LR-LOW", "SCHEDULE-NEVER-ARRIVES"})
+"""Rules that weights which have hardly left their initialisation prove, whatever the loss."""
+RATES_TOO_SMALL = LEADS_NOWHERE | {"SCHEDULE-COLLAPSED"}
 """Rules that are no consequence of a rate that is too large."""
 FIRST_STEPS = frozenset({"INPUT-SCALE", "LR-HIGH", "NO-WARMUP"})
 """Rules that see their sickness in the first steps only: the suspicion lasts until the loss has fallen, or not."""
@@ -53,8 +55,6 @@ GONE = 20
 BOUNCING = frozenset({"OSCILLATION"})
 """Rules that noise looks like: only a loss that rises agrees."""
 
-KNOWS_MORE = 0.85
-"""Of what guessing costs: under it something was learnt, wherever it began; much of some data nobody can predict."""
 CLEARED = 0.5
 """Of its start: a suspicion of a run that falls below it was none."""
 TOO_SLOW = 0.6
@@ -97,7 +97,7 @@ def agrees(rule: str, case: Case) -> bool:
         return not is_apart and not (rule in LARGE_STEPS and is_unmoved(case))
     if rule in SCALES:
         has_moved = rule != "INPUT-SCALE" or not 0 < case.past.moved < HARDLY_MOVED
-        is_held = rule == "INIT-SCALE" and (falls_short(case) or outweighs_all_steps(case))
+        is_held = rule == "INIT-SCALE" and (falls_short(case) or large_weights_decide(case, _ends_at(case, _pace(case))))
         return has_moved and case.curve.count >= patience(case) and (is_left_high(case) or is_held)
     if rule in BOUNCING or case.curve.count < patience(case):
         return False
@@ -123,7 +123,7 @@ def _slows_learning(rule: str, case: Case) -> bool:
     """As SMALL_STEPS says; what is but shortened may be falling, where its noise would hide that it does."""
     if rule == "INPUT-CONSTANT" and case.only_guesses(case.curve.now):  # the best that can be had of it
         return True
-    if rule == "LR-LOW" and case.curve.signed and is_where_it_was_initialised(case):
+    if rule in LEADS_NOWHERE and case.curve.signed and is_where_it_was_initialised(case):
         return True
     if rule == "SCHEDULE-COLLAPSED" and stays_where_its_rate_left_it(case):
         return True
@@ -134,7 +134,7 @@ def _slows_learning(rule: str, case: Case) -> bool:
 
 def _agrees_of_several(rule: str, case: Case) -> bool:
     """Adversaries' losses rise and stand still in healthy runs: not far out, under hopeless steps, or at unmoved weights."""
-    if _left_its_range(case) or (rule == "LR-LOW" and is_where_it_was_initialised(case)):
+    if _left_its_range(case) or (rule in LEADS_NOWHERE and is_where_it_was_initialised(case)):
         return True
     if rule == "SCHEDULE-COLLAPSED":
         return stays_where_its_rate_left_it(case)
@@ -182,7 +182,8 @@ def is_where_it_began(case: Case) -> bool:
         return is_stuck(case)
     if case.guesses and all(curve.now < KNOWS_MORE * guess for guess in case.guesses):
         return False
-    return is_stuck(case) and curve.start - curve.now + _doubt(curve) < FALLEN * curve.start
+    start = max(curve.start, case.first_loss)  # large steps may learn most of it in the first five
+    return is_stuck(case) and start - curve.now + _doubt(curve) < FALLEN * start
 
 
 def _doubt(curve: Curve) -> float:
@@ -266,7 +267,7 @@ def is_slow(case: Case) -> bool:
     """It stands still, or would at its present pace end at over 60 % of its start."""
     curve = case.curve
     if case.course == "standing":
-        return True
+        return not (curve.signed and curve.stands_at_its_best)
     return not curve.signed and curve.start > 0 and _ends_at(case, _pace(case)) > TOO_SLOW * curve.start
 
 

@@ -20,6 +20,8 @@ RATES = 25
 """Learning rates that are remembered: whether a rate was raised shortly before something broke."""
 LOW = 0.01001
 """Of its peak: a rate that two steps of a tenth have lowered, and a rounding more."""
+BETA1_JUMP = 0.005
+"""Between two steps; a cycle over 100 steps moves β₁ by 0.003."""
 LEVELS = 40
 """Points of the curve of the whole run."""
 ODD_INPUT = 5
@@ -69,6 +71,8 @@ class History:
         non_finite: whether something was not finite before.
         beta2: of the last step.
         beta2_changed: the count of steps when it was changed last; -1 where it has always been the same.
+        beta1: of the last step.
+        beta1_changed: the count of steps when it jumped last, by more than a long cycle moves it in a step; -1 for never.
         rates: the last learning rates.
         former_peak: highest learning rate before these; the first one where there were none.
         raised: the count of steps when the rate was raised last; -1 where it never was.
@@ -120,6 +124,8 @@ class History:
     non_finite: bool = False
     beta2: float = math.nan
     beta2_changed: int = -1
+    beta1: float = math.nan
+    beta1_changed: int = -1
     rates: list[float] = field(default_factory=list)
     former_peak: float = math.nan
     raised: int = -1
@@ -201,6 +207,8 @@ class History:
     def before_step(self, now: StepSignals) -> None:
         """Take in what this step's rules must already know of it: counters and the pass."""
         self._remember_beta2(now.beta2)
+        self.beta1_changed = self.count if abs(now.beta1 - self.beta1) > BETA1_JUMP else self.beta1_changed
+        self.beta1 = now.beta1
         self.skips = self.skips + 1 if now.skipped else 0
         self.bad_losses = self.bad_losses + (not math.isfinite(now.loss)) if now.skipped else 0
         self.unzeroed = self.unzeroed + 1 if now.not_zeroed else 0

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
-from lightning_adam.diagnosis.advice import Advice, clip_to, lower_rate
+from lightning_adam.diagnosis.advice import Advice, clip_to, configured_rate, lower_rate
 from lightning_adam.diagnosis.case import Case
 from lightning_adam.diagnosis.course import noise_of
 from lightning_adam.diagnosis.finding import Finding
 from lightning_adam.diagnosis.harm import MOST_DROPPED, falls_short, is_slow
 from lightning_adam.diagnosis.history import PASSES, median, spread
-from lightning_adam.diagnosis.rules_slow import is_a_short_way, rate_of_good_steps
+from lightning_adam.diagnosis.rules_slow import is_a_short_way, never_arrives, rate_of_good_steps
 from lightning_adam.diagnosis.rules_validation import memorises
 from lightning_adam.diagnosis.theory import SMALL_RATIO
 from lightning_adam.diagnosis.trainer_words import words_for
@@ -27,6 +27,8 @@ ENOUGH = 100
 """Finite losses, by which a loss that stands is told from one that is noisy."""
 SHORT_RUN, MOST_OF_A_SHORT_RUN = 75, 0.75
 """Losses and share of a run of hardly more than ENOUGH steps: by then, only what guessing costs is known to be too much."""
+HARDLY_ANY = 0.1
+"""Of the configured rate: where the run never had more, it is no matter of the labels."""
 COLLAPSED = " Of a variational autoencoder: give the divergence less weight, or raise its weight from 0 in the first steps."
 """What a decoder that has lost its codes needs (Bowman et al. 2016, arXiv:1511.06349, section 3.1)."""
 NON_FINITE_REMEDY = {
@@ -186,6 +188,8 @@ def no_learning(case: Case) -> Finding | None:
     ratio = median(past.recent("update_ratio_p50", 3))
     if ratio < SMALL_RATIO or is_a_short_way(case):
         return None
+    if past.peak_lr < HARDLY_ANY * configured_rate(case):
+        return never_arrives(case)
     advice = rate_of_good_steps(case) if ratio < 5e-4 else None
     steps = f" (weights move {percent(ratio)} of their norm per step, as usual)" if 5e-4 <= ratio <= 0.03 else ""
     return Finding(
@@ -323,7 +327,17 @@ def wrong_sign(case: Case) -> Finding | None:
 
 def _loss_scale(case: Case) -> float:
     """How large the loss was at first; at least one nat: a similarity begins at zero and ends at -1."""
-    return max(1.0, abs(case.past.initial_loss), spread(case.past.first_losses[:10]))
+    return max(1.0, abs(case.past.initial_loss), spread(case.past.first_losses[:10]), _depth_of_counts(case))
+
+
+def _depth_of_counts(case: Case) -> float:
+    """How far the likelihood of counts of the targets' size lies under zero, R·(ln R - 1) for a mean of R, less than R·ln R.
+
+    ``torch.nn.PoissonNLLLoss`` leaves out the factorial, which does not depend on the model: raw counts take a loss that
+    begins near zero far down, ever faster while the logarithm of the rate grows.
+    """
+    rms = median(case.past.recent("target_rms", PASSES))
+    return rms * math.log(rms) if rms > 1 else 0.0
 
 
 def _error_scale(case: Case) -> float:

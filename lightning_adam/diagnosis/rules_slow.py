@@ -48,7 +48,9 @@ def lr_low(case: Case) -> Finding | None:
     if now.heavy is None or past.count < 60 or (began_trained(case) and not never_turns(case)):
         return None
     found = _too_small_steps(case) if now.lr > 0.3 * past.peak_lr else _left_off_early(case)
-    return _never_arrives(case) if found is not None and past.peak_lr < 0.5 * configured_rate(case) else found
+    if found is None or not past.peak_lr < 0.5 * configured_rate(case):
+        return found
+    return None if past.low_lr > 0 else never_arrives(case)  # what has fallen since is SCHEDULE-COLLAPSED's
 
 
 def _too_small_steps(case: Case) -> Finding | None:
@@ -101,9 +103,13 @@ def _too_low(case: Case, message: str, evidence: dict[str, float | str], advice:
 def began_trained(case: Case) -> bool:
     """A classifier's first loss was well under what guessing costs: it goes on from others' training, and has less to go.
 
-    Not where its weights are as initialised: then the loss is none that guessing the labels has to do with.
+    By what guessing costs in its own loss, where that is known: of grades that are asked for as several yes or no it is less
+    than the labels' entropy. Not where its weights are as initialised: then the loss is none that guessing the labels has to
+    do with.
     """
-    return not case.run.untrained and case.past.initial_loss < TRAINED * median(case.past.recent("target_entropy", PASSES))
+    entropy = median(case.past.recent("target_entropy", PASSES))
+    guess = min(case.run.constants) if case.run.constants else entropy
+    return not case.run.untrained and case.past.initial_loss < TRAINED * guess
 
 
 def rate_of_good_steps(case: Case, least: float = 3.0) -> Advice:
@@ -266,7 +272,7 @@ def _steps_agree(case: Case, rms: float) -> bool:
     return rms > agreement(case.now.beta1)
 
 
-def _never_arrives(case: Case) -> Finding:
+def never_arrives(case: Case) -> Finding:
     """The rate that was configured was never reached: a warmup that is counted in epochs, or is longer than the run."""
     now, configured = case.now, configured_rate(case)
     return Finding(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from lightning_adam.diagnosis.advice import higher_rate
+from lightning_adam.diagnosis.advice import configured_rate, higher_rate
 from lightning_adam.diagnosis.bearable import creeps
 from lightning_adam.diagnosis.case import Case
 from lightning_adam.diagnosis.finding import Finding
@@ -236,12 +236,12 @@ def bf16_stall(case: Case) -> Finding | None:
     """Updates are rounded away: over 80 % of 16-bit elements do not move, on three passes (healthy ≤ 0.51, sick ≥ 0.94).
 
     Round-to-nearest loses |Δ| under half the spacing, 2⁻⁹ to 2⁻⁸ of the weight in bf16. A rate that is small by design is
-    none.
+    none, at a schedule's end or in a warmup.
     """
     past, heavy, now = case.past, case.now.heavy, case.now
     if heavy is None or past.count < 20 or not past.lasts("lost_updates", 3, 10, 0.8) or not case.loss_is_high:
         return None
-    if now.lr < 0.02 * past.peak_lr:
+    if now.lr < 0.02 * max(past.peak_lr, configured_rate(case)):
         return None
     advice = higher_rate(case, 10.0)
     return Finding(
@@ -314,7 +314,7 @@ def state_corrupt(case: Case) -> Finding | None:
     Proof, with 2 % for rounding; 8-bit states may err by 25 %. Healthy: at most 0.76 of the bound, spoilt: 72 and more.
     """
     heavy, run = case.now.heavy, case.run
-    if _remembers_another_beta2(case):
+    if _remembers_another_beta2(case) or case.remembers_another_beta1:
         return None
     allowed = 1.25 if run.state_dtype in ("uint8", "int8") else 1.02
     if heavy is None or not run.plain_moments or not allowed < heavy.bound_excess < math.inf:

@@ -86,9 +86,10 @@ def lr_high(case: Case) -> Finding | None:
 
 def _lr_high_early(case: Case) -> Finding | None:
     past = case.past
-    if case.run.steps_like in ("adapted", "accumulated"):  # the first step says nothing of the later ones
+    if case.run.steps_like == "accumulated":  # the first step says nothing of the later ones
         return None
-    stays = past.early_ratio > LARGE_FIRST_STEP and (case.warms_up or not case.has_second_moment)
+    grows = case.run.steps_like == "adapted"  # a rate that is found on the way is not too large for being higher than it was
+    stays = past.early_ratio > LARGE_FIRST_STEP and not grows and (case.warms_up or not case.has_second_moment)
     if not (past.early_ratio > HOPELESS_FIRST_STEP or stays) or _is_decay(case):
         return None
     advice = lower_rate(case, _by_first_step(case))

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 
-from lightning_adam.diagnosis.case import Case
+from lightning_adam.diagnosis.case import KNOWS_MORE, Case
 from lightning_adam.diagnosis.finding import Finding
-from lightning_adam.diagnosis.harm import KNOWS_MORE
 from lightning_adam.diagnosis.history import PASSES, median
 from lightning_adam.diagnosis.wording import number
 

@@ -27,6 +27,7 @@ from lightning_adam.preflight.dropouts import largest_dropped_share
 from lightning_adam.preflight.facts import Facts, found, some
 from lightning_adam.preflight.gradients import matrices
 from lightning_adam.preflight.negated import is_negated_error
+from lightning_adam.preflight.one_sided import one_sided
 from lightning_adam.preflight.recorder import Recorder
 from lightning_adam.preflight.step import LAYERS, Step, prediction_call, target_path, traced
 from lightning_adam.preflight.task import Task
@@ -84,6 +85,8 @@ def cheap_checks(module: Any, optimizers: Sequence[Optimizer], first_batch: Any,
     for check in checks:
         if all(facts.has(part) for part in check.needs):
             findings += check.judge(facts)
+    if all(finding.rule != "INIT-SCALE" for finding in findings):
+        findings += one_sided(facts)
     if step is not None and all(finding.rule != "INIT-SCALE" for finding in findings):
         findings += _loud(facts)
     return without_symptoms(findings)

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from tests.benchmarks.divergence.corpus import (  # noqa: F401
     adversaries,
+    boarders,
+    boarders_b,
+    boarders_c,
+    boarders_d,
     generative,
     guests,
     guests_b,

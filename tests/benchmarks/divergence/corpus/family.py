@@ -50,7 +50,8 @@ class Family:
         supervised: whether shuffled targets make it unlearnable.
         continuous: whether the inputs are floats that an upstream mistake may scale.
         by_loss: whether its loss tells how well it does; else the task has a measure.
-        not_in: precisions in which torch cannot compute it: an operation is missing, or constants are of 32 bits.
+        not_in: precisions in which torch cannot compute it: an operation is missing, or constants are of 32 bits; and
+            ``clip`` where it cannot take the gradients' norm.
     """
 
     name: str

@@ -91,7 +91,7 @@ def softmax_over_rows(net: nn.Module) -> None:
 
 def head_made_anew(net: nn.Module) -> None:
     """The last layer is replaced after the optimizer has been made."""
-    name = _last_linear(net)
+    name = last_linear(net)
     owner, _, own = name.rpartition(".")
     head = copy.deepcopy(net.get_submodule(name))
     head.reset_parameters()  # type: ignore[operator]
@@ -100,21 +100,22 @@ def head_made_anew(net: nn.Module) -> None:
 
 def features_detached(net: nn.Module) -> None:
     """What goes into the last layer is cut off from what made it."""
-    net.get_submodule(_last_linear(net)).register_forward_pre_hook(lambda module, inputs: _cut_off(inputs))
+    net.get_submodule(last_linear(net)).register_forward_pre_hook(lambda module, inputs: _cut_off(inputs))
 
 
 def _cut_off(inputs: Any) -> Any:
     return tuple(part.detach() if isinstance(part, Tensor) else part for part in inputs)
 
 
-def _last_linear(net: nn.Module) -> str:
+def last_linear(net: nn.Module) -> str:
+    """The name of the last linear layer."""
     return [name for name, module in net.named_modules() if type(module) is nn.Linear][-1]
 
 
 @torch.no_grad()
 def loud_head(net: nn.Module) -> None:
     """The last layer's weights are a hundred times as large as they were to be."""
-    net.get_submodule(_last_linear(net)).weight.mul_(100.0)  # type: ignore[operator,union-attr]
+    net.get_submodule(last_linear(net)).weight.mul_(100.0)  # type: ignore[operator,union-attr]
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from tests.benchmarks.divergence.corpus import guest_mishaps, lodger_mishaps, mishaps
+from tests.benchmarks.divergence.corpus import boarder_mishaps, guest_mishaps, lodger_mishaps, mishaps
 from tests.benchmarks.divergence.corpus.family import Batch, Family
 from tests.benchmarks.divergence.corpus.optimizers import ADAMS
 from tests.benchmarks.divergence.corpus.settings import digest
@@ -84,8 +84,16 @@ def _is_among(*sets: frozenset[str]) -> Callable[[Family], bool]:
     return lambda family: any(family.name in names for names in sets)
 
 
-_classifies = _is_among(mishaps.CLASSIFIED, lodger_mishaps.CLASSIFIED)
-_regresses = _is_among(mishaps.REGRESSIONS, lodger_mishaps.REGRESSIONS)
+_classifies = _is_among(mishaps.CLASSIFIED, lodger_mishaps.CLASSIFIED, boarder_mishaps.CLASSIFIED)
+_regresses = _is_among(mishaps.REGRESSIONS, lodger_mishaps.REGRESSIONS, boarder_mishaps.REGRESSIONS)
+_rectifies = _is_among(mishaps.RECTIFIED, lodger_mishaps.RECTIFIED, boarder_mishaps.RECTIFIED)
+_shuffles_a_table = _is_among(guest_mishaps.SHUFFLED_TABLES, lodger_mishaps.SHUFFLED_TABLES, boarder_mishaps.SHUFFLED_TABLES)
+_is_switched = _is_among(guest_mishaps.SWITCHED, lodger_mishaps.SWITCHED, boarder_mishaps.SWITCHED)
+_compares_rows = _is_among(lodger_mishaps.COMPARED_ROWS, boarder_mishaps.COMPARED_ROWS)
+_tells_apart = _is_among(lodger_mishaps.TOLD_APART, boarder_mishaps.TOLD_APART)
+_ignores_labels = _is_among(lodger_mishaps.IGNORABLE, boarder_mishaps.IGNORABLE)
+_is_a_table = _is_among(lodger_mishaps.TABLES, boarder_mishaps.TABLES)
+_normalises = _is_among(lodger_mishaps.NORMALISED, boarder_mishaps.NORMALISED)
 
 
 def _learns_by_loss(family: Family) -> bool:
@@ -148,7 +156,7 @@ _BLIND_OF_KIND: dict[str, Mistake] = {
     "momentum-999": Mistake("LR-HIGH", TOO_LARGE | {"OSCILLATION"}, _is_sgd, momentum=0.999),
     "loss-times-500": Mistake("LR-HIGH", TOO_LARGE | {"LOSS-IS-SUM"}, _is_sgd, loss=lambda t, n, loss: 500 * loss),
     "dead-units": Mistake("DEAD-PARAMETER", frozenset({"GRAD-VANISHING", "NO-LEARNING", "DEAD-UNITS"}),
-                          _is_among(mishaps.RECTIFIED, lodger_mishaps.RECTIFIED), net=mishaps.biased_to_death),
+                          _rectifies, net=mishaps.biased_to_death),
     "targets-raw": Mistake("INPUT-SCALE", frozenset({"TARGET-SCALE"}), _regresses,
                            batch=lambda t, n, b: (*b[:-1], b[-1] * 1e3 + 5e3)),
     "nan-labels": Mistake("NON-FINITE", frozenset({"SCALER-SKIPS"}), _regresses, onset=0.6,
@@ -207,17 +215,17 @@ _OF_GUESTS: dict[str, Mistake] = {
 """Written with the guests, by somebody who had not read the rules; each in a third of the families that it applies to."""
 _OF_GUESTS_OF_KIND: dict[str, Mistake] = {
     "one-row-per-batch": Mistake("DUPLICATES", NOTHING_LEARNT | {"ONE-LABEL", "ONE-CLASS", "BATCHNORM-BATCH", "OSCILLATION"},
-                                 _is_among(guest_mishaps.SHUFFLED_TABLES, lodger_mishaps.SHUFFLED_TABLES),
+                                 _shuffles_a_table,
                                  batch=guest_mishaps.one_row_in_every_place),
     "tanh-at-the-end": Mistake("OUTPUT-RANGE", NOTHING_LEARNT | {"TARGET-SCALE"}, _is_compared,
                                net=guest_mishaps.squashed_at_the_end),
-    "left-in-eval": Mistake("EVAL-MODE", applies=_is_among(guest_mishaps.SWITCHED, lodger_mishaps.SWITCHED), exact=True,
+    "left-in-eval": Mistake("EVAL-MODE", applies=_is_switched, exact=True,
                             net=guest_mishaps.left_in_evaluation),
 }  # fmt: skip
 """Likewise, of few families."""
 
 
-_is_layered = _is_among(lodger_mishaps.LAYERED)
+_is_layered = _is_among(lodger_mishaps.LAYERED, boarder_mishaps.LAYERED)
 _OF_LODGERS: dict[str, Mistake] = {
     "head-made-anew": Mistake("OPTIMIZER-MISSES", frozenset({"OPTIMIZER-STALE", "UNUSED-PARAMETER", "DEAD-PARAMETER"}),
                               _is_layered, net=lodger_mishaps.head_made_anew, exact=True),
@@ -242,23 +250,68 @@ _OF_LODGERS: dict[str, Mistake] = {
 }  # fmt: skip
 """Written with the lodgers, by somebody who had not read the rules; each in a third of the families that it applies to."""
 _OF_LODGERS_OF_KIND: dict[str, Mistake] = {
-    "column-against-row": Mistake("BROADCAST", NOTHING_LEARNT, _is_among(lodger_mishaps.COMPARED_ROWS),
+    "column-against-row": Mistake("BROADCAST", NOTHING_LEARNT, _compares_rows,
                                   batch=lodger_mishaps.as_a_column),
-    "sigmoid-twice": Mistake("DOUBLE-SIGMOID", NOTHING_LEARNT, _is_among(lodger_mishaps.TOLD_APART),
+    "sigmoid-twice": Mistake("DOUBLE-SIGMOID", NOTHING_LEARNT, _tells_apart,
                              net=lodger_mishaps.sigmoid_at_the_end),
     "softmax-over-rows": Mistake("SOFTMAX-DIM", NOTHING_LEARNT | {"DOUBLE-SOFTMAX", "BATCH-MIXING"}, _has_classes,
                                  net=lodger_mishaps.softmax_over_rows),
     "loss-clamped": Mistake("ZERO-GRADIENT", NOTHING_LEARNT | {"NO-GRADIENT", "DEAD-PARAMETER", "GRAD-VANISHING"},
                             _has_classes, loss=lambda t, n, loss: loss.clamp(max=0.01), exact=True),
     "nothing-to-learn-from": Mistake("NON-FINITE", frozenset({"IGNORED", "SCALER-SKIPS"}),
-                                     _is_among(lodger_mishaps.IGNORABLE), onset=0.6, exact=True,
+                                     _ignores_labels, onset=0.6, exact=True,
                                      batch=lodger_mishaps.nothing_to_learn_from),
-    "column-in-cents": Mistake("INPUT-SCALE", applies=_is_among(lodger_mishaps.TABLES),
+    "column-in-cents": Mistake("INPUT-SCALE", applies=_is_a_table,
                                batch=lodger_mishaps.a_column_in_cents),
     "two-rows-per-batch": Mistake("BATCHNORM-BATCH", NOTHING_LEARNT | {"OSCILLATION", "LR-HIGH"},
-                                  _is_among(lodger_mishaps.NORMALISED), batch=lodger_mishaps.two_rows),
+                                  _normalises, batch=lodger_mishaps.two_rows),
 }  # fmt: skip
 """Likewise, of few families."""
+
+
+def _is_a_boarder(family: Family) -> bool:
+    return family.name.startswith("boarder-")
+
+
+_is_layered_boarder = _is_among(boarder_mishaps.LAYERED)
+_OF_BOARDERS: dict[str, Mistake] = {
+    "eps-tenth": Mistake("EPS-HIGH", applies=_is_adam, eps=0.1),
+    "weights-times-10": Mistake("INIT-SCALE", frozenset({"NO-LEARNING", "GRAD-EXPLODING", "INITIAL-LOSS"}),
+                                net=mishaps.scaled(10.0)),
+    "resumed-without-state": Mistake("STATE-LOST", applies=_is_adam, forgets_every=100.0, exact=True, onset=1 / 3),
+    "label-of-the-next-row": Mistake("NO-LEARNING", frozenset({"PLATEAU"}), lambda f: f.supervised,
+                                     batch=boarder_mishaps.label_of_the_next_row),
+    "labels-apart-from-half-way": Mistake("NO-LEARNING", frozenset({"PLATEAU", "LOSS-DIVERGED", "BAD-BATCH", "LOSS-SPIKE"}),
+                                          lambda f: f.supervised, onset=0.5,
+                                          batch=boarder_mishaps.labels_apart_from_half_way),
+    "raw-from-half-way": Mistake("INPUT-SCALE", frozenset({"BAD-BATCH", "GRAD-EXPLODING", "LOSS-DIVERGED", "LOSS-SPIKE"}),
+                                 _has_numbers_and_targets, batch=boarder_mishaps.raw_from_half_way, onset=0.5),
+    "divided-by-no-spread": Mistake("NON-FINITE", frozenset({"DATA-NONFINITE", "SCALER-SKIPS"}), lambda f: f.continuous,
+                                    batch=boarder_mishaps.divided_by_no_spread, exact=True),
+    "wrapped-around": Mistake("INPUT-SCALE", NOTHING_LEARNT, _has_numbers_and_targets, batch=boarder_mishaps.wrapped_around),
+    "in-the-wrong-mode": Mistake("SCHEDULE-COLLAPSED", frozenset({"LR-LOW"}), factor=boarder_mishaps.in_the_wrong_mode),
+    "average-copied-back": Mistake("UPDATE-LOST", NOTHING_LEARNT | {"LR-LOW"}, net=boarder_mishaps.average_copied_back),
+    "zeroed-every-eighth": Mistake("GRAD-NOT-ZEROED", zeroed_every=8.0, exact=True),
+    "body-frozen": Mistake("FROZEN", frozenset({"UNUSED-PARAMETER", "NO-GRADIENT", "DEAD-PARAMETER"}), _is_layered_boarder,
+                           net=boarder_mishaps.body_frozen, exact=True),
+    "body-made-anew": Mistake("OPTIMIZER-MISSES", frozenset({"OPTIMIZER-STALE", "UNUSED-PARAMETER", "DEAD-PARAMETER"}),
+                              _is_layered_boarder, net=boarder_mishaps.body_made_anew, exact=True),
+}  # fmt: skip
+"""Written with the boarders, by somebody who had not read the rules; each in a third of their families, and in no others."""
+_OF_BOARDERS_OF_KIND: dict[str, Mistake] = {
+    "decay-thousandfold": Mistake("DECAY-DOMINATES", applies=lambda f: f.optimizer in ("adamw", "adamw-95"),
+                                  weight_decay=10.0),
+    "accumulated-undivided": Mistake("LR-HIGH", TOO_LARGE | {"LOSS-IS-SUM"}, _is_sgd, loss=lambda t, n, loss: 64 * loss),
+    "hot-logits": Mistake("INIT-SCALE", TOO_LARGE | {"INITIAL-LOSS", "GRAD-EXPLODING"},
+                          _is_among(boarder_mishaps.CLASSIFIED), net=boarder_mishaps.hot_logits),
+    "momentum-99-of-rmsprop": Mistake("LR-HIGH", TOO_LARGE | {"OSCILLATION"}, lambda f: f.optimizer == "rmsprop",
+                                      momentum=0.99),
+}  # fmt: skip
+"""Likewise, of few families."""
+
+
+def _of_boarders(mistake: Mistake) -> Mistake:
+    return replace(mistake, applies=lambda f: _is_a_boarder(f) and mistake.applies(f))
 
 
 def _in_a_third(name: str, mistake: Mistake) -> Mistake:
@@ -273,4 +326,6 @@ MISTAKES: dict[str, Mistake] = {
     **{name: _in_a_third(name, mistake) for name, mistake in (_VISITING | _OF_GUESTS | _OF_LODGERS).items()},
     **_OF_GUESTS_OF_KIND,
     **_OF_LODGERS_OF_KIND,
+    **{name: _of_boarders(_in_a_third(name, mistake)) for name, mistake in _OF_BOARDERS.items()},
+    **{name: _of_boarders(mistake) for name, mistake in _OF_BOARDERS_OF_KIND.items()},
 }

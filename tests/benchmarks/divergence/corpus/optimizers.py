@@ -42,6 +42,7 @@ OPTIMIZERS: dict[str, Make] = {
     "rmsprop": torch.optim.RMSprop,
     "rmsprop-dqn": lambda p, lr: torch.optim.RMSprop(p, lr, alpha=0.95, eps=0.01, centered=True),
     "adagrad": torch.optim.Adagrad,
+    "sparse-adam": torch.optim.SparseAdam,
     "nadam": torch.optim.NAdam,
     "radam": torch.optim.RAdam,
     "adamax": torch.optim.Adamax,

@@ -102,7 +102,8 @@ class Setting:
     def applies(self, family: Family) -> bool:
         """Rates are carried over from Adam to others only."""
         others = family.optimizer in ADAMS and self.optimizer != family.optimizer
-        return self.precision not in family.not_in and (not self.optimizer or others)
+        is_able = self.precision not in family.not_in and (self.clip is None or "clip" not in family.not_in)
+        return is_able and (not self.optimizer or others)
 
     def of(self, family: Family) -> Family:
         """The family with the other optimizer and its rate."""
