@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from lightning_adam.diagnosis.case import Case
+from lightning_adam.diagnosis.changed_aim import without_cause
 from lightning_adam.diagnosis.codec import Record
 from lightning_adam.diagnosis.due import LOOKED_AT, SOON, SUDDEN, Calm, calm, is_due
 from lightning_adam.diagnosis.episodes import Episode, restored, stored
@@ -129,11 +130,13 @@ class Diagnosis:
         if self._is_silenced(finding):
             return None
         going_on = {episode.finding.rule: episode for episode in self._lasting if self._is_open(episode)}
-        known = going_on.get(finding.rule)
-        if known is not None and _is_same(known, finding, suspected) and not self._is_unrelated_now(known, case):
-            return self._continue(known, finding)
+        known = going_on.pop(finding.rule, None)
         causes = [going_on[rule] for rule in _causes_of(finding, case) if rule in going_on]
         causes = [cause for cause in causes if self._explains(cause, finding, case)]
+        if not causes:
+            finding = without_cause(finding, case)
+        if known is not None and _is_same(known, finding, suspected) and not self._is_unrelated_now(known, case):
+            return self._continue(known, finding)
         for worse, better in BETTER.items():
             if finding.rule in better and worse in going_on and self._gives_way(going_on[worse], suspected, causes):
                 return self._rename(going_on[worse], finding, suspected)
