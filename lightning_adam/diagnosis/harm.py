@@ -11,6 +11,7 @@ from lightning_adam.diagnosis.finding import Finding
 from lightning_adam.diagnosis.history import median
 from lightning_adam.diagnosis.large_steps import FALLEN, HOPELESS, lost_its_start, never_recovered
 from lightning_adam.diagnosis.large_weights import outweighs_all_steps
+from lightning_adam.diagnosis.saddle import leaves_a_saddle
 from lightning_adam.diagnosis.theory import LARGE_RATIO
 
 PROOF = frozenset({
@@ -112,7 +113,7 @@ def agrees(rule: str, case: Case) -> bool:
         return _slows_learning(rule, case)
     if rule in LARGE_STEPS and (gives_back(case) or lost_its_start(case) or never_recovered(case)):
         return True
-    if rule in LARGE_STEPS and (lacks_a_rate(case) or has_slowed_down(case)):
+    if rule in LARGE_STEPS and (lacks_a_rate(case) or has_slowed_down(case) or leaves_a_saddle(case)):
         return False
     if rule in FIRST_STEPS:
         return not is_unmoved(case) and is_where_it_began(case)

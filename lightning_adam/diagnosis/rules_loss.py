@@ -13,6 +13,7 @@ from lightning_adam.diagnosis.harm import MOST_DROPPED, falls_short, is_slow
 from lightning_adam.diagnosis.history import PASSES, median, spread
 from lightning_adam.diagnosis.rules_slow import is_a_short_way, rate_of_good_steps
 from lightning_adam.diagnosis.rules_validation import memorises
+from lightning_adam.diagnosis.saddle import leaves_a_saddle
 from lightning_adam.diagnosis.theory import SMALL_RATIO
 from lightning_adam.diagnosis.trainer_words import words_for
 from lightning_adam.diagnosis.wording import batch_name, number, percent
@@ -177,7 +178,7 @@ def no_learning(case: Case) -> Finding | None:
         return None
     if run.dropout >= MOST_DROPPED and (is_slow(case) or falls_short(case)):
         return _drops_nearly_all(case)
-    if case.course == "falling" or _is_at_its_lowest(case) or past.target_moves:
+    if case.course == "falling" or _is_at_its_lowest(case) or past.target_moves or leaves_a_saddle(case):
         return None
     first, level = median(past.first_losses[10:]), median(past.losses[-_compared(case) :])
     guesses = case.progress >= 0.5 and case.course == "standing" and case.only_guesses(level)
