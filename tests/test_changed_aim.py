@@ -63,3 +63,12 @@ def test_a_rise_under_a_raised_rate_is_still_critical() -> None:
     told = found(lambda step, net, x, y: F.cross_entropy(net(x), y), lambda step: 3e-3 if step < 90 else 2.0)
 
     assert "critical" in [f.severity for f in told]
+
+
+def test_what_knew_more_than_guessing_before_a_longer_rollout_has_learnt() -> None:
+    """The first step's price of a constant answer is none of a sum of more terms."""
+
+    def of_more_terms(step: int, net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(net(x), y) + (step > 90) * F.cross_entropy(net(x * 0.3 + torch.randn_like(x)), y)
+
+    assert [f.rule for f in found(of_more_terms) if f.severity != "info"] == []

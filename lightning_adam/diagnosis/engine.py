@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from lightning_adam.diagnosis.case import Case
-from lightning_adam.diagnosis.changed_aim import without_cause
+from lightning_adam.diagnosis.changed_aim import rose_at_once, without_cause
 from lightning_adam.diagnosis.codec import Record
 from lightning_adam.diagnosis.due import LOOKED_AT, SOON, SUDDEN, Calm, calm, is_due
 from lightning_adam.diagnosis.episodes import Episode, restored, stored
@@ -164,6 +164,8 @@ class Diagnosis:
         if self._is_disproved(cause, case) or (finding.rule == "BAD-BATCH" and self._did_no_harm_for_long(cause, case)):
             return False
         if finding.rule == "LOSS-DIVERGED" and self._was_followed_by_bad_batch(cause):
+            return False
+        if finding.rule == "LOSS-DIVERGED" and rule in LARGE_STEPS and cause.is_suspected and rose_at_once(case):
             return False
         if rule == "NO-WARMUP" and finding.rule == "LR-HIGH" and self._is_settled(cause):
             return False  # steps that are too large for long are no matter of a warmup

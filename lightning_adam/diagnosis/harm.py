@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 
 from lightning_adam.diagnosis.case import Case
+from lightning_adam.diagnosis.changed_aim import rose_at_once
 from lightning_adam.diagnosis.course import ENOUGH, LATE, LEARNT, STUCK, Curve, falls, has_fallen, noise_of
 from lightning_adam.diagnosis.finding import Finding
 from lightning_adam.diagnosis.history import median
@@ -95,7 +96,7 @@ def agrees(rule: str, case: Case) -> bool:
         return _agrees_of_several(rule, case)
     if case.course == "rising":
         is_apart = rule in SCALES and case.guesses and case.beats_guessing(case.curve.now)
-        return not is_apart and not (rule in LARGE_STEPS and is_unmoved(case))
+        return not is_apart and not (rule in LARGE_STEPS and (is_unmoved(case) or rose_at_once(case)))
     if rule in SCALES:
         has_moved = rule != "INPUT-SCALE" or not 0 < case.past.moved < HARDLY_MOVED
         is_held = rule == "INIT-SCALE" and (falls_short(case) or outweighs_all_steps(case))

@@ -9,7 +9,7 @@ from lightning_adam.diagnosis.advice import Advice, clip_to, lower_rate
 from lightning_adam.diagnosis.case import Case
 from lightning_adam.diagnosis.course import noise_of
 from lightning_adam.diagnosis.finding import Finding
-from lightning_adam.diagnosis.harm import MOST_DROPPED, falls_short, is_slow
+from lightning_adam.diagnosis.harm import KNOWS_MORE, MOST_DROPPED, falls_short, is_slow
 from lightning_adam.diagnosis.history import PASSES, median, spread
 from lightning_adam.diagnosis.rules_slow import is_a_short_way, rate_of_good_steps
 from lightning_adam.diagnosis.rules_validation import memorises
@@ -178,15 +178,27 @@ def no_learning(case: Case) -> Finding | None:
         return None
     if run.dropout >= MOST_DROPPED and (is_slow(case) or falls_short(case)):
         return _drops_nearly_all(case)
-    if case.course == "falling" or _is_at_its_lowest(case) or past.target_moves or leaves_a_saddle(case):
+    if case.course in ("falling", "rising") or _is_at_its_lowest(case) or past.target_moves or leaves_a_saddle(case):
         return None
     first, level = median(past.first_losses[10:]), median(past.losses[-_compared(case) :])
-    guesses = case.progress >= 0.5 and case.course == "standing" and case.only_guesses(level)
+    guesses = _stays_at_guessing(case, level)
     if not guesses and (past.is_signed or past.finite < ENOUGH or not _stands_where_it_began(case, first, level)):
         return None
-    ratio = median(past.recent("update_ratio_p50", 3))
-    if ratio < SMALL_RATIO or is_a_short_way(case):
+    if median(past.recent("update_ratio_p50", 3)) < SMALL_RATIO or is_a_short_way(case):
         return None
+    return _nothing_learnt(case, first, level, guesses)
+
+
+def _stays_at_guessing(case: Case, level: float) -> bool:
+    """After half of the run it stands there, and never was clearly lower: what was, knew more, and has lost it since, or
+    measures something else by now."""
+    if not (case.progress >= 0.5 and case.course == "standing" and case.only_guesses(level)):
+        return False
+    return case.past.is_signed or not case.past.best_loss < KNOWS_MORE * min(case.guesses) - 2 * case.curve.error
+
+
+def _nothing_learnt(case: Case, first: float, level: float, guesses: bool) -> Finding:
+    ratio = median(case.past.recent("update_ratio_p50", 3))
     advice = rate_of_good_steps(case) if ratio < 5e-4 else None
     steps = f" (weights move {percent(ratio)} of their norm per step, as usual)" if 5e-4 <= ratio <= 0.03 else ""
     return Finding(
@@ -197,7 +209,7 @@ def no_learning(case: Case) -> Finding | None:
         f"{': what guessing the same for every example gives' if guesses else ''}{steps}.",
         {"level": level, "first": first, "update_ratio": ratio},
         remedy="Look at the labels, whether they belong to the inputs, at the shapes that the loss compares, and whether "
-        f"one batch can be learnt by heart.{COLLAPSED if guesses and run.constants else ''}"
+        f"one batch can be learnt by heart.{COLLAPSED if guesses and case.run.constants else ''}"
         f"{f' {advice.text}' if advice is not None and advice.text else ''}",
         changes=advice.changes if advice is not None else {},
     )
