@@ -15,8 +15,8 @@ POLYAK = 0.3
 corpus have 0.16 to 0.56."""
 MOST_OF_NORM = 0.15
 """Of a weight matrix' norm, by a first step of plain SGD, or by all that momentum makes of it: 32 tuned runs of the corpus
-have 0.16 in the median, 57 with a momentum of 0.9 have 0.09. It holds where the first gradient is small, and Polyak's step is
-too long for what comes after: recurrent and convolutional nets gain their curvature as they learn."""
+have 0.16 in the median, 57 with a momentum of 0.9 have 0.09. It holds where the first gradient is small, and Polyak's step
+is too long for what comes after: recurrent and convolutional nets gain their curvature as they learn."""
 OF_ADAMS = {"sign": 1 / 7, "accumulated": 8.0}
 """Of the step that Adam's first one may take. A sign's later steps are no smaller, and agree for longer (Chen et al. 2023,
 arXiv:2302.06675, use a third to a tenth of AdamW's rate); Adagrad's shrink as 1/√t, to an eighth in the mean of 250."""
