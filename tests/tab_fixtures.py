@@ -12,12 +12,8 @@ import pytest
 from tests.tab_browser import CHROMIUM, QUIET, Tab, is_error, tensorboard, wait_for
 
 STEPS = range(0, 200, 10)
-<<<<<<< HEAD
 VIEWPORT = {"width": 1400, "height": 1800}
-OURS = {"trained", "known", "bad-numbers", "one-step", "no-step", "truncated", "nonsense"}
-=======
 OURS = {"trained", "known", "bad-numbers", "one-step", "no-step", "truncated", "nonsense", "two-optimizers"}
->>>>>>> audit18
 """The runs that have data of ours."""
 
 

@@ -75,7 +75,7 @@ SICK = (
     Example("NO-LEARNING", lambda s: replace(s, loss=2.3 + 0.02 * math.sin(s.step))),
     Example("PLATEAU", lambda s: replace(s, loss=max(2.0, 4 - s.step / 10) + 0.05 * math.sin(s.step))),
     Example("LOSS-SPIKE", light(70, 71, loss=19.0)),
-    Example("LOSS-DIVERGED", light(70, loss=20.0)),
+    Example("LOSS-DIVERGED", light(70, loss=60.0)),
 )
 
 LOOKALIKES = (
@@ -120,7 +120,7 @@ LOOKALIKES = (
     Example("NO-LEARNING", lambda s: replace(s, loss=2.3 - 0.001 * s.step + 0.01 * math.sin(s.step))),
     Example("PLATEAU", both(lambda s: replace(s, loss=max(2.0, 4 - s.step / 10)), light(60, lr=1e-4))),
     Example("LOSS-SPIKE", light(70, 71, loss=1.8)),
-    Example("LOSS-DIVERGED", light(70, 72, loss=20.0)),
+    Example("LOSS-DIVERGED", light(70, 72, loss=60.0)),
 )
 
 

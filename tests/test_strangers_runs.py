@@ -78,7 +78,7 @@ def test_loss_that_begins_at_minus_the_labels_entropy_has_the_wrong_sign(first: 
 @pytest.mark.parametrize(("rms", "codes"), [(6.0, []), (1.0, ["LOSS-DIVERGED"])])
 def test_loss_that_rises_with_its_targets_has_not_diverged(rms: float, codes: list[str]) -> None:
     """Returns of six times their first size are worth 36 times the squared error."""
-    rises = both(heavy(until=10, target_rms=1.0), heavy(10, target_rms=rms), light(70, loss=20.0))
+    rises = both(heavy(until=10, target_rms=1.0), heavy(10, target_rms=rms), light(70, loss=60.0))
 
     assert grave(found(rises)) == codes
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from lightning_adam.diagnosis.case import Case
+from lightning_adam.diagnosis.changed_aim import rose_at_once, without_cause
 from lightning_adam.diagnosis.codec import Record
 from lightning_adam.diagnosis.due import LOOKED_AT, SOON, SUDDEN, Calm, calm, is_due
 from lightning_adam.diagnosis.episodes import Episode, restored, stored
@@ -129,11 +130,13 @@ class Diagnosis:
         if self._is_silenced(finding):
             return None
         going_on = {episode.finding.rule: episode for episode in self._lasting if self._is_open(episode)}
-        known = going_on.get(finding.rule)
-        if known is not None and _is_same(known, finding, suspected) and not self._is_unrelated_now(known, case):
-            return self._continue(known, finding)
+        known = going_on.pop(finding.rule, None)
         causes = [going_on[rule] for rule in _causes_of(finding, case) if rule in going_on]
         causes = [cause for cause in causes if self._explains(cause, finding, case)]
+        if not causes:
+            finding = without_cause(finding, case)
+        if known is not None and _is_same(known, finding, suspected) and not self._is_unrelated_now(known, case):
+            return self._continue(known, finding)
         for worse, better in BETTER.items():
             if finding.rule in better and worse in going_on and self._gives_way(going_on[worse], suspected, causes):
                 return self._rename(going_on[worse], finding, suspected)
@@ -161,6 +164,8 @@ class Diagnosis:
         if self._is_disproved(cause, case) or (finding.rule == "BAD-BATCH" and self._did_no_harm_for_long(cause, case)):
             return False
         if finding.rule == "LOSS-DIVERGED" and self._was_followed_by_bad_batch(cause):
+            return False
+        if finding.rule == "LOSS-DIVERGED" and rule in LARGE_STEPS and cause.is_suspected and rose_at_once(case):
             return False
         if rule == "NO-WARMUP" and finding.rule == "LR-HIGH" and self._is_settled(cause):
             return False  # steps that are too large for long are no matter of a warmup

@@ -6,11 +6,13 @@ import math
 from dataclasses import replace
 
 from lightning_adam.diagnosis.case import KNOWS_MORE, Case
+from lightning_adam.diagnosis.changed_aim import rose_at_once
 from lightning_adam.diagnosis.course import ENOUGH, LATE, LEARNT, STUCK, Curve, falls, has_fallen, noise_of
 from lightning_adam.diagnosis.finding import Finding
 from lightning_adam.diagnosis.history import median
 from lightning_adam.diagnosis.large_steps import FALLEN, HOPELESS, lost_its_start, never_recovered
 from lightning_adam.diagnosis.large_weights import large_weights_decide
+from lightning_adam.diagnosis.saddle import leaves_a_saddle
 from lightning_adam.diagnosis.theory import LARGE_RATIO
 
 PROOF = frozenset({
@@ -94,7 +96,7 @@ def agrees(rule: str, case: Case) -> bool:
         return _agrees_of_several(rule, case)
     if case.course == "rising":
         is_apart = rule in SCALES and case.guesses and case.beats_guessing(case.curve.now)
-        return not is_apart and not (rule in LARGE_STEPS and is_unmoved(case))
+        return not is_apart and not (rule in LARGE_STEPS and (is_unmoved(case) or rose_at_once(case)))
     if rule in SCALES:
         has_moved = rule != "INPUT-SCALE" or not 0 < case.past.moved < HARDLY_MOVED
         is_held = rule == "INIT-SCALE" and (falls_short(case) or large_weights_decide(case, _ends_at(case, _pace(case))))
@@ -112,7 +114,7 @@ def agrees(rule: str, case: Case) -> bool:
         return _slows_learning(rule, case)
     if rule in LARGE_STEPS and (gives_back(case) or lost_its_start(case) or never_recovered(case)):
         return True
-    if rule in LARGE_STEPS and (lacks_a_rate(case) or has_slowed_down(case)):
+    if rule in LARGE_STEPS and (lacks_a_rate(case) or has_slowed_down(case) or leaves_a_saddle(case)):
         return False
     if rule in FIRST_STEPS:
         return not is_unmoved(case) and is_where_it_began(case)

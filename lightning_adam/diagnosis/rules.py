@@ -11,6 +11,7 @@ from collections.abc import Callable
 from lightning_adam.diagnosis import (
     rules_gradients,
     rules_labels,
+    rules_learning,
     rules_loss,
     rules_slow,
     rules_state,
@@ -57,8 +58,8 @@ RULES: dict[str, Rule] = {
     "OSCILLATION": rules_steps.oscillation,
     "UNUSED-PARAMETER": rules_wiring.unused_parameter,
     "WRONG-SIGN": rules_loss.wrong_sign,
-    "NO-LEARNING": rules_loss.no_learning,
-    "PLATEAU": rules_loss.plateau,
+    "NO-LEARNING": rules_learning.no_learning,
+    "PLATEAU": rules_learning.plateau,
     "LOSS-SPIKE": rules_loss.loss_spike,
     "LOSS-DIVERGED": rules_loss.loss_diverged,
 }

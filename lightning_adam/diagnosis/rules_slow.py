@@ -12,6 +12,7 @@ from lightning_adam.diagnosis.finding import Finding
 from lightning_adam.diagnosis.harm import AGREE, goes_on_as_it_began, is_where_it_was_initialised
 from lightning_adam.diagnosis.history import PASSES, median
 from lightning_adam.diagnosis.large_weights import SHORT_WAY
+from lightning_adam.diagnosis.saddle import leaves_a_saddle
 from lightning_adam.diagnosis.theory import HEALTHY_RATIO, SMALL_RATIO, agreement
 from lightning_adam.diagnosis.wording import loss_clause, number, percent
 
@@ -45,7 +46,7 @@ def lr_low(case: Case) -> Finding | None:
     the loss must have stood still for 40 % of the run. The rate to try gives a healthy ratio once steps disagree as usual.
     """
     past, now = case.past, case.now
-    if now.heavy is None or past.count < 60 or (began_trained(case) and not never_turns(case)):
+    if now.heavy is None or past.count < 60 or (began_trained(case) and not never_turns(case)) or leaves_a_saddle(case):
         return None
     found = _too_small_steps(case) if now.lr > 0.3 * past.peak_lr else _left_off_early(case)
     if found is None or not past.peak_lr < 0.5 * configured_rate(case):
