@@ -1,4 +1,4 @@
-"""A loss that jumps although no step did it: what it measures has changed.
+"""A loss that rises although no step did it: what it measures has changed.
 
 A task, a term's weight, a temperature, the labels' smoothing, a curriculum's next stage, or the data.
 """
@@ -16,6 +16,8 @@ from lightning_adam.diagnosis.wording import number
 FAR = 10
 """Times its start: what another task costs a model that was trained for the former one, or the same one by a larger weight,
 is not that much more than what it costs an untrained one."""
+HAD_LEARNT = 0.5
+"""Of its start, at its best: what then lies above the start has lost all, which no new scale is likely to look like."""
 SOON, BEFORE = 80, 10
 """Losses in which a jump is looked for, and those before it that tell the level."""
 STANDS_OUT = 3
@@ -25,20 +27,22 @@ STANDS_OUT = 3
 def without_cause(finding: Finding, case: Case) -> Finding:
     """Information instead of a divergence that no other finding explains and that the steps cannot have made.
 
-    A loss that jumps in one step, when no step before it was large and no gradient stood out, is most often measured by
-    another scale from there on. One that climbs has diverged, however slowly it does.
+    To ruin a model a step has to move its weights far, and then ``LR-HIGH`` is told beside. What jumps, or what rises slowly
+    without having lost all that was learnt, is most often measured by another scale from there on.
     """
-    if finding.rule != "LOSS-DIVERGED" or not rose_at_once(case):
+    if finding.rule != "LOSS-DIVERGED":
         return finding
     level, best, first = (float(finding.evidence[name]) for name in ("level", "best", "first"))
-    if not case.past.is_signed and median(case.past.losses[-5:]) > FAR * first:
+    has_lost_all = not case.past.is_signed and best < HAD_LEARNT * first < first < level
+    is_unexplained = rose_at_once(case) or (_are_steps_usual(case) and not has_lost_all)
+    if not is_unexplained or (not case.past.is_signed and median(case.past.losses[-5:]) > FAR * first):
         return finding
     return Finding(
         "LOSS-DIVERGED",
         "info",
         finding.step,
-        f"the loss went from {number(best, 4)} (its best level) to {number(level, 4)}, most of it in one step, and the "
-        "steps before were of a usual size: what it measures may have changed.",
+        f"the loss went from {number(best, 4)} (its best level) to {number(level, 4)}, and the steps before were of a usual "
+        "size: what it measures may have changed.",
         dict(finding.evidence),
         remedy="Where a task, a weight of a term, a temperature or the data were meant to change here, nothing is wrong. "
         "Else look at the batches since then, and log the terms of the loss one by one.",
@@ -68,3 +72,9 @@ def _ratio_before(case: Case, since: int) -> float:
     past = case.past
     pairs = zip(past.pass_counts, past.passes.get("update_ratio_p50", []), strict=False)
     return next((ratio for count, ratio in reversed(list(pairs)) if count < past.count - since), math.nan)
+
+
+def _are_steps_usual(case: Case) -> bool:
+    """As far as the last passes tell; where none has, nobody knows."""
+    largest = max(case.past.recent("update_ratio_p50", 3), default=math.nan)
+    return largest < LARGE_RATIO and case.past.ratio_average < LARGE_RATIO and not case.rate_was_raised
