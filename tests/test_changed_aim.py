@@ -55,7 +55,7 @@ def test_a_loss_that_is_made_otherwise_has_not_diverged(loss: Loss) -> None:
 def test_the_information_says_that_steps_were_of_a_usual_size() -> None:
     told = {f.rule: f for f in found(of_another_task)}
 
-    assert "under steps of a usual size" in told["LOSS-DIVERGED"].message
+    assert "the steps before were of a usual size" in told["LOSS-DIVERGED"].message
     assert not told["LOSS-DIVERGED"].changes
 
 

@@ -116,7 +116,7 @@ LOOKALIKES = (
     Example("SCHEDULE-COLLAPSED", light(60, 75, lr=1e-7)),
     Example("OSCILLATION", heavy(60, 130, alignment=-0.6)),
     Example("UNUSED-PARAMETER", light(50, 55, without_gradient=2)),
-    Example("WRONG-SIGN", lambda s: replace(s, loss=60.0 - 30 * math.log(1 + s.step))),
+    Example("WRONG-SIGN", lambda s: replace(s, loss=20.0 - 30 * math.log(1 + s.step))),
     Example("NO-LEARNING", lambda s: replace(s, loss=2.3 - 0.001 * s.step + 0.01 * math.sin(s.step))),
     Example("PLATEAU", both(lambda s: replace(s, loss=max(2.0, 4 - s.step / 10)), light(60, lr=1e-4))),
     Example("LOSS-SPIKE", light(70, 71, loss=1.8)),

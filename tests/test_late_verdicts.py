@@ -59,16 +59,11 @@ def test_eval_mode_is_to_blame_where_nothing_is_learnt(losses: Losses, rules: li
     assert [f.rule for f in alarms(run_of(losses), replace(RUN, eval_modules=("net.1",)))] == rules
 
 
-@pytest.mark.parametrize(("growth", "told"), [(1.0, []), (1.03, [("LOSS-DIVERGED", "critical")])])
-def test_a_climb_over_the_start_is_divergence_however_slow(growth: float, told: list[tuple[str, str]]) -> None:
-    """From 2.3 to 0.6 in 80 steps, and then to 5.1 in 180: no ten losses stand out of the sixty before.
-
-    Under a rate that has been raised; a loss that climbs under steps of a usual size may have got another weight.
-    """
+def test_a_climb_over_the_start_is_divergence_however_slow() -> None:
+    """From 2.3 to 0.6 in 80 steps, and then to 5.1 in 180: no ten losses stand out of the sixty before."""
     run = run_of(lambda t: np.where(t < 80, 0.6 + 1.7 * np.exp(-t / 15), 0.6 + 0.025 * (t - 80)))
-    ramp = [replace(s, lr=1e-3 * growth ** max(0, s.step - 80)) for s in run]
 
-    assert [(f.rule, f.severity) for f in alarms(ramp)] == told
+    assert [(f.rule, f.severity) for f in alarms(run)] == [("LOSS-DIVERGED", "critical")]
 
 
 @pytest.mark.parametrize(("configured", "rule"), [(1e-3, "LR-HIGH"), (1.0, "LOSS-DIVERGED")])

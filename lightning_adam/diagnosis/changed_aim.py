@@ -11,12 +11,14 @@ from lightning_adam.diagnosis.case import Case
 from lightning_adam.diagnosis.finding import Finding
 from lightning_adam.diagnosis.history import median
 from lightning_adam.diagnosis.theory import LARGE_RATIO
-from lightning_adam.diagnosis.wording import number, percent
+from lightning_adam.diagnosis.wording import number
 
 FAR = 10
 """Times its start: what another task costs a model that was trained for the former one, or the same one by a larger weight,
 is not that much more than what it costs an untrained one."""
-SOON, BEFORE = 60, 10
+HAD_LEARNT = 0.5
+"""Of its start, at its best: what then lies above the start has lost all, which no new scale is likely to look like."""
+SOON, BEFORE = 80, 10
 """Losses in which a jump is looked for, and those before it that tell the level."""
 STANDS_OUT = 3
 """Times the usual gradient norm."""
@@ -25,20 +27,22 @@ STANDS_OUT = 3
 def without_cause(finding: Finding, case: Case) -> Finding:
     """Information instead of a divergence that no other finding explains and that the steps cannot have made.
 
-    To ruin a model a step has to move its weights far, and then ``LR-HIGH`` is told beside. What rises under steps of a
-    usual size, at a rate that nobody has raised, is most often measured by another scale from there on.
+    To ruin a model a step has to move its weights far, and then ``LR-HIGH`` is told beside. What jumps, or what rises slowly
+    without having lost all that was learnt, is most often measured by another scale from there on.
     """
-    if finding.rule != "LOSS-DIVERGED" or not (_are_steps_usual(case) or rose_at_once(case)):
+    if finding.rule != "LOSS-DIVERGED":
         return finding
     level, best, first = (float(finding.evidence[name]) for name in ("level", "best", "first"))
-    if not case.past.is_signed and median(case.past.losses[-5:]) > FAR * first:
+    has_lost_all = not case.past.is_signed and best < HAD_LEARNT * first < first < level
+    is_unexplained = rose_at_once(case) or (_are_steps_usual(case) and not has_lost_all)
+    if not is_unexplained or (not case.past.is_signed and median(case.past.losses[-5:]) > FAR * first):
         return finding
     return Finding(
         "LOSS-DIVERGED",
         "info",
         finding.step,
-        f"the loss went from {number(best, 4)} (its best level) to {number(level, 4)}, under steps of a usual size "
-        f"({percent(_largest_ratio(case))} of the weights' norm): what it measures may have changed.",
+        f"the loss went from {number(best, 4)} (its best level) to {number(level, 4)}, and the steps before were of a usual "
+        "size: what it measures may have changed.",
         dict(finding.evidence),
         remedy="Where a task, a weight of a term, a temperature or the data were meant to change here, nothing is wrong. "
         "Else look at the batches since then, and log the terms of the loss one by one.",
@@ -52,7 +56,7 @@ def rose_at_once(case: Case) -> bool:
     at first, and has a rule of its own.
     """
     past = case.past
-    losses, norms = past.losses[-SOON:], past.norms[-SOON - BEFORE :]
+    losses, norms = past.losses[-SOON - BEFORE :], past.norms[-SOON - 2 * BEFORE :]
     jump = max(range(1, len(losses)), key=lambda k: losses[k] - losses[k - 1], default=0)
     if jump < BEFORE or len(norms) < len(losses) or case.rate_was_raised:
         return False
@@ -72,9 +76,5 @@ def _ratio_before(case: Case, since: int) -> float:
 
 def _are_steps_usual(case: Case) -> bool:
     """As far as the last passes tell; where none has, nobody knows."""
-    return _largest_ratio(case) < LARGE_RATIO and case.past.ratio_average < LARGE_RATIO and not case.rate_was_raised
-
-
-def _largest_ratio(case: Case) -> float:
-    """The median matrix' ‖Δθ‖/‖θ‖ on the last three passes, the highest of them."""
-    return max(case.past.recent("update_ratio_p50", 3), default=float("nan"))
+    largest = max(case.past.recent("update_ratio_p50", 3), default=math.nan)
+    return largest < LARGE_RATIO and case.past.ratio_average < LARGE_RATIO and not case.rate_was_raised

@@ -79,7 +79,7 @@ def _is_one(norms: list[float]) -> bool:
 
 def nothing_returned(facts: Facts) -> Iterator[Finding]:
     """Who leaves out some batches has another return beside, and so has who fills a memory first."""
-    method = type(facts.task.module).training_step
+    method = facts.task.module.training_step
     if isinstance(facts.step.error, NoLossError) and not facts.task.manual and _never_returns_anything(method):
         yield found(
             "NO-GRADIENT",
