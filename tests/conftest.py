@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["browser", "calm", "idle_tabs", "logdir", "opened", "server", "sick"]  # fixtures
 
 
+pytest.register_assert_rewrite("tests.preflight_kinds")
 gc.disable()  # until all is collected: what is imported stays, and to search it for garbage takes a second
 
 
@@ -33,6 +34,14 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
     if collection_path.suffix != ".py" or collection_path.name.startswith("test_"):
         return None
     return ">>>" not in collection_path.read_text() or None
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """What a file of preflight's kinds has entered, by its name (see tests/preflight_kinds.py)."""
+    kinds = getattr(metafunc.module, "KINDS", None)
+    for argument in {"fault", "sound"}.intersection(metafunc.fixturenames):
+        entered = getattr(kinds, argument)
+        metafunc.parametrize(argument, entered.values(), ids=entered)
 
 
 def pytest_collection_finish() -> None:

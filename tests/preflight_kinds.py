@@ -1,4 +1,7 @@
-"""Faults entered by their names beside what looks like them and is none; a test file for each subject asks for both."""
+"""Faults entered by their names beside what looks like them and is none; a test file for each subject asks for both.
+
+Such a file has ``KINDS`` and imports the two tests, which run once for each entry (``pytest_generate_tests`` in conftest).
+"""
 
 from __future__ import annotations
 
@@ -17,14 +20,14 @@ class Kinds:
     """What a file of tests enters."""
 
     def __init__(self) -> None:
-        self.faults: dict[str, tuple[str, Build]] = {}
+        self.fault: dict[str, tuple[str, Build]] = {}
         self.sound: dict[str, Build] = {}
 
     def sick(self, code: str) -> Callable[[Build], Build]:
         """Enter a fault under its name."""
 
         def enter(build: Build) -> Build:
-            self.faults[build.__name__] = (code, build)
+            self.fault[build.__name__] = (code, build)
             return build
 
         return enter
@@ -34,13 +37,20 @@ class Kinds:
         self.sound[build.__name__] = build
         return build
 
-    def first_alarm(self, name: str) -> list[str]:
-        """The code of the first warning on a fault."""
-        return alarms(self.faults[name][1])[:1]
-
 
 def alarms(build: Build) -> list[str]:
     """The codes of all warnings on what is built."""
     L.seed_everything(0, verbose=False)
     module, data, *options = build()
     return graves(la.preflight(module, data, **(options[0] if options else {})))
+
+
+def test_kind_is_named_by_its_cause(fault: tuple[str, Build]) -> None:
+    """Whatever the shape that it comes in."""
+    code, build = fault
+    assert alarms(build)[:1] == [code]
+
+
+def test_what_looks_like_the_kind_is_let_pass(sound: Build) -> None:
+    """The same form, and meant so."""
+    assert alarms(sound) == []

@@ -18,23 +18,11 @@ from tests.benchmarks.preflight.data import clusters, curve, generator, loader, 
 from tests.benchmarks.preflight.outsiders_parts import views_of_things
 from tests.benchmarks.preflight.parts import Built, Stepped, perceptron
 from tests.benchmarks.preflight.travellers_parts import pixelwise
-from tests.preflight_kinds import Kinds, alarms
+from tests.preflight_kinds import Kinds, test_kind_is_named_by_its_cause, test_what_looks_like_the_kind_is_let_pass  # noqa: F401
 from tests.test_preflight import graves
 
 KINDS = Kinds()
 sick, healthy = KINDS.sick, KINDS.healthy
-
-
-@pytest.mark.parametrize("name", KINDS.faults)
-def test_kind_is_named_by_its_cause(name: str) -> None:
-    """Whatever the shape that it comes in."""
-    assert KINDS.first_alarm(name) == [KINDS.faults[name][0]]
-
-
-@pytest.mark.parametrize("name", KINDS.sound)
-def test_what_looks_like_the_kind_is_let_pass(name: str) -> None:
-    """The same form, and meant so."""
-    assert alarms(KINDS.sound[name]) == []
 
 
 @sick("DOUBLE-SOFTMAX")

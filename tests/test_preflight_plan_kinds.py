@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import lightning as L
-import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -14,22 +13,10 @@ import lightning_adam as la
 from tests.benchmarks.preflight.data import clusters, loader
 from tests.benchmarks.preflight.outsiders_parts import ByHand
 from tests.benchmarks.preflight.parts import Built, Stepped, perceptron
-from tests.preflight_kinds import Kinds, alarms
+from tests.preflight_kinds import Kinds, test_kind_is_named_by_its_cause, test_what_looks_like_the_kind_is_let_pass  # noqa: F401
 
 KINDS = Kinds()
 sick, healthy = KINDS.sick, KINDS.healthy
-
-
-@pytest.mark.parametrize("name", KINDS.faults)
-def test_kind_is_named_by_its_cause(name: str) -> None:
-    """Whatever the shape that it comes in."""
-    assert KINDS.first_alarm(name) == [KINDS.faults[name][0]]
-
-
-@pytest.mark.parametrize("name", KINDS.sound)
-def test_what_looks_like_the_kind_is_let_pass(name: str) -> None:
-    """The same form, and meant so."""
-    assert alarms(KINDS.sound[name]) == []
 
 
 class Hooked(Stepped):

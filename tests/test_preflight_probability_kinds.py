@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -13,22 +12,10 @@ from torch.nn import functional as F
 from tests.benchmarks.preflight.data import chains, clusters, loader, rows
 from tests.benchmarks.preflight.parts import Built, Stepped, perceptron
 from tests.benchmarks.preflight.settlers_parts import tagged
-from tests.preflight_kinds import Kinds, alarms
+from tests.preflight_kinds import Kinds, test_kind_is_named_by_its_cause, test_what_looks_like_the_kind_is_let_pass  # noqa: F401
 
 KINDS = Kinds()
 sick, healthy = KINDS.sick, KINDS.healthy
-
-
-@pytest.mark.parametrize("name", KINDS.faults)
-def test_kind_is_named_by_its_cause(name: str) -> None:
-    """Whatever the shape that it comes in."""
-    assert KINDS.first_alarm(name) == [KINDS.faults[name][0]]
-
-
-@pytest.mark.parametrize("name", KINDS.sound)
-def test_what_looks_like_the_kind_is_let_pass(name: str) -> None:
-    """The same form, and meant so."""
-    assert alarms(KINDS.sound[name]) == []
 
 
 def scored(loss: Callable[[Tensor, Tensor], Tensor]) -> Built:

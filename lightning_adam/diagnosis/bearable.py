@@ -6,8 +6,8 @@ import math
 
 from lightning_adam.diagnosis.case import Case
 from lightning_adam.diagnosis.facts import known_facts
-from lightning_adam.diagnosis.harm import falls_straight
 from lightning_adam.diagnosis.history import median
+from lightning_adam.diagnosis.pace import falls_straight
 from lightning_adam.diagnosis.theory import good_first_step
 
 POLYAK = 0.3

@@ -12,6 +12,7 @@ from lightning_adam.diagnosis.finding import Finding
 from lightning_adam.diagnosis.history import median
 from lightning_adam.diagnosis.large_steps import FALLEN, HOPELESS, lost_its_start, never_recovered
 from lightning_adam.diagnosis.large_weights import large_weights_decide
+from lightning_adam.diagnosis.pace import AGREE, ends_at, falls_short, is_slow, pace_of, would_show
 from lightning_adam.diagnosis.saddle import leaves_a_saddle
 from lightning_adam.diagnosis.theory import LARGE_RATIO
 
@@ -59,12 +60,6 @@ BOUNCING = frozenset({"OSCILLATION"})
 
 CLEARED = 0.5
 """Of its start: a suspicion of a run that falls below it was none."""
-TOO_SLOW = 0.6
-"""Of its start: where a loss would end at its pace so far."""
-AGREE = 0.5
-"""Cosine of a gradient with the momentum before it: 0 in noise, 1 on a slope that has no end in sight."""
-STRAIGHT = 0.6
-"""The newer half's fall over the older half's: 1 of a line, under 0.4 of what decays to a third in the run."""
 ADVERSARY = 10
 """Times its start: what a loss of one of several optimizers does below that may be the other's doing."""
 HARDLY_MOVED = 0.1
@@ -95,15 +90,10 @@ def agrees(rule: str, case: Case) -> bool:
     if case.run.optimizers > 1:
         return _agrees_of_several(rule, case)
     if case.course == "rising":
-        is_apart = rule in SCALES and case.guesses and case.beats_guessing(case.curve.now)
-        return not is_apart and not (rule in LARGE_STEPS and (is_unmoved(case) or rose_at_once(case)))
+        return _may_have_made_it_rise(rule, case)
     if rule in SCALES:
-        has_moved = rule != "INPUT-SCALE" or not 0 < case.past.moved < HARDLY_MOVED
-        is_held = rule == "INIT-SCALE" and (falls_short(case) or large_weights_decide(case, _ends_at(case, _pace(case))))
-        return has_moved and case.curve.count >= patience(case) and (is_left_high(case) or is_held)
+        return _scale_holds_back(rule, case)
     if rule in BOUNCING or case.curve.count < patience(case):
-        return False
-    if rule == "SCHEDULE-COLLAPSED" and stood_before_its_rate_fell(case):
         return False
     if rule == "ONE-LABEL":  # of one tensor, as a patch that is to be taken for something else, it is the aim
         return case.run.one_class and case.run.tensors != 1 and case.progress >= ONE_LABEL_FOR
@@ -112,13 +102,29 @@ def agrees(rule: str, case: Case) -> bool:
         return case.progress >= LATE_ENOUGH and (case.course == "standing" or is_short)
     if rule in SMALL_STEPS:
         return _slows_learning(rule, case)
-    if rule in LARGE_STEPS and (gives_back(case) or lost_its_start(case) or never_recovered(case)):
-        return True
-    if rule in LARGE_STEPS and (lacks_a_rate(case) or has_slowed_down(case) or leaves_a_saddle(case)):
-        return False
-    if rule in FIRST_STEPS:
-        return not is_unmoved(case) and is_where_it_began(case)
+    if rule in LARGE_STEPS:
+        return _large_steps_ruined(case)
     return is_stuck(case) or (rule in RECURRING and falls_short(case))
+
+
+def _may_have_made_it_rise(rule: str, case: Case) -> bool:
+    is_apart = rule in SCALES and case.guesses and case.beats_guessing(case.curve.now)
+    return not is_apart and not (rule in LARGE_STEPS and (is_unmoved(case) or rose_at_once(case)))
+
+
+def _scale_holds_back(rule: str, case: Case) -> bool:
+    has_moved = rule != "INPUT-SCALE" or not 0 < case.past.moved < HARDLY_MOVED
+    is_held = rule == "INIT-SCALE" and (falls_short(case) or large_weights_decide(case, ends_at(case, pace_of(case))))
+    return has_moved and case.curve.count >= patience(case) and (is_left_high(case) or is_held)
+
+
+def _large_steps_ruined(case: Case) -> bool:
+    """What was learnt, or what was initialised; not where another reason is seen for a loss that stands."""
+    if gives_back(case) or lost_its_start(case) or never_recovered(case):
+        return True
+    if lacks_a_rate(case) or has_slowed_down(case) or leaves_a_saddle(case):
+        return False
+    return not is_unmoved(case) and is_where_it_began(case)
 
 
 def _slows_learning(rule: str, case: Case) -> bool:
@@ -127,6 +133,8 @@ def _slows_learning(rule: str, case: Case) -> bool:
         return True
     if rule in LEADS_NOWHERE and case.curve.signed and is_where_it_was_initialised(case):
         return True
+    if rule == "SCHEDULE-COLLAPSED" and stood_before_its_rate_fell(case):
+        return False
     if rule == "SCHEDULE-COLLAPSED" and stays_where_its_rate_left_it(case):
         return True
     is_hidden = rule in SHORTENED and case.course == "standing" and not would_show(case)
@@ -195,7 +203,7 @@ def _doubt(curve: Curve) -> float:
 
 def passes_guessing(case: Case) -> bool:
     """It falls, and is lower than what guessing gives, or will be after as many steps again at its pace."""
-    soon = case.curve.now - max(0.0, _pace(case)) * case.curve.count
+    soon = case.curve.now - max(0.0, pace_of(case)) * case.curve.count
     return case.course == "falling" and (case.beats_guessing(case.curve.now) or case.beats_guessing(soon / SOON_LOWER))
 
 
@@ -265,72 +273,6 @@ def has_another_cause(rule: str, case: Case) -> bool:
     return rule in RATES_TOO_SMALL or learns_nothing
 
 
-def is_slow(case: Case) -> bool:
-    """It stands still, or would at its present pace end at over 60 % of its start."""
-    curve = case.curve
-    if case.course == "standing":
-        return not (curve.signed and curve.stands_at_its_best)
-    return not curve.signed and curve.start > 0 and _ends_at(case, _pace(case)) > TOO_SLOW * curve.start
-
-
-def would_show(case: Case) -> bool:
-    """Whether a loss on its way to 30 % of its start at the run's end would be seen to fall through its noise by now.
-
-    The fall from the older half of the last losses to the newer one, in standard errors as :func:`has_fallen` counts them.
-    Where no length, or no start above zero, says how fast it ought to fall, it is taken to show.
-    """
-    curve, total = case.curve, case.run.total_steps
-    if curve.signed or not curve.start > 0 or not math.isfinite(total) or total <= 0:
-        return True
-    half = min(len(case.past.losses), 200) // 2
-    expected = (1 - LEARNT) * curve.start * half / total
-    return expected > 3 * 1.25 * curve.noise * math.sqrt(2 / half)
-
-
-def falls_short(case: Case) -> bool:
-    """After 60 % of the run it is not learnt, and will not be at its pace; or it goes on as it began."""
-    curve = case.curve
-    late = case.progress > LATE and not curve.signed and curve.start > 0
-    return (late and _ends_at(case, _pace(case)) > LEARNT * curve.start) or goes_on_as_it_began(case)
-
-
-def _pace(case: Case) -> float:
-    """What one step gains, over the last 50."""
-    losses = case.past.losses
-    half = min(25, len(losses) // 2)
-    return (median(losses[-2 * half : -half]) - median(losses[-half:])) / max(1, half)
-
-
-def _ends_at(case: Case, pace: float) -> float:
-    """The loss at the run's end, at this pace per step; of a run whose length is not known, after four times as many."""
-    seen, total = case.past.finite, case.run.total_steps
-    left = max(0.0, total - seen) if math.isfinite(total) else 4.0 * seen
-    return case.curve.now - max(0.0, pace) * left
-
-
-def goes_on_as_it_began(case: Case) -> bool:
-    """After 40 % of the run gradients still agree with the steps before, and the loss falls as a straight line.
-
-    A run that gets anywhere bends: the first steps gain most, and gradients turn. One whose steps are too small only begins,
-    for as long as it lasts: it is slow unless the line leads under 30 % of its start. Of a signed loss no end is known.
-    """
-    curve = case.curve
-    agree = median(case.past.recent("alignment", 5)) > AGREE
-    if not (agree and not case.progress < 0.4 and falls_straight(case)):
-        return False
-    pace = (curve.start - case.past.levels[-1]) / max(1, case.past.finite)
-    return curve.signed or _ends_at(case, pace) > LEARNT * curve.start
-
-
-def falls_straight(case: Case) -> bool:
-    """In the newer half of the run by nearly as much as in the older one."""
-    levels = case.past.levels
-    if len(levels) < 4:
-        return False
-    middle = levels[len(levels) // 2 - 1]
-    return middle - levels[-1] > STRAIGHT * (case.curve.start - middle)
-
-
 def is_left_high(case: Case) -> bool:
     """Half of the run is over, of what guessing gives the loss keeps 60 % at its best, and does not fall; or it is twice as
     high.
@@ -351,7 +293,7 @@ def is_left_high(case: Case) -> bool:
 
 def stays_over_guessing(case: Case) -> bool:
     """At its pace it would end no lower than what the same answer for every example costs."""
-    return bool(case.guesses) and not case.beats_guessing(min(case.curve.best, _ends_at(case, _pace(case))))
+    return bool(case.guesses) and not case.beats_guessing(min(case.curve.best, ends_at(case, pace_of(case))))
 
 
 def is_inflated(case: Case) -> bool:

@@ -8,8 +8,9 @@ from lightning_adam.diagnosis.advice import configured_rate
 from lightning_adam.diagnosis.case import KNOWS_MORE, Case
 from lightning_adam.diagnosis.course import noise_of
 from lightning_adam.diagnosis.finding import Finding
-from lightning_adam.diagnosis.harm import MOST_DROPPED, falls_short, is_slow
+from lightning_adam.diagnosis.harm import MOST_DROPPED
 from lightning_adam.diagnosis.history import median, spread
+from lightning_adam.diagnosis.pace import falls_short, is_slow
 from lightning_adam.diagnosis.rules_slow import is_a_short_way, never_arrives, rate_of_good_steps
 from lightning_adam.diagnosis.rules_validation import memorises
 from lightning_adam.diagnosis.saddle import leaves_a_saddle

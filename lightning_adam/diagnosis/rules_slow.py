@@ -9,9 +9,10 @@ from lightning_adam.diagnosis.bearable import bearable_rate, creeps, good_unit_s
 from lightning_adam.diagnosis.case import Case
 from lightning_adam.diagnosis.course import LEARNT
 from lightning_adam.diagnosis.finding import Finding
-from lightning_adam.diagnosis.harm import AGREE, goes_on_as_it_began, is_where_it_was_initialised
+from lightning_adam.diagnosis.harm import is_where_it_was_initialised
 from lightning_adam.diagnosis.history import PASSES, median
 from lightning_adam.diagnosis.large_weights import SHORT_WAY
+from lightning_adam.diagnosis.pace import AGREE, goes_on_as_it_began
 from lightning_adam.diagnosis.saddle import leaves_a_saddle
 from lightning_adam.diagnosis.theory import HEALTHY_RATIO, SMALL_RATIO, agreement
 from lightning_adam.diagnosis.wording import loss_clause, number, percent
