@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 
-from lightning_adam.diagnosis.case import KNOWS_MORE, Case
+from lightning_adam.diagnosis.case import Case
+from lightning_adam.diagnosis.course import STUCK
 from lightning_adam.diagnosis.finding import Finding
 from lightning_adam.diagnosis.history import median
 from lightning_adam.diagnosis.theory import LARGE_RATIO
@@ -31,7 +32,7 @@ def without_cause(finding: Finding, case: Case) -> Finding:
     if finding.rule != "LOSS-DIVERGED":
         return finding
     level, best, first = (float(finding.evidence[name]) for name in ("level", "best", "first"))
-    has_lost_all = not case.past.is_signed and best < KNOWS_MORE * first < first < level
+    has_lost_all = not case.past.is_signed and best < STUCK * first < first < level
     is_unexplained = rose_at_once(case) or (_are_steps_usual(case) and not has_lost_all)
     if not is_unexplained or (not case.past.is_signed and median(case.past.losses[-5:]) > FAR * first):
         return finding
@@ -66,10 +67,10 @@ def rose_at_once(case: Case) -> bool:
 
 
 def _ratio_before(case: Case, since: int) -> float:
-    """The median matrix' ‖Δθ‖/‖θ‖ on the last pass that is older than so many steps; NaN where none is remembered."""
+    """The median matrix' ‖Δθ‖/‖θ‖ on the last pass that is older than so many steps, else the average of all."""
     past = case.past
     pairs = zip(past.pass_counts, past.passes.get("update_ratio_p50", []), strict=False)
-    return next((ratio for count, ratio in reversed(list(pairs)) if count < past.count - since), math.nan)
+    return next((ratio for count, ratio in reversed(list(pairs)) if count < past.count - since), past.ratio_average)
 
 
 def _are_steps_usual(case: Case) -> bool:

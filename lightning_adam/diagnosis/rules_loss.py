@@ -6,8 +6,8 @@ import math
 from itertools import pairwise
 
 from lightning_adam.diagnosis.advice import Advice, clip_to, lower_rate
-from lightning_adam.diagnosis.case import KNOWS_MORE, Case
-from lightning_adam.diagnosis.changed_aim import FAR
+from lightning_adam.diagnosis.case import Case
+from lightning_adam.diagnosis.course import STUCK
 from lightning_adam.diagnosis.finding import Finding
 from lightning_adam.diagnosis.history import PASSES, median, spread
 from lightning_adam.diagnosis.trainer_words import words_for
@@ -102,15 +102,11 @@ def loss_diverged(case: Case) -> Finding | None:
 
 
 def _has_climbed_over_its_start(case: Case) -> bool:
-    """So slowly that the losses before are no measure, for they climbed, too: the last 25, but for one, lie over the start.
-
-    It had learnt something first; else they lie over ten times the start.
-    """
+    """So slowly that the losses before are no measure, for they climbed, too: it had learnt, and the last 25, but for one,
+    lie over the start."""
     past = case.past
-    if past.is_signed or len(past.losses) < 25:
-        return False
-    lowest, first = sorted(past.losses[-25:])[1], past.initial_loss
-    return lowest > (first if past.best_loss < KNOWS_MORE * first else FAR * first)
+    had_learnt = not past.is_signed and past.best_loss < STUCK * past.initial_loss
+    return had_learnt and sorted(past.losses[-25:])[1] > past.initial_loss
 
 
 def _diverged_limit(case: Case) -> float:
