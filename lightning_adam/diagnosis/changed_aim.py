@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 from lightning_adam.diagnosis.case import Case
+from lightning_adam.diagnosis.course import STUCK
 from lightning_adam.diagnosis.finding import Finding
 from lightning_adam.diagnosis.history import median
 from lightning_adam.diagnosis.theory import LARGE_RATIO
@@ -16,8 +17,6 @@ from lightning_adam.diagnosis.wording import number
 FAR = 10
 """Times its start: what another task costs a model that was trained for the former one, or the same one by a larger weight,
 is not that much more than what it costs an untrained one."""
-HAD_LEARNT = 0.5
-"""Of its start, at its best: what then lies above the start has lost all, which no new scale is likely to look like."""
 SOON, BEFORE = 80, 10
 """Losses in which a jump is looked for, and those before it that tell the level."""
 STANDS_OUT = 3
@@ -33,7 +32,7 @@ def without_cause(finding: Finding, case: Case) -> Finding:
     if finding.rule != "LOSS-DIVERGED":
         return finding
     level, best, first = (float(finding.evidence[name]) for name in ("level", "best", "first"))
-    has_lost_all = not case.past.is_signed and best < HAD_LEARNT * first < first < level
+    has_lost_all = not case.past.is_signed and best < STUCK * first < first < level
     is_unexplained = rose_at_once(case) or (_are_steps_usual(case) and not has_lost_all)
     if not is_unexplained or (not case.past.is_signed and median(case.past.losses[-5:]) > FAR * first):
         return finding
@@ -64,14 +63,14 @@ def rose_at_once(case: Case) -> bool:
     is_jump = losses[jump] - losses[jump - 1] > 0.5 * (now - level) > 0
     since = len(losses) - jump
     is_calm = max(norms[-since - 3 : -since]) < STANDS_OUT * median(norms[:-since])
-    return is_jump and is_calm and not _ratio_before(case, since) >= LARGE_RATIO
+    return is_jump and is_calm and _ratio_before(case, since) < LARGE_RATIO
 
 
 def _ratio_before(case: Case, since: int) -> float:
-    """The median matrix' ‖Δθ‖/‖θ‖ on the last pass that is older than so many steps; NaN where none is remembered."""
+    """The median matrix' ‖Δθ‖/‖θ‖ on the last pass that is older than so many steps, else the average of all."""
     past = case.past
     pairs = zip(past.pass_counts, past.passes.get("update_ratio_p50", []), strict=False)
-    return next((ratio for count, ratio in reversed(list(pairs)) if count < past.count - since), math.nan)
+    return next((ratio for count, ratio in reversed(list(pairs)) if count < past.count - since), past.ratio_average)
 
 
 def _are_steps_usual(case: Case) -> bool:

@@ -133,7 +133,7 @@ class Diagnosis:
         known = going_on.pop(finding.rule, None)
         causes = [going_on[rule] for rule in _causes_of(finding, case) if rule in going_on]
         causes = [cause for cause in causes if self._explains(cause, finding, case)]
-        if not causes:
+        if not causes and not (known is not None and known.counts):
             finding = without_cause(finding, case)
         if known is not None and _is_same(known, finding, suspected) and not self._is_unrelated_now(known, case):
             return self._continue(known, finding)

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 from lightning_adam.diagnosis.advice import Advice, clip_to, lower_rate
 from lightning_adam.diagnosis.case import Case
+from lightning_adam.diagnosis.course import STUCK
 from lightning_adam.diagnosis.finding import Finding
 from lightning_adam.diagnosis.history import PASSES, median, spread
 from lightning_adam.diagnosis.trainer_words import words_for
@@ -101,10 +102,11 @@ def loss_diverged(case: Case) -> Finding | None:
 
 
 def _has_climbed_over_its_start(case: Case) -> bool:
-    """So slowly that the losses before are no measure: it had been halved, and each of the last 25 lies over its start."""
+    """So slowly that the losses before are no measure, for they climbed, too: it had learnt, and the last 25, but for one,
+    lie over the start."""
     past = case.past
-    had_learnt = not past.is_signed and past.best_loss < 0.5 * past.initial_loss
-    return had_learnt and min(past.losses[-25:]) > past.initial_loss
+    had_learnt = not past.is_signed and past.best_loss < STUCK * past.initial_loss
+    return had_learnt and sorted(past.losses[-25:])[1] > past.initial_loss
 
 
 def _diverged_limit(case: Case) -> float:

@@ -47,7 +47,9 @@ def lr_low(case: Case) -> Finding | None:
     the loss must have stood still for 40 % of the run. The rate to try gives a healthy ratio once steps disagree as usual.
     """
     past, now = case.past, case.now
-    if now.heavy is None or past.count < 60 or (began_trained(case) and not never_turns(case)) or leaves_a_saddle(case):
+    if now.heavy is None or past.count < 60 or (began_trained(case) and not never_turns(case)):
+        return None
+    if case.course == "rising" or leaves_a_saddle(case):
         return None
     found = _too_small_steps(case) if now.lr > 0.3 * past.peak_lr else _left_off_early(case)
     if found is None or not past.peak_lr < 0.5 * configured_rate(case):

@@ -52,7 +52,8 @@ def course_clause(case: Case) -> str:
     if case.course == "rising":
         level = max(curve.now, median(case.past.losses[-5:]))  # a rise is seen in the last five before the median follows
         return f"it is at {number(level, 4)}, and was at {number(curve.best, 4)}"
-    return f"it began at {number(curve.start, 4)}, and is still at {number(curve.now, 4)}"
+    still = "still " if curve.now > 0.6 * curve.start else ""
+    return f"it began at {number(curve.start, 4)}, and is {still}at {number(curve.now, 4)}"
 
 
 def plural(count: int, noun: str) -> str:

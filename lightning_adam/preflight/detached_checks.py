@@ -80,7 +80,8 @@ def _is_one(norms: list[float]) -> bool:
 def nothing_returned(facts: Facts) -> Iterator[Finding]:
     """Who leaves out some batches has another return beside, and so has who fills a memory first."""
     method = facts.task.module.training_step
-    if isinstance(facts.step.error, NoLossError) and not facts.task.manual and _never_returns_anything(method):
+    is_trained = bool(facts.task.optimizers) and not facts.task.manual
+    if isinstance(facts.step.error, NoLossError) and is_trained and _never_returns_anything(method):
         yield found(
             "NO-GRADIENT",
             "critical",

@@ -29,8 +29,12 @@ def leaks(task: Task, step: Step, inputs: dict[str, list[Tensor]], targets: list
         return {}
     if sum(tensors[0][0].numel() for tensors in inputs.values() if tensors[0].dim()) < 2:
         return {}  # all of the input is to be told again
-    found = {path: _places(tensors, target) for path, tensors in inputs.items()}
-    seen = {path: places for path, places in found.items() if places and _matters(task, step, path)}
+    found = {path: _columns(tensors, target) for path, tensors in inputs.items()}
+    seen = {
+        path: _names(inputs[path], columns)
+        for path, columns in found.items()
+        if columns and _matters(task, step, path, columns)
+    }
     return seen or _in_layers(step)
 
 
@@ -43,9 +47,9 @@ def _several(task: Task, step: Step, inputs: dict[str, list[Tensor]], targets: l
         return {}
     for path, tensors in inputs.items():
         width = tensors[0][0].numel() if tensors[0].dim() else 0
-        found = [_places(tensors, column) for column in told.unbind(1)] if width > told.shape[1] else []
-        if found and all(found) and _matters(task, step, path):
-            return {path: [places[0] for places in found]}
+        found = [_columns(tensors, column) for column in told.unbind(1)] if width > told.shape[1] else []
+        if found and all(found) and _matters(task, step, path, [column for columns in found for column in columns]):
+            return {path: _names(tensors, [columns[0] for columns in found])}
     return {}
 
 
@@ -56,7 +60,7 @@ def _in_layers(step: Step) -> dict[str, list[str]]:
         return {}
     floats = [e.values for e in step.trace.entries if e.values.dim() == 2 and e.values.is_floating_point()]
     wide = [values for values in floats if values.shape[1] > 1 and len(values) == len(target)]
-    found = (_places([values], target.flatten().double()) for values in wide)
+    found = (_names([values], _columns([values], target.flatten().double())) for values in wide)
     places = next((places for places in found if places), [])
     return {"of the first layer": places} if places else {}
 
@@ -71,7 +75,7 @@ def _are_two_points(target: Tensor) -> bool:
     return len(torch.unique(target)) < 3 and bool((target != target.round()).any())
 
 
-def _places(tensors: list[Tensor], target: Tensor) -> list[str]:
+def _columns(tensors: list[Tensor], target: Tensor) -> list[int]:
     """Where a sample's numbers are the target's, up to unit and sign, or are 1 where the target is a certain class."""
     if any(t.dim() == 0 or t.shape[1:] != tensors[0].shape[1:] for t in tensors) or sum(map(len, tensors)) != len(target):
         return []
@@ -80,9 +84,13 @@ def _places(tensors: list[Tensor], target: Tensor) -> list[str]:
         return []
     columns = torch.cat(tensors).flatten(1).double() if shape else torch.cat(tensors)[:, None].double()
     if not tensors[0].is_floating_point() and width > MOST_CATEGORIES:  # a window that is cut one place too late
-        return [f"column {width - 1}"] if bool(_on_a_line(columns[:, -1:], target)) else []
-    same = _on_a_line(columns, target).nonzero().flatten().tolist()
-    return [_place(index, shape) for index in (same or _one_hot(columns, target))]
+        return [width - 1] if bool(_on_a_line(columns[:, -1:], target)) else []
+    same: list[int] = _on_a_line(columns, target).nonzero().flatten().tolist()
+    return same or _one_hot(columns, target)
+
+
+def _names(tensors: list[Tensor], columns: list[int]) -> list[str]:
+    return [_place(column, tensors[0].shape[1:]) for column in columns]
 
 
 def _place(index: int, shape: torch.Size) -> str:
@@ -109,7 +117,7 @@ def _one_hot(columns: Tensor, target: Tensor) -> list[int]:
     return [hit[0] for hit in hits] if all(hits) else []
 
 
-def _matters(task: Task, step: Step, path: str) -> bool:
+def _matters(task: Task, step: Step, path: str, columns: list[int]) -> bool:
     """Whether the prediction changes when these numbers come from another sample: a batch may well have them for a loss."""
     if step.prediction < 0:
         return True
@@ -117,7 +125,11 @@ def _matters(task: Task, step: Step, path: str) -> bool:
     chosen = dict(leaves(batch)).get(path)
 
     def roll(part: Any) -> Any:
-        return part.roll(1, 0) if isinstance(part, Tensor) and part is chosen else part
+        if not isinstance(part, Tensor) or part is not chosen:
+            return part
+        mixed = part.clone().reshape(len(part), -1)
+        mixed[:, columns] = mixed[:, columns].roll(1, 0)
+        return mixed.reshape(part.shape)
 
     with mode(task.module, training=False), kept(task.module):
         before, after = predict(task, batch, step.prediction), predict(task, mapped(batch, roll), step.prediction)

@@ -13,14 +13,15 @@ from lightning_adam.preflight.loss_checks import at
 from lightning_adam.preflight.recorder import Call
 from lightning_adam.preflight.rivals import helped, scorned
 from lightning_adam.preflight.step import is_asked
+from lightning_adam.preflight.task import own_hook
 
 
 def wrong_sign(facts: Facts) -> Iterator[Finding]:
     """All of the losses go into the total with a minus; an adversary has others that do not."""
     step = facts.step
     known = [(call, slope) for call, slope in zip(step.record.losses, step.slopes, strict=False)]
-    if _climbs(facts):
-        yield from _climbed(known)
+    if optimizer_maximises(facts):
+        yield from _maximised_errors(known)
     elif not facts.task.is_adversarial and known and all(slope < 0 for _, slope in known):
         call, slope = known[-1]
         said = f"The loss that is returned falls when {call.name} rises: training would make it worse."
@@ -53,13 +54,13 @@ def _by_hand(facts: Facts) -> Iterator[Finding]:
         yield found("WRONG-SIGN", "critical", said, "Change its sign: of a log-likelihood, return the negative one.")
 
 
-def _climbs(facts: Facts) -> bool:
+def optimizer_maximises(facts: Facts) -> bool:
     """Whether the one optimizer makes what it is given larger: then a loss is right with a minus, and a reward as it is."""
     optimizers = facts.task.optimizers
     return len(optimizers) == 1 and all(group.get("maximize", False) for group in optimizers[0].param_groups)
 
 
-def _climbed(known: list[tuple[Call, float]]) -> Iterator[Finding]:
+def _maximised_errors(known: list[tuple[Call, float]]) -> Iterator[Finding]:
     """Each of the losses goes into the total with its own sign, and the total is made larger."""
     if known and all(slope > 0 for _, slope in known):
         call, slope = known[-1]
@@ -68,8 +69,11 @@ def _climbed(known: list[tuple[Call, float]]) -> Iterator[Finding]:
 
 
 def _is_bound(facts: Facts) -> bool:
-    """Whether weights are kept to a length, or orthogonal: the largest variance is then that of the first components."""
-    return any(torch.nn.utils.parametrize.is_parametrized(module) for module in facts.task.module.modules())
+    """Whether weights are kept to a length, or orthogonal, or may be by a hook behind the step: the largest variance is then
+    that of the first components."""
+    module = facts.task.module
+    has_hook = any(own_hook(module, name) for name in ("optimizer_step", "on_train_batch_end", "on_train_batch_start"))
+    return has_hook or any(torch.nn.utils.parametrize.is_parametrized(part) for part in module.modules())
 
 
 def _wrong(call: Call, message: str, remedy: str, **evidence: float | str) -> Finding:

@@ -116,6 +116,12 @@ def unlikely(loss: Tensor, record: Record, batch: Any) -> Call | None:
     return given[0] if is_all else None
 
 
+def draws_its_own(record: Record, batch: Any) -> bool:
+    """Whether a log-probability is asked of what the batch has not, as of moves that the step has drawn: rewards then say
+    what is right, and the targets do not."""
+    return any(call.target is not None and not _comes_from_batch(call.target, batch) for call in record.densities)
+
+
 def _comes_from_batch(values: Tensor, batch: Any) -> bool:
     """Whether the batch has it, or what it is a part of."""
     storage = values.untyped_storage().data_ptr()

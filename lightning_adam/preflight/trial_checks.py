@@ -11,6 +11,8 @@ from lightning_adam.preflight.batches import leaves
 from lightning_adam.preflight.facts import Check, Facts, found, some
 from lightning_adam.preflight.plan import Plan
 from lightning_adam.preflight.recorder import BINARY_LOSSES, CLASS_LOSSES, VALUE_LOSSES
+from lightning_adam.preflight.sign_checks import optimizer_maximises
+from lightning_adam.preflight.signs import draws_its_own
 from lightning_adam.preflight.trial import FEWEST, Trial, blew_up, end
 
 FAR_TOO_HIGH = 1.0
@@ -132,7 +134,7 @@ def lr_low(facts: Facts) -> Iterator[Finding]:
         yield found(
             "LR-LOW", "critical", "lr=0: no step changes anything.", "lr=1e-3 is a usual start for Adam, 0.1 for SGD."
         )
-    elif 0 < ratio < low or _is_lost_in_the_run(facts):
+    elif facts.trial.rms > 0 and (0 < ratio < low or _is_lost_in_the_run(facts)):
         yield found(
             "LR-LOW",
             "warning",
@@ -161,6 +163,7 @@ def probe_diverges(facts: Facts) -> Iterator[Finding]:
         or _lower_cures(trial)
         or _leaves_its_codes(facts)
         or facts.task.manual
+        or optimizer_maximises(facts)
         or _ratio(facts) > FAR_TOO_HIGH
     ):
         return
@@ -237,7 +240,8 @@ def cannot_overfit(facts: Facts) -> Iterator[Finding]:
 def wrong_sign(facts: Facts) -> Iterator[Finding]:
     """The loss falls below 0 and the prediction gets worse: a loss by hand lacks its minus, or has one."""
     tried = facts.trial.worsened
-    if tried is not None and not facts.step.record.losses and len(list(leaves(facts.step.given))) == 2:
+    is_other_aim = optimizer_maximises(facts) or draws_its_own(facts.step.record, facts.step.given)
+    if tried is not None and not is_other_aim and not facts.step.record.losses and len(list(leaves(facts.step.given))) == 2:
         before, after = tried
         yield found(
             "WRONG-SIGN",
