@@ -128,17 +128,19 @@ def no_warmup(facts: Facts) -> Iterator[Finding]:
 def lr_low(facts: Facts) -> Iterator[Finding]:
     """Steps far below what moves the weights in a usual run; SGD's are as long as the gradient."""
     ratio, low, peak = _ratio(facts), LOW, _fastest(facts).peak
+    is_known = ratio != ratio or facts.trial.rms > 0  # of tables alone nobody knows the usual size
     if ratio != ratio and facts.has("gradients") and facts.trial.weight > 0:
         ratio, low = facts.plan.peak * facts.gradients.total / facts.trial.weight, LOW_SGD
+    size = f" (rms {facts.trial.rms:.2g})" if facts.trial.rms > 0 else ""
     if facts.plan.base == 0:
         yield found(
             "LR-LOW", "critical", "lr=0: no step changes anything.", "lr=1e-3 is a usual start for Adam, 0.1 for SGD."
         )
-    elif facts.trial.rms > 0 and (0 < ratio < low or _is_lost_in_the_run(facts)):
+    elif is_known and (0 < ratio < low or _is_lost_in_the_run(facts)):
         yield found(
             "LR-LOW",
             "warning",
-            f"lr={peak:.2g} moves the weights (rms {facts.trial.rms:.2g}) by {ratio:.0e} per step.",
+            f"lr={peak:.2g} moves the weights{size} by {ratio:.0e} per step.",
             f"lr={peak * 1e-3 / ratio:.1g}, which moves them by 0.1 %; fine-tuning needs less.",
             {"lr": peak, "step over weights": ratio},
         )
