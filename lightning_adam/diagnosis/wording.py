@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from lightning_adam.diagnosis.case import Case
+from lightning_adam.diagnosis.course import STUCK
 from lightning_adam.diagnosis.history import median
 from lightning_adam.diagnosis.signals import UNKNOWN_BATCH
 
@@ -52,7 +53,7 @@ def course_clause(case: Case) -> str:
     if case.course == "rising":
         level = max(curve.now, median(case.past.losses[-5:]))  # a rise is seen in the last five before the median follows
         return f"it is at {number(level, 4)}, and was at {number(curve.best, 4)}"
-    still = "still " if curve.now > 0.6 * curve.start else ""
+    still = "still " if curve.now > STUCK * curve.start else ""
     return f"it began at {number(curve.start, 4)}, and is {still}at {number(curve.now, 4)}"
 
 

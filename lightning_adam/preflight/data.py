@@ -117,12 +117,12 @@ def _stays_finite(task: Task, batch: Any, index: int) -> bool:
     """Loss and gradient: a gate that is wide open, or a mask, makes an infinite input finite, and not its gradient."""
     try:
         loss = task.loss(batch, index)
-        found = gradients(task, loss, list(task.trainable())) if loss.requires_grad or task.manual else {}
+        slopes = gradients(task, loss, list(task.trainable())) if loss.requires_grad or task.manual else {}
     except OutOfTimeError:
         raise
     except Exception:  # the first step has told of it
         return False
-    return all(bool(torch.isfinite(t).all()) for t in (loss.detach(), *found.values()) if t is not None)
+    return all(bool(torch.isfinite(t).all()) for t in (loss.detach(), *slopes.values()) if t is not None)
 
 
 def _value(task: Task, batch: Any) -> float:

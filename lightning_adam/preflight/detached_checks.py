@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dis
+import ast
 import inspect
-import itertools
+import textwrap
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -91,15 +91,16 @@ def nothing_returned(facts: Facts) -> Iterator[Finding]:
 
 
 def _never_returns_anything(method: Callable[..., Any]) -> bool:
-    """By its byte code: each return is of the constant None. What wraps another function has a return of its own."""
-    code = getattr(method, "__code__", None)
-    if code is None or code.co_flags & inspect.CO_GENERATOR:
+    """By its source, where there is one: no ``return`` has a value, not even that of a function inside, and nothing is
+    yielded. What wraps another function has a source of its own."""
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(method.__code__)))
+    except (AttributeError, OSError, SyntaxError):
         return False
-    steps = list(dis.get_instructions(code))
-    returns = [(before, now) for before, now in itertools.pairwise(steps) if now.opname in ("RETURN_VALUE", "RETURN_CONST")]
-    is_joined = any(now.is_jump_target for _, now in returns)  # one of several values goes there
-    given = [now if now.opname == "RETURN_CONST" else before for before, now in returns]
-    return not is_joined and all(one.opname in ("LOAD_CONST", "RETURN_CONST") and one.argval is None for one in given)
+    nodes = list(ast.walk(tree))
+    returned = [node.value for node in nodes if isinstance(node, ast.Return)]
+    is_plain = isinstance(tree.body[0], ast.FunctionDef) and not any(isinstance(n, ast.Yield | ast.YieldFrom) for n in nodes)
+    return is_plain and all(value is None or ast.unparse(value) == "None" for value in returned)
 
 
 CHECKS = (
